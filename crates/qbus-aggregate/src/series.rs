@@ -1,0 +1,110 @@
+//! What a snapshot says, as plain data: the exporters read this and nothing else.
+
+use std::sync::Arc;
+
+use qbus::MetricType;
+
+/// A metric name with its type, help, unit and buckets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Family {
+    /// Matches `[a-zA-Z_][a-zA-Z0-9_]*`.
+    pub name: String,
+    /// How the records of the family are folded.
+    pub metric_type: MetricType,
+    /// What the metric means, for people; may be empty.
+    pub help: String,
+    /// The base unit (`seconds`, `bytes`, …); may be empty.
+    pub unit: String,
+    /// Upper bounds of the histogram's buckets, finite and ascending, without `+Inf`.
+    /// Empty for the other types.
+    pub buckets: Vec<f64>,
+}
+
+/// One point of a series' history.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// When the record was emitted, in nanoseconds since the Unix epoch.
+    pub timestamp_ns: u64,
+    /// A counter's sum so far; the value of any other record.
+    pub value: f64,
+}
+
+/// A family with labels, and what its records add up to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series {
+    /// Shared by all series of the family.
+    pub family: Arc<Family>,
+    /// Name and value, in the order in which they were first registered. No name occurs twice.
+    pub labels: Vec<(String, String)>,
+    /// The folded value.
+    pub value: Value,
+    /// When the last record was emitted, in nanoseconds since the Unix epoch.
+    pub timestamp_ns: u64,
+    /// When the first record was emitted, in nanoseconds since the Unix epoch.
+    pub start_ns: u64,
+    /// How many records were folded into this series.
+    pub records: u64,
+    /// The last points, oldest first. Empty unless the reader asked for them.
+    pub history: Vec<Point>,
+}
+
+/// What the records of a series add up to, by type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// The sum of the increments.
+    Counter(f64),
+    /// The last value by timestamp, then by arrival. May be NaN or infinite.
+    Gauge(f64),
+    /// Counts by bucket.
+    Histogram(HistogramValue),
+    /// Quantiles.
+    Summary(SummaryValue),
+}
+
+/// The observations of a histogram.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistogramValue {
+    /// The last observation.
+    pub last: f64,
+    /// How many observations there were; the same as the last cumulative count.
+    pub count: u64,
+    /// Their sum.
+    pub sum: f64,
+    /// The smallest observation; NaN when there was none.
+    pub min: f64,
+    /// The largest observation; NaN when there was none.
+    pub max: f64,
+    /// Cumulative counts: one for each bound of [`Family::buckets`], then one for `+Inf`.
+    pub cumulative: Vec<u64>,
+}
+
+/// The observations of a summary.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SummaryValue {
+    /// The last observation.
+    pub last: f64,
+    /// How many observations there were.
+    pub count: u64,
+    /// Their sum.
+    pub sum: f64,
+    /// The smallest observation; NaN when there was none.
+    pub min: f64,
+    /// The largest observation; NaN when there was none.
+    pub max: f64,
+    /// Quantile (0 to 1) and its value, ascending; the value is NaN when there was no observation.
+    pub quantiles: Vec<(f64, f64)>,
+}
+
+/// All series at one commit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// Counts the commits of the aggregator, over its restarts.
+    pub epoch: u64,
+    /// When the commit was made, in nanoseconds since the Unix epoch.
+    pub unix_ns: u64,
+    /// Whether all series show exactly this epoch. A series that two further commits overtook while
+    /// the snapshot was read is newer, though whole in itself.
+    pub consistent: bool,
+    /// Sorted by family name, then by labels: the series of a family are adjacent.
+    pub series: Vec<Series>,
+}

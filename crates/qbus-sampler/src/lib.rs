@@ -1,0 +1,1 @@
+//! Reads host, process, cgroup and GPU metrics, and hands them to a closure.

@@ -1,0 +1,2 @@
+//! The `qbus` command.
+fn main() {}

@@ -1,0 +1,105 @@
+//! How a bus is named.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Where named POSIX segments lie on Linux.
+const SHM: &str = "/dev/shm";
+/// The longest name of a bus in bytes.
+const NAME_MAX: usize = 64;
+
+/// A bus: a name (POSIX segment `/qbus.NAME`), or the path of a file (with a slash in it).
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), qbus::AddressError> {
+/// assert_eq!("default".parse::<qbus::Address>()?.file(), std::path::Path::new("/dev/shm/qbus.default"));
+/// assert_eq!("./bus".parse::<qbus::Address>()?.file(), std::path::Path::new("./bus"));
+/// assert!("two words".parse::<qbus::Address>().is_err());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Address(Kind);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Named { name: String, file: PathBuf },
+    Path(PathBuf),
+}
+
+impl Address {
+    /// The file that holds the region.
+    pub fn file(&self) -> &Path {
+        match &self.0 {
+            Kind::Named { file, .. } => file,
+            Kind::Path(path) => path,
+        }
+    }
+
+    /// Where the aggregator keeps the snapshot unless told otherwise: beside the region.
+    pub fn snapshot(&self) -> PathBuf {
+        let mut path = OsString::from(self.file());
+        path.push(".snapshot");
+        PathBuf::from(path)
+    }
+
+    /// The POSIX name of a named segment, `/qbus.NAME`.
+    pub(crate) fn segment(&self) -> Option<String> {
+        match &self.0 {
+            Kind::Named { name, .. } => Some(format!("/qbus.{name}")),
+            Kind::Path(_) => None,
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Address, AddressError> {
+        if text.contains('/') {
+            return Ok(Address(Kind::Path(PathBuf::from(text))));
+        }
+        let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if text.is_empty() || text.len() > NAME_MAX || !text.chars().all(legal) {
+            return Err(AddressError {
+                found: text.to_owned(),
+            });
+        }
+        let file = Path::new(SHM).join(format!("qbus.{text}"));
+        Ok(Address(Kind::Named {
+            name: text.to_owned(),
+            file,
+        }))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Named { name, .. } => f.write_str(name),
+            Kind::Path(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// A text that names no bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressError {
+    /// The text.
+    pub found: String,
+}
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} names no bus: expected 1 to {NAME_MAX} letters, digits, '.', '_' or '-', or a path with a slash",
+            self.found
+        )
+    }
+}
+
+impl std::error::Error for AddressError {}

@@ -1,0 +1,222 @@
+//! The consuming side: drains all lanes, frees what was committed, reaps the dead.
+
+use std::io;
+
+use crate::bus::{Bus, Inner};
+use crate::clock;
+use crate::error::ConsumeError;
+use crate::lane::{Drained, POSITION_MAX, count, shared::Stall};
+use crate::liveness::{AGGREGATOR_BYTE, Locks, owner_byte};
+use crate::owner::{OwnerCounts, Phase};
+use crate::sync::Ordering;
+
+/// After this long a claim that is not published is given up, if its owner lives: 1 s.
+pub const STALL_LIMIT_NS: u64 = 1_000_000_000;
+/// After this long a claim that is not published makes the consumer ask whether its owner lives.
+const SUSPICION_NS: u64 = 2_000_000;
+
+/// Drains the lanes of a bus. One process at a time has it, by a lock that its death frees.
+///
+/// Draining frees nothing: a slot may be written again once [`free`](Self::free) was called for its
+/// lane, which is to be done when what was drained is safe. Until then a successor finds it again.
+#[derive(Debug)]
+pub struct Consumer {
+    bus: Bus,
+    lanes: Vec<LaneCursor>,
+    /// Holds the aggregator's byte.
+    _lease: Locks,
+    /// Another open, for bytes of the dead.
+    reaper: Locks,
+}
+
+#[derive(Debug)]
+struct LaneCursor {
+    /// Next position to drain.
+    position: u64,
+    /// What the lane's head says: positions below are free.
+    freed: u64,
+    /// A claim that is not published, and since when it is in the way.
+    stalled: Option<(Stall, u64)>,
+}
+
+impl Consumer {
+    pub(crate) fn new(bus: &Bus) -> Result<Consumer, ConsumeError> {
+        let inner = bus.inner();
+        let open = || {
+            inner
+                .locks()
+                .map_err(ConsumeError::Io)?
+                .ok_or(ConsumeError::Removed)
+        };
+        let (lease, reaper) = (open()?, open()?);
+        let header = inner.header();
+        if !lease.try_lock(AGGREGATOR_BYTE).map_err(ConsumeError::Io)? {
+            return Err(ConsumeError::Taken {
+                pid: header.aggregator_pid.load(Ordering::Acquire),
+            });
+        }
+        header
+            .aggregator_started_ns
+            .store(clock::precise_ns(), Ordering::Relaxed);
+        header
+            .aggregator_pid
+            .store(u64::from(std::process::id()), Ordering::Release);
+        let cursor = |index| {
+            let head = inner.lane(index).head();
+            LaneCursor {
+                position: head,
+                freed: head,
+                stalled: None,
+            }
+        };
+        let lanes = (0..inner.geometry().lanes as usize).map(cursor).collect();
+        Ok(Consumer {
+            bus: bus.clone(),
+            lanes,
+            _lease: lease,
+            reaper,
+        })
+    }
+
+    /// The bus.
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// How many lanes there are.
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// The next position to drain of a lane.
+    pub fn position(&self, lane: usize) -> u64 {
+        self.lanes[lane].position
+    }
+
+    /// Goes on at a position that a predecessor had committed. A position that the lane cannot have
+    /// (before its head, or beyond what it holds) is refused, and draining goes on at the lane's head.
+    pub fn resume(&mut self, lane: usize, position: u64) -> bool {
+        let ring = self.inner().lane(lane);
+        let (head, capacity) = (ring.head(), ring.capacity());
+        let plausible = position >= head && position - head <= capacity && position <= POSITION_MAX;
+        if plausible {
+            self.lanes[lane].position = position;
+            self.free(lane);
+        }
+        plausible
+    }
+
+    /// Hands at most `budget` slots of a lane to `visit`; how many.
+    #[inline]
+    pub fn drain(
+        &mut self,
+        lane: usize,
+        budget: u64,
+        now_ns: u64,
+        visit: &mut impl FnMut(Drained),
+    ) -> u64 {
+        let shared = lane < self.inner().geometry().shared_lanes as usize;
+        let from = self.lanes[lane].position;
+        let ring = self.bus.inner().lane(lane);
+        if !shared {
+            let position = ring.drain_exclusive(from, budget, visit);
+            self.lanes[lane].position = position;
+            return position - from;
+        }
+        let (position, stall) = ring.drain_shared(from, budget, visit);
+        self.lanes[lane].position = position;
+        self.attend(lane, stall, now_ns);
+        position - from
+    }
+
+    /// Frees all that was drained of a lane, for producers to write again.
+    pub fn free(&mut self, lane: usize) {
+        let cursor = &mut self.lanes[lane];
+        if cursor.freed != cursor.position {
+            cursor.freed = cursor.position;
+            self.bus.inner().lane(lane).free(cursor.position);
+        }
+    }
+
+    /// Whether a lane holds what was not drained yet. A lagging hint of a shared lane may hide some.
+    #[inline]
+    pub fn has_more(&self, lane: usize) -> bool {
+        self.bus.inner().lane(lane).tail() > self.lanes[lane].position
+    }
+
+    /// Looks for dead owners, and repairs what they left: claims become TORN, leases free. How many.
+    ///
+    /// # Errors
+    ///
+    /// The locks cannot be asked.
+    pub fn reap(&self) -> io::Result<usize> {
+        let mut reaped = 0;
+        for index in 0..self.inner().owners().len() {
+            reaped += usize::from(self.reap_owner(index)?);
+        }
+        Ok(reaped)
+    }
+
+    /// The counters of an entry of the owner table; `None` for one that was never used, or while it
+    /// changes hands.
+    pub fn owner_counts(&self, index: usize) -> Option<OwnerCounts> {
+        let entry = self.inner().owners().get(index)?;
+        if entry.state().phase == Phase::Free {
+            None
+        } else {
+            entry.counts()
+        }
+    }
+
+    /// Counts what made no sense in the registry or a lane.
+    pub fn count_violations(&self, n: u64) {
+        count(&self.inner().header().violations, n);
+    }
+
+    fn inner(&self) -> &Inner {
+        self.bus.inner()
+    }
+
+    /// Asks, and in the end decides, about a claim that is not published.
+    fn attend(&mut self, lane: usize, stall: Option<Stall>, now_ns: u64) {
+        let Some(stall) = stall else {
+            self.lanes[lane].stalled = None;
+            return;
+        };
+        let since_ns = match self.lanes[lane].stalled {
+            Some((known, since_ns)) if known == stall => since_ns,
+            _ => {
+                self.lanes[lane].stalled = Some((stall, now_ns));
+                return;
+            }
+        };
+        let waited_ns = now_ns.saturating_sub(since_ns);
+        if waited_ns < SUSPICION_NS {
+            return;
+        }
+        // The owner's entry may be another's by now, or none: then the claim is garbage or a dead
+        // one's whom a joiner repairs right now; the stall limit covers both.
+        let index = usize::from(stall.owner.index);
+        let reaped = index < self.inner().owners().len() && self.reap_owner(index).unwrap_or(false);
+        if !reaped && waited_ns >= STALL_LIMIT_NS {
+            self.inner().lane(lane).revoke(stall);
+        }
+    }
+
+    /// Repairs an entry if its occupant is dead.
+    fn reap_owner(&self, index: usize) -> io::Result<bool> {
+        let inner = self.inner();
+        let entry = &inner.owners()[index];
+        if matches!(entry.state().phase, Phase::Free | Phase::Left) {
+            return Ok(false);
+        }
+        let byte = owner_byte(index);
+        // Asking first keeps a joiner from meeting our lock.
+        if self.reaper.is_held(byte)? || !self.reaper.try_lock(byte)? {
+            return Ok(false);
+        }
+        let repaired = entry.repair(index, &inner.shared_lanes(), &inner.exclusive_lanes());
+        self.reaper.unlock(byte)?;
+        Ok(repaired)
+    }
+}

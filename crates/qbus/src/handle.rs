@@ -1,0 +1,364 @@
+//! Handles: a metric registered once, used from any thread.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Instant;
+
+use crate::bus::Bus;
+use crate::clock::Clock;
+use crate::error::{EmitError, RegisterError};
+use crate::record::{Kind, MetricType, Record, SeriesId};
+use crate::registry::FamilyDefinition;
+use crate::thread;
+
+/// Upper bounds of a histogram in seconds when none are given: 5 ms to 10 s, as other Prometheus
+/// clients have them.
+pub const DEFAULT_BUCKETS: [f64; 11] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// A metric that is being described; [`register`](Self::register) gives its handle.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let address = format!("doc-registration-{}", std::process::id()).parse()?;
+/// # let bus = qbus::Bus::create(&address, &qbus::Config::default())?;
+/// let latency = bus
+///     .histogram("inference_latency_seconds")
+///     .help("Time from request to answer.")
+///     .label("model", "qwen3-vl")
+///     .buckets([0.01, 0.1, 1.0])
+///     .register()?;
+/// latency.observe(0.125);
+/// # qbus::Bus::remove(&address, qbus::Removal::Forced)?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing is registered before `register` is called"]
+pub struct Registration<'a, H> {
+    bus: &'a Bus,
+    family: FamilyDefinition,
+    labels: Vec<(String, String)>,
+    clock: Clock,
+    handle: PhantomData<H>,
+}
+
+impl<'a, H: From<Handle>> Registration<'a, H> {
+    pub(crate) fn new(bus: &'a Bus, name: &str, metric_type: MetricType) -> Registration<'a, H> {
+        let buckets = if metric_type == MetricType::Histogram {
+            DEFAULT_BUCKETS.to_vec()
+        } else {
+            Vec::new()
+        };
+        let clock = if metric_type == MetricType::Counter {
+            Clock::Coarse
+        } else {
+            Clock::Precise
+        };
+        let family = FamilyDefinition {
+            name: name.to_owned(),
+            metric_type,
+            help: String::new(),
+            unit: String::new(),
+            buckets,
+        };
+        Registration {
+            bus,
+            family,
+            labels: Vec::new(),
+            clock,
+            handle: PhantomData,
+        }
+    }
+
+    /// What the metric means, for people. The first registration of a name counts.
+    pub fn help(mut self, help: &str) -> Self {
+        self.family.help = help.to_owned();
+        self
+    }
+
+    /// The base unit: `seconds`, `bytes`, `ratio`, ….
+    pub fn unit(mut self, unit: &str) -> Self {
+        self.family.unit = unit.to_owned();
+        self
+    }
+
+    /// Adds a label.
+    pub fn label(mut self, name: &str, value: &str) -> Self {
+        self.labels.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds labels.
+    pub fn labels<N: AsRef<str>, V: AsRef<str>>(
+        mut self,
+        labels: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        let owned = |(name, value): (N, V)| (name.as_ref().to_owned(), value.as_ref().to_owned());
+        self.labels.extend(labels.into_iter().map(owned));
+        self
+    }
+
+    /// Which clock stamps the records.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Registers the metric, or finds it registered, and gives a handle.
+    ///
+    /// # Errors
+    ///
+    /// A name or label that is none, a conflict with what is registered, or a full registry.
+    pub fn register(self) -> Result<H, RegisterError> {
+        let series = self.bus.intern(&self.family, &self.labels)?;
+        Ok(H::from(Handle {
+            bus: self.bus.clone(),
+            series,
+            clock: self.clock,
+        }))
+    }
+}
+
+impl Registration<'_, Histogram> {
+    /// Upper bounds of the buckets: finite and ascending; `+Inf` is added by itself.
+    pub fn buckets(mut self, bounds: impl IntoIterator<Item = f64>) -> Self {
+        self.family.buckets = bounds.into_iter().collect();
+        self
+    }
+}
+
+/// What all handles are: a bus, a series and a clock.
+#[derive(Clone)]
+pub struct Handle {
+    bus: Bus,
+    series: SeriesId,
+    clock: Clock,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.series.0, self.bus.address())
+    }
+}
+
+impl Handle {
+    #[inline]
+    fn emit(&self, kind: Kind, value: f64) -> Result<(), EmitError> {
+        self.emit_at(self.clock.now_ns(), kind, value)
+    }
+
+    #[inline]
+    fn emit_at(&self, timestamp_ns: u64, kind: Kind, value: f64) -> Result<(), EmitError> {
+        thread::emit(
+            self.bus.inner(),
+            Record::new(timestamp_ns, self.series, kind, value),
+        )
+    }
+}
+
+macro_rules! handle {
+    ($(#[$docs:meta])* $name:ident) => {
+        $(#[$docs])*
+        #[derive(Clone, Debug)]
+        pub struct $name {
+            handle: Handle,
+        }
+
+        impl From<Handle> for $name {
+            fn from(handle: Handle) -> $name {
+                $name { handle }
+            }
+        }
+
+        impl $name {
+            /// The series, for a [`crate::Producer`].
+            pub fn series(&self) -> SeriesId {
+                self.handle.series
+            }
+        }
+    };
+}
+
+handle! {
+    /// A sum that only grows.
+    ///
+    /// `inc` and `add` count what they cannot deliver in the ledger (`qbus stat`); `try_add` says so.
+    Counter
+}
+
+impl Counter {
+    /// Adds 1.
+    #[inline]
+    pub fn inc(&self) {
+        self.add(1.0);
+    }
+
+    /// Adds an increment, finite and not negative.
+    #[inline]
+    pub fn add(&self, increment: f64) {
+        let _ = self.try_add(increment);
+    }
+
+    /// Adds an increment, finite and not negative.
+    ///
+    /// # Errors
+    ///
+    /// It was not accepted, and is counted as dropped.
+    #[inline]
+    pub fn try_add(&self, increment: f64) -> Result<(), EmitError> {
+        self.handle.emit(Kind::Increment, increment)
+    }
+
+    /// States the sum, for a source that keeps it itself (a kernel's counter). Only one process may do
+    /// so for a series.
+    ///
+    /// # Errors
+    ///
+    /// It was not accepted, and is counted as dropped.
+    pub fn try_set_total(&self, total: f64) -> Result<(), EmitError> {
+        self.handle.emit(Kind::Total, total)
+    }
+}
+
+handle! {
+    /// A value that goes up and down; the last one of all processes counts.
+    Gauge
+}
+
+impl Gauge {
+    /// States the value.
+    #[inline]
+    pub fn set(&self, value: f64) {
+        let _ = self.try_set(value);
+    }
+
+    /// Adds to the value.
+    #[inline]
+    pub fn add(&self, difference: f64) {
+        let _ = self.try_add(difference);
+    }
+
+    /// Subtracts from the value.
+    #[inline]
+    pub fn sub(&self, difference: f64) {
+        self.add(-difference);
+    }
+
+    /// States the value.
+    ///
+    /// # Errors
+    ///
+    /// It was not accepted, and is counted as dropped.
+    #[inline]
+    pub fn try_set(&self, value: f64) -> Result<(), EmitError> {
+        self.handle.emit(Kind::Set, value)
+    }
+
+    /// States the value as of a time, in nanoseconds since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// It was not accepted, and is counted as dropped.
+    pub fn try_set_at(&self, timestamp_ns: u64, value: f64) -> Result<(), EmitError> {
+        self.handle.emit_at(timestamp_ns, Kind::Set, value)
+    }
+
+    /// Adds a finite number to the value.
+    ///
+    /// # Errors
+    ///
+    /// It was not accepted, and is counted as dropped.
+    #[inline]
+    pub fn try_add(&self, difference: f64) -> Result<(), EmitError> {
+        self.handle.emit(Kind::Adjust, difference)
+    }
+}
+
+macro_rules! observer {
+    ($name:ident) => {
+        impl $name {
+            /// Adds a finite observation.
+            #[inline]
+            pub fn observe(&self, value: f64) {
+                let _ = self.try_observe(value);
+            }
+
+            /// Adds a finite observation.
+            ///
+            /// # Errors
+            ///
+            /// It was not accepted, and is counted as dropped.
+            #[inline]
+            pub fn try_observe(&self, value: f64) -> Result<(), EmitError> {
+                self.handle.emit(Kind::Observe, value)
+            }
+
+            /// Adds a finite observation that belongs to a trace (an exemplar).
+            ///
+            /// # Errors
+            ///
+            /// It was not accepted, and is counted as dropped.
+            pub fn try_observe_traced(&self, value: f64, trace_id: u128) -> Result<(), EmitError> {
+                let handle = &self.handle;
+                let record =
+                    Record::new(handle.clock.now_ns(), handle.series, Kind::Observe, value);
+                thread::emit(handle.bus.inner(), Record { trace_id, ..record })
+            }
+
+            /// Observes the seconds until the guard is dropped.
+            pub fn start_timer(&self) -> Timer {
+                Timer {
+                    handle: Some(self.handle.clone()),
+                    start: Instant::now(),
+                }
+            }
+        }
+    };
+}
+
+handle! {
+    /// Observations counted in buckets.
+    Histogram
+}
+observer!(Histogram);
+
+handle! {
+    /// Observations whose quantiles are kept within 1.1 %.
+    Summary
+}
+observer!(Summary);
+
+/// Observes how many seconds it lived when it is dropped.
+#[derive(Debug)]
+#[must_use = "a timer that is dropped at once measures nothing"]
+pub struct Timer {
+    handle: Option<Handle>,
+    start: Instant,
+}
+
+impl Timer {
+    /// Observes now; the seconds.
+    pub fn stop(mut self) -> f64 {
+        let seconds = self.start.elapsed().as_secs_f64();
+        if let Some(handle) = self.handle.take() {
+            let _ = handle.emit(Kind::Observe, seconds);
+        }
+        seconds
+    }
+
+    /// Observes nothing.
+    pub fn discard(mut self) {
+        self.handle = None;
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            let _ = handle.emit(Kind::Observe, self.start.elapsed().as_secs_f64());
+        }
+    }
+}

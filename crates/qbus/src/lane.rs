@@ -1,0 +1,238 @@
+//! Lanes: the ring buffers of the bus.
+//!
+//! Position p, which never wraps, lives in slot p mod N on lap p div N + 1; zeroed slots are EMPTY of
+//! lap 0. A slot's `sequence` word names its lap, an owner and a [`Phase`]. The consumer never
+//! writes to a slot except to repair it; it frees slots by storing `head`.
+//!
+//! An [`exclusive`] lane has one producer at a time and needs no read-modify-write; a [`shared`] lane
+//! takes any number of producers at once. Their edges and crash tables stand there.
+
+pub(crate) mod exclusive;
+pub(crate) mod shared;
+
+use crate::layout::{LaneHead, LaneTail, Slot};
+use crate::owner::OwnerId;
+use crate::record::{PAYLOAD_WORDS, Record};
+use crate::sync::{AtomicU64, Ordering};
+
+const PHASE_BITS: u32 = 3;
+const LAP_SHIFT: u32 = PHASE_BITS + OwnerId::BITS;
+/// Laps are compared modulo 2^37: a slot would have to be left alone for exactly that many laps.
+const LAP_MASK: u64 = (1 << (64 - LAP_SHIFT)) - 1;
+
+/// Positions beyond this (a century of a record a nanosecond) are garbage.
+pub(crate) const POSITION_MAX: u64 = 1 << 62;
+
+/// What a slot holds, on its lap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing, and nothing is owed for it. Also what zeroed memory says.
+    Empty = 0,
+    /// A whole record.
+    Ready = 1,
+    /// A shared lane's producer is writing.
+    Claimed = 2,
+    /// The consumer gave the record up; its owner lives and may still write to the slot.
+    Retired = 3,
+    /// As RETIRED since an earlier lap: out of service, and nothing more is owed.
+    Skipped = 4,
+    /// Nothing: the owner died before it published.
+    Torn = 5,
+    /// Nothing: RETIRED until its owner acknowledged, or died.
+    Revoked = 6,
+}
+
+/// A slot's `sequence` word: lap (37 bits) | owner (24) | phase (3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sequence(u64);
+
+impl Sequence {
+    #[inline]
+    pub(crate) fn new(lap: u64, owner: OwnerId, phase: Phase) -> Sequence {
+        Sequence(
+            (lap & LAP_MASK) << LAP_SHIFT | u64::from(owner.pack()) << PHASE_BITS | phase as u64,
+        )
+    }
+
+    #[inline]
+    fn lap(self) -> u64 {
+        self.0 >> LAP_SHIFT
+    }
+
+    #[inline]
+    fn owner(self) -> OwnerId {
+        OwnerId::unpack((self.0 >> PHASE_BITS) as u32 & OwnerId::MASK)
+    }
+
+    /// Decodes the phase; `None` for the eighth bit pattern, which nobody writes.
+    #[inline]
+    fn phase(self) -> Option<Phase> {
+        Some(match self.0 & ((1 << PHASE_BITS) - 1) {
+            0 => Phase::Empty,
+            1 => Phase::Ready,
+            2 => Phase::Claimed,
+            3 => Phase::Retired,
+            4 => Phase::Skipped,
+            5 => Phase::Torn,
+            6 => Phase::Revoked,
+            _ => return None,
+        })
+    }
+
+    #[inline]
+    fn is_lap(self, lap: u64) -> bool {
+        self.lap() == lap & LAP_MASK
+    }
+
+    fn with_phase(self, phase: Phase) -> Sequence {
+        Sequence(self.0 & !((1 << PHASE_BITS) - 1) | phase as u64)
+    }
+}
+
+/// A ring buffer in memory that somebody else owns.
+#[derive(Clone, Copy)]
+pub(crate) struct Lane<'a> {
+    tail: &'a LaneTail,
+    head: &'a LaneHead,
+    /// A power of two of them.
+    slots: &'a [Slot],
+}
+
+impl std::fmt::Debug for Lane<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane")
+            .field("slots", &self.slots.len())
+            .finish()
+    }
+}
+
+impl<'a> Lane<'a> {
+    /// # Panics
+    ///
+    /// When the number of slots is no power of two: the geometry was checked before.
+    pub(crate) fn new(tail: &'a LaneTail, head: &'a LaneHead, slots: &'a [Slot]) -> Lane<'a> {
+        assert!(slots.len().is_power_of_two());
+        Lane { tail, head, slots }
+    }
+
+    #[inline]
+    fn slot(&self, position: u64) -> &'a Slot {
+        &self.slots[position as usize & (self.slots.len() - 1)]
+    }
+
+    #[inline]
+    fn lap(&self, position: u64) -> u64 {
+        (position >> self.slots.len().trailing_zeros()) + 1
+    }
+
+    #[inline]
+    pub(crate) fn capacity(&self) -> u64 {
+        self.slots.len() as u64
+    }
+
+    /// Where producers stand; a hint in a shared lane.
+    pub(crate) fn tail(&self) -> u64 {
+        self.tail.tail.load(Ordering::Acquire)
+    }
+
+    /// Where the consumer stands, as producers see it.
+    pub(crate) fn head(&self) -> u64 {
+        self.head.head.load(Ordering::Acquire)
+    }
+
+    /// Frees all slots below `position` (E2).
+    pub(crate) fn free(&self, position: u64) {
+        // E2 (release): pairs with the load in `refresh_head`. The payloads were copied before.
+        self.head.head.store(position, Ordering::Release);
+    }
+
+    /// Reads `head` and clamps it: what a producer at `tail` may write is below the result + N. A head
+    /// that ran ahead or back (CVE-2024-41009 shows why one checks) leaves the lane full.
+    #[inline]
+    fn refresh_head(&self, cached: u64, tail: u64) -> u64 {
+        // E2 (acquire): pairs with the store in `free`.
+        let head = self.head.head.load(Ordering::Acquire);
+        if head < cached || head > tail {
+            cached
+        } else {
+            head
+        }
+    }
+}
+
+impl Slot {
+    #[inline]
+    fn load(&self, order: Ordering) -> Sequence {
+        Sequence(self.sequence.load(order))
+    }
+
+    #[inline]
+    fn write(&self, payload: &[u64; PAYLOAD_WORDS]) {
+        for (word, value) in self.payload.iter().zip(payload) {
+            // Relaxed: the publication orders it.
+            word.store(*value, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn read(&self) -> [u64; PAYLOAD_WORDS] {
+        // Relaxed: the caller has acquired the publication.
+        std::array::from_fn(|index| self.payload[index].load(Ordering::Relaxed))
+    }
+
+    fn swap(&self, from: Sequence, to: Sequence, order: Ordering) -> Result<(), Sequence> {
+        match self
+            .sequence
+            .compare_exchange(from.0, to.0, order, Ordering::Acquire)
+        {
+            Ok(_) => Ok(()),
+            Err(found) => Err(Sequence(found)),
+        }
+    }
+}
+
+/// What a consumer finds in a lane.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Drained {
+    /// A whole record and who emitted it.
+    Record(OwnerId, Record),
+    /// A producer died between claim and publication; there is no record.
+    Torn(OwnerId),
+    /// A living producer was stopped for longer than the stall limit inside an emit; it learns so.
+    Revoked(OwnerId),
+    /// What lay there made no sense; it was passed over. The owner is as the slot names it.
+    Violation(OwnerId),
+}
+
+/// What an emit that was refused tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// No free slot.
+    Full,
+    /// The consumer gave the record up while this producer was stopped.
+    Revoked,
+}
+
+/// Who leases an exclusive lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lease(u64);
+
+impl Lease {
+    const FREE: u64 = 0;
+
+    fn of(owner: OwnerId) -> Lease {
+        Lease(1 << 32 | u64::from(owner.pack()))
+    }
+
+    /// Decodes a lease word; `None` when the lane is free.
+    pub(crate) fn holder(raw: u64) -> Option<OwnerId> {
+        (raw != Self::FREE).then(|| OwnerId::unpack(raw as u32 & OwnerId::MASK))
+    }
+}
+
+/// Adds to a counter that several threads share.
+#[inline]
+pub(crate) fn count(word: &AtomicU64, n: u64) {
+    // Relaxed: only the sum matters.
+    word.fetch_add(n, Ordering::Relaxed);
+}

@@ -1,0 +1,191 @@
+//! Exclusive lanes: one producer at a time, no read-modify-write.
+//!
+//! Edges:
+//!
+//! * **E1 publish** `emit` stores `tail` (Release) → `drain` loads it (Acquire): all records below are
+//!   whole.
+//! * **E2 free** the consumer stores `head` (Release) → `refresh_head` loads it (Acquire): the slots
+//!   below were copied and may be overwritten.
+//! * **E3 hand-over** a lessee stores `lease` = free (Release) → the next one takes it by CAS
+//!   (Acquire): it goes on from where `tail` stands. After a death the reaper hands over: the kernel
+//!   dropped the dead process's lock after its last store.
+//!
+//! | a producer dies after      | others see      | repair                                          |
+//! |----------------------------|-----------------|-------------------------------------------------|
+//! | lease taken                | a leased lane   | reaper: lease = free                            |
+//! | some payload words         | nothing         | none: the next lessee writes that slot again    |
+//! | `sequence`, before `tail`  | nothing         | none: as above; the emit had not returned       |
+//! | `tail`                     | a whole record  | none                                            |
+//!
+//! A stopped producer blocks nobody.
+
+use std::cell::Cell;
+
+use super::{Drained, Lane, Lease, POSITION_MAX, Phase, Refused, Sequence};
+use crate::owner::OwnerId;
+use crate::record::{PAYLOAD_WORDS, Record};
+use crate::sync::Ordering;
+
+/// The producing half. One thread at a time: it is not `Sync`.
+#[derive(Debug)]
+pub(crate) struct Producer<'a> {
+    lane: Lane<'a>,
+    owner: OwnerId,
+    /// Position of the next record; the lane's `tail`, which nobody else writes.
+    tail: Cell<u64>,
+    /// `head` as last seen, plus the capacity: positions below it may be written.
+    limit: Cell<u64>,
+}
+
+impl<'a> Lane<'a> {
+    /// Leases the lane to `owner`; `None` when somebody has it.
+    pub(crate) fn lease(self, owner: OwnerId) -> Option<Producer<'a>> {
+        let lease = Lease::of(owner).0;
+        // E3 (acquire): pairs with the store in `give_back`.
+        self.tail
+            .lease
+            .compare_exchange(Lease::FREE, lease, Ordering::Acquire, Ordering::Relaxed)
+            .ok()?;
+        let (head, mut tail) = (self.head(), self.tail.tail.load(Ordering::Relaxed));
+        if head > POSITION_MAX {
+            self.tail.lease.store(Lease::FREE, Ordering::Release);
+            return None;
+        }
+        if tail.wrapping_sub(head) > self.capacity() {
+            // Nobody who kept to the protocol left it so: begin anew where the consumer stands.
+            tail = head;
+            self.tail.tail.store(tail, Ordering::Release);
+        }
+        let limit = head + self.capacity();
+        Some(Producer {
+            lane: self,
+            owner,
+            tail: Cell::new(tail),
+            limit: Cell::new(limit),
+        })
+    }
+
+    /// Frees the lane of a dead owner, which the caller has proved dead.
+    pub(crate) fn take_back(&self, owner: OwnerId) {
+        let lease = Lease::of(owner).0;
+        // Release: what this process saw of the dead one's stores, the next lessee sees.
+        let _ = self.tail.lease.compare_exchange(
+            lease,
+            Lease::FREE,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Who leases the lane.
+    pub(crate) fn holder(&self) -> Option<OwnerId> {
+        Lease::holder(self.tail.lease.load(Ordering::Acquire))
+    }
+
+    /// Hands at most `budget` records from `position` on to `visit`; the position after them.
+    #[inline]
+    pub(crate) fn drain_exclusive(
+        &self,
+        position: u64,
+        budget: u64,
+        visit: &mut impl FnMut(Drained),
+    ) -> u64 {
+        // E1 (acquire): pairs with the store in `emit`.
+        let ready = self
+            .tail
+            .tail
+            .load(Ordering::Acquire)
+            .wrapping_sub(position);
+        if ready > self.capacity() {
+            // A tail behind the head, or a lap ahead: of all this nothing can be trusted.
+            if let Some(owner) = self.holder() {
+                visit(Drained::Violation(owner));
+            }
+            return position;
+        }
+        let end = position + ready.min(budget);
+        for at in position..end {
+            let slot = self.slot(at);
+            // Relaxed: E1 ordered it.
+            let sequence = slot.load(Ordering::Relaxed);
+            let whole = sequence.is_lap(self.lap(at)) && sequence.phase() == Some(Phase::Ready);
+            match Record::from_words(slot.read()) {
+                Some(record) if whole => visit(Drained::Record(sequence.owner(), record)),
+                _ => visit(Drained::Violation(sequence.owner())),
+            }
+        }
+        end
+    }
+}
+
+impl Producer<'_> {
+    /// Writes one record, or says that no slot is free.
+    #[inline]
+    pub(crate) fn emit(&self, payload: &[u64; PAYLOAD_WORDS]) -> Result<(), Refused> {
+        let tail = self.tail.get();
+        if tail >= self.limit.get() && !self.has_room(tail) {
+            return Err(Refused::Full);
+        }
+        self.write(tail, payload);
+        self.publish(tail + 1);
+        Ok(())
+    }
+
+    /// Writes as many records as there are free slots, with one publication; how many.
+    #[inline]
+    pub(crate) fn emit_many(
+        &self,
+        mut payloads: impl ExactSizeIterator<Item = [u64; PAYLOAD_WORDS]>,
+    ) -> u64 {
+        let tail = self.tail.get();
+        let wanted = payloads.len() as u64;
+        if tail + wanted > self.limit.get() {
+            self.has_room(tail);
+        }
+        let end = (tail + wanted).min(self.limit.get()).max(tail);
+        for at in tail..end {
+            let Some(payload) = payloads.next() else {
+                break;
+            };
+            self.write(at, &payload);
+        }
+        self.publish(end);
+        end - tail
+    }
+
+    /// How many records have been written to this lane since its first lease.
+    pub(crate) fn position(&self) -> u64 {
+        self.tail.get()
+    }
+
+    /// Gives the lane back: the next lessee goes on from `tail`.
+    pub(crate) fn give_back(&self) {
+        // E3 (release): pairs with the exchange in `lease`.
+        self.lane.tail.lease.store(Lease::FREE, Ordering::Release);
+    }
+
+    #[inline]
+    fn write(&self, at: u64, payload: &[u64; PAYLOAD_WORDS]) {
+        let slot = self.lane.slot(at);
+        slot.write(payload);
+        let sequence = Sequence::new(self.lane.lap(at), self.owner, Phase::Ready);
+        // Release: whoever reads this word by itself (a post-mortem reader) sees a whole record.
+        slot.sequence.store(sequence.0, Ordering::Release);
+    }
+
+    #[inline]
+    fn publish(&self, tail: u64) {
+        self.tail.set(tail);
+        // E1 (release): pairs with the load in `drain_exclusive`.
+        self.lane.tail.tail.store(tail, Ordering::Release);
+    }
+
+    #[cold]
+    fn has_room(&self, tail: u64) -> bool {
+        let capacity = self.lane.capacity();
+        let cached = self.limit.get() - capacity;
+        self.limit
+            .set(self.lane.refresh_head(cached, tail) + capacity);
+        tail < self.limit.get()
+    }
+}

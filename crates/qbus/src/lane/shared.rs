@@ -1,0 +1,277 @@
+//! Shared lanes: any number of producers at once, lock-free, and no hole is ever anonymous.
+//!
+//! The claim is one CAS on the slot's `sequence`, from a slot that lap L−1 is done with to
+//! CLAIMED(L, me): the claim and the claimer's name are one atomic word. Another CAS publishes.
+//! Positions are claimed in order: a claimer walks forward from max(tail hint, own last + 1, head)
+//! and passes only slots that are on lap L already, so every position below a claim is resolved. Two
+//! claimers may store the hint out of order: it can lag behind published records and even behind
+//! `head`. Hence the consumer goes by the slots, and never by `tail`.
+//!
+//! Edges:
+//!
+//! * **E1 publish** `emit` exchanges `sequence` CLAIMED → READY (Release) → `drain_shared` loads it
+//!   (Acquire): the record is whole.
+//! * **E2 free** as in an exclusive lane; a claimer's position lies below an acquired `head` + N.
+//! * **E4 release of a slot** `acknowledge` or the reaper exchanges RETIRED or SKIPPED → REVOKED or
+//!   EMPTY (Release) → a claimer's exchange (Acquire): the old owner writes there no more.
+//!
+//! | a producer stops after    | others see     | repair                                                |
+//! |---------------------------|----------------|-------------------------------------------------------|
+//! | the claim, and is dead    | CLAIMED(L, o)  | reaper: TORN(L, o); the consumer counts it            |
+//! | the claim, and lives      | CLAIMED(L, o)  | after the stall limit the consumer: RETIRED(L, o),    |
+//! |                           |                | which it counts; the slot is out of service, lap      |
+//! |                           |                | after lap SKIPPED, until `o` wakes (its publication   |
+//! |                           |                | fails, so it knows) or is dead                        |
+//! | the publication           | a whole record | none                                                  |
+//!
+//! What is owed to the ledger lies in the slot until `head` has passed it: a consumer that dies
+//! before its commit finds it there again.
+
+use super::{Drained, Lane, Phase, Refused, Sequence};
+use crate::owner::OwnerId;
+use crate::record::{PAYLOAD_WORDS, Record};
+use crate::sync::{Ordering, PrivateU64};
+
+/// The producing half, for all threads of a process.
+#[derive(Debug)]
+pub(crate) struct Producer<'a> {
+    lane: Lane<'a>,
+    owner: OwnerId,
+    /// After the last claim of this process: where the next walk may begin.
+    next: PrivateU64,
+}
+
+/// Why a drain of a shared lane ended before its budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stall {
+    pub(crate) position: u64,
+    pub(crate) owner: OwnerId,
+}
+
+/// A claimed slot that only the claimer may write to.
+struct Claim {
+    position: u64,
+    sequence: Sequence,
+}
+
+impl<'a> Producer<'a> {
+    pub(crate) fn new(lane: Lane<'a>, owner: OwnerId) -> Producer<'a> {
+        Producer {
+            lane,
+            owner,
+            next: PrivateU64::new(0),
+        }
+    }
+
+    /// Writes one record, or says why not.
+    pub(crate) fn emit(&self, payload: &[u64; PAYLOAD_WORDS]) -> Result<(), Refused> {
+        let claim = self.claim().ok_or(Refused::Full)?;
+        let slot = self.lane.slot(claim.position);
+        slot.write(payload);
+        // E1 (release): pairs with the load in `drain_shared`. It fails when the consumer retired
+        // the slot meanwhile.
+        match slot.swap(
+            claim.sequence,
+            claim.sequence.with_phase(Phase::Ready),
+            Ordering::Release,
+        ) {
+            Ok(()) => Ok(()),
+            Err(found) => {
+                self.acknowledge(&claim, found);
+                Err(Refused::Revoked)
+            }
+        }
+    }
+
+    /// Takes the next free position. Every step passes a position for good or is another's
+    /// progress; a full lane ends the walk.
+    fn claim(&self) -> Option<Claim> {
+        let lane = &self.lane;
+        let mut head = lane.head();
+        let hint = lane.tail.tail.load(Ordering::Relaxed);
+        let next = self.next.load(Ordering::Relaxed);
+        // Neither hint is trusted beyond what the lane can hold.
+        let in_lane = |at: u64| {
+            if at > head.saturating_add(lane.capacity()) {
+                head
+            } else {
+                at
+            }
+        };
+        let mut position = head.max(in_lane(hint)).max(in_lane(next));
+        // A lane's worth of steps, twice over for those that others win.
+        for _ in 0..2 * lane.capacity() {
+            if position - head >= lane.capacity() {
+                let fresh = lane.head();
+                if fresh <= head {
+                    return None;
+                }
+                head = fresh;
+                position = position.max(head);
+                continue;
+            }
+            match self.claim_at(position) {
+                Step::Claimed(sequence) => {
+                    self.next.fetch_max(position + 1, Ordering::Relaxed);
+                    // Relaxed: a hint orders nothing.
+                    lane.tail.tail.store(position + 1, Ordering::Relaxed);
+                    return Some(Claim { position, sequence });
+                }
+                Step::Passed => position += 1,
+                Step::Again => {}
+                Step::Overtaken => {
+                    head = head.max(lane.head());
+                    position = position.max(head);
+                }
+            }
+        }
+        None
+    }
+
+    fn claim_at(&self, position: u64) -> Step {
+        let (slot, lap) = (self.lane.slot(position), self.lane.lap(position));
+        let found = slot.load(Ordering::Acquire);
+        if found.is_lap(lap) {
+            return Step::Passed;
+        }
+        if !found.is_lap(lap - 1) {
+            // A later lap: others went past; the head moved meanwhile. Or garbage.
+            return Step::Overtaken;
+        }
+        match found.phase() {
+            Some(Phase::Empty | Phase::Ready | Phase::Torn | Phase::Revoked) => {
+                let claimed = Sequence::new(lap, self.owner, Phase::Claimed);
+                // E2 and E4 (acquire): whoever had the slot before is done with it.
+                match slot.swap(found, claimed, Ordering::Acquire) {
+                    Ok(()) => Step::Claimed(claimed),
+                    Err(_) => Step::Again,
+                }
+            }
+            Some(Phase::Retired | Phase::Skipped) => {
+                // Its owner may still write there: it stays out of service on this lap too.
+                let skipped = Sequence::new(lap, found.owner(), Phase::Skipped);
+                match slot.swap(found, skipped, Ordering::Relaxed) {
+                    Ok(()) => Step::Passed,
+                    Err(_) => Step::Again,
+                }
+            }
+            // The head passed it on lap L−1, so it cannot be claimed still: the head is old.
+            Some(Phase::Claimed) | None => Step::Overtaken,
+        }
+    }
+
+    /// Puts a slot that was retired under this producer back into service.
+    fn acknowledge(&self, claim: &Claim, mut found: Sequence) {
+        let slot = self.lane.slot(claim.position);
+        // Claimers may carry the slot to later laps meanwhile: each failure is one lap's progress.
+        while found.owner() == self.owner {
+            let released = match found.phase() {
+                Some(Phase::Retired) => Phase::Revoked,
+                Some(Phase::Skipped) => Phase::Empty,
+                _ => return,
+            };
+            // E4 (release): pairs with the exchange in `claim_at`.
+            match slot.swap(found, found.with_phase(released), Ordering::Release) {
+                Ok(()) => return,
+                Err(again) => found = again,
+            }
+        }
+    }
+}
+
+enum Step {
+    Claimed(Sequence),
+    /// The position is resolved on this lap.
+    Passed,
+    /// Somebody changed the slot: look again.
+    Again,
+    /// The slot is on another lap than the head allows.
+    Overtaken,
+}
+
+impl Lane<'_> {
+    /// Hands at most `budget` slots from `position` on to `visit`; the position after them, and who
+    /// keeps the next one if it is claimed and not published.
+    pub(crate) fn drain_shared(
+        &self,
+        position: u64,
+        budget: u64,
+        visit: &mut impl FnMut(Drained),
+    ) -> (u64, Option<Stall>) {
+        for at in position..position + budget.min(self.capacity()) {
+            let (slot, lap) = (self.slot(at), self.lap(at));
+            // E1 (acquire): pairs with the exchange in `emit`.
+            let found = slot.load(Ordering::Acquire);
+            let owner = found.owner();
+            if !found.is_lap(lap) {
+                let unclaimed =
+                    found.is_lap(lap - 1) && !matches!(found.phase(), Some(Phase::Claimed) | None);
+                if unclaimed {
+                    return (at, None);
+                }
+            }
+            match found.phase() {
+                Some(Phase::Claimed) if found.is_lap(lap) => {
+                    return (
+                        at,
+                        Some(Stall {
+                            position: at,
+                            owner,
+                        }),
+                    );
+                }
+                Some(Phase::Ready) if found.is_lap(lap) => match Record::from_words(slot.read()) {
+                    Some(record) => visit(Drained::Record(owner, record)),
+                    None => visit(Drained::Violation(owner)),
+                },
+                Some(Phase::Torn) if found.is_lap(lap) => visit(Drained::Torn(owner)),
+                Some(Phase::Retired | Phase::Revoked) if found.is_lap(lap) => {
+                    visit(Drained::Revoked(owner))
+                }
+                Some(Phase::Empty | Phase::Skipped) if found.is_lap(lap) => {}
+                _ => {
+                    // No one who keeps to the protocol leaves that: pass it, so that it wedges nobody.
+                    let empty = Sequence::new(lap, OwnerId::NOBODY, Phase::Empty);
+                    if slot.swap(found, empty, Ordering::Relaxed).is_err() {
+                        return (at, None);
+                    }
+                    visit(Drained::Violation(owner));
+                }
+            }
+        }
+        (position + budget.min(self.capacity()), None)
+    }
+
+    /// Gives up the record at `stall`, whose owner lives but was stopped for too long. The next drain
+    /// counts it.
+    pub(crate) fn revoke(&self, stall: Stall) {
+        let claimed = Sequence::new(self.lap(stall.position), stall.owner, Phase::Claimed);
+        // Failure: it was published after all, or its owner is dead and reaped.
+        let _ = self.slot(stall.position).swap(
+            claimed,
+            claimed.with_phase(Phase::Retired),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Releases every slot of a dead owner, which the caller has proved dead. It makes no new claim,
+    /// and only claimers that skip change its slots meanwhile: one pass finds all.
+    pub(crate) fn reap(&self, owner: OwnerId) {
+        for slot in self.slots {
+            let mut found = slot.load(Ordering::Acquire);
+            while found.owner() == owner {
+                let released = match found.phase() {
+                    Some(Phase::Claimed) => Phase::Torn,
+                    Some(Phase::Retired) => Phase::Revoked,
+                    Some(Phase::Skipped) => Phase::Empty,
+                    _ => break,
+                };
+                // E4 (release): pairs with the exchange in `claim_at`.
+                match slot.swap(found, found.with_phase(released), Ordering::Release) {
+                    Ok(()) => break,
+                    Err(again) => found = again,
+                }
+            }
+        }
+    }
+}

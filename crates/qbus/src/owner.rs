@@ -1,0 +1,333 @@
+//! Owners: the attached processes.
+//!
+//! Entry i of the table belongs to whoever holds lock byte i ([`crate::liveness`]). A joiner takes
+//! any byte that it gets, repairs what a dead occupant left, and raises the generation; the reaper
+//! (the aggregator) does the repair alone. Nothing here decides by pid: pid, start time and command
+//! are stored for people to read.
+//!
+//! | a process dies after       | others see                       | repair                           |
+//! |----------------------------|----------------------------------|----------------------------------|
+//! | it took the byte           | the old state, the byte free     | none                             |
+//! | JOINING                    | JOINING, the byte free           | reaper or joiner: as for ACTIVE  |
+//! | ACTIVE                     | ACTIVE, the byte free            | claims TORN, leases free, LEFT   |
+//! | LEFT                       | LEFT                             | none                             |
+//! | (a reaper) any step        | ACTIVE, the byte free            | the next one does all of it again|
+
+use std::fmt;
+
+use crate::clock;
+use crate::lane::Lane;
+use crate::layout::OwnerEntry;
+use crate::sync::{AtomicU64, Ordering};
+use crate::words::{Cursor, Words, pack_text};
+
+/// An occupant of the owner table: entry and generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OwnerId {
+    /// Entry of the table.
+    pub index: u16,
+    /// Raised with every occupant, modulo 4,096.
+    pub generation: u16,
+}
+
+impl OwnerId {
+    pub(crate) const BITS: u32 = 24;
+    pub(crate) const MASK: u32 = (1 << Self::BITS) - 1;
+    pub(crate) const GENERATION_MASK: u16 = 0xfff;
+    /// What a slot names that nobody claimed. Generations of occupants start at 1; after a wrap the
+    /// name can be an occupant's too, which does no harm: EMPTY slots are nobody's.
+    pub(crate) const NOBODY: OwnerId = OwnerId {
+        index: 0,
+        generation: 0,
+    };
+
+    #[inline]
+    pub(crate) fn pack(self) -> u32 {
+        u32::from(self.generation & Self::GENERATION_MASK) << 12 | u32::from(self.index & 0xfff)
+    }
+
+    #[inline]
+    pub(crate) fn unpack(raw: u32) -> OwnerId {
+        OwnerId {
+            index: (raw & 0xfff) as u16,
+            generation: (raw >> 12) as u16 & Self::GENERATION_MASK,
+        }
+    }
+}
+
+impl fmt::Display for OwnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.index, self.generation)
+    }
+}
+
+/// Where an entry is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Never used.
+    Free,
+    /// Being filled in.
+    Joining,
+    /// Occupied, unless its byte is free.
+    Active,
+    /// Left, or reaped; what it emitted may still lie in lanes.
+    Left,
+}
+
+/// The `state` word: generation << 8 | phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) generation: u16,
+    pub(crate) phase: Phase,
+}
+
+impl State {
+    fn to_raw(self) -> u64 {
+        u64::from(self.generation) << 8 | self.phase as u64
+    }
+
+    /// Decodes a state read from shared memory. An unknown phase is an occupant's: only possession
+    /// of the byte then allows anything.
+    fn from_raw(raw: u64) -> State {
+        let phase = match raw & 0xff {
+            0 => Phase::Free,
+            1 => Phase::Joining,
+            3 => Phase::Left,
+            _ => Phase::Active,
+        };
+        State {
+            generation: (raw >> 8) as u16 & OwnerId::GENERATION_MASK,
+            phase,
+        }
+    }
+}
+
+/// What a process says of itself when it joins; for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) pid: u64,
+    pub(crate) pid_start_ticks: u64,
+    pub(crate) pid_namespace: u64,
+    pub(crate) role: String,
+    pub(crate) command: String,
+}
+
+impl Identity {
+    /// Of this process.
+    pub(crate) fn of_this_process(role: &str) -> Identity {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // Fields after the command in parentheses, which may hold anything: starttime is field 22.
+        let after_command = stat.rsplit(')').next().unwrap_or_default();
+        let pid_start_ticks = after_command
+            .split_whitespace()
+            .nth(19)
+            .and_then(|ticks| ticks.parse().ok());
+        let namespace = rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino);
+        let raw = std::fs::read("/proc/self/cmdline").unwrap_or_default();
+        let command = String::from_utf8_lossy(&raw)
+            .trim_end_matches('\0')
+            .replace('\0', " ");
+        Identity {
+            pid: u64::from(std::process::id()),
+            pid_start_ticks: pid_start_ticks.unwrap_or(0),
+            pid_namespace: namespace,
+            role: role.to_owned(),
+            command: command
+                .chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .collect(),
+        }
+    }
+}
+
+/// An owner as others see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerView {
+    /// Entry and generation.
+    pub id: OwnerId,
+    /// Whether its process holds its byte.
+    pub alive: bool,
+    /// Pid, in the process's own pid namespace.
+    pub pid: u64,
+    /// Start time of the process in clock ticks after boot (field 22 of /proc/PID/stat).
+    pub pid_start_ticks: u64,
+    /// Inode of the process's pid namespace.
+    pub pid_namespace: u64,
+    /// When it joined, in nanoseconds since the Unix epoch.
+    pub joined_ns: u64,
+    /// What the process calls itself; may be empty.
+    pub role: String,
+    /// Its command line, cut short.
+    pub command: String,
+    /// Records that met a full lane.
+    pub dropped_full: u64,
+    /// Records whose value their series could not take.
+    pub rejected: u64,
+}
+
+/// What the counters of an entry say: sums over all occupants, and where the present one began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnerCounts {
+    /// The present (or last) occupant's generation.
+    pub generation: u16,
+    /// Records that met a full lane, over all occupants.
+    pub dropped_full: u64,
+    /// Records whose value their series could not take, over all occupants.
+    pub rejected: u64,
+    /// `dropped_full` of all occupants before.
+    pub dropped_full_base: u64,
+    /// `rejected` of all occupants before.
+    pub rejected_base: u64,
+}
+
+impl OwnerEntry {
+    pub(crate) fn state(&self) -> State {
+        State::from_raw(self.state.load(Ordering::Acquire))
+    }
+
+    fn set(&self, state: State) {
+        // Release: who sees the state sees what was written before it.
+        self.state.store(state.to_raw(), Ordering::Release);
+    }
+
+    /// Occupies an entry whose byte the caller holds, after the dead occupant's traces are gone.
+    pub(crate) fn occupy(&self, index: usize, identity: &Identity) -> OwnerId {
+        let generation = match self.state().generation.wrapping_add(1) & OwnerId::GENERATION_MASK {
+            0 => 1,
+            generation => generation,
+        };
+        self.set(State {
+            generation,
+            phase: Phase::Joining,
+        });
+        let relaxed = |word: &AtomicU64, value| word.store(value, Ordering::Relaxed);
+        relaxed(
+            &self.dropped_full_base,
+            self.dropped_full.load(Ordering::Relaxed),
+        );
+        relaxed(&self.rejected_base, self.rejected.load(Ordering::Relaxed));
+        relaxed(&self.pid, identity.pid);
+        relaxed(&self.pid_start_ticks, identity.pid_start_ticks);
+        relaxed(&self.pid_namespace, identity.pid_namespace);
+        relaxed(&self.joined_ns, clock::precise_ns());
+        store_text(&self.role, &identity.role);
+        store_text(&self.command, &identity.command);
+        self.set(State {
+            generation,
+            phase: Phase::Active,
+        });
+        OwnerId {
+            index: index as u16,
+            generation,
+        }
+    }
+
+    /// Marks the entry as left. Its byte is still held by the caller.
+    pub(crate) fn vacate(&self) {
+        let State { generation, .. } = self.state();
+        self.set(State {
+            generation,
+            phase: Phase::Left,
+        });
+    }
+
+    /// Removes the traces of a dead occupant, whose byte the caller holds.
+    pub(crate) fn repair(&self, index: usize, shared: &[Lane<'_>], exclusive: &[Lane<'_>]) -> bool {
+        let State { generation, phase } = self.state();
+        if matches!(phase, Phase::Free | Phase::Left) {
+            return false;
+        }
+        let owner = OwnerId {
+            index: index as u16,
+            generation,
+        };
+        for lane in shared {
+            lane.reap(owner);
+        }
+        for lane in exclusive {
+            lane.take_back(owner);
+        }
+        self.vacate();
+        true
+    }
+
+    /// The counters, or `None` while the entry changes hands.
+    pub(crate) fn counts(&self) -> Option<OwnerCounts> {
+        let state = self.state();
+        let counts = OwnerCounts {
+            generation: state.generation,
+            dropped_full: self.dropped_full.load(Ordering::Relaxed),
+            rejected: self.rejected.load(Ordering::Relaxed),
+            dropped_full_base: self.dropped_full_base.load(Ordering::Relaxed),
+            rejected_base: self.rejected_base.load(Ordering::Acquire),
+        };
+        (state.phase != Phase::Joining && self.state() == state).then_some(counts)
+    }
+
+    pub(crate) fn view(&self, index: usize, alive: bool) -> OwnerView {
+        let relaxed = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let generation = self.state().generation;
+        let counts = self.counts().unwrap_or_default();
+        OwnerView {
+            id: OwnerId {
+                index: index as u16,
+                generation,
+            },
+            alive,
+            pid: relaxed(&self.pid),
+            pid_start_ticks: relaxed(&self.pid_start_ticks),
+            pid_namespace: relaxed(&self.pid_namespace),
+            joined_ns: relaxed(&self.joined_ns),
+            role: load_text(&self.role),
+            command: load_text(&self.command),
+            dropped_full: counts.dropped_full.wrapping_sub(counts.dropped_full_base),
+            rejected: counts.rejected.wrapping_sub(counts.rejected_base),
+        }
+    }
+}
+
+/// Stores a text behind its length, cut to what fits.
+fn store_text(words: &[AtomicU64], text: &str) {
+    let room = (words.len() - 1) * 8;
+    let cut = (0..=room.min(text.len()))
+        .rev()
+        .find(|&end| text.is_char_boundary(end))
+        .unwrap_or(0);
+    let mut packed = vec![cut as u64];
+    pack_text(&text[..cut], &mut packed);
+    for (word, value) in words.iter().zip(packed) {
+        word.store(value, Ordering::Relaxed);
+    }
+}
+
+/// Loads a text; empty when what lies there is none.
+fn load_text(words: &[AtomicU64]) -> String {
+    let mut cursor = Cursor::new(Words::new(words), 0);
+    let text = cursor
+        .word()
+        .and_then(|len| cursor.text(usize::try_from(len).ok()?));
+    let printable = |text: String| {
+        text.chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect()
+    };
+    text.map(printable).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_survives_packing() {
+        for (index, generation) in [(0, 0), (4095, 4095), (1, 2)] {
+            let id = OwnerId { index, generation };
+            assert_eq!(OwnerId::unpack(id.pack()), id);
+        }
+    }
+
+    #[test]
+    fn an_unknown_phase_is_an_occupant() {
+        assert_eq!(State::from_raw(u64::MAX).phase, Phase::Active);
+    }
+}

@@ -1,0 +1,254 @@
+//! The low-level producer: records into one lane.
+
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::bus::{Attachment, Inner};
+use crate::error::{EmitError, JoinError};
+use crate::fork::{self, ForkWord, Generation};
+use crate::lane::{Lane, Refused, count, exclusive, shared};
+use crate::layout::OwnerEntry;
+use crate::owner::OwnerId;
+use crate::record::Record;
+
+/// Emits records into a lane of its own, or a share of one.
+///
+/// One thread at a time uses it (it is `Send`, and not `Sync`); dropping it gives its lane back. A
+/// forked child that uses an inherited one gets [`EmitError::NotJoined`]: handles join anew by
+/// themselves, a `Producer` is made anew by its user.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let address = format!("doc-producer-{}", std::process::id()).parse()?;
+/// # let bus = qbus::Bus::create(&address, &qbus::Config::default())?;
+/// use qbus::{Clock, Kind, Record};
+/// let tokens = bus.counter("tokens_total").register()?;
+/// let producer = bus.producer()?;
+/// let record = Record::new(Clock::Coarse.now_ns(), tokens.series(), Kind::Increment, 17.0);
+/// producer.emit(record)?;
+/// assert_eq!(producer.emit_many(&[record; 3]), Ok(()));
+/// # qbus::Bus::remove(&address, qbus::Removal::Forced)?;
+/// # Ok(()) }
+/// ```
+pub struct Producer {
+    lane: ProducerLane,
+    /// The owner's entry, for what it drops.
+    entry: &'static OwnerEntry,
+    owner: OwnerId,
+    generation: Generation,
+    fork: ForkWord,
+    /// Keeps the mapping that `lane` and `entry` borrow.
+    inner: Arc<Inner>,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+#[derive(Debug)]
+enum ProducerLane {
+    Exclusive(exclusive::Producer<'static>),
+    Shared(shared::Producer<'static>),
+}
+
+/// Some records of a batch were not accepted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EmitManyError {
+    /// How many records, from the start of the batch, were accepted.
+    pub accepted: usize,
+    /// Why the next one was not.
+    pub error: EmitError,
+}
+
+impl fmt::Display for EmitManyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} records were accepted, then: {}",
+            self.accepted, self.error
+        )
+    }
+}
+
+impl std::error::Error for EmitManyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl Producer {
+    pub(crate) fn exclusive_or_shared(inner: &Arc<Inner>) -> Result<Producer, JoinError> {
+        let attachment = inner.attachment()?;
+        let owner = attachment.owner;
+        let lanes = inner.exclusive_lanes();
+        // Owners start at different lanes, so that they seldom race for one.
+        let start = usize::from(owner.index) % lanes.len().max(1);
+        let order = (start..lanes.len()).chain(0..start);
+        for index in order {
+            if let Some(lane) = extend(lanes[index]).lease(owner) {
+                return Ok(Producer::new(
+                    inner,
+                    attachment,
+                    ProducerLane::Exclusive(lane),
+                ));
+            }
+        }
+        Producer::shared(inner)
+    }
+
+    pub(crate) fn shared(inner: &Arc<Inner>) -> Result<Producer, JoinError> {
+        let attachment = inner.attachment()?;
+        let lanes = inner.shared_lanes();
+        let Some(lane) = lanes.get(usize::from(attachment.owner.index) % lanes.len().max(1)) else {
+            return Err(JoinError::NoLane {
+                lanes: inner.geometry().lanes,
+            });
+        };
+        let lane = shared::Producer::new(extend(*lane), attachment.owner);
+        Ok(Producer::new(inner, attachment, ProducerLane::Shared(lane)))
+    }
+
+    fn new(inner: &Arc<Inner>, attachment: &Attachment, lane: ProducerLane) -> Producer {
+        let entry: *const OwnerEntry = inner.entry(attachment.owner);
+        Producer {
+            lane,
+            // SAFETY: the entry lies in the mapping, which `inner` keeps for as long as the producer.
+            entry: unsafe { &*entry },
+            owner: attachment.owner,
+            generation: attachment.generation,
+            fork: fork::word(),
+            inner: inner.clone(),
+            not_sync: PhantomData,
+        }
+    }
+
+    /// Writes one record. Lock-free and without a system call; on an exclusive lane wait-free.
+    ///
+    /// # Errors
+    ///
+    /// The lane is full, the value is none that the record's kind takes, or the producer was
+    /// inherited by a fork. What is refused is counted in the ledger.
+    #[inline]
+    pub fn emit(&self, record: Record) -> Result<(), EmitError> {
+        if !self.fork.is(self.generation) {
+            return Err(EmitError::NotJoined);
+        }
+        if !record.kind.takes(record.value) {
+            return Err(self.reject(&record));
+        }
+        let emitted = match &self.lane {
+            ProducerLane::Exclusive(lane) => lane.emit(&record.to_words()),
+            ProducerLane::Shared(lane) => lane.emit(&record.to_words()),
+        };
+        emitted.map_err(|refused| self.refuse(refused, 1))
+    }
+
+    /// Writes records in order, on an exclusive lane with one publication for all.
+    ///
+    /// # Errors
+    ///
+    /// How many were accepted, and why not the next one. All others count as dropped.
+    pub fn emit_many(&self, records: &[Record]) -> Result<(), EmitManyError> {
+        let failed = |accepted, error| Err(EmitManyError { accepted, error });
+        if !self.fork.is(self.generation) {
+            return failed(0, EmitError::NotJoined);
+        }
+        let good = records
+            .iter()
+            .take_while(|record| record.kind.takes(record.value))
+            .count();
+        let accepted = match &self.lane {
+            ProducerLane::Exclusive(lane) => {
+                lane.emit_many(records[..good].iter().map(|record| record.to_words())) as usize
+            }
+            ProducerLane::Shared(lane) => {
+                let emitted = records[..good]
+                    .iter()
+                    .map(|record| lane.emit(&record.to_words()));
+                emitted.take_while(Result::is_ok).count()
+            }
+        };
+        if accepted < good {
+            return failed(
+                accepted,
+                self.refuse(Refused::Full, (records.len() - accepted) as u64),
+            );
+        }
+        if let Some(bad) = records.get(good) {
+            count(&self.entry.rejected, (records.len() - good - 1) as u64);
+            return failed(good, self.reject(bad));
+        }
+        Ok(())
+    }
+
+    /// Whether it has a lane of its own.
+    pub fn is_exclusive(&self) -> bool {
+        matches!(self.lane, ProducerLane::Exclusive(_))
+    }
+
+    /// This process in the owner table.
+    pub fn owner(&self) -> OwnerId {
+        self.owner
+    }
+
+    #[inline]
+    pub(crate) fn is_current(&self) -> bool {
+        self.fork.is(self.generation)
+    }
+
+    /// Whether anybody but producers still has the bus open.
+    pub(crate) fn bus_is_open(&self) -> bool {
+        self.inner.is_open()
+    }
+
+    #[cold]
+    fn reject(&self, record: &Record) -> EmitError {
+        count(&self.entry.rejected, 1);
+        EmitError::Value {
+            found: record.value,
+            kind: record.kind,
+        }
+    }
+
+    #[cold]
+    fn refuse(&self, refused: Refused, records: u64) -> EmitError {
+        match refused {
+            // The consumer counts it, when it passes the slot.
+            Refused::Revoked => EmitError::Revoked,
+            Refused::Full => {
+                count(&self.entry.dropped_full, records);
+                if self.inner.is_removed() {
+                    EmitError::Removed
+                } else {
+                    EmitError::Full
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        // In a forked child the lane is the parent's.
+        if let (ProducerLane::Exclusive(lane), true) = (&self.lane, self.is_current()) {
+            lane.give_back();
+        }
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("owner", &self.owner)
+            .field("exclusive", &self.is_exclusive())
+            .finish()
+    }
+}
+
+/// Forgets what a lane borrows. The producer that gets it keeps the mapping by its `inner`.
+fn extend(lane: Lane<'_>) -> Lane<'static> {
+    // SAFETY: only the lifetime changes; every user of the result is a `Producer`, which holds the
+    // `Arc` of the mapping for as long as it has the lane.
+    unsafe { std::mem::transmute::<Lane<'_>, Lane<'static>>(lane) }
+}

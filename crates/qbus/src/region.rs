@@ -1,0 +1,440 @@
+//! The bytes of a bus: a named POSIX segment or a file, created, checked, mapped.
+//!
+//! # Trust
+//!
+//! All who can open the file (one user, or one group with mode 0660) trust each other with its
+//! existence: a peer that truncates it ends every process that maps it with SIGBUS. What a peer
+//! writes is never trusted: every word is checked where it is read.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, Stat};
+use shared_memory::{Shmem, ShmemConf, ShmemError};
+
+use crate::address::Address;
+use crate::error::{CreateError, OpenError, creating, opening};
+use crate::layout::{Header, LaneHead, LaneTail, OwnerEntry, Slot};
+use crate::liveness::FileId;
+use crate::sync::AtomicU64;
+use crate::words::Words;
+
+/// What a process may do with a file that it maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Load words.
+    Read,
+    /// Load and store words.
+    Write,
+}
+
+/// Types that may lie in shared memory.
+///
+/// # Safety
+///
+/// The type is `repr(C)` and made of [`AtomicU64`] alone: every bit pattern is legal, and nothing of
+/// it is ever accessed other than as whole atomic words.
+unsafe trait Shared {}
+// SAFETY: one word.
+unsafe impl Shared for AtomicU64 {}
+// SAFETY: repr(C), words alone (layout.rs).
+unsafe impl Shared for Header {}
+// SAFETY: repr(C), words alone (layout.rs).
+unsafe impl Shared for OwnerEntry {}
+// SAFETY: repr(C), words alone (layout.rs).
+unsafe impl Shared for LaneTail {}
+// SAFETY: repr(C), words alone (layout.rs).
+unsafe impl Shared for LaneHead {}
+// SAFETY: repr(C), words alone (layout.rs).
+unsafe impl Shared for Slot {}
+
+/// A mapped file of words that can grow: the form of a snapshot, and of a bus with a path.
+#[derive(Debug)]
+pub struct MappedFile {
+    path: PathBuf,
+    file: File,
+    map: MmapRaw,
+    access: Access,
+}
+
+impl MappedFile {
+    /// Makes a new file of `bytes` zero bytes, all of them reserved, and maps it.
+    ///
+    /// # Errors
+    ///
+    /// The file exists, has no room, or the system refuses; nothing is left behind.
+    pub fn create(path: &Path, bytes: u64, mode: u32) -> Result<MappedFile, CreateError> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file =
+            rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map_err(
+                |errno| match errno {
+                    rustix::io::Errno::EXIST => CreateError::Exists {
+                        path: path.to_owned(),
+                    },
+                    errno => creating("create", path, errno),
+                },
+            )?;
+        let made = reserve(file.as_fd(), path, bytes).and_then(|()| {
+            set_mode(file.as_fd(), path, mode)?;
+            Self::map(path.to_owned(), File::from(file), Access::Write)
+                .map_err(|source| creating("map", path, source))
+        });
+        if made.is_err() {
+            let _ = rustix::fs::unlink(path);
+        }
+        made
+    }
+
+    /// Opens a regular file and maps it whole.
+    ///
+    /// # Errors
+    ///
+    /// The file is absent, a link, or no regular file; opened for writing also: it is another
+    /// user's, or everybody may write to it.
+    pub fn open(path: &Path, access: Access) -> Result<MappedFile, OpenError> {
+        let (file, stat) = open_checked(path, access)?;
+        if stat.st_size < 8 {
+            return Err(OpenError::Unfinished {
+                path: path.to_owned(),
+            });
+        }
+        Self::map(path.to_owned(), File::from(file), access)
+            .map_err(|source| opening("map", path, source))
+    }
+
+    fn map(path: PathBuf, file: File, access: Access) -> io::Result<MappedFile> {
+        let map = map_file(&file, access)?;
+        Ok(MappedFile {
+            path,
+            file,
+            map,
+            access,
+        })
+    }
+
+    /// The mapped words. A mapping with [`Access::Read`] takes loads alone; a store ends the process.
+    pub fn words(&self) -> Words<'_> {
+        Words::new(view(self.map.as_ptr(), self.map.len(), 0, self.map.len() / 8).unwrap_or(&[]))
+    }
+
+    /// Reserves room up to `bytes`, and maps it. What was there stays; words of before the call are
+    /// the same words after it.
+    ///
+    /// # Errors
+    ///
+    /// No room, with the file as it was.
+    pub fn grow(&mut self, bytes: u64) -> Result<(), CreateError> {
+        reserve(self.file.as_fd(), &self.path, bytes)?;
+        self.remap()
+            .map_err(|source| creating("map", &self.path, source))?;
+        Ok(())
+    }
+
+    /// Maps the file anew if it has grown; whether it had.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses to map it.
+    pub fn remap(&mut self) -> io::Result<bool> {
+        let len = self.file.metadata()?.len();
+        if len <= self.map.len() as u64 {
+            return Ok(false);
+        }
+        self.map = map_file(&self.file, self.access)?;
+        Ok(true)
+    }
+
+    /// The path that the file was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn map_file(file: &File, access: Access) -> io::Result<MmapRaw> {
+    match access {
+        Access::Read => MmapOptions::new().map_raw_read_only(file),
+        Access::Write => MmapOptions::new().map_raw(file),
+    }
+}
+
+/// The region of a bus, mapped for reading and writing.
+#[derive(Debug)]
+pub(crate) struct Region {
+    backing: Backing,
+    id: FileId,
+}
+
+enum Backing {
+    Segment(Segment),
+    File(MappedFile),
+}
+
+impl std::fmt::Debug for Backing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Backing::Segment(_) => f.write_str("Segment"),
+            Backing::File(file) => file.fmt(f),
+        }
+    }
+}
+
+/// A POSIX segment that never unlinks its name.
+struct Segment(Shmem);
+
+// SAFETY: `Shmem` is a mapping and a descriptor; only its raw pointers keep it from being `Send`.
+// All access to the bytes is atomic.
+unsafe impl Send for Segment {}
+// SAFETY: as for `Send`; after construction only `as_ptr` and `len` are called.
+unsafe impl Sync for Segment {}
+
+impl Segment {
+    fn new(mut shmem: Shmem) -> Segment {
+        // Else the first process to drop it would take the name away from all others.
+        shmem.set_owner(false);
+        Segment(shmem)
+    }
+}
+
+impl Region {
+    /// Makes a region of zeros, reserved in full; the caller writes the header.
+    pub(crate) fn create(address: &Address, bytes: u64, mode: u32) -> Result<Region, CreateError> {
+        let path = address.file();
+        let Some(segment) = address.segment() else {
+            let file = MappedFile::create(path, bytes, mode)?;
+            let stat =
+                rustix::fs::fstat(&file.file).map_err(|errno| creating("look at", path, errno))?;
+            return Ok(Region {
+                id: FileId::of(&stat),
+                backing: Backing::File(file),
+            });
+        };
+        // The crate neither reserves nor says what is missing.
+        let shmem = ShmemConf::new()
+            .os_id(&segment)
+            .size(bytes as usize)
+            .create()
+            .map_err(|error| match error {
+                ShmemError::MappingIdExists => CreateError::Exists {
+                    path: path.to_owned(),
+                },
+                error => creating("create", path, shmem_error(error)),
+            })?;
+        let segment = Segment::new(shmem);
+        let made = open_checked(path, Access::Write)
+            .map_err(|error| creating("open again", path, io::Error::other(error)));
+        let made = made.and_then(|(file, stat)| {
+            reserve(file.as_fd(), path, bytes)?;
+            set_mode(file.as_fd(), path, mode)?;
+            Ok(Region {
+                id: FileId::of(&stat),
+                backing: Backing::Segment(segment),
+            })
+        });
+        if made.is_err() {
+            let _ = rustix::fs::unlink(path);
+        }
+        made
+    }
+
+    /// Opens and maps a region; the caller checks the header.
+    pub(crate) fn open(address: &Address) -> Result<Region, OpenError> {
+        let path = address.file();
+        let (file, stat) = open_checked(path, Access::Write)?;
+        let id = FileId::of(&stat);
+        if (stat.st_size as usize) < size_of::<Header>() {
+            return Err(OpenError::Unfinished {
+                path: path.to_owned(),
+            });
+        }
+        let Some(segment) = address.segment() else {
+            let file = MappedFile::map(path.to_owned(), File::from(file), Access::Write);
+            let file = file.map_err(|source| opening("map", path, source))?;
+            return Ok(Region {
+                id,
+                backing: Backing::File(file),
+            });
+        };
+        let shmem = ShmemConf::new().os_id(&segment).open();
+        let segment =
+            Segment::new(shmem.map_err(|error| opening("map", path, shmem_error(error)))?);
+        // The crate opens by name: was it still the file that was checked?
+        let again = rustix::fs::stat(path).map_err(|errno| opening("look at", path, errno))?;
+        if FileId::of(&again) != id || segment.0.len() < size_of::<Header>() {
+            return Err(OpenError::Unfinished {
+                path: path.to_owned(),
+            });
+        }
+        Ok(Region {
+            id,
+            backing: Backing::Segment(segment),
+        })
+    }
+
+    /// Which file this is, whatever its name means by now.
+    pub(crate) fn id(&self) -> FileId {
+        self.id
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match &self.backing {
+            Backing::Segment(segment) => segment.0.len(),
+            Backing::File(file) => file.map.len(),
+        }
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        // Both `create` and `open` saw to the length.
+        &self.view::<Header>(0, 1).expect("a region has a header")[0]
+    }
+
+    pub(crate) fn owners(&self, offset: usize, count: usize) -> Option<&[OwnerEntry]> {
+        self.view(offset, count)
+    }
+
+    pub(crate) fn tails(&self, offset: usize, count: usize) -> Option<&[LaneTail]> {
+        self.view(offset, count)
+    }
+
+    pub(crate) fn heads(&self, offset: usize, count: usize) -> Option<&[LaneHead]> {
+        self.view(offset, count)
+    }
+
+    pub(crate) fn slots(&self, offset: usize, count: usize) -> Option<&[Slot]> {
+        self.view(offset, count)
+    }
+
+    pub(crate) fn words(&self, offset: usize, count: usize) -> Option<&[AtomicU64]> {
+        self.view(offset, count)
+    }
+
+    fn view<T: Shared>(&self, offset: usize, count: usize) -> Option<&[T]> {
+        let start = match &self.backing {
+            Backing::Segment(segment) => segment.0.as_ptr(),
+            Backing::File(file) => file.map.as_mut_ptr(),
+        };
+        view(start, self.len(), offset, count)
+    }
+}
+
+/// The only place where a pointer becomes a reference to shared memory.
+fn view<'a, T: Shared>(
+    start: *const u8,
+    len: usize,
+    offset: usize,
+    count: usize,
+) -> Option<&'a [T]> {
+    let end = count.checked_mul(size_of::<T>())?.checked_add(offset)?;
+    if end > len {
+        return None;
+    }
+    let first = start.wrapping_add(offset).cast::<T>();
+    if !first.is_aligned() {
+        return None;
+    }
+    // SAFETY: the bytes lie in the mapping, which the caller's borrow keeps; they are aligned; and
+    // `Shared` makes every bit pattern legal and every access atomic, whoever else writes.
+    Some(unsafe { std::slice::from_raw_parts(first, count) })
+}
+
+fn shmem_error(error: ShmemError) -> io::Error {
+    match error {
+        ShmemError::MapCreateFailed(code)
+        | ShmemError::MapOpenFailed(code)
+        | ShmemError::UnknownOsError(code) => io::Error::from_raw_os_error(code as i32),
+        error => io::Error::other(error),
+    }
+}
+
+/// Opens a file, and refuses what a stranger may have put in its place.
+fn open_checked(path: &Path, access: Access) -> Result<(OwnedFd, Stat), OpenError> {
+    let mode = if access == Access::Write {
+        OFlags::RDWR
+    } else {
+        OFlags::RDONLY
+    };
+    // NONBLOCK: opening a planted FIFO must not wait.
+    let flags = mode | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+        rustix::io::Errno::NOENT => OpenError::Absent {
+            path: path.to_owned(),
+        },
+        rustix::io::Errno::LOOP | rustix::io::Errno::ISDIR => OpenError::NotAFile {
+            path: path.to_owned(),
+        },
+        rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => foreign_or_refused(path, errno),
+        errno => opening("open", path, errno),
+    })?;
+    let stat = rustix::fs::fstat(&file).map_err(|errno| opening("look at", path, errno))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(OpenError::NotAFile {
+            path: path.to_owned(),
+        });
+    }
+    if access == Access::Write {
+        check_trust(path, &stat)?;
+    }
+    Ok((file, stat))
+}
+
+/// The kernel refused to open: because it is somebody else's?
+fn foreign_or_refused(path: &Path, errno: rustix::io::Errno) -> OpenError {
+    match rustix::fs::stat(path) {
+        Ok(stat) if stat.st_uid != rustix::process::geteuid().as_raw() => foreign(path, &stat),
+        _ => opening("open", path, errno),
+    }
+}
+
+fn foreign(path: &Path, stat: &Stat) -> OpenError {
+    let expected = rustix::process::geteuid().as_raw();
+    OpenError::Foreign {
+        path: path.to_owned(),
+        found: stat.st_uid,
+        expected,
+    }
+}
+
+fn check_trust(path: &Path, stat: &Stat) -> Result<(), OpenError> {
+    let mode = stat.st_mode & 0o7777;
+    if mode & 0o002 != 0 {
+        return Err(OpenError::Mode {
+            path: path.to_owned(),
+            found: mode,
+        });
+    }
+    let group_shared = mode & 0o060 == 0o060;
+    if stat.st_uid != rustix::process::geteuid().as_raw() && !group_shared {
+        return Err(foreign(path, stat));
+    }
+    Ok(())
+}
+
+/// Reserves `bytes` from the start of the file: a full file system is an error here, and never a
+/// SIGBUS later.
+fn reserve(file: impl AsFd, path: &Path, bytes: u64) -> Result<(), CreateError> {
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT | rustix::io::Errno::FBIG) => {
+            let available_bytes =
+                rustix::fs::fstatvfs(&file).map_or(0, |fs| fs.f_bavail * fs.f_frsize);
+            Err(CreateError::NoSpace {
+                path: path.to_owned(),
+                needed_bytes: bytes,
+                available_bytes,
+            })
+        }
+        Err(errno) => Err(creating("reserve room for", path, errno)),
+    }
+}
+
+/// Only the bits that two users could share by: 0600, 0640, 0660.
+fn set_mode(file: impl AsFd, path: &Path, mode: u32) -> Result<(), CreateError> {
+    if mode & !0o660 != 0 || mode & 0o600 != 0o600 {
+        return Err(CreateError::Mode { found: mode });
+    }
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))
+        .map_err(|errno| creating("set the mode of", path, errno))
+}

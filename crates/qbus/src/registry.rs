@@ -1,0 +1,591 @@
+//! The registry: names once, ids ever after.
+//!
+//! Families and series are interned in the bus region. Definitions lie in an append-only arena; an
+//! open-addressing index with linear probing holds a word for each: offset in the arena (32 bits) and
+//! a tag of the hash (32 bits). A series' id is its place in the index. A definition is written
+//! whole, and *then* published by one CAS of its index word; the loser of a race uses the winner's.
+//! Nothing is ever taken out, so the first free place of a probe sequence is the same for all who
+//! insert the same key, and a key is never there twice.
+//!
+//! * **E5 intern** `publish` exchanges an index word 0 → offset (Release) → `word` loads it (Acquire):
+//!   the definition is whole.
+//!
+//! | a registrant dies after | others see        | repair                    |
+//! |-------------------------|-------------------|---------------------------|
+//! | the arena was taken     | nothing           | none: some words are lost |
+//! | the definition          | nothing           | none: likewise            |
+//! | the index word          | a whole entry     | none: the count lags by 1 |
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+
+use crate::error::RegisterError;
+use crate::record::{MetricType, SeriesId};
+use crate::sync::{AtomicU64, Ordering};
+use crate::words::{Cursor, Words, pack_text};
+
+/// The longest metric, unit or label name in bytes.
+pub(crate) const NAME_MAX: usize = 255;
+/// The longest label value in bytes.
+const VALUE_MAX: usize = 1024;
+/// The longest help text in bytes.
+const HELP_MAX: usize = 2048;
+/// The most labels of a series.
+const LABELS_MAX: usize = 32;
+/// The most buckets of a histogram.
+const BUCKETS_MAX: usize = 256;
+
+/// What a family is registered as.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FamilyDefinition {
+    /// Matches `[a-zA-Z_][a-zA-Z0-9_]*`.
+    pub name: String,
+    /// How its records are folded.
+    pub metric_type: MetricType,
+    /// What it means, for people; the first registration's counts.
+    pub help: String,
+    /// Its base unit; may be empty.
+    pub unit: String,
+    /// Upper bounds of a histogram's buckets, ascending, without `+Inf`; else empty.
+    pub buckets: Vec<f64>,
+}
+
+/// What a series is registered as.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesDefinition {
+    /// The family, and where its definition lies: the same for all its series.
+    pub family: FamilyId,
+    /// Names and values in the order of the first registration; no name twice, no value empty.
+    pub labels: Vec<(String, String)>,
+}
+
+/// Names a family of one bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FamilyId(pub u32);
+
+impl FamilyDefinition {
+    /// As words of shared memory: type, lengths, texts, buckets.
+    pub fn encode(&self) -> Vec<u64> {
+        let lengths = self.name.len() as u64
+            | (self.unit.len() as u64) << 16
+            | (self.help.len() as u64) << 32
+            | (self.buckets.len() as u64) << 48;
+        let mut words = vec![self.metric_type.to_raw(), lengths];
+        pack_text(&self.name, &mut words);
+        pack_text(&self.unit, &mut words);
+        pack_text(&self.help, &mut words);
+        words.extend(self.buckets.iter().map(|bound| bound.to_bits()));
+        words
+    }
+
+    /// Decodes and checks words that another process wrote; `None` when they are no definition.
+    pub fn decode(words: Words<'_>, start: usize) -> Option<FamilyDefinition> {
+        let mut cursor = Cursor::new(words, start);
+        let metric_type = MetricType::from_raw(cursor.word()?)?;
+        let lengths = cursor.word()?;
+        let length = |shift: u32| (lengths >> shift) as usize & 0xffff;
+        let name = cursor.text(length(0))?;
+        let unit = cursor.text(length(16))?;
+        let help = cursor.text(length(32))?;
+        let mut buckets = Vec::new();
+        for _ in 0..length(48) {
+            buckets.push(f64::from_bits(cursor.word()?));
+        }
+        let family = FamilyDefinition {
+            name,
+            metric_type,
+            help,
+            unit,
+            buckets,
+        };
+        family.check().is_ok().then_some(family)
+    }
+
+    fn check(&self) -> Result<(), RegisterError> {
+        if !is_name(&self.name) || self.name.len() > NAME_MAX {
+            return Err(RegisterError::Name {
+                found: self.name.clone(),
+            });
+        }
+        let within = |what, found, longest| {
+            if found <= longest {
+                return Ok(());
+            }
+            Err(RegisterError::TooLong {
+                metric: self.name.clone(),
+                what,
+                found,
+                longest,
+            })
+        };
+        within("the unit", self.unit.len(), NAME_MAX)?;
+        within("the help text", self.help.len(), HELP_MAX)?;
+        within("the list of buckets", self.buckets.len(), BUCKETS_MAX)?;
+        let ascending = self.buckets.is_sorted_by(|a, b| a < b)
+            && self.buckets.iter().all(|bound| bound.is_finite());
+        let expected = self.metric_type == MetricType::Histogram;
+        if !ascending || expected == self.buckets.is_empty() {
+            return Err(RegisterError::Buckets {
+                metric: self.name.clone(),
+                found: self.buckets.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Names of the samples that this family's series turn into, beside its own name.
+    fn sample_suffixes(&self) -> &'static [&'static str] {
+        match self.metric_type {
+            MetricType::Counter | MetricType::Gauge => &[],
+            MetricType::Histogram => &["_bucket", "_sum", "_count"],
+            MetricType::Summary => &["_sum", "_count"],
+        }
+    }
+}
+
+impl fmt::Display for FamilyDefinition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.metric_type, self.name)?;
+        if !self.unit.is_empty() {
+            write!(f, " in {}", self.unit)?;
+        }
+        if !self.buckets.is_empty() {
+            write!(f, " with buckets {:?}", self.buckets)?;
+        }
+        Ok(())
+    }
+}
+
+impl SeriesDefinition {
+    /// As words of shared memory: family, number of labels, then lengths and texts.
+    pub fn encode(&self) -> Vec<u64> {
+        let mut words = vec![u64::from(self.family.0) << 32 | self.labels.len() as u64];
+        for (name, value) in &self.labels {
+            words.push((name.len() as u64) << 32 | value.len() as u64);
+            pack_text(name, &mut words);
+            pack_text(value, &mut words);
+        }
+        words
+    }
+
+    /// Decodes and checks words that another process wrote; `None` when they are no definition.
+    pub fn decode(words: Words<'_>, start: usize) -> Option<SeriesDefinition> {
+        let mut cursor = Cursor::new(words, start);
+        let first = cursor.word()?;
+        let family = FamilyId((first >> 32) as u32);
+        let count = first as u32 as usize;
+        if count > LABELS_MAX {
+            return None;
+        }
+        let mut labels = Vec::with_capacity(count);
+        for _ in 0..count {
+            let lengths = cursor.word()?;
+            let (name, value) = ((lengths >> 32) as usize, lengths as u32 as usize);
+            if name > NAME_MAX || value > VALUE_MAX {
+                return None;
+            }
+            labels.push((cursor.text(name)?, cursor.text(value)?));
+        }
+        check_labels("", &labels)
+            .is_ok()
+            .then_some(SeriesDefinition { family, labels })
+    }
+}
+
+/// A registry in memory that somebody else owns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registry<'a> {
+    families: Table<'a>,
+    series: Table<'a>,
+    arena: &'a [AtomicU64],
+    /// Next free word of the arena.
+    arena_next: &'a AtomicU64,
+}
+
+/// An index and how full it may get.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table<'a> {
+    /// A power of two of them, at least twice the capacity.
+    pub(crate) index: &'a [AtomicU64],
+    /// Entries; may lag by one a crash.
+    pub(crate) count: &'a AtomicU64,
+    pub(crate) capacity: u64,
+}
+
+/// Offset 0 means that the place is free, so no definition starts there.
+const ARENA_START: u64 = 1;
+
+impl<'a> Registry<'a> {
+    pub(crate) fn new(
+        families: Table<'a>,
+        series: Table<'a>,
+        arena: &'a [AtomicU64],
+        arena_next: &'a AtomicU64,
+    ) -> Registry<'a> {
+        Registry {
+            families,
+            series,
+            arena,
+            arena_next,
+        }
+    }
+
+    /// The id of the series, registered now if it was not.
+    pub(crate) fn intern(
+        &self,
+        family: &FamilyDefinition,
+        labels: &[(String, String)],
+    ) -> Result<SeriesId, RegisterError> {
+        family.check()?;
+        check_labels(&family.name, labels)?;
+        let family_id = self.intern_family(family)?;
+        // An empty value is the same as no label.
+        let labels = labels
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .cloned()
+            .collect();
+        let series = SeriesDefinition {
+            family: family_id,
+            labels,
+        };
+        let key = canonical(&series.labels);
+        let hash = hash_of(&|hasher| {
+            hasher.write_u32(family_id.0);
+            for (name, value) in &key {
+                hasher.write(name.as_bytes());
+                hasher.write_u8(0xff);
+                hasher.write(value.as_bytes());
+                hasher.write_u8(0xff);
+            }
+        });
+        let same = |offset: usize| {
+            SeriesDefinition::decode(self.arena(), offset)
+                .is_some_and(|found| found.family == family_id && canonical(&found.labels) == key)
+        };
+        let interned = self.intern_in(&self.series, hash, &|| series.encode(), &same);
+        interned
+            .map(SeriesId)
+            .map_err(|full| self.full(&family.name, full, "series", self.series.capacity))
+    }
+
+    fn intern_family(&self, family: &FamilyDefinition) -> Result<FamilyId, RegisterError> {
+        let hash = name_hash(&family.name);
+        let same = |offset: usize| {
+            FamilyDefinition::decode(self.arena(), offset)
+                .is_some_and(|found| found.name == family.name)
+        };
+        if self.find(&self.families, hash, &same).is_none() {
+            self.refuse_clash(family)?;
+        }
+        let id = self
+            .intern_in(&self.families, hash, &|| family.encode(), &same)
+            .map_err(|full| self.full(&family.name, full, "families", self.families.capacity))?;
+        let existing = self.family(FamilyId(id)).unwrap_or_else(|| family.clone());
+        let agrees = existing.metric_type == family.metric_type
+            && existing.unit == family.unit
+            && existing.buckets == family.buckets;
+        if agrees {
+            return Ok(FamilyId(id));
+        }
+        Err(RegisterError::Conflict {
+            metric: family.name.clone(),
+            existing: existing.to_string(),
+            requested: family.to_string(),
+        })
+    }
+
+    /// Two registrants at the same time can still clash: the exporter leaves the later one out.
+    fn refuse_clash(&self, family: &FamilyDefinition) -> Result<(), RegisterError> {
+        let clash = |existing: FamilyDefinition| {
+            Err(RegisterError::Clash {
+                metric: family.name.clone(),
+                existing: existing.to_string(),
+            })
+        };
+        for suffix in family.sample_suffixes() {
+            if let Some(existing) = self.family_by_name(&format!("{}{suffix}", family.name)) {
+                return clash(existing);
+            }
+        }
+        for suffix in ["_bucket", "_sum", "_count"] {
+            let base = family
+                .name
+                .strip_suffix(suffix)
+                .and_then(|base| self.family_by_name(base));
+            if let Some(existing) = base.filter(|base| base.sample_suffixes().contains(&suffix)) {
+                return clash(existing);
+            }
+        }
+        Ok(())
+    }
+
+    /// The family of that name.
+    pub(crate) fn family_by_name(&self, name: &str) -> Option<FamilyDefinition> {
+        let same = |offset: usize| {
+            FamilyDefinition::decode(self.arena(), offset).is_some_and(|found| found.name == name)
+        };
+        self.family(FamilyId(self.find(
+            &self.families,
+            name_hash(name),
+            &same,
+        )?))
+    }
+
+    /// What a family is registered as; `None` when there is none, or garbage.
+    pub(crate) fn family(&self, id: FamilyId) -> Option<FamilyDefinition> {
+        FamilyDefinition::decode(
+            self.arena(),
+            offset_of(word(self.families.index.get(id.0 as usize)?))?,
+        )
+    }
+
+    /// What a series is registered as; `None` when there is none, or garbage.
+    pub(crate) fn series(&self, id: SeriesId) -> Option<SeriesDefinition> {
+        SeriesDefinition::decode(
+            self.arena(),
+            offset_of(word(self.series.index.get(id.0 as usize)?))?,
+        )
+    }
+
+    fn arena(&self) -> Words<'a> {
+        Words::new(self.arena)
+    }
+
+    /// The place of a key, if it is there.
+    fn find(&self, table: &Table<'_>, hash: u64, same: &dyn Fn(usize) -> bool) -> Option<u32> {
+        for place in probe(table, hash) {
+            let word = word(&table.index[place]);
+            let offset = offset_of(word)?;
+            if tag_of(word) == tag(hash) && same(offset) {
+                return Some(place as u32);
+            }
+        }
+        None
+    }
+
+    /// The place of a key, put there if it was not; else what was full.
+    fn intern_in(
+        &self,
+        table: &Table<'_>,
+        hash: u64,
+        encode: &dyn Fn() -> Vec<u64>,
+        same: &dyn Fn(usize) -> bool,
+    ) -> Result<u32, Full> {
+        let mut fresh = None;
+        for place in probe(table, hash) {
+            let mut found = word(&table.index[place]);
+            if offset_of(found).is_none() {
+                if table.count.load(Ordering::Relaxed) >= table.capacity {
+                    return Err(Full::Entries);
+                }
+                let offset = match fresh {
+                    Some(offset) => offset,
+                    None => *fresh.insert(self.write(&encode())?),
+                };
+                match publish(&table.index[place], offset | tag(hash) << 32) {
+                    Ok(()) => {
+                        table.count.fetch_add(1, Ordering::Relaxed);
+                        return Ok(place as u32);
+                    }
+                    // Another registrant took the place: perhaps for the same key.
+                    Err(winner) => found = winner,
+                }
+            }
+            if tag_of(found) == tag(hash) && offset_of(found).is_some_and(same) {
+                return Ok(place as u32);
+            }
+        }
+        Err(Full::Entries)
+    }
+
+    /// Appends words to the arena; their offset.
+    fn write(&self, words: &[u64]) -> Result<u64, Full> {
+        let mut next = self.arena_next.load(Ordering::Relaxed);
+        let start = loop {
+            let start = next.max(ARENA_START);
+            let end = start.saturating_add(words.len() as u64);
+            if end > self.arena.len() as u64 {
+                return Err(Full::Arena);
+            }
+            // Relaxed: the words between belong to nobody else; E5 publishes them.
+            match self
+                .arena_next
+                .compare_exchange(next, end, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => break start,
+                Err(moved) => next = moved,
+            }
+        };
+        for (word, value) in self.arena[start as usize..].iter().zip(words) {
+            word.store(*value, Ordering::Relaxed);
+        }
+        Ok(start)
+    }
+
+    fn full(
+        &self,
+        metric: &str,
+        full: Full,
+        entries: &'static str,
+        capacity: u64,
+    ) -> RegisterError {
+        let (what, capacity) = match full {
+            Full::Entries => (entries, capacity),
+            Full::Arena => ("words of definitions", self.arena.len() as u64),
+        };
+        RegisterError::Full {
+            metric: metric.to_owned(),
+            what,
+            capacity,
+            largest: self.largest(),
+        }
+    }
+
+    /// The family with the most series, how many, and its label with the most values: who filled it.
+    fn largest(&self) -> Option<(String, usize, Option<(String, usize)>)> {
+        let mut by_family: BTreeMap<u32, Vec<SeriesDefinition>> = BTreeMap::new();
+        for place in 0..self.series.index.len() {
+            if let Some(series) = self.series(SeriesId(place as u32)) {
+                by_family.entry(series.family.0).or_default().push(series);
+            }
+        }
+        let (family, members) = by_family
+            .into_iter()
+            .max_by_key(|(_, members)| members.len())?;
+        let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (name, value) in members.iter().flat_map(|series| &series.labels) {
+            values.entry(name).or_default().insert(value);
+        }
+        let widest = values.into_iter().max_by_key(|(_, values)| values.len());
+        let widest = widest.map(|(name, values)| (name.to_owned(), values.len()));
+        Some((self.family(FamilyId(family))?.name, members.len(), widest))
+    }
+}
+
+/// What had no room.
+#[derive(Clone, Copy, Debug)]
+enum Full {
+    Entries,
+    Arena,
+}
+
+fn word(place: &AtomicU64) -> u64 {
+    // E5 (acquire): pairs with the exchange in `publish`.
+    place.load(Ordering::Acquire)
+}
+
+fn publish(place: &AtomicU64, value: u64) -> Result<(), u64> {
+    // E5 (release): pairs with the load in `word`, and (acquire) with a winner's exchange.
+    place
+        .compare_exchange(0, value, Ordering::Release, Ordering::Acquire)
+        .map(|_| ())
+}
+
+fn offset_of(word: u64) -> Option<usize> {
+    let offset = word as u32 as usize;
+    (offset != 0).then_some(offset)
+}
+
+fn tag(hash: u64) -> u64 {
+    hash >> 32
+}
+
+fn tag_of(word: u64) -> u64 {
+    word >> 32
+}
+
+/// Every place once, from the hash's own on.
+fn probe(table: &Table<'_>, hash: u64) -> impl Iterator<Item = usize> {
+    let len = table.index.len();
+    (0..len).map(move |step| (hash as usize).wrapping_add(step) & (len - 1))
+}
+
+fn name_hash(name: &str) -> u64 {
+    hash_of(&|hasher| hasher.write(name.as_bytes()))
+}
+
+/// The same in every process and every build: the hash is part of the layout. FNV-1a, whose low bits
+/// choose the place and, mixed, the tag (Fowler, Noll, Vo; RFC 9923).
+fn hash_of(write: &dyn Fn(&mut Fnv)) -> u64 {
+    let mut hasher = std::hash::BuildHasherDefault::<Fnv>::default().build_hasher();
+    write(&mut hasher);
+    let hash = hasher.finish();
+    hash ^ hash.rotate_left(29).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Fnv {
+        Fnv(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.write(&value.to_le_bytes());
+    }
+}
+
+/// Labels sorted by name: their order makes no other series.
+fn canonical(labels: &[(String, String)]) -> Vec<(String, String)> {
+    let mut sorted = labels.to_vec();
+    sorted.sort();
+    sorted
+}
+
+fn is_name(name: &str) -> bool {
+    let legal = |(at, c): (usize, char)| {
+        c == '_' || c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit())
+    };
+    !name.is_empty() && name.chars().enumerate().all(legal)
+}
+
+fn check_labels(metric: &str, labels: &[(String, String)]) -> Result<(), RegisterError> {
+    let too_long = |what, found, longest| RegisterError::TooLong {
+        metric: metric.to_owned(),
+        what,
+        found,
+        longest,
+    };
+    if labels.len() > LABELS_MAX {
+        return Err(too_long("the list of labels", labels.len(), LABELS_MAX));
+    }
+    for (at, (name, value)) in labels.iter().enumerate() {
+        let refuse = |reason| {
+            Err(RegisterError::Label {
+                metric: metric.to_owned(),
+                found: name.clone(),
+                reason,
+            })
+        };
+        if !is_name(name) || name.len() > NAME_MAX {
+            return refuse("is no label name: expected [a-zA-Z_][a-zA-Z0-9_]*, at most 255 bytes");
+        }
+        if name.starts_with("__") {
+            return refuse("starts with two underscores: such names are reserved");
+        }
+        if name == "le" || name == "quantile" {
+            return refuse("is reserved for the samples of histograms and summaries");
+        }
+        if labels[..at].iter().any(|(earlier, _)| earlier == name) {
+            return refuse("is given twice");
+        }
+        if value.len() > VALUE_MAX {
+            return Err(too_long("a label value", value.len(), VALUE_MAX));
+        }
+    }
+    Ok(())
+}

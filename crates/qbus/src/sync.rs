@@ -1,0 +1,25 @@
+//! The only file that names atomics, so that a model checks the code that runs.
+//!
+//! Every shared word is an [`AtomicU64`], loaded and stored as such and in no other way.
+
+#![allow(clippy::disallowed_types)]
+
+#[cfg(not(loom))]
+mod imp {
+    pub(crate) type AtomicU64 = std::sync::atomic::AtomicU64;
+    pub(crate) use std::sync::atomic::fence;
+}
+
+#[cfg(loom)]
+mod imp {
+    pub(crate) type AtomicU64 = loom::sync::atomic::AtomicU64;
+    pub(crate) use loom::sync::atomic::fence;
+}
+
+pub(crate) use imp::{AtomicU64, fence};
+pub(crate) use std::sync::atomic::Ordering;
+
+/// A private word of this process that no model looks at.
+pub(crate) type PrivateU64 = std::sync::atomic::AtomicU64;
+/// A private pointer of this process that no model looks at.
+pub(crate) type PrivatePtr<T> = std::sync::atomic::AtomicPtr<T>;

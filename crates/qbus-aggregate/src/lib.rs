@@ -1,6 +1,23 @@
 //! Drains a qbus, folds its records into series, commits them to a snapshot, and exports it.
+//!
+//! The data flow is the order of the modules: drain ([`Aggregator`]) → fold → commit
+//! (the snapshot file, read with [`Reader`]) → [`series`] → export.
 #![forbid(unsafe_code)]
 
+#[cfg(not(loom))]
+mod aggregator;
+mod distribution;
+#[cfg(not(loom))]
+mod fold;
 pub mod series;
+mod snapshot;
 
+#[cfg(not(loom))]
+pub use aggregator::{AggregateError, Aggregator, Config, Round};
+pub use distribution::Distribution;
 pub use series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
+#[cfg(not(loom))]
+pub use snapshot::reader::{QUANTILES, ReadError, ReadOptions, Reader, RecentRecord};
+#[cfg(not(loom))]
+pub use snapshot::writer::SnapshotError;
+pub use snapshot::{Globals, OwnerRow, Tally};

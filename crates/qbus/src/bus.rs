@@ -762,7 +762,7 @@ impl Drop for Inner {
 
 /// Random words from the kernel; see getrandom(2).
 fn random_words() -> [u64; 2] {
-    let mut bytes = [0; 16];
+    let mut bytes = [0u8; 16];
     // SAFETY: the buffer is ours and as long as said.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     let [mut low, mut high]: [u64; 2] = bytemuck::must_cast(bytes);

@@ -423,6 +423,17 @@ impl Error for JoinError {
     }
 }
 
+/// The family that has the most series of a bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Largest {
+    /// Its name.
+    pub family: String,
+    /// How many series it has.
+    pub series: usize,
+    /// Its label with the most values, and how many.
+    pub label: Option<(String, usize)>,
+}
+
 /// Why a metric could not be registered.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -483,8 +494,8 @@ pub enum RegisterError {
         what: &'static str,
         /// How many fit.
         capacity: u64,
-        /// The family with the most series, how many it has, and its label with the most values.
-        largest: Option<(String, usize, Option<(String, usize)>)>,
+        /// Who filled it.
+        largest: Option<Largest>,
     },
 }
 
@@ -542,7 +553,12 @@ impl fmt::Display for RegisterError {
                     f,
                     "metric {metric}: no room for more {what} (capacity {capacity})"
                 )?;
-                if let Some((family, series, label)) = largest {
+                if let Some(Largest {
+                    family,
+                    series,
+                    label,
+                }) = largest
+                {
                     write!(f, "; the largest family is {family} with {series} series")?;
                     if let Some((label, values)) = label {
                         write!(f, ", its label {label} has {values} values")?;

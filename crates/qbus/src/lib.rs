@@ -55,8 +55,8 @@ pub use clock::Clock;
 #[cfg(not(loom))]
 pub use consumer::{Consumer, STALL_LIMIT_NS};
 pub use error::{
-    ConsumeError, CreateError, EmitError, JoinError, OpenError, OpenOrCreateError, RegisterError,
-    RemoveError,
+    ConsumeError, CreateError, EmitError, JoinError, Largest, OpenError, OpenOrCreateError,
+    RegisterError, RemoveError,
 };
 #[cfg(not(loom))]
 pub use handle::{
@@ -71,4 +71,4 @@ pub use record::{Kind, MetricType, Record, SeriesId};
 #[cfg(not(loom))]
 pub use region::{Access, MappedFile};
 pub use registry::{FamilyDefinition, FamilyId, SeriesDefinition};
-pub use words::Words;
+pub use words::{HeapWords, Words};

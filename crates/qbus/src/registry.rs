@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 
-use crate::error::RegisterError;
+use crate::error::{Largest, RegisterError};
 use crate::record::{MetricType, SeriesId};
 use crate::sync::{AtomicU64, Ordering};
 use crate::words::{Cursor, Words, pack_text};
@@ -444,7 +444,7 @@ impl<'a> Registry<'a> {
     }
 
     /// The family with the most series, how many, and its label with the most values: who filled it.
-    fn largest(&self) -> Option<(String, usize, Option<(String, usize)>)> {
+    fn largest(&self) -> Option<Largest> {
         let mut by_family: BTreeMap<u32, Vec<SeriesDefinition>> = BTreeMap::new();
         for place in 0..self.series.index.len() {
             if let Some(series) = self.series(SeriesId(place as u32)) {
@@ -460,7 +460,11 @@ impl<'a> Registry<'a> {
         }
         let widest = values.into_iter().max_by_key(|(_, values)| values.len());
         let widest = widest.map(|(name, values)| (name.to_owned(), values.len()));
-        Some((self.family(FamilyId(family))?.name, members.len(), widest))
+        Some(Largest {
+            family: self.family(FamilyId(family))?.name,
+            series: members.len(),
+            label: widest,
+        })
     }
 }
 

@@ -24,7 +24,8 @@ struct Slot {
     busy: Cell<bool>,
 }
 
-/// Owns the slots; dropped with the thread.
+/// Owns the slots; dropped with the thread. Boxed, since `CURRENT` points to one.
+#[allow(clippy::vec_box)]
 struct Slots(RefCell<Vec<Box<Slot>>>);
 
 impl Drop for Slots {

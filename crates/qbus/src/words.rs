@@ -19,8 +19,7 @@ pub struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
-    #[doc(hidden)]
-    pub fn new(words: &'a [AtomicU64]) -> Words<'a> {
+    pub(crate) fn new(words: &'a [AtomicU64]) -> Words<'a> {
         Words { words }
     }
 
@@ -73,6 +72,23 @@ impl<'a> Words<'a> {
     #[inline]
     pub fn release(self) {
         fence(Ordering::Release);
+    }
+}
+
+/// Zeroed words of this process, for tests and models of what otherwise lies in a file.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct HeapWords(Vec<AtomicU64>);
+
+impl HeapWords {
+    /// So many words, all 0.
+    pub fn new(len: usize) -> HeapWords {
+        HeapWords((0..len).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// The words.
+    pub fn words(&self) -> Words<'_> {
+        Words::new(&self.0)
     }
 }
 

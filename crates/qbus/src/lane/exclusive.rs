@@ -153,11 +153,6 @@ impl Producer<'_> {
         end - tail
     }
 
-    /// How many records have been written to this lane since its first lease.
-    pub(crate) fn position(&self) -> u64 {
-        self.tail.get()
-    }
-
     /// Gives the lane back: the next lessee goes on from `tail`.
     pub(crate) fn give_back(&self) {
         // E3 (release): pairs with the exchange in `lease`.

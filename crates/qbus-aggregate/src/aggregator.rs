@@ -1,0 +1,279 @@
+//! The aggregator: drain → fold → commit, exactly once.
+//!
+//! The lanes are the write-ahead log: a slot is freed only when what it held is committed, and the
+//! lanes' positions are committed with what was folded. A successor of a killed aggregator goes on at
+//! the committed positions, and finds in the lanes what the dead one had drained and not committed.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use qbus::{Bus, ConsumeError, Consumer, CreateError};
+
+use crate::fold::Fold;
+use crate::snapshot::Globals;
+use crate::snapshot::writer::{SnapshotError, Writer};
+
+/// Records of one lane in a round, at most: a quarter of a default lane, so that its producer finds
+/// free slots while a round is committed.
+const BUDGET: u64 = 1024;
+/// Between looks for dead owners and at what owners have counted.
+const SURVEY_NS: u64 = 200_000_000;
+
+/// How to aggregate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where the snapshot lies; `None` is beside the bus.
+    pub snapshot: Option<PathBuf>,
+    /// The most points of a series' history.
+    pub history: usize,
+    /// How many of the last records of all series are kept.
+    pub recent: usize,
+}
+
+impl Default for Config {
+    /// 1,000 points of each series, 10,000 records of all.
+    fn default() -> Config {
+        Config {
+            snapshot: None,
+            history: 1000,
+            recent: 10_000,
+        }
+    }
+}
+
+/// Why a bus cannot be aggregated.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AggregateError {
+    /// This process could not become the aggregator.
+    Consume(ConsumeError),
+    /// There is no snapshot to write to.
+    Snapshot(SnapshotError),
+}
+
+impl fmt::Display for AggregateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AggregateError::Consume(error) => error.fmt(f),
+            AggregateError::Snapshot(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for AggregateError {}
+
+/// What one round did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// Slots drained.
+    pub drained: u64,
+    /// Whether there was anything to commit.
+    pub committed: bool,
+}
+
+/// The one process that drains a bus and writes its snapshot.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let address = format!("doc-aggregator-{}", std::process::id()).parse()?;
+/// # let bus = qbus::Bus::create(&address, &qbus::Config::default())?;
+/// use qbus_aggregate::{Aggregator, Config, ReadOptions, Reader, Value};
+/// let tokens = bus.counter("tokens_total").register()?;
+/// tokens.add(17.0);
+/// let mut aggregator = Aggregator::open(&bus, &Config::default())?;
+/// aggregator.round();
+/// let snapshot = Reader::open(&bus.address().snapshot())?.read(&ReadOptions::default())?;
+/// assert_eq!(snapshot.series[0].value, Value::Counter(17.0));
+/// # qbus::Bus::remove(&address, qbus::Removal::Forced)?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Aggregator {
+    consumer: Consumer,
+    fold: Fold,
+    moved: Vec<usize>,
+    surveyed_ns: u64,
+}
+
+impl Aggregator {
+    /// Becomes the aggregator of a bus, and goes on with its snapshot where a predecessor left off.
+    ///
+    /// # Errors
+    ///
+    /// There is another aggregator, or no room for a snapshot.
+    pub fn open(bus: &Bus, config: &Config) -> Result<Aggregator, AggregateError> {
+        let mut consumer = bus.consumer().map_err(AggregateError::Consume)?;
+        let path = config
+            .snapshot
+            .clone()
+            .unwrap_or_else(|| bus.address().snapshot());
+        let opened = Writer::open(&path, bus, config.history, config.recent);
+        let (writer, is_resumed) = opened.map_err(AggregateError::Snapshot)?;
+        writer.sign(std::process::id(), now_ns());
+        let mut fold = Fold::load(bus, writer);
+        if is_resumed {
+            fold.globals.restarts += 1;
+            for lane in 0..consumer.lanes() {
+                if let Some(position) = fold.writer.read_head(lane)
+                    && !consumer.resume(lane, position)
+                {
+                    fold.globals.lost_positions += 1;
+                }
+            }
+        }
+        let mut aggregator = Aggregator {
+            consumer,
+            fold,
+            moved: Vec::new(),
+            surveyed_ns: 0,
+        };
+        // From now on a reader finds an epoch, empty as it may be.
+        aggregator.survey();
+        aggregator.commit();
+        Ok(aggregator)
+    }
+
+    /// Drains every lane once, within bounds, folds, and commits if there was anything.
+    pub fn round(&mut self) -> Round {
+        let monotonic_ns = monotonic_ns();
+        let mut drained = 0;
+        for lane in 0..self.consumer.lanes() {
+            let fold = &mut self.fold;
+            let before = self.consumer.position(lane);
+            drained += self
+                .consumer
+                .drain(lane, BUDGET, monotonic_ns, &mut |found| fold.add(found));
+            if self.consumer.position(lane) != before {
+                self.moved.push(lane);
+            }
+        }
+        if monotonic_ns.saturating_sub(self.surveyed_ns) >= SURVEY_NS {
+            self.surveyed_ns = monotonic_ns;
+            self.survey();
+        }
+        let committed = !self.moved.is_empty() || self.fold.is_touched();
+        if committed {
+            self.commit();
+        }
+        Round { drained, committed }
+    }
+
+    /// Rounds until `stop` says so, then until nothing is left. Naps while there is nothing to do: 50 µs,
+    /// growing to 1 ms; with `spin` never. `report` hears of a snapshot that could not grow.
+    pub fn run(
+        &mut self,
+        spin: bool,
+        stop: &dyn Fn() -> bool,
+        report: &mut dyn FnMut(CreateError),
+    ) {
+        let mut nap = Nap::default();
+        while !stop() {
+            let round = self.round();
+            if let Some(failure) = self.fold.take_failure() {
+                report(failure);
+            }
+            if round.drained > 0 {
+                nap = Nap::default();
+            } else if spin {
+                std::hint::spin_loop();
+            } else {
+                nap.take();
+            }
+        }
+        self.finish();
+    }
+
+    /// Drains what is left, and commits it.
+    pub fn finish(&mut self) {
+        // Bounded: producers that go on emitting must not keep it from ending. A lane's worth for each
+        // lane is what can be there now.
+        let geometry = self.consumer.bus().geometry();
+        for _ in 0..=geometry.slots.div_ceil(BUDGET) {
+            if self.round().drained == 0 {
+                break;
+            }
+        }
+        self.survey();
+        self.commit();
+    }
+
+    /// The epoch that counts.
+    pub fn epoch(&self) -> u64 {
+        self.fold.writer.epoch()
+    }
+
+    /// How many series there are.
+    pub fn series_count(&self) -> usize {
+        self.fold.series_count()
+    }
+
+    /// What was counted so far.
+    pub fn globals(&self) -> Globals {
+        self.fold.globals
+    }
+
+    /// Where the snapshot lies.
+    pub fn snapshot(&self) -> &std::path::Path {
+        self.fold.writer.path()
+    }
+
+    /// Makes what was folded count, and frees the slots that it came from.
+    fn commit(&mut self) {
+        let epoch = self.fold.writer.epoch() + 1;
+        self.fold.globals.unix_ns = now_ns();
+        self.fold.make_room();
+        self.fold.write(epoch);
+        for &lane in &self.moved {
+            self.fold
+                .writer
+                .write_head(epoch, lane, self.consumer.position(lane));
+        }
+        self.fold.writer.commit(epoch);
+        // Only now: until here a successor would have needed them.
+        for lane in self.moved.drain(..) {
+            self.consumer.free(lane);
+        }
+    }
+
+    /// Looks after the dead, and at what owners have counted themselves.
+    fn survey(&mut self) {
+        // A failure to ask the locks now is one to ask them later.
+        let _ = self.consumer.reap();
+        for index in 0..self.consumer.bus().geometry().owners as usize {
+            if let Some(counts) = self.consumer.owner_counts(index) {
+                self.fold.take_counts(index, counts);
+            }
+        }
+    }
+}
+
+/// Sleeps that grow while there is nothing to do.
+struct Nap(Duration);
+
+impl Default for Nap {
+    fn default() -> Nap {
+        Nap(Duration::from_micros(50))
+    }
+}
+
+impl Nap {
+    fn take(&mut self) {
+        std::thread::sleep(self.0);
+        self.0 = (self.0 * 5 / 4).min(Duration::from_millis(1));
+    }
+}
+
+fn now_ns() -> u64 {
+    qbus::Clock::Precise.now_ns()
+}
+
+/// Nanoseconds on a clock that is never set back.
+fn monotonic_ns() -> u64 {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}

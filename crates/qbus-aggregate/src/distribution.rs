@@ -1,0 +1,359 @@
+//! A summary's observations: a base-2 exponential histogram with 32 buckets an octave.
+//!
+//! Schema 5 of Prometheus native histograms and scale 5 of OpenTelemetry exponential histograms:
+//! bucket i holds (2^((i−1)/32), 2^(i/32)], so that merging is exact and a quantile, taken at the
+//! bucket's geometric middle, is within 2^(1/64) − 1 = 1.09 % of a value that was observed. The bucket
+//! is found from the float's bits, without a logarithm.
+
+/// Buckets of an octave.
+pub(crate) const OCTAVE: usize = 32;
+/// The most octaves that one distribution keeps, of both signs: 2^128 from smallest to largest.
+/// Beyond them an observation counts in the nearest octave that is kept.
+pub(crate) const OCTAVES_MAX: usize = 128;
+
+/// The mantissa bits of 2^(k/32) for k = 0 … 31: bucket k of an octave begins above.
+const BOUNDS: [u64; OCTAVE] = bounds();
+/// For each 1/128 of an octave, how many bounds lie at or below its start, less those at it: one
+/// comparison finds the bucket, since bounds are more than 1/128 apart.
+const CELLS: [u8; 128] = cells();
+const MANTISSA_BITS: u32 = 52;
+const MANTISSA: u64 = (1 << MANTISSA_BITS) - 1;
+
+/// 2^(k/32) by repeated square roots and products, since a constant cannot call `powf`.
+const fn bounds() -> [u64; OCTAVE] {
+    // 2^(1/32), 2^(1/16), …, 2^(1/2), correctly rounded.
+    const ROOTS: [f64; 5] = [
+        1.021_897_148_654_116_7,
+        1.044_273_782_427_413_8,
+        1.090_507_732_665_257_7,
+        1.189_207_115_002_721,
+        std::f64::consts::SQRT_2,
+    ];
+    let mut bounds = [0; OCTAVE];
+    let mut k = 0;
+    while k < OCTAVE {
+        let mut power = 1.0;
+        let mut bit = 0;
+        while bit < ROOTS.len() {
+            if k >> bit & 1 == 1 {
+                power *= ROOTS[bit];
+            }
+            bit += 1;
+        }
+        bounds[k] = power.to_bits() & MANTISSA;
+        k += 1;
+    }
+    bounds
+}
+
+const fn cells() -> [u8; 128] {
+    let mut cells = [0; 128];
+    let mut cell = 0;
+    while cell < 128 {
+        let start = (cell as u64) << (MANTISSA_BITS - 7);
+        let mut below = 0;
+        while below < OCTAVE && BOUNDS[below] < start {
+            below += 1;
+        }
+        cells[cell] = below as u8;
+        cell += 1;
+    }
+    cells
+}
+
+/// Counts of the 32 buckets of one octave of one sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Octave {
+    /// Sign (1 = negative) << 16 | exponent + 2^15.
+    pub(crate) key: u64,
+    pub(crate) counts: [u64; OCTAVE],
+}
+
+/// How often which values were observed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Distribution {
+    /// Observations whose magnitude is 0 or subnormal.
+    pub(crate) zeros: u64,
+    /// In the order in which they were first needed.
+    pub(crate) octaves: Vec<Octave>,
+    /// Where the last observation went: the next one is likely to go there as well.
+    last: usize,
+}
+
+impl Distribution {
+    pub(crate) fn from_parts(zeros: u64, octaves: Vec<Octave>) -> Distribution {
+        Distribution {
+            zeros,
+            octaves,
+            last: 0,
+        }
+    }
+
+    /// Adds `count` observations of a finite value.
+    #[inline]
+    pub fn observe(&mut self, value: f64, count: u64) {
+        let Some((key, bucket)) = locate(value) else {
+            self.zeros += count;
+            return;
+        };
+        match self.octaves.get_mut(self.last) {
+            Some(octave) if octave.key == key => octave.counts[bucket] += count,
+            _ => self.observe_elsewhere(key, bucket, count),
+        }
+    }
+
+    fn observe_elsewhere(&mut self, key: u64, mut bucket: usize, count: u64) {
+        let known = self.octaves.iter().position(|octave| octave.key == key);
+        self.last = match known {
+            Some(at) => at,
+            None if self.octaves.len() < OCTAVES_MAX => {
+                self.octaves.push(Octave {
+                    key,
+                    counts: [0; OCTAVE],
+                });
+                self.octaves.len() - 1
+            }
+            None => {
+                let distance = |octave: &Octave| octave.key.abs_diff(key);
+                let nearest = (0..self.octaves.len())
+                    .min_by_key(|&at| distance(&self.octaves[at]))
+                    .unwrap_or(0);
+                bucket = if self.octaves[nearest].key < key {
+                    OCTAVE - 1
+                } else {
+                    0
+                };
+                nearest
+            }
+        };
+        self.octaves[self.last].counts[bucket] += count;
+    }
+
+    /// Puts the counts of all octaves after the first `octaves` together with the nearest of those.
+    pub(crate) fn shrink(&mut self, octaves: usize) {
+        for surplus in self.octaves.split_off(octaves.min(self.octaves.len())) {
+            let count: u64 = surplus.counts.iter().sum();
+            let nearest = self
+                .octaves
+                .iter_mut()
+                .min_by_key(|octave| octave.key.abs_diff(surplus.key));
+            if let Some(octave) = nearest {
+                octave.counts[if octave.key < surplus.key {
+                    OCTAVE - 1
+                } else {
+                    0
+                }] += count;
+            }
+        }
+        self.last = 0;
+    }
+
+    /// How many observations there were.
+    pub fn count(&self) -> u64 {
+        self.octaves
+            .iter()
+            .flat_map(|octave| octave.counts)
+            .fold(self.zeros, u64::saturating_add)
+    }
+
+    /// Adds all observations of another distribution; exact.
+    pub fn merge(&mut self, other: &Distribution) {
+        self.zeros += other.zeros;
+        for octave in &other.octaves {
+            for (bucket, &count) in octave
+                .counts
+                .iter()
+                .enumerate()
+                .filter(|(_, count)| **count != 0)
+            {
+                self.observe_elsewhere(octave.key, bucket, count);
+            }
+        }
+    }
+
+    /// Values at ascending quantiles (0 to 1), within 1.1 %; NaN when there was no observation.
+    ///
+    /// `least` and `most` bound the result: the smallest and the largest observation.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut latencies = qbus_aggregate::Distribution::default();
+    /// for millisecond in 1..=1000 {
+    ///     latencies.observe(f64::from(millisecond) / 1000.0, 1);
+    /// }
+    /// let median = latencies.quantiles(&[0.5], 0.001, 1.0)[0];
+    /// assert!((median / 0.5 - 1.0).abs() < 0.011);
+    /// ```
+    pub fn quantiles(&self, quantiles: &[f64], least: f64, most: f64) -> Vec<f64> {
+        let total = self.count();
+        if total == 0 {
+            return vec![f64::NAN; quantiles.len()];
+        }
+        let mut buckets = self.sorted();
+        let mut seen = 0;
+        let mut current = f64::NAN;
+        let value_at = |quantile: &f64| {
+            // The smallest rank that covers the quantile, of at least one observation.
+            let rank = ((quantile * total as f64).ceil() as u64).clamp(1, total);
+            while seen < rank
+                && let Some((middle, count)) = buckets.next()
+            {
+                (current, seen) = (middle, seen.saturating_add(count));
+            }
+            current.max(least).min(most)
+        };
+        quantiles.iter().map(value_at).collect()
+    }
+
+    /// Middles of the buckets and their counts, ascending.
+    fn sorted(&self) -> impl Iterator<Item = (f64, u64)> {
+        let of_octave = |octave: &Octave| {
+            let counts = octave
+                .counts
+                .into_iter()
+                .enumerate()
+                .filter(|(_, count)| *count != 0);
+            let key = octave.key;
+            counts
+                .map(move |(bucket, count)| (middle(key, bucket), count))
+                .collect::<Vec<_>>()
+        };
+        let mut buckets: Vec<(f64, u64)> = self.octaves.iter().flat_map(of_octave).collect();
+        if self.zeros != 0 {
+            buckets.push((0.0, self.zeros));
+        }
+        buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        buckets.into_iter()
+    }
+}
+
+/// The octave and the bucket in it; `None` for 0 and what is as good as 0.
+#[inline]
+fn locate(value: f64) -> Option<(u64, usize)> {
+    let bits = value.to_bits();
+    let exponent = (bits >> MANTISSA_BITS) & 0x7ff;
+    if exponent == 0 {
+        return None;
+    }
+    let mantissa = bits & MANTISSA;
+    let cell = usize::from(CELLS[(mantissa >> (MANTISSA_BITS - 7)) as usize]);
+    // `cell` bounds lie below the cell; the next one may lie in it, below the mantissa.
+    let bucket = cell + usize::from(cell < OCTAVE && BOUNDS[cell] < mantissa);
+    let sign = bits >> 63;
+    // Bucket 32 of an octave is bucket 0 of the next: a power of two closes the bucket below it.
+    let octave = exponent + (1 << 15) - 1023 + (bucket / OCTAVE) as u64;
+    Some((sign << 16 | octave, bucket % OCTAVE))
+}
+
+/// The geometric middle of a bucket.
+fn middle(key: u64, bucket: usize) -> f64 {
+    let exponent = (key & 0xffff) as f64 - f64::from(1 << 15);
+    // Bucket i reaches from (i−1)/32 to i/32 octaves.
+    let power = (exponent + (bucket as f64 - 0.5) / OCTAVE as f64).exp2();
+    if key >> 16 & 1 == 1 { -power } else { power }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// The bucket by the definition, with a logarithm.
+    fn index_by_logarithm(value: f64) -> i64 {
+        (value.log2() * 32.0).ceil() as i64
+    }
+
+    #[test]
+    fn bits_and_logarithm_agree() {
+        let mut value = 1.1e-9;
+        while value < 1e9 {
+            let (key, bucket) = locate(value).unwrap();
+            let index = (key as i64 - (1 << 15)) * 32 + bucket as i64;
+            assert_eq!(index, index_by_logarithm(value), "{value}");
+            value *= 1.000_37;
+        }
+    }
+
+    #[test]
+    fn bounds_are_the_roots_of_two() {
+        for (k, bound) in BOUNDS.iter().enumerate() {
+            let exact = (k as f64 / 32.0).exp2();
+            let ours = f64::from_bits(1023 << MANTISSA_BITS | bound);
+            assert!((ours / exact - 1.0).abs() < 1e-15, "{k}: {ours} {exact}");
+        }
+    }
+
+    #[test]
+    fn a_power_of_two_closes_its_bucket() {
+        for exponent in -20..20 {
+            let power = f64::from(exponent).exp2();
+            let (key, bucket) = locate(power).unwrap();
+            assert_eq!((key as i64 - (1 << 15), bucket), (i64::from(exponent), 0));
+        }
+    }
+
+    #[test]
+    fn quantiles_are_within_one_point_one_percent() {
+        let mut distribution = Distribution::default();
+        let mut values: Vec<f64> = (0..20_000)
+            .map(|i| ((i * 7919 % 20_000) as f64 / 500.0 - 20.0).exp())
+            .collect();
+        for &value in &values {
+            distribution.observe(value, 1);
+        }
+        values.sort_by(f64::total_cmp);
+        let wanted = [0.001, 0.01, 0.25, 0.5, 0.9, 0.99, 0.999, 1.0];
+        let found = distribution.quantiles(&wanted, values[0], values[values.len() - 1]);
+        for (quantile, found) in wanted.iter().zip(found) {
+            let exact = values[((quantile * values.len() as f64).ceil() as usize).max(1) - 1];
+            assert!(
+                (found / exact - 1.0).abs() < 0.011,
+                "{quantile}: {found} for {exact}"
+            );
+        }
+    }
+
+    #[test]
+    fn merging_is_the_same_as_observing_all() {
+        let (mut left, mut right, mut all) = (
+            Distribution::default(),
+            Distribution::default(),
+            Distribution::default(),
+        );
+        for i in 0..1000_u32 {
+            let value = f64::from(i * 37 % 500) - 250.0;
+            if i % 2 == 0 {
+                left.observe(value, 1)
+            } else {
+                right.observe(value, 1)
+            }
+            all.observe(value, 1);
+        }
+        left.merge(&right);
+        let quantiles = [0.0, 0.1, 0.5, 0.9, 1.0];
+        assert_eq!(
+            left.quantiles(&quantiles, -250.0, 249.0),
+            all.quantiles(&quantiles, -250.0, 249.0)
+        );
+        assert_eq!(left.count(), 1000);
+    }
+
+    #[test]
+    fn extremes_stay_bounded() {
+        let mut distribution = Distribution::default();
+        for exponent in -1022..=1023 {
+            let value = f64::from(exponent).exp2();
+            distribution.observe(value, 1);
+            distribution.observe(-value, 1);
+        }
+        distribution.observe(0.0, 1);
+        distribution.observe(f64::MIN_POSITIVE / 2.0, 1);
+        assert_eq!(distribution.octaves.len(), OCTAVES_MAX);
+        assert_eq!(distribution.count(), 2 * 2046 + 2);
+    }
+
+    #[test]
+    fn nothing_observed_has_no_quantile() {
+        assert!(Distribution::default().quantiles(&[0.5], f64::NAN, f64::NAN)[0].is_nan());
+    }
+}

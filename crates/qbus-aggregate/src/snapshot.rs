@@ -1,0 +1,202 @@
+//! The snapshot: what was folded, committed so that a kill at any instruction leaves a whole epoch.
+
+pub(crate) mod layout;
+#[cfg(not(loom))]
+pub(crate) mod reader;
+pub(crate) mod versioned;
+#[cfg(not(loom))]
+pub(crate) mod writer;
+
+use qbus::OwnerCounts;
+
+use layout::{GLOBALS_LEN, OWNER_LEN};
+
+/// What is counted over all lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Globals {
+    /// When the commit was made, in nanoseconds since the Unix epoch.
+    pub unix_ns: u64,
+    /// Records folded.
+    pub records: u64,
+    /// Recent records kept so far: the next one's index.
+    pub recent: u64,
+    /// Records whose series no registry entry defines, or whose kind its type does not take.
+    pub unknown_series: u64,
+    /// Records for which the snapshot had no room.
+    pub unplaced: u64,
+    /// How often an aggregator took the snapshot over from a predecessor.
+    pub restarts: u64,
+    /// Lanes whose committed position did not fit the bus, at a restart.
+    pub lost_positions: u64,
+}
+
+impl Globals {
+    pub(crate) fn to_words(self) -> [u64; GLOBALS_LEN] {
+        let Globals {
+            unix_ns,
+            records,
+            recent,
+            unknown_series,
+            unplaced,
+            restarts,
+            lost_positions,
+        } = self;
+        [
+            unix_ns,
+            records,
+            recent,
+            unknown_series,
+            unplaced,
+            restarts,
+            lost_positions,
+            0,
+        ]
+    }
+
+    pub(crate) fn from_words(words: &[u64]) -> Option<Globals> {
+        let &[
+            unix_ns,
+            records,
+            recent,
+            unknown_series,
+            unplaced,
+            restarts,
+            lost_positions,
+            _,
+        ] = words
+        else {
+            return None;
+        };
+        Some(Globals {
+            unix_ns,
+            records,
+            recent,
+            unknown_series,
+            unplaced,
+            restarts,
+            lost_positions,
+        })
+    }
+}
+
+/// One owner's part of the ledger: attempted = delivered + dropped + torn + revoked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Records folded.
+    pub delivered: u64,
+    /// Records that a kill tore: claimed and never published.
+    pub torn: u64,
+    /// Records given up while their producer was stopped inside the emit.
+    pub revoked: u64,
+    /// Records that met a full lane.
+    pub dropped_full: u64,
+    /// Records whose value their series could not take.
+    pub rejected: u64,
+    /// Slots and records that made no sense.
+    pub violations: u64,
+}
+
+impl Tally {
+    /// All records that were not accepted.
+    pub fn dropped(&self) -> u64 {
+        self.dropped_full + self.rejected
+    }
+
+    /// The sum of two.
+    #[must_use]
+    pub fn plus(&self, other: &Tally) -> Tally {
+        Tally {
+            delivered: self.delivered + other.delivered,
+            torn: self.torn + other.torn,
+            revoked: self.revoked + other.revoked,
+            dropped_full: self.dropped_full + other.dropped_full,
+            rejected: self.rejected + other.rejected,
+            violations: self.violations + other.violations,
+        }
+    }
+
+    fn to_words(self) -> [u64; 6] {
+        let Tally {
+            delivered,
+            torn,
+            revoked,
+            dropped_full,
+            rejected,
+            violations,
+        } = self;
+        [delivered, torn, revoked, dropped_full, rejected, violations]
+    }
+
+    fn from_words(words: &[u64]) -> Option<Tally> {
+        let &[delivered, torn, revoked, dropped_full, rejected, violations] = words else {
+            return None;
+        };
+        Some(Tally {
+            delivered,
+            torn,
+            revoked,
+            dropped_full,
+            rejected,
+            violations,
+        })
+    }
+}
+
+/// An entry of the owner table in the ledger: its present (or last) occupant, and all before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnerRow {
+    /// The occupant's generation.
+    pub generation: u16,
+    /// What the occupant did.
+    pub present: Tally,
+    /// What its predecessors in the entry did.
+    pub departed: Tally,
+}
+
+impl OwnerRow {
+    pub(crate) fn to_words(self) -> [u64; OWNER_LEN] {
+        let mut words = [0; OWNER_LEN];
+        words[0] = u64::from(self.generation);
+        words[1..7].copy_from_slice(&self.present.to_words());
+        words[7..].copy_from_slice(&self.departed.to_words());
+        words
+    }
+
+    pub(crate) fn from_words(words: &[u64]) -> Option<OwnerRow> {
+        let present = Tally::from_words(words.get(1..7)?)?;
+        let departed = Tally::from_words(words.get(7..)?)?;
+        Some(OwnerRow {
+            generation: words[0] as u16,
+            present,
+            departed,
+        })
+    }
+
+    /// The tally of a generation. A later one than the row's makes the occupant a predecessor.
+    #[inline]
+    pub(crate) fn tally(&mut self, generation: u16) -> &mut Tally {
+        if generation == self.generation {
+            return &mut self.present;
+        }
+        // Generations are compared modulo 4,096, as they are stored.
+        if generation.wrapping_sub(self.generation) & 0xfff < 0x800 {
+            self.departed = self.departed.plus(&self.present);
+            self.present = Tally::default();
+            self.generation = generation;
+            return &mut self.present;
+        }
+        &mut self.departed
+    }
+
+    /// Takes over what the owner itself has counted; whether that changed anything.
+    pub(crate) fn take_counts(&mut self, counts: OwnerCounts) -> bool {
+        let before = *self;
+        self.tally(counts.generation);
+        // The entry's counters are sums over all occupants: both parts follow from them.
+        self.present.dropped_full = counts.dropped_full.saturating_sub(counts.dropped_full_base);
+        self.present.rejected = counts.rejected.saturating_sub(counts.rejected_base);
+        self.departed.dropped_full = counts.dropped_full_base;
+        self.departed.rejected = counts.rejected_base;
+        *self != before
+    }
+}

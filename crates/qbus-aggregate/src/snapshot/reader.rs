@@ -1,0 +1,505 @@
+//! Reading a snapshot: also while the aggregator writes it, after it is gone, or from a copy.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use qbus::{
+    Access, FamilyDefinition, Kind, MappedFile, MetricType, OpenError, SeriesDefinition, SeriesId,
+    Words,
+};
+
+use super::layout::{
+    AT_COMMITTED, AT_CREATED, AT_GLOBALS, AT_INSTANCE, AT_MAGIC, AT_NAME, AT_PID, AT_SHAPE,
+    AT_STARTED, AT_VERSION, BLOCK_HEADER, GLOBALS_LEN, MAGIC, NAME_WORDS, OWNER_LEN, POINT_WORDS,
+    RECENT_WORDS, RING_HEADER, Shape, VERSION,
+};
+use super::versioned::{Found, Row, committed, row_words};
+use super::writer::series_row;
+use super::{Globals, OwnerRow};
+use crate::fold::{OBSERVED_LEN, PLAIN_LEN, decode_distribution, kind_word};
+use crate::series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
+
+/// The quantiles that a snapshot states of a summary.
+pub const QUANTILES: [f64; 5] = [0.5, 0.9, 0.95, 0.99, 0.999];
+/// How often a cut is tried before rows that were overtaken are taken as they are.
+const CUTS: usize = 8;
+
+/// Why there is nothing to read.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The file could not be opened.
+    Open(OpenError),
+    /// No aggregator has committed anything yet.
+    Empty,
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::Open(error) => error.fmt(f),
+            ReadError::Empty => write!(
+                f,
+                "the snapshot is empty: its aggregator has not committed anything yet"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+/// What to read.
+#[derive(Clone, Copy, Default)]
+pub struct ReadOptions<'a> {
+    /// Also the histories.
+    pub history: bool,
+    /// Only families whose name this takes.
+    pub matches: Option<&'a dyn Fn(&str) -> bool>,
+}
+
+impl fmt::Debug for ReadOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadOptions")
+            .field("history", &self.history)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One of the last records of all series.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RecentRecord {
+    /// When it was emitted, in nanoseconds since the Unix epoch.
+    pub timestamp_ns: u64,
+    /// Its series.
+    pub series: SeriesId,
+    /// What it did to its series.
+    pub kind: Kind,
+    /// Its value.
+    pub value: f64,
+    /// How many equal observations it stood for.
+    pub count: u64,
+}
+
+/// An open snapshot file, mapped read-only.
+#[derive(Debug)]
+pub struct Reader {
+    file: MappedFile,
+    shape: Shape,
+    families: HashMap<usize, Arc<Family>>,
+}
+
+impl Reader {
+    /// Opens a snapshot file.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it is not one that this build reads.
+    pub fn open(path: &Path) -> Result<Reader, ReadError> {
+        let file = MappedFile::open(path, Access::Read).map_err(ReadError::Open)?;
+        let shape = Self::check(&file).map_err(ReadError::Open)?;
+        Ok(Reader {
+            file,
+            shape,
+            families: HashMap::new(),
+        })
+    }
+
+    fn check(file: &MappedFile) -> Result<Shape, OpenError> {
+        let (words, path) = (file.words(), file.path().to_owned());
+        match words.get(AT_MAGIC) {
+            Some(MAGIC) => {}
+            Some(0) | None => return Err(OpenError::Unfinished { path }),
+            Some(found) => {
+                return Err(OpenError::NotOurs {
+                    path,
+                    expected: "a snapshot",
+                    found,
+                });
+            }
+        }
+        words.acquire();
+        let found = words.get(AT_VERSION).unwrap_or(0);
+        if found != VERSION {
+            return Err(OpenError::Version {
+                path,
+                found,
+                expected: VERSION,
+            });
+        }
+        let numbers = words
+            .slice(AT_SHAPE, 5)
+            .map(|numbers| std::array::from_fn(|i| numbers.load(i)));
+        let size = |expected| OpenError::Size {
+            path,
+            found: words.len() as u64 * 8,
+            expected,
+        };
+        match numbers.and_then(Shape::from_words) {
+            Some(shape) if shape.heap() <= words.len() => Ok(shape),
+            Some(shape) => Err(size(shape.heap() as u64 * 8)),
+            None => Err(size(0)),
+        }
+    }
+
+    fn words(&self) -> Words<'_> {
+        self.file.words()
+    }
+
+    /// The name of the bus.
+    pub fn bus_name(&self) -> String {
+        let words = self.words();
+        let len = (words.load(AT_NAME) as usize).min(NAME_WORDS * 8);
+        let bytes = (0..NAME_WORDS).flat_map(|index| words.load(AT_NAME + 1 + index).to_le_bytes());
+        String::from_utf8_lossy(&bytes.take(len).collect::<Vec<u8>>()).into_owned()
+    }
+
+    /// The instance of the bus.
+    pub fn instance(&self) -> [u64; 2] {
+        [
+            self.words().load(AT_INSTANCE),
+            self.words().load(AT_INSTANCE + 1),
+        ]
+    }
+
+    /// When the bus was created, in nanoseconds since the Unix epoch.
+    pub fn created_ns(&self) -> u64 {
+        self.words().load(AT_CREATED)
+    }
+
+    /// Pid of the aggregator that writes, or wrote last, and when it started.
+    pub fn writer(&self) -> (u64, u64) {
+        (self.words().load(AT_PID), self.words().load(AT_STARTED))
+    }
+
+    /// The epoch of the last commit; 0 before the first.
+    pub fn epoch(&self) -> u64 {
+        committed(self.words(), AT_COMMITTED).unwrap_or(0)
+    }
+
+    /// What is counted over all lanes.
+    pub fn globals(&self) -> Globals {
+        let row = Row {
+            start: AT_GLOBALS,
+            len: GLOBALS_LEN,
+        };
+        self.newest(row)
+            .and_then(|words| Globals::from_words(&words))
+            .unwrap_or_default()
+    }
+
+    /// The ledger: a row for each entry of the owner table, in its order.
+    pub fn owners(&self) -> Vec<OwnerRow> {
+        let row = |owner| Row {
+            start: self.shape.owner_rows() + owner * row_words(OWNER_LEN),
+            len: OWNER_LEN,
+        };
+        let read = |owner| {
+            self.newest(row(owner))
+                .and_then(|words| OwnerRow::from_words(&words))
+                .unwrap_or_default()
+        };
+        (0..self.shape.owners).map(read).collect()
+    }
+
+    /// The committed position of each lane: all records below it are in the snapshot.
+    pub fn heads(&self) -> Vec<u64> {
+        let head = |lane| Row {
+            start: self.shape.heads() + lane * row_words(1),
+            len: 1,
+        };
+        (0..self.shape.lanes)
+            .map(|lane| self.newest(head(lane)).map_or(0, |words| words[0]))
+            .collect()
+    }
+
+    /// How many series it has.
+    pub fn series_count(&self) -> usize {
+        (0..self.shape.series_ids)
+            .filter(|&id| series_row(self.words(), self.shape, id).is_some())
+            .count()
+    }
+
+    /// Bytes of the file.
+    pub fn size_bytes(&self) -> u64 {
+        self.words().len() as u64 * 8
+    }
+
+    /// The last records of all series, oldest first.
+    pub fn recent(&self) -> Vec<RecentRecord> {
+        let ring = self.shape.recent_ring();
+        let next = self.globals().recent;
+        let points = self.ring(ring, self.shape.recent, next, RECENT_WORDS);
+        points
+            .chunks_exact(RECENT_WORDS)
+            .filter_map(decode_recent)
+            .collect()
+    }
+
+    /// All series at one commit, sorted by name and labels.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was committed yet.
+    pub fn read(&mut self, options: &ReadOptions<'_>) -> Result<Snapshot, ReadError> {
+        if self.epoch() == 0 {
+            return Err(ReadError::Empty);
+        }
+        let mut cut = None;
+        for attempt in 1..=CUTS {
+            // A series that was made after the map may lie beyond it.
+            let _ = self.file.remap();
+            cut = self.cut(attempt == CUTS);
+            if cut.is_some() {
+                break;
+            }
+        }
+        // The last attempt takes every row.
+        let cut = cut.unwrap_or_default();
+        let rows: Vec<_> = cut
+            .rows
+            .iter()
+            .map(|(id, row, range)| (*id, *row, &cut.words[range.clone()]))
+            .collect();
+        let mut series = Vec::with_capacity(rows.len());
+        for (id, row, version) in rows {
+            series.extend(self.decode(id, row, version, options));
+        }
+        series.sort_by(|a: &Series, b| {
+            a.family
+                .name
+                .cmp(&b.family.name)
+                .then_with(|| a.labels.cmp(&b.labels))
+        });
+        Ok(Snapshot {
+            epoch: cut.epoch,
+            unix_ns: cut.unix_ns,
+            consistent: cut.consistent,
+            series,
+        })
+    }
+
+    /// Copies the version of each row that counts at one epoch; `None` when one was overtaken.
+    fn cut(&self, take_newer: bool) -> Option<Cut> {
+        let words = self.words();
+        let mut cut = Cut {
+            epoch: committed(words, AT_COMMITTED)?,
+            consistent: true,
+            ..Cut::default()
+        };
+        let mut version = Vec::new();
+        for id in 0..self.shape.series_ids {
+            let Some(row) = series_row(words, self.shape, id) else {
+                continue;
+            };
+            match row.read(words, cut.epoch, take_newer, &mut version) {
+                Found::Version => {
+                    let start = cut.words.len();
+                    cut.words.extend_from_slice(&version);
+                    cut.rows.push((id, row, start..cut.words.len()));
+                }
+                Found::Nothing => {}
+                // A series made after this epoch looks overtaken too.
+                Found::Overtaken if take_newer => {}
+                Found::Overtaken => return None,
+            }
+        }
+        let globals = Row {
+            start: AT_GLOBALS,
+            len: GLOBALS_LEN,
+        };
+        let found = globals.read(words, cut.epoch, take_newer, &mut version);
+        cut.unix_ns = (found == Found::Version).then(|| version[0])?;
+        // With newer rows among them the cut may be of several epochs.
+        cut.consistent = !take_newer;
+        Some(cut)
+    }
+
+    fn decode(
+        &mut self,
+        id: usize,
+        row: Row,
+        version: &[u64],
+        options: &ReadOptions<'_>,
+    ) -> Option<Series> {
+        let block = row.start - BLOCK_HEADER;
+        let family_at = usize::try_from(self.words().get(block + 1)?).ok()?;
+        let family = match self.families.get(&family_at) {
+            Some(family) => family.clone(),
+            None => {
+                let family = Arc::new(family_of(FamilyDefinition::decode(
+                    self.words(),
+                    family_at,
+                )?));
+                self.families.insert(family_at, family.clone());
+                family
+            }
+        };
+        if options
+            .matches
+            .is_some_and(|matches| !matches(&family.name))
+        {
+            return None;
+        }
+        let words = self.words();
+        let labels =
+            SeriesDefinition::decode(words, usize::try_from(words.get(block + 2)?).ok()?)?.labels;
+        let &[records, timestamp_ns, start_ns, value, ring, next] = version.get(..PLAIN_LEN)?
+        else {
+            return None;
+        };
+        let history = if options.history {
+            self.history(ring, next)
+        } else {
+            Vec::new()
+        };
+        let _ = id;
+        let value = decode_value(&family, f64::from_bits(value), version)?;
+        Some(Series {
+            family,
+            labels,
+            value,
+            timestamp_ns,
+            start_ns,
+            records,
+            history,
+        })
+    }
+
+    fn history(&self, ring: u64, next: u64) -> Vec<Point> {
+        let Ok(ring) = usize::try_from(ring) else {
+            return Vec::new();
+        };
+        let capacity = self
+            .words()
+            .get(ring)
+            .unwrap_or(0)
+            .min(self.shape.history as u64) as usize;
+        let points = self.ring(ring, capacity, next, POINT_WORDS);
+        let decode = |point: &[u64]| Point {
+            timestamp_ns: point[0],
+            value: f64::from_bits(point[1]),
+        };
+        points.chunks_exact(POINT_WORDS).map(decode).collect()
+    }
+
+    /// Copies the points of a ring before `next` that are still those of the reader's epoch.
+    fn ring(&self, ring: usize, capacity: usize, next: u64, each: usize) -> Vec<u64> {
+        let words = self.words();
+        if capacity == 0 || words.slice(ring, RING_HEADER + capacity * each).is_none() {
+            return Vec::new();
+        }
+        let first = next.saturating_sub(capacity as u64);
+        let place = |index: u64| ring + RING_HEADER + (index % capacity as u64) as usize * each;
+        let mut copied: Vec<u64> = (first..next)
+            .flat_map(|index| (0..each).map(move |word| (index, word)))
+            .map(|(index, word)| words.load(place(index) + word))
+            .collect();
+        // Acquire: pairs with the fence between a claim and its point: if any copied word is newer, the
+        // claim that this loads says so.
+        words.acquire();
+        let overwritten = words.load(ring + 1).saturating_sub(capacity as u64);
+        let stale = overwritten.saturating_sub(first).min(next - first) as usize;
+        copied.drain(..stale * each);
+        copied
+    }
+
+    /// The newest version of a row that has nothing to agree with.
+    fn newest(&self, row: Row) -> Option<Vec<u64>> {
+        let mut out = Vec::new();
+        (row.read(self.words(), self.epoch(), true, &mut out) == Found::Version).then_some(out)
+    }
+}
+
+/// Versions of rows at one epoch.
+#[derive(Default)]
+struct Cut {
+    epoch: u64,
+    unix_ns: u64,
+    consistent: bool,
+    /// Id, row, and where its version lies in `words`.
+    rows: Vec<(usize, Row, std::ops::Range<usize>)>,
+    words: Vec<u64>,
+}
+
+fn family_of(definition: FamilyDefinition) -> Family {
+    let FamilyDefinition {
+        name,
+        metric_type,
+        help,
+        unit,
+        buckets,
+    } = definition;
+    Family {
+        name,
+        metric_type,
+        help,
+        unit,
+        buckets,
+    }
+}
+
+fn decode_value(family: &Family, value: f64, version: &[u64]) -> Option<Value> {
+    match family.metric_type {
+        MetricType::Counter => return Some(Value::Counter(value)),
+        MetricType::Gauge => return Some(Value::Gauge(value)),
+        MetricType::Histogram | MetricType::Summary => {}
+    }
+    let &[count, sum, min, max] = version.get(PLAIN_LEN..OBSERVED_LEN)? else {
+        return None;
+    };
+    let [sum, min, max] = [sum, min, max].map(f64::from_bits);
+    let rest = version.get(OBSERVED_LEN..)?;
+    if family.metric_type == MetricType::Histogram {
+        let counts = rest.get(..=family.buckets.len())?;
+        let sums = counts.iter().scan(0_u64, |sum, count| {
+            *sum = sum.wrapping_add(*count);
+            Some(*sum)
+        });
+        let cumulative = sums.collect();
+        return Some(Value::Histogram(HistogramValue {
+            last: value,
+            count,
+            sum,
+            min,
+            max,
+            cumulative,
+        }));
+    }
+    let distribution = decode_distribution(rest)?;
+    let values = distribution.quantiles(&QUANTILES, min, max);
+    let quantiles = QUANTILES.into_iter().zip(values).collect();
+    Some(Value::Summary(SummaryValue {
+        last: value,
+        count,
+        sum,
+        min,
+        max,
+        quantiles,
+    }))
+}
+
+fn decode_recent(point: &[u64]) -> Option<RecentRecord> {
+    let &[timestamp_ns, series_and_kind, value, count] = point else {
+        return None;
+    };
+    let kinds = [
+        Kind::Increment,
+        Kind::Total,
+        Kind::Set,
+        Kind::Adjust,
+        Kind::Observe,
+    ];
+    let kind = kinds
+        .into_iter()
+        .find(|kind| kind_word(*kind) == series_and_kind & 0xffff_ffff)?;
+    let series = SeriesId((series_and_kind >> 32) as u32);
+    Some(RecentRecord {
+        timestamp_ns,
+        series,
+        kind,
+        value: f64::from_bits(value),
+        count,
+    })
+}

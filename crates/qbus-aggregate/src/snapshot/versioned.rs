@@ -1,0 +1,195 @@
+//! Rows with two versions: what makes a commit atomic.
+//!
+//! A row is two versions of `len` words, each behind a tag: the epoch that it belongs to, or 0 while it
+//! is being written or was never. A commit writes the older version of each touched row with tag
+//! e + 1, and then stores `committed` = e + 1, one word. Of each row the newest version with a tag of
+//! at most `committed` counts.
+//!
+//! Edges:
+//!
+//! * **S1 commit** `commit` stores `committed` (Release) → `committed` loads it (Acquire): all rows of
+//!   the epoch are whole.
+//! * **S2 tag** `write` stores a tag (Release) → `read` loads it (then an Acquire fence): the words are
+//!   that version's.
+//! * **S3 overwrite** `write` stores tag 0, then (Release fence) the words → `read` loads the words,
+//!   then (Acquire fence) the tag again: the same tag means that no word was of a later version.
+//!
+//! | the writer dies             | a reader and a successor see                                     |
+//! |-----------------------------|------------------------------------------------------------------|
+//! | inside a version            | its tag is 0: the other version counts                           |
+//! | after some tags of e + 1    | `committed` is e: the versions of e count. The successor erases  |
+//! |                             | the tags above e before it commits: else e + 1 would come to     |
+//! |                             | count with half of its rows                                      |
+//! | after `committed` = e + 1   | the versions of e + 1 count                                      |
+
+use qbus::Words;
+
+/// Words of a row whose versions are `len` words long.
+pub(crate) const fn row_words(len: usize) -> usize {
+    2 * (len + 1)
+}
+
+/// A row: where it begins, and the length of a version without its tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+}
+
+/// What a reader found in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// The version that counts at the reader's epoch.
+    Version,
+    /// Nothing was committed to this row yet.
+    Nothing,
+    /// Two further commits wrote to it: only newer versions are there.
+    Overtaken,
+}
+
+impl Row {
+    /// The tags' places.
+    fn tags(self) -> [usize; 2] {
+        [self.start, self.start + 1 + self.len]
+    }
+
+    /// Whether the whole row lies within `words`.
+    pub(crate) fn fits(self, words: Words<'_>) -> bool {
+        words.slice(self.start, row_words(self.len)).is_some()
+    }
+
+    /// Writes the older version. `payload` may be shorter than a version; it says itself how long it
+    /// is. At most once an epoch.
+    pub(crate) fn write(self, words: Words<'_>, epoch: u64, payload: &[u64]) {
+        let [a, b] = self.tags();
+        let tag = if words.load(a) <= words.load(b) { a } else { b };
+        words.store(tag, 0);
+        // S3 (release): pairs with the second fence in `copy`.
+        words.release();
+        for (index, value) in payload.iter().enumerate() {
+            words.store(tag + 1 + index, *value);
+        }
+        // S2 (release): pairs with the first fence in `copy`.
+        words.publish(tag, epoch);
+    }
+
+    /// Erases tags above `committed`: what a predecessor had begun to commit.
+    pub(crate) fn erase(self, words: Words<'_>, committed: u64) {
+        for tag in self.tags() {
+            if words.load(tag) > committed {
+                words.store(tag, 0);
+            }
+        }
+    }
+
+    /// Copies the version that counts at `committed` to `out`, from its start. With `newest` a row that
+    /// was overtaken gives the newest version that is whole.
+    pub(crate) fn read(
+        self,
+        words: Words<'_>,
+        committed: u64,
+        newest: bool,
+        out: &mut Vec<u64>,
+    ) -> Found {
+        // A version is overwritten once in two commits: a reader that fails this often is hostile
+        // memory's, or was overtaken.
+        for attempt in 0..64 {
+            let tags = self.tags().map(|tag| (words.load(tag), tag));
+            let counts = |&&(tag, _): &&(u64, usize)| tag != 0 && tag <= committed;
+            let whole = |&&(tag, _): &&(u64, usize)| tag != 0;
+            let mut best = tags.iter().filter(counts).max();
+            if best.is_none() && newest {
+                best = tags.iter().filter(whole).max();
+            }
+            let Some(&(tag, at)) = best else {
+                if tags.iter().any(|(tag, _)| *tag != 0) {
+                    return Found::Overtaken;
+                }
+                // A version being written has tag 0 too, and the two tags are not loaded at once.
+                if attempt < 8 {
+                    continue;
+                }
+                return Found::Nothing;
+            };
+            if self.copy(words, tag, at, out) {
+                return Found::Version;
+            }
+        }
+        Found::Overtaken
+    }
+
+    fn copy(self, words: Words<'_>, tag: u64, at: usize, out: &mut Vec<u64>) -> bool {
+        // S2 (acquire): pairs with the tag's store in `write`.
+        words.acquire();
+        out.clear();
+        out.extend((0..self.len).map(|index| words.load(at + 1 + index)));
+        // S3 (acquire): pairs with the fence in `write`.
+        words.acquire();
+        words.load(at) == tag
+    }
+}
+
+/// The epoch that counts.
+pub(crate) fn committed(words: Words<'_>, at: usize) -> Option<u64> {
+    let epoch = words.get(at)?;
+    // S1 (acquire): pairs with the store in `commit`.
+    words.acquire();
+    Some(epoch)
+}
+
+/// Makes an epoch count.
+pub(crate) fn commit(words: Words<'_>, at: usize, epoch: u64) {
+    // S1 (release): pairs with the load in `committed`.
+    words.publish(at, epoch);
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use qbus::HeapWords;
+
+    const COMMITTED: usize = 0;
+    const ROW: Row = Row { start: 1, len: 2 };
+
+    fn read(words: Words<'_>) -> (Found, Vec<u64>) {
+        let mut out = Vec::new();
+        let epoch = committed(words, COMMITTED).unwrap();
+        let found = ROW.read(words, epoch, false, &mut out);
+        (
+            found,
+            if found == Found::Version {
+                out
+            } else {
+                Vec::new()
+            },
+        )
+    }
+
+    #[test]
+    fn only_what_is_committed_counts() {
+        let memory = HeapWords::new(1 + row_words(2));
+        let words = memory.words();
+        assert_eq!(read(words), (Found::Nothing, vec![]));
+        ROW.write(words, 1, &[7, 8]);
+        assert_eq!(read(words).0, Found::Overtaken);
+        commit(words, COMMITTED, 1);
+        assert_eq!(read(words), (Found::Version, vec![7, 8]));
+        ROW.write(words, 2, &[9, 10]);
+        assert_eq!(read(words), (Found::Version, vec![7, 8]));
+        commit(words, COMMITTED, 2);
+        assert_eq!(read(words), (Found::Version, vec![9, 10]));
+    }
+
+    #[test]
+    fn a_half_made_commit_never_comes_to_count() {
+        let memory = HeapWords::new(1 + row_words(2));
+        let words = memory.words();
+        ROW.write(words, 1, &[7, 8]);
+        commit(words, COMMITTED, 1);
+        ROW.write(words, 2, &[9, 10]);
+        ROW.erase(words, 1);
+        // Another row's commit makes epoch 2 count; this row has no part in it.
+        commit(words, COMMITTED, 2);
+        assert_eq!(read(words), (Found::Version, vec![7, 8]));
+    }
+}

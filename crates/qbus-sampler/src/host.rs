@@ -1,8 +1,15 @@
 //! The sources of [`Config`], made ready.
 
 mod cpu;
+mod disk;
+mod filesystem;
+mod info;
 mod keyed;
 mod memory;
+mod network;
+pub(crate) mod pressure;
+mod processes;
+mod thermal;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +19,18 @@ use crate::family::Names;
 use crate::kernel_file::SharedFile;
 use crate::process;
 use crate::sampler::{Reader, Sampler};
+
+/// Space of file systems changes slowly, and asking them can be slow as well.
+const SPACE_PERIOD: Duration = Duration::from_secs(10);
+
+/// Temperatures change within seconds, and some sensors take milliseconds to say theirs.
+const SENSOR_PERIOD: Duration = Duration::from_secs(5);
+
+/// A scan of the process table costs microseconds for each process.
+const SCAN_PERIOD: Duration = Duration::from_secs(10);
+
+/// A machine changes its name or its system once in a blue moon.
+const INFO_PERIOD: Duration = Duration::from_secs(300);
 
 /// Gives `sampler` the sources that `config` names.
 pub(crate) fn add_sources(sampler: &mut Sampler, config: &Config) {
@@ -59,6 +78,46 @@ pub(crate) fn add_sources(sampler: &mut Sampler, config: &Config) {
                 add(each_tick, false, Box::new(reader));
             }
             Source::Process => add(each_tick, false, Box::new(process::Processes::new(config))),
+            Source::Pressure => {
+                add(
+                    each_tick,
+                    false,
+                    Box::new(pressure::Pressure::new(&proc.join("pressure"))),
+                );
+            }
+            Source::Disk => add(
+                each_tick,
+                false,
+                Box::new(disk::Disk::new(proc.join("diskstats"))),
+            ),
+            Source::Filesystem => {
+                add(
+                    SPACE_PERIOD,
+                    true,
+                    Box::new(filesystem::Filesystems::new(&config.roots)),
+                );
+            }
+            Source::Network => {
+                add(
+                    each_tick,
+                    false,
+                    Box::new(network::Network::new(proc.join("net/dev"))),
+                );
+            }
+            Source::Tcp => add(
+                each_tick,
+                false,
+                Box::new(network::Tcp::new(proc.join("net/snmp"))),
+            ),
+            Source::Thermal => {
+                let labels = config.names != Names::Node;
+                let reader = thermal::Thermal::new(&config.roots.sys, labels);
+                add(SENSOR_PERIOD, true, Box::new(reader));
+            }
+            Source::Info => add(INFO_PERIOD, false, Box::new(info::Info::new(proc))),
+            Source::Processes => {
+                add(SCAN_PERIOD, true, Box::<processes::AllProcesses>::default());
+            }
             _ => {}
         }
     }

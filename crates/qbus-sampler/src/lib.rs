@@ -22,6 +22,7 @@ mod config;
 mod family;
 mod host;
 mod kernel_file;
+mod mounts;
 mod process;
 mod readings;
 mod sampler;

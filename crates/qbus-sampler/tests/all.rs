@@ -1,5 +1,7 @@
 //! What the sampler hands over, against what the same machine says in other ways.
 
+mod devices;
 mod host;
 mod process;
+mod sources;
 mod support;

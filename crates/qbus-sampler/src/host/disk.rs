@@ -1,0 +1,121 @@
+//! Block devices, as `/proc/diskstats` counts them.
+
+use std::path::PathBuf;
+
+use crate::kernel_file::KernelFile;
+use crate::readings::Readings;
+use crate::sampler::{Failure, Reader, Tick};
+use crate::table::Reading;
+
+/// The unit of `/proc/diskstats`, whatever the device calls a sector.
+const SECTOR_BYTES: f64 = 512.0;
+
+const MILLISECOND: f64 = 1e-3;
+
+/// The columns after the name of the device; older kernels have fewer.
+const COLUMNS: [(Option<Reading>, f64); 17] = [
+    (Some(Reading::DiskReads), 1.0),
+    (Some(Reading::DiskReadsMerged), 1.0),
+    (Some(Reading::DiskReadBytes), SECTOR_BYTES),
+    (Some(Reading::DiskReadTime), MILLISECOND),
+    (Some(Reading::DiskWrites), 1.0),
+    (Some(Reading::DiskWritesMerged), 1.0),
+    (Some(Reading::DiskWrittenBytes), SECTOR_BYTES),
+    (Some(Reading::DiskWriteTime), MILLISECOND),
+    (Some(Reading::DiskIoNow), 1.0),
+    (Some(Reading::DiskIoTime), MILLISECOND),
+    (Some(Reading::DiskIoTimeWeighted), MILLISECOND),
+    (Some(Reading::DiskDiscards), 1.0),
+    (None, 1.0),
+    (Some(Reading::DiskDiscardedBytes), SECTOR_BYTES),
+    (None, 1.0),
+    (Some(Reading::DiskFlushes), 1.0),
+    (Some(Reading::DiskFlushTime), MILLISECOND),
+];
+
+/// Reads `/proc/diskstats`.
+pub(crate) struct Disk {
+    file: KernelFile,
+    buffer: Vec<u8>,
+}
+
+impl Disk {
+    pub(crate) fn new(path: PathBuf) -> Disk {
+        Disk {
+            file: KernelFile::new(path),
+            buffer: Vec::new(),
+        }
+    }
+}
+
+impl Reader for Disk {
+    fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
+        let text = match self.file.read(&mut self.buffer) {
+            Ok(text) => text,
+            Err(err) => return Err(Failure::io(self.file.path(), &err)),
+        };
+        for line in text.lines() {
+            let mut words = line.split_ascii_whitespace().skip(2);
+            let Some(device) = words.next() else { continue };
+            if !is_whole_device(device) {
+                continue;
+            }
+            for ((reading, factor), word) in COLUMNS.into_iter().zip(words) {
+                match (reading, word.parse::<u64>()) {
+                    (Some(reading), Ok(number)) => {
+                        out.push(reading, &[("device", device)], number as f64 * factor);
+                    }
+                    (None, _) => {}
+                    (_, Err(_)) => out.fail(|| format!("can't read the line `{line}`")),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Partitions count again what their disk has counted; loops, RAM disks and floppies are no disks.
+fn is_whole_device(device: &str) -> bool {
+    let stem = device.trim_end_matches(|c: char| c.is_ascii_digit());
+    if stem.len() == device.len() {
+        return true;
+    }
+    match stem {
+        "loop" | "ram" | "zram" | "fd" => false,
+        // `nvme0n1p2`, `mmcblk0p1`: the number before the `p` tells them from a name in `p`.
+        _ if stem.ends_with('p') => !stem
+            .trim_end_matches('p')
+            .ends_with(|c: char| c.is_ascii_digit()),
+        _ => !["hd", "sd", "vd", "xvd"].iter().any(|kind| {
+            stem.strip_prefix(kind).is_some_and(|letters| {
+                !letters.is_empty() && letters.bytes().all(|byte| byte.is_ascii_lowercase())
+            })
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_and_loops_are_told_from_disks() {
+        for disk in [
+            "sda", "vda", "xvdb", "nvme0n1", "mmcblk0", "dm-0", "md127", "sr0", "sdaa",
+        ] {
+            assert!(is_whole_device(disk), "{disk}");
+        }
+        for part in [
+            "sda1",
+            "vdb12",
+            "xvda1",
+            "nvme0n1p2",
+            "mmcblk0p1",
+            "loop3",
+            "zram0",
+            "sdaa3",
+        ] {
+            assert!(!is_whole_device(part), "{part}");
+        }
+    }
+}

@@ -14,6 +14,7 @@ mod thermal;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::cgroup;
 use crate::config::{Config, Source};
 use crate::family::Names;
 use crate::kernel_file::SharedFile;
@@ -118,7 +119,8 @@ pub(crate) fn add_sources(sampler: &mut Sampler, config: &Config) {
             Source::Processes => {
                 add(SCAN_PERIOD, true, Box::<processes::AllProcesses>::default());
             }
-            _ => {}
+            Source::Cgroup => add(each_tick, false, Box::new(cgroup::Cgroups::new(config))),
+            Source::Gpu => {}
         }
     }
 }

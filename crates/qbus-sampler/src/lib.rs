@@ -18,6 +18,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod cgroup;
 mod config;
 mod family;
 mod host;

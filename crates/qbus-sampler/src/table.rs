@@ -197,6 +197,41 @@ readings! {
     ProcessReadBytes Counter "bytes" "qbus_process_read_bytes_total" [] [] "Bytes that were read from storage on its behalf.";
     ProcessWrittenBytes Counter "bytes" "qbus_process_written_bytes_total" [] [] "Bytes that it caused to be written to storage.";
     ProcessStart Gauge "seconds" "qbus_process_start_time_seconds" [] [] "When it started, in seconds since 1970; of several processes, the first.";
+
+    CgroupAttached Gauge "" "qbus_cgroup_attached_processes" [] [] "Attached processes of a control group.";
+    CgroupMemoryUsage Gauge "bytes" "qbus_cgroup_memory_usage_bytes" [] [] "Memory charged to a control group, its page cache included.";
+    CgroupMemoryWorkingSet Gauge "bytes" "qbus_cgroup_memory_working_set_bytes" [] [] "Memory charged to a control group, without the page cache that was not used of late.";
+    CgroupMemoryPeak Gauge "bytes" "qbus_cgroup_memory_peak_bytes" [] [] "The most memory that was ever charged to a control group.";
+    CgroupMemoryLimit Gauge "bytes" "qbus_cgroup_memory_limit_bytes" [] [] "Memory that a control group may have, by its own limit or a tighter one above; absent without limit.";
+    CgroupMemoryHigh Gauge "bytes" "qbus_cgroup_memory_high_bytes" [] [] "Memory beyond which a control group is slowed down.";
+    CgroupMemoryAnon Gauge "bytes" "qbus_cgroup_memory_anon_bytes" [] [] "Memory of a control group that no file backs.";
+    CgroupMemoryFile Gauge "bytes" "qbus_cgroup_memory_file_bytes" [] [] "Page cache of a control group, with shared memory.";
+    CgroupMemoryKernel Gauge "bytes" "qbus_cgroup_memory_kernel_bytes" [] [] "Kernel memory of a control group.";
+    CgroupMemoryShmem Gauge "bytes" "qbus_cgroup_memory_shmem_bytes" [] [] "Shared memory and tmpfs of a control group.";
+    CgroupMemoryEvents Counter "" "qbus_cgroup_memory_events_total" [] [] "Times that a control group came below or beyond a limit, ran out of memory or had processes killed.";
+    CgroupPageFaults Counter "" "qbus_cgroup_page_faults_total" [] [] "Page faults of a control group, the major ones included.";
+    CgroupMajorPageFaults Counter "" "qbus_cgroup_major_page_faults_total" [] [] "Page faults of a control group that had to read from disk.";
+    CgroupSwapUsage Gauge "bytes" "qbus_cgroup_swap_usage_bytes" [] [] "Swap space of a control group.";
+    CgroupSwapLimit Gauge "bytes" "qbus_cgroup_swap_limit_bytes" [] [] "Swap space that a control group may have.";
+    CgroupCpuSeconds Counter "seconds" "qbus_cgroup_cpu_seconds_total" [] [] "CPU time of a control group by mode.";
+    CgroupCpuLimit Gauge "cpus" "qbus_cgroup_cpu_limit_cpus" [] [] "CPU time by elapsed time that a control group may have, by its own quota or a tighter one above; absent without quota.";
+    CgroupCpuPeriods Counter "" "qbus_cgroup_cpu_periods_total" [] [] "Periods of the CPU quota in which a control group ran.";
+    CgroupCpuThrottledPeriods Counter "" "qbus_cgroup_cpu_throttled_periods_total" [] [] "Periods in which a control group used its CPU quota up.";
+    CgroupCpuThrottledSeconds Counter "seconds" "qbus_cgroup_cpu_throttled_seconds_total" [] [] "Time for which a control group was kept from running since its CPU quota was used up.";
+    CgroupIoReadBytes Counter "bytes" "qbus_cgroup_io_read_bytes_total" [] [] "Bytes that a control group read from a device.";
+    CgroupIoWrittenBytes Counter "bytes" "qbus_cgroup_io_written_bytes_total" [] [] "Bytes that a control group wrote to a device.";
+    CgroupIoReads Counter "" "qbus_cgroup_io_reads_total" [] [] "Reads of a control group from a device.";
+    CgroupIoWrites Counter "" "qbus_cgroup_io_writes_total" [] [] "Writes of a control group to a device.";
+    CgroupIoDiscardedBytes Counter "bytes" "qbus_cgroup_io_discarded_bytes_total" [] [] "Bytes that a control group discarded on a device.";
+    CgroupIoDiscards Counter "" "qbus_cgroup_io_discards_total" [] [] "Discards of a control group on a device.";
+    CgroupPids Gauge "" "qbus_cgroup_pids" [] [] "Processes and threads of a control group.";
+    CgroupPidsLimit Gauge "" "qbus_cgroup_pids_limit" [] [] "Processes and threads that a control group may have.";
+    CgroupPressureCpuWaiting Counter "seconds" "qbus_cgroup_pressure_cpu_waiting_seconds_total" [] [] "Time in which some thread of a control group waited for a CPU.";
+    CgroupPressureCpuStalled Counter "seconds" "qbus_cgroup_pressure_cpu_stalled_seconds_total" [] [] "Time in which every thread of a control group waited for a CPU.";
+    CgroupPressureMemoryWaiting Counter "seconds" "qbus_cgroup_pressure_memory_waiting_seconds_total" [] [] "Time in which some thread of a control group waited for memory.";
+    CgroupPressureMemoryStalled Counter "seconds" "qbus_cgroup_pressure_memory_stalled_seconds_total" [] [] "Time in which every thread of a control group waited for memory.";
+    CgroupPressureIoWaiting Counter "seconds" "qbus_cgroup_pressure_io_waiting_seconds_total" [] [] "Time in which some thread of a control group waited for I/O.";
+    CgroupPressureIoStalled Counter "seconds" "qbus_cgroup_pressure_io_stalled_seconds_total" [] [] "Time in which every thread of a control group waited for I/O.";
 }
 
 impl Reading {

@@ -4,22 +4,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use qbus_sampler::{Names, News, Source};
 
-use crate::support::{assert_between, page, sampler, tick};
-
-/// Writes the files of a fixture tree.
-fn write_tree(root: &Path, files: &[(&str, &str)]) {
-    for (path, text) in files {
-        let path = root.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-}
+use crate::support::{assert_between, page, sampler, tick, write_tree};
 
 #[test]
 fn file_systems_are_as_large_as_df_says() {

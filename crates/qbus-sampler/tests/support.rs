@@ -1,6 +1,8 @@
 //! A page of samples, and how to ask it.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,4 +84,13 @@ pub(crate) fn assert_between(before: f64, value: f64, after: f64, slack: f64) {
         before - slack <= value && value <= after + slack,
         "{value} is not in {before}..={after}, give or take {slack}"
     );
+}
+
+/// Writes the files of a fixture tree.
+pub(crate) fn write_tree<P: AsRef<Path>>(root: &Path, files: &[(P, &str)]) {
+    for (path, text) in files {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
 }

@@ -129,7 +129,7 @@ sources! {
     Processes "processes" false "All processes by state: a scan of the whole process table.";
     Process "process" true "Attached processes and this one.";
     Cgroup "cgroup" true "Control groups (version 2) of attached processes and of this one.";
-    Gpu "gpu" true "NVIDIA GPUs.";
+    Gpu "gpu" true "NVIDIA GPUs, in a build with the feature `gpu`.";
 }
 
 impl Source {

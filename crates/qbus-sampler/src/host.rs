@@ -120,6 +120,9 @@ pub(crate) fn add_sources(sampler: &mut Sampler, config: &Config) {
                 add(SCAN_PERIOD, true, Box::<processes::AllProcesses>::default());
             }
             Source::Cgroup => add(each_tick, false, Box::new(cgroup::Cgroups::new(config))),
+            #[cfg(feature = "gpu")]
+            Source::Gpu => add(each_tick, true, Box::new(crate::gpu::Gpus::new(config))),
+            #[cfg(not(feature = "gpu"))]
             Source::Gpu => {}
         }
     }

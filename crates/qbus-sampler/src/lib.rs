@@ -21,6 +21,8 @@
 mod cgroup;
 mod config;
 mod family;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod host;
 mod kernel_file;
 mod mounts;

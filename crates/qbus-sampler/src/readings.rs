@@ -34,7 +34,7 @@ struct Row {
     value: f64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum What {
     Known(Reading),
     Own(&'static Family),
@@ -90,6 +90,29 @@ impl Readings {
             labels: first..self.labels.len(),
             value,
         });
+    }
+
+    /// Copies the values of `other`, and takes over what went wrong there.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn append(&mut self, other: &mut Readings) {
+        let (text, labels) = (self.text.len(), self.labels.len());
+        let moved = |range: &Range<usize>, by: usize| range.start + by..range.end + by;
+        self.text.push_str(&other.text);
+        self.labels.extend(
+            other
+                .labels
+                .iter()
+                .map(|(name, at)| (*name, moved(at, text))),
+        );
+        self.rows.extend(other.rows.iter().map(|row| Row {
+            what: row.what,
+            labels: moved(&row.labels, labels),
+            value: row.value,
+        }));
+        let trouble = other.take_trouble();
+        self.trouble.failures += trouble.failures;
+        self.trouble.skipped += trouble.skipped;
+        self.trouble.first = self.trouble.first.take().or(trouble.first);
     }
 
     pub(crate) fn clear(&mut self) {

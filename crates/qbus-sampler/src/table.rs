@@ -41,6 +41,7 @@ macro_rules! readings {
     ($($reading:ident $kind:ident $unit:tt $qbus:literal [$($node:tt)*] [$($seed:tt)*] $help:tt;)*) => {
         /// What a source can read.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[cfg_attr(not(feature = "gpu"), allow(dead_code, reason = "the table is one for all"))]
         pub(crate) enum Reading { $($reading,)* }
 
         static TABLE: &[Row] = &[$(Row {
@@ -232,6 +233,37 @@ readings! {
     CgroupPressureMemoryStalled Counter "seconds" "qbus_cgroup_pressure_memory_stalled_seconds_total" [] [] "Time in which every thread of a control group waited for memory.";
     CgroupPressureIoWaiting Counter "seconds" "qbus_cgroup_pressure_io_waiting_seconds_total" [] [] "Time in which some thread of a control group waited for I/O.";
     CgroupPressureIoStalled Counter "seconds" "qbus_cgroup_pressure_io_stalled_seconds_total" [] [] "Time in which every thread of a control group waited for I/O.";
+
+    GpuUp Gauge "" "qbus_gpu_up" [] [] "Whether a GPU answers (1), or is lost or needs a reset (0).";
+    GpuInfo Gauge "" "qbus_gpu_info" [] [] "Name, bus and driver of a GPU, as labels; the value is 1.";
+    GpuMemoryTotal Gauge "bytes" "qbus_gpu_memory_total_bytes" [] ["gpu_memory_total_bytes"] "Memory of a GPU.";
+    GpuMemoryUsed Gauge "bytes" "qbus_gpu_memory_used_bytes" [] ["gpu_memory_allocated_bytes"] "Memory of a GPU that is allocated.";
+    GpuMemoryFree Gauge "bytes" "qbus_gpu_memory_free_bytes" [] [] "Memory of a GPU that is free.";
+    GpuMemoryReserved Gauge "bytes" "qbus_gpu_memory_reserved_bytes" [] [] "Memory of a GPU that driver and firmware keep.";
+    GpuUtilization Gauge "ratio" "qbus_gpu_utilization_ratio" [] ["gpu_utilization_percent" * 100.0 "percent"] "Share of the driver's last sample period in which at least one kernel ran, which says nothing of how much of the GPU it used.";
+    GpuMemoryUtilization Gauge "ratio" "qbus_gpu_memory_utilization_ratio" [] [] "Share of the driver's last sample period in which memory was read or written.";
+    GpuTemperature Gauge "celsius" "qbus_gpu_temperature_celsius" [] ["gpu_temperature_celsius"] "Temperature of a GPU.";
+    GpuPower Gauge "watts" "qbus_gpu_power_watts" [] ["gpu_power_watts"] "Power that a GPU draws.";
+    GpuPowerLimit Gauge "watts" "qbus_gpu_power_limit_watts" [] [] "Power that a GPU may draw.";
+    GpuEnergy Counter "joules" "qbus_gpu_energy_joules_total" [] [] "Energy that a GPU has used since the driver was loaded.";
+    GpuClock Gauge "hertz" "qbus_gpu_clock_hertz" [] [] "Current clock of a GPU.";
+    GpuFanSpeed Gauge "ratio" "qbus_gpu_fan_speed_ratio" [] [] "Intended speed of a fan by its rated speed.";
+    GpuPerformanceState Gauge "" "qbus_gpu_performance_state" [] [] "Performance state of a GPU, from 0, the fastest, to 15.";
+    GpuThrottled Gauge "" "qbus_gpu_throttle_active" [] [] "Whether a GPU is slowed down for this reason (1).";
+    GpuThrottledSeconds Counter "seconds" "qbus_gpu_throttle_seconds_total" [] [] "Time for which a GPU was slowed down for this reason.";
+    GpuEccErrors Counter "" "qbus_gpu_ecc_errors_total" [] [] "Memory errors of a GPU: of its whole life (aggregate), or since the driver was loaded (volatile).";
+    GpuPcieTransmitBytes Counter "bytes" "qbus_gpu_pcie_transmit_bytes_total" [] [] "Bytes that a GPU sent over PCIe.";
+    GpuPcieReceiveBytes Counter "bytes" "qbus_gpu_pcie_receive_bytes_total" [] [] "Bytes that a GPU received over PCIe.";
+    GpuPcieGeneration Gauge "" "qbus_gpu_pcie_link_generation" [] [] "Current PCIe generation of a GPU's link.";
+    GpuPcieWidth Gauge "" "qbus_gpu_pcie_link_lanes" [] [] "Current PCIe lanes of a GPU's link.";
+    GpuPcieReplays Counter "" "qbus_gpu_pcie_replays_total" [] [] "Packets that a GPU sent over PCIe again.";
+    GpuEncoderUtilization Gauge "ratio" "qbus_gpu_encoder_utilization_ratio" [] [] "Share of time in which the video encoder ran.";
+    GpuDecoderUtilization Gauge "ratio" "qbus_gpu_decoder_utilization_ratio" [] [] "Share of time in which the video decoder ran.";
+    GpuProcesses Gauge "" "qbus_gpu_processes" [] [] "Processes that use a GPU or a MIG device, attached or not.";
+    GpuProcessMemory Gauge "bytes" "qbus_gpu_process_memory_bytes" [] [] "Memory of a GPU that attached processes of this role and command use.";
+    GpuMigMemoryTotal Gauge "bytes" "qbus_gpu_mig_memory_total_bytes" [] [] "Memory of a MIG device, which is part of that of its GPU.";
+    GpuMigMemoryUsed Gauge "bytes" "qbus_gpu_mig_memory_used_bytes" [] [] "Memory of a MIG device that is allocated.";
+    GpuMigMemoryFree Gauge "bytes" "qbus_gpu_mig_memory_free_bytes" [] [] "Memory of a MIG device that is free.";
 }
 
 impl Reading {

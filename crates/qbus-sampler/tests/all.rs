@@ -2,6 +2,8 @@
 
 mod cgroup;
 mod devices;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod host;
 mod process;
 mod sources;

@@ -49,6 +49,10 @@ struct Units {
 
 struct Process {
     group: usize,
+    /// The kernel's name of it, as last read.
+    command: String,
+    /// Whether its files stay open.
+    keep_open: bool,
     started: u64,
     stat: KernelFile,
     status: KernelFile,
@@ -108,7 +112,8 @@ impl Reader for Processes {
             process.attached = false;
         }
         let own = self.own.take();
-        for attached in own.iter().chain(tick.attached) {
+        // This process may be attached as well, with a role that says more.
+        for attached in tick.attached.iter().chain(&own) {
             match attached.pid_namespace {
                 Some(namespace) if Some(namespace) != self.own_namespace => out.skip(1),
                 _ => self.read_process(attached, tick.now, out),
@@ -143,6 +148,12 @@ impl Processes {
                     .is_ok()
             {
                 process.attached = true;
+                // Its role can be set late, and its command changes when it executes another.
+                let group = group_of(&mut self.groups, attached, &process.command, self.pid_label);
+                let left = std::mem::replace(&mut process.group, group);
+                if left != group {
+                    self.groups.retire(left, &process.totals);
+                }
                 return;
             }
             self.retire(pid);
@@ -172,17 +183,10 @@ impl Processes {
         {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let command = match attached.command.as_str() {
-            "" => &parsed.command,
-            command => command,
-        };
-        let pid = if self.pid_label {
-            attached.pid.to_string()
-        } else {
-            String::new()
-        };
         let mut process = Process {
-            group: self.groups.place(&attached.role, command, &pid),
+            group: group_of(&mut self.groups, attached, &parsed.command, self.pid_label),
+            command: parsed.command,
+            keep_open: self.known.len() < KEPT_OPEN_MAX,
             started: parsed.started,
             stat,
             status: KernelFile::new(directory.join("status")),
@@ -195,9 +199,7 @@ impl Processes {
             attached: true,
         };
         process.refresh(now, self.units, &mut self.buffer, out)?;
-        if self.known.len() >= KEPT_OPEN_MAX {
-            process.close();
-        }
+
         Ok(process)
     }
 
@@ -280,6 +282,10 @@ impl Process {
             totals.count(Count::InvoluntarySwitches, involuntary as f64);
         }
         self.read_io(buffer, out);
+        self.command = stat.command;
+        if !self.keep_open {
+            self.close();
+        }
         Ok(())
     }
 
@@ -315,7 +321,21 @@ impl Process {
     }
 }
 
+fn group_of(groups: &mut Groups, attached: &Attached, command: &str, pid_label: bool) -> usize {
+    let command = match attached.command.as_str() {
+        "" => command,
+        command => command,
+    };
+    let pid = if pid_label {
+        attached.pid.to_string()
+    } else {
+        String::new()
+    };
+    groups.place(&attached.role, command, &pid)
+}
+
 /// What `/proc/PID/stat` says.
+#[derive(Debug, PartialEq, Eq)]
 struct Stat {
     command: String,
     minor_faults: u64,
@@ -396,4 +416,29 @@ fn boot_time(proc: &Path, buffer: &mut Vec<u8>) -> Option<f64> {
 fn is_gone(err: &io::Error) -> bool {
     err.kind() == io::ErrorKind::NotFound
         || err.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_may_hold_anything() {
+        let numbers: Vec<String> = (4..=52).map(|number| number.to_string()).collect();
+        let line = format!("7 (a) b (c) S {}\n", numbers.join(" "));
+        let stat = Stat {
+            command: "a) b (c".into(),
+            minor_faults: 10,
+            major_faults: 12,
+            user_ticks: 14,
+            system_ticks: 15,
+            threads: 20,
+            started: 22,
+            virtual_bytes: 23,
+            resident_pages: 24,
+        };
+        assert_eq!(Stat::parse(&line).unwrap(), stat);
+        assert!(Stat::parse("7 (a) S 1 2").is_err());
+        assert!(Stat::parse("").is_err());
+    }
 }

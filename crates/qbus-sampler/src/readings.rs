@@ -6,7 +6,7 @@ use crate::family::{Family, Names, Sample};
 use crate::table::Reading;
 
 /// More labels than any source uses.
-const LABELS_MAX: usize = 8;
+const LABELS_MAX: usize = 12;
 
 /// The values that a source read, in the order in which it pushed them.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ impl Readings {
     }
 
     /// Keeps a value of a family of the caller's. A value that is no finite number counts as a
-    /// failure of the source and is left out, as are labels beyond the eighth.
+    /// failure of the source and is left out, as are labels beyond the twelfth.
     pub fn push_family(
         &mut self,
         family: &'static Family,

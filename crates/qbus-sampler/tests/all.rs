@@ -5,6 +5,7 @@ mod devices;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod host;
+mod names;
 mod process;
 mod sources;
 mod support;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use qbus_sampler::{Names, Source};
 
-use crate::support::{assert_between, page, sampler, tick};
+use crate::support::{assert_between, page, sampler, tick, write_tree};
 
 /// The first number after `key` in a file.
 fn number(path: &str, key: &str) -> f64 {
@@ -89,7 +89,7 @@ fn totals_lie_between_two_readings_of_proc() {
 }
 
 /// Burns CPU until the kernel has booked `seconds` of it to this thread.
-fn burn(seconds: f64) {
+pub(crate) fn burn(seconds: f64) {
     let booked = || {
         let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
         stat.split_whitespace()
@@ -169,4 +169,50 @@ fn the_other_names_have_their_own_units() {
     assert!(page.has(r#"node_cpu_seconds_total{cpu="0",mode="iowait"}"#));
     assert!(!page.has(r#"qbus_host_cpu_seconds_total{mode="user"}"#));
     assert!(page.has("node_memory_MemAvailable_bytes"));
+}
+
+#[test]
+fn times_that_go_back_a_little_stand_still() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |user: u64, iowait: u64| {
+        let line = format!("{user} 0 0 1000 {iowait} 0 0 100 7 8");
+        let stat = format!("cpu  {line}\ncpu0 {line}\nctxt 5\n");
+        let sys = "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq".to_owned();
+        write_tree(
+            dir.path(),
+            &[("proc/stat".to_owned(), &*stat), (sys, "3100000\n")],
+        );
+    };
+    let mut sampler = sampler(&[Source::Cpu, Source::Stat], |config| {
+        config.roots.proc = dir.path().join("proc");
+        config.roots.sys = dir.path().join("sys");
+    });
+    let now = Instant::now();
+    write(1000, 500);
+    let page = tick(&mut sampler, now, &[]);
+    assert_eq!(
+        page.value(r#"qbus_host_cpu_seconds_total{mode="iowait"}"#),
+        5.0
+    );
+    assert_eq!(
+        page.value(r#"qbus_host_cpu_guest_seconds_total{mode="nice"}"#),
+        0.08
+    );
+    assert_eq!(page.value("qbus_host_cpu_frequency_hertz"), 3.1e9);
+    assert_eq!(page.value("qbus_host_context_switches_total"), 5.0);
+    write(1100, 490);
+    let page = tick(&mut sampler, now + Duration::from_secs(1), &[]);
+    assert_eq!(
+        page.value(r#"qbus_host_cpu_seconds_total{mode="iowait"}"#),
+        5.0
+    );
+    assert_eq!(page.value("qbus_host_cpu_usage_ratio"), 1.0);
+    write(1100, 10);
+    let page = tick(&mut sampler, now + Duration::from_secs(2), &[]);
+    assert_eq!(
+        page.value(r#"qbus_host_cpu_seconds_total{mode="iowait"}"#),
+        0.1,
+        "it starts anew"
+    );
+    assert!(!page.has("qbus_host_cpu_usage_ratio"));
 }

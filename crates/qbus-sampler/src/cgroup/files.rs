@@ -12,9 +12,9 @@ use crate::table::Reading;
 /// A file that is missing, since its controller is off or this is the root, is looked for again.
 const MISSING_PERIOD: Duration = Duration::from_secs(60);
 
-const MICROSECOND: f64 = 1e-6;
+const MICROSECONDS_PER_SECOND: f64 = 1e6;
 
-/// A key, what its number is, a label of its own (or none), and the factor to the base unit.
+/// A key, what its number is, a label of its own (or none), and how many make a base unit.
 type Key = (&'static str, Reading, (&'static str, &'static str), f64);
 
 const NO_LABEL: (&str, &str) = ("", "");
@@ -63,13 +63,13 @@ const CPU_STAT: &[Key] = &[
         "user_usec",
         Reading::CgroupCpuSeconds,
         ("mode", "user"),
-        MICROSECOND,
+        MICROSECONDS_PER_SECOND,
     ),
     (
         "system_usec",
         Reading::CgroupCpuSeconds,
         ("mode", "system"),
-        MICROSECOND,
+        MICROSECONDS_PER_SECOND,
     ),
     ("nr_periods", Reading::CgroupCpuPeriods, NO_LABEL, 1.0),
     (
@@ -82,7 +82,7 @@ const CPU_STAT: &[Key] = &[
         "throttled_usec",
         Reading::CgroupCpuThrottledSeconds,
         NO_LABEL,
-        MICROSECOND,
+        MICROSECONDS_PER_SECOND,
     ),
 ];
 
@@ -238,9 +238,10 @@ type Label<'a> = (&'static str, &'a str);
 fn push_keys(text: &str, keys: &[Key], label: Label<'_>, out: &mut Readings) {
     for (key, number) in text.lines().filter_map(|line| line.split_once(' ')) {
         let known = keys.iter().find(|(known, ..)| *known == key);
-        if let (Some((_, reading, own_label, factor)), Ok(number)) = (known, number.parse::<u64>())
+        if let (Some((_, reading, own_label, per_unit)), Ok(number)) =
+            (known, number.parse::<u64>())
         {
-            out.push(*reading, &[label, *own_label], number as f64 * factor);
+            out.push(*reading, &[label, *own_label], number as f64 / per_unit);
         }
     }
 }

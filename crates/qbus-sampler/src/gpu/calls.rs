@@ -47,7 +47,7 @@ const PERCENT: RangeInclusive<f64> = 0.0..=100.0;
 const FAN_PERCENT: RangeInclusive<f64> = 0.0..=200.0;
 const CELSIUS: RangeInclusive<f64> = 0.0..=200.0;
 const MILLIWATTS: RangeInclusive<f64> = 0.0..=1e8;
-const MEGAHERTZ: RangeInclusive<f64> = 0.0..=1e5;
+const HERTZ: RangeInclusive<f64> = 0.0..=1e11;
 /// Up to where a float counts every integer.
 const TOTAL: RangeInclusive<f64> = 0.0..=(1_u64 << 53) as f64;
 const PCIE_LINK: RangeInclusive<f64> = 1.0..=64.0;
@@ -64,13 +64,13 @@ pub(super) const CALLS: &[Call] = &[
     }),
     fast("utilization", |device, sink| {
         let rates = device.utilization_rates()?;
-        sink.push(Reading::GpuUtilization, NO_LABEL, rates.gpu, PERCENT, 0.01);
+        sink.push(Reading::GpuUtilization, NO_LABEL, rates.gpu, PERCENT, 100.0);
         sink.push(
             Reading::GpuMemoryUtilization,
             NO_LABEL,
             rates.memory,
             PERCENT,
-            0.01,
+            100.0,
         );
         Ok(())
     }),
@@ -85,13 +85,13 @@ pub(super) const CALLS: &[Call] = &[
             NO_LABEL,
             device.power_usage()?,
             MILLIWATTS,
-            1e-3,
+            1e3,
         );
         Ok(())
     }),
     fast("energy", |device, sink| {
         let millijoules = device.total_energy_consumption()?;
-        sink.push_total(Reading::GpuEnergy, NO_LABEL, millijoules, 1e-3);
+        sink.push_total(Reading::GpuEnergy, NO_LABEL, millijoules, 1e3);
         Ok(())
     }),
     fast("graphics clock", |device, sink| {
@@ -127,7 +127,7 @@ pub(super) const CALLS: &[Call] = &[
             NO_LABEL,
             milliwatts,
             MILLIWATTS,
-            1e-3,
+            1e3,
         );
         Ok(())
     }),
@@ -138,7 +138,7 @@ pub(super) const CALLS: &[Call] = &[
             NO_LABEL,
             percent,
             PERCENT,
-            0.01,
+            100.0,
         );
         Ok(())
     }),
@@ -149,7 +149,7 @@ pub(super) const CALLS: &[Call] = &[
             NO_LABEL,
             percent,
             PERCENT,
-            0.01,
+            100.0,
         );
         Ok(())
     }),
@@ -161,7 +161,7 @@ pub(super) const CALLS: &[Call] = &[
                 ("fan", &fan.to_string()),
                 percent,
                 FAN_PERCENT,
-                0.01,
+                100.0,
             );
         }
         Ok(())
@@ -291,16 +291,17 @@ const fn slow(name: &'static str, read: Read) -> Call {
 }
 
 impl Sink<'_> {
-    /// Keeps a value times `factor`, unless it is out of range: no value is better than a wrong one.
+    /// Keeps a value, of which `per_unit` make a base unit, unless it is out of range: no value is
+    /// better than a wrong one.
     fn push(
         &mut self,
         reading: Reading,
         own_label: (&'static str, &str),
         value: u32,
         range: RangeInclusive<f64>,
-        factor: f64,
+        per_unit: f64,
     ) {
-        self.push_checked(reading, own_label, f64::from(value), range, factor);
+        self.push_checked(reading, own_label, f64::from(value), range, per_unit);
     }
 
     fn push_total(
@@ -308,9 +309,9 @@ impl Sink<'_> {
         reading: Reading,
         own_label: (&'static str, &str),
         value: u64,
-        factor: f64,
+        per_unit: f64,
     ) {
-        self.push_checked(reading, own_label, value as f64, TOTAL, factor);
+        self.push_checked(reading, own_label, value as f64, TOTAL, per_unit);
     }
 
     fn push_checked(
@@ -319,12 +320,12 @@ impl Sink<'_> {
         own_label: (&'static str, &str),
         value: f64,
         range: RangeInclusive<f64>,
-        factor: f64,
+        per_unit: f64,
     ) {
         let [gpu, uuid] = *self.labels;
         if range.contains(&value) {
             self.out
-                .push(reading, &[gpu, uuid, own_label], value * factor);
+                .push(reading, &[gpu, uuid, own_label], value / per_unit);
         } else {
             let name = self.name;
             self.out
@@ -372,14 +373,8 @@ fn clock(
     clock: Clock,
     label: &str,
 ) -> Result<(), NvmlError> {
-    let megahertz = device.clock_info(clock)?;
-    sink.push(
-        Reading::GpuClock,
-        ("clock", label),
-        megahertz,
-        MEGAHERTZ,
-        1e6,
-    );
+    let hertz = f64::from(device.clock_info(clock)?) * 1e6;
+    sink.push_checked(Reading::GpuClock, ("clock", label), hertz, HERTZ, 1.0);
     Ok(())
 }
 
@@ -429,7 +424,7 @@ fn throttled(
         Reading::GpuThrottledSeconds,
         ("reason", label),
         nanoseconds,
-        1e-9,
+        1e9,
     );
     Ok(())
 }

@@ -16,9 +16,9 @@ const MODES: [&str; 8] = [
     "user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal",
 ];
 
-/// The kernel takes back a little idle and iowait time now and then; more than this is a CPU that
-/// was unplugged and came back.
-const TAKEN_BACK_MAX_SECONDS: f64 = 3.0;
+/// The kernel takes back a little idle and iowait time now and then; more than this many seconds is
+/// a CPU that was unplugged and came back.
+const TAKEN_BACK_MAX_SECONDS: u64 = 3;
 
 /// `/proc/cpuinfo`, read where no frequency driver is, is long and changes slowly.
 const CPUINFO_PERIOD: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ const CPUINFO_PERIOD: Duration = Duration::from_secs(5);
 pub(crate) struct Cpu {
     stat: Arc<Mutex<SharedFile>>,
     per_cpu: bool,
-    ticks_per_second: f64,
+    ticks_per_second: u64,
     total: Times,
     cores: Vec<Core>,
     frequency: Frequency,
@@ -50,11 +50,11 @@ struct Frequency {
     cpuinfo_read: Option<Instant>,
 }
 
-/// Seconds in each mode, and in the two guest columns.
-#[derive(Clone, Copy, Default)]
+/// Clock ticks in each mode, and in the two guest columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Times {
-    modes: [f64; 8],
-    guest: [f64; 2],
+    modes: [u64; 8],
+    guest: [u64; 2],
 }
 
 impl Cpu {
@@ -62,7 +62,7 @@ impl Cpu {
         Cpu {
             stat,
             per_cpu,
-            ticks_per_second: rustix::param::clock_ticks_per_second() as f64,
+            ticks_per_second: rustix::param::clock_ticks_per_second(),
             total: Times::default(),
             cores: Vec::new(),
             frequency: Frequency {
@@ -85,7 +85,7 @@ impl Reader for Cpu {
         for line in lines {
             let mut columns = line.split_ascii_whitespace();
             let name = columns.next().unwrap_or_default();
-            let Some(times) = Times::parse(columns, self.ticks_per_second) else {
+            let Some(times) = Times::parse(columns) else {
                 out.fail(|| format!("/proc/stat: can't read the line `{line}`"));
                 continue;
             };
@@ -105,15 +105,16 @@ impl Reader for Cpu {
 
 impl Cpu {
     fn push_total(&mut self, times: Times, out: &mut Readings) {
-        let last = self.total.advance(times);
+        let last = self.total.advance(times, self.ticks_per_second);
         if let Some(usage) = self.total.usage_since(&last) {
             out.push(Reading::CpuUsage, &[], usage);
         }
-        for (mode, seconds) in MODES.iter().zip(self.total.modes) {
-            out.push(Reading::CpuSeconds, &[("mode", mode)], seconds);
+        let seconds = |ticks: u64| ticks as f64 / self.ticks_per_second as f64;
+        for (mode, ticks) in MODES.iter().zip(self.total.modes) {
+            out.push(Reading::CpuSeconds, &[("mode", mode)], seconds(ticks));
         }
-        for (mode, seconds) in MODES.iter().zip(self.total.guest) {
-            out.push(Reading::CpuGuestSeconds, &[("mode", mode)], seconds);
+        for (mode, ticks) in MODES.iter().zip(self.total.guest) {
+            out.push(Reading::CpuGuestSeconds, &[("mode", mode)], seconds(ticks));
         }
     }
 
@@ -137,26 +138,21 @@ impl Cpu {
             });
         let core = &mut self.cores[place];
         core.seen = true;
-        let last = core.times.advance(times);
+        let last = core.times.advance(times, self.ticks_per_second);
         if !self.per_cpu {
             return;
         }
         if let Some(usage) = core.times.usage_since(&last) {
             out.push(Reading::CpuCoreUsage, &[("cpu", label)], usage);
         }
-        for (mode, seconds) in MODES.iter().zip(core.times.modes) {
-            out.push(
-                Reading::CpuCoreSeconds,
-                &[("cpu", label), ("mode", mode)],
-                seconds,
-            );
+        let seconds = |ticks: u64| ticks as f64 / self.ticks_per_second as f64;
+        for (mode, ticks) in MODES.iter().zip(core.times.modes) {
+            let labels = [("cpu", label), ("mode", mode)];
+            out.push(Reading::CpuCoreSeconds, &labels, seconds(ticks));
         }
-        for (mode, seconds) in MODES.iter().zip(core.times.guest) {
-            out.push(
-                Reading::CpuCoreGuestSeconds,
-                &[("cpu", label), ("mode", mode)],
-                seconds,
-            );
+        for (mode, ticks) in MODES.iter().zip(core.times.guest) {
+            let labels = [("cpu", label), ("mode", mode)];
+            out.push(Reading::CpuCoreGuestSeconds, &labels, seconds(ticks));
         }
     }
 
@@ -212,11 +208,11 @@ impl Frequency {
 }
 
 impl Times {
-    fn parse<'a>(columns: impl Iterator<Item = &'a str>, ticks_per_second: f64) -> Option<Times> {
-        let mut all = [0.0; 10];
+    fn parse<'a>(columns: impl Iterator<Item = &'a str>) -> Option<Times> {
+        let mut all = [0; 10];
         let mut known = 0;
         for (time, column) in all.iter_mut().zip(columns) {
-            *time = column.parse::<u64>().ok()? as f64 / ticks_per_second;
+            *time = column.parse().ok()?;
             known += 1;
         }
         let [
@@ -228,35 +224,34 @@ impl Times {
             irq,
             softirq,
             steal,
-            guests @ ..,
+            guest @ ..,
         ] = all;
         let modes = [user, nice, system, idle, iowait, irq, softirq, steal];
         // Older kernels have fewer columns, never fewer than four.
-        (known >= 4).then_some(Times {
-            modes,
-            guest: guests,
-        })
+        (known >= 4).then_some(Times { modes, guest })
     }
 
     /// Goes on to the times of now, none of which is a little less than before, and says what they
     /// were.
-    fn advance(&mut self, now: Times) -> Times {
+    fn advance(&mut self, now: Times, ticks_per_second: u64) -> Times {
         let last = *self;
         let times = self.modes.iter_mut().chain(&mut self.guest);
         for (time, now) in times.zip(now.modes.into_iter().chain(now.guest)) {
-            if now >= *time || *time - now > TAKEN_BACK_MAX_SECONDS {
+            if now >= *time || *time - now > TAKEN_BACK_MAX_SECONDS * ticks_per_second {
                 *time = now;
             }
         }
         last
     }
 
+    /// The share of the time since `last` that was used; `None` without a last time.
     fn usage_since(&self, last: &Times) -> Option<f64> {
-        let all = self.modes.iter().sum::<f64>() - last.modes.iter().sum::<f64>();
+        let all = |times: &Times| times.modes.iter().sum::<u64>();
         let unused = |times: &Times| times.modes[3] + times.modes[4] + times.modes[7];
-        let first = last.modes.iter().all(|time| *time == 0.0);
-        let usage = 1.0 - (unused(self) - unused(last)) / all;
-        (!first && all > 0.0).then_some(usage.clamp(0.0, 1.0))
+        let elapsed = all(self).checked_sub(all(last))?;
+        let unused = unused(self).checked_sub(unused(last))?;
+        (all(last) > 0 && elapsed > 0)
+            .then(|| elapsed.saturating_sub(unused) as f64 / elapsed as f64)
     }
 }
 

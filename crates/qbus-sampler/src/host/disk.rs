@@ -8,29 +8,30 @@ use crate::sampler::{Failure, Reader, Tick};
 use crate::table::Reading;
 
 /// The unit of `/proc/diskstats`, whatever the device calls a sector.
-const SECTOR_BYTES: f64 = 512.0;
+const SECTORS_PER_BYTE: f64 = 1.0 / 512.0;
 
-const MILLISECOND: f64 = 1e-3;
+const MILLISECONDS_PER_SECOND: f64 = 1e3;
 
-/// The columns after the name of the device; older kernels have fewer.
+/// The columns after the name of the device, with how many make a base unit; older kernels have
+/// fewer.
 const COLUMNS: [(Option<Reading>, f64); 17] = [
     (Some(Reading::DiskReads), 1.0),
     (Some(Reading::DiskReadsMerged), 1.0),
-    (Some(Reading::DiskReadBytes), SECTOR_BYTES),
-    (Some(Reading::DiskReadTime), MILLISECOND),
+    (Some(Reading::DiskReadBytes), SECTORS_PER_BYTE),
+    (Some(Reading::DiskReadTime), MILLISECONDS_PER_SECOND),
     (Some(Reading::DiskWrites), 1.0),
     (Some(Reading::DiskWritesMerged), 1.0),
-    (Some(Reading::DiskWrittenBytes), SECTOR_BYTES),
-    (Some(Reading::DiskWriteTime), MILLISECOND),
+    (Some(Reading::DiskWrittenBytes), SECTORS_PER_BYTE),
+    (Some(Reading::DiskWriteTime), MILLISECONDS_PER_SECOND),
     (Some(Reading::DiskIoNow), 1.0),
-    (Some(Reading::DiskIoTime), MILLISECOND),
-    (Some(Reading::DiskIoTimeWeighted), MILLISECOND),
+    (Some(Reading::DiskIoTime), MILLISECONDS_PER_SECOND),
+    (Some(Reading::DiskIoTimeWeighted), MILLISECONDS_PER_SECOND),
     (Some(Reading::DiskDiscards), 1.0),
     (None, 1.0),
-    (Some(Reading::DiskDiscardedBytes), SECTOR_BYTES),
+    (Some(Reading::DiskDiscardedBytes), SECTORS_PER_BYTE),
     (None, 1.0),
     (Some(Reading::DiskFlushes), 1.0),
-    (Some(Reading::DiskFlushTime), MILLISECOND),
+    (Some(Reading::DiskFlushTime), MILLISECONDS_PER_SECOND),
 ];
 
 /// Reads `/proc/diskstats`.
@@ -60,10 +61,10 @@ impl Reader for Disk {
             if !is_whole_device(device) {
                 continue;
             }
-            for ((reading, factor), word) in COLUMNS.into_iter().zip(words) {
+            for ((reading, per_unit), word) in COLUMNS.into_iter().zip(words) {
                 match (reading, word.parse::<u64>()) {
                     (Some(reading), Ok(number)) => {
-                        out.push(reading, &[("device", device)], number as f64 * factor);
+                        out.push(reading, &[("device", device)], number as f64 / per_unit);
                     }
                     (None, _) => {}
                     (_, Err(_)) => out.fail(|| format!("can't read the line `{line}`")),

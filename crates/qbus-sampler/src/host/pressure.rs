@@ -80,5 +80,5 @@ pub(crate) fn stalled_seconds(text: &str, line: &str) -> Option<f64> {
         .trim()
         .parse::<u64>()
         .ok()
-        .map(|microseconds| microseconds as f64 * 1e-6)
+        .map(|microseconds| microseconds as f64 / 1e6)
 }

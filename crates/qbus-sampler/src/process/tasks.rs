@@ -49,12 +49,9 @@ impl Tasks {
             return None;
         }
         self.read = Some(now);
+        let entries = fs::read_dir(&self.directory).ok()?;
         let mut last = std::mem::take(&mut self.threads);
-        for entry in fs::read_dir(&self.directory)
-            .ok()?
-            .take(THREADS_MAX + 1)
-            .flatten()
-        {
+        for entry in entries.take(THREADS_MAX + 1).flatten() {
             let Ok(status) = read_once(&entry.path().join("status"), buffer) else {
                 continue;
             };

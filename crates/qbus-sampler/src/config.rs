@@ -59,7 +59,8 @@ impl Default for Config {
 
 /// Where the kernel's file systems are mounted.
 ///
-/// The sources `info`, `memory` and `processes` go by the running machine whatever stands here.
+/// What sysinfo reads is of the running machine whatever stands here: the sources `memory` and
+/// `processes`, and the CPU model of `info`.
 #[derive(Clone, Debug)]
 pub struct Roots {
     /// `/proc`.

@@ -115,7 +115,7 @@ pub(crate) fn add_sources(sampler: &mut Sampler, config: &Config) {
                 let reader = thermal::Thermal::new(&config.roots.sys, labels);
                 add(SENSOR_PERIOD, true, Box::new(reader));
             }
-            Source::Info => add(INFO_PERIOD, false, Box::new(info::Info::new(proc))),
+            Source::Info => add(INFO_PERIOD, false, Box::new(info::Info::new(&config.roots))),
             Source::Processes => {
                 add(SCAN_PERIOD, true, Box::<processes::AllProcesses>::default());
             }

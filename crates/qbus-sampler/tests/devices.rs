@@ -230,6 +230,19 @@ fn the_machine_says_what_it_is() {
             assert!(series.contains(&format!("{label}={word:?}")), "{series}");
         }
     }
+    let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if let Some(name) = text
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+    {
+        let label = format!("pretty_name=\"{}\"", name.trim_matches('"'));
+        let series = page
+            .samples
+            .keys()
+            .find(|key| key.starts_with("qbus_host_os_info"))
+            .unwrap();
+        assert!(series.contains(&label), "{series}");
+    }
     let processes: f64 = page
         .samples
         .iter()

@@ -1,24 +1,40 @@
-//! What the machine is, as labels, mostly as sysinfo reads it.
+//! What the machine is, as labels: kernel and system by their own files, the CPU by sysinfo.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sysinfo::{CpuRefreshKind, System};
 
+use crate::config::Roots;
 use crate::kernel_file::read_once;
 use crate::readings::Readings;
 use crate::sampler::{Failure, Reader, Tick};
 use crate::table::Reading;
 
+/// The keys of `os-release` that are labels, in small letters.
+const OS_LABELS: [&str; 9] = [
+    "id",
+    "id_like",
+    "name",
+    "pretty_name",
+    "variant",
+    "variant_id",
+    "version",
+    "version_codename",
+    "version_id",
+];
+
 /// Kernel, operating system and CPU model.
 pub(crate) struct Info {
     /// `/proc/sys/kernel`.
     kernel: PathBuf,
+    root: PathBuf,
 }
 
 impl Info {
-    pub(crate) fn new(proc: &Path) -> Info {
+    pub(crate) fn new(roots: &Roots) -> Info {
         Info {
-            kernel: proc.join("sys/kernel"),
+            kernel: roots.proc.join("sys/kernel"),
+            root: roots.root.clone(),
         }
     }
 }
@@ -39,15 +55,30 @@ impl Reader for Info {
             ("domainname", word("domainname")),
         ];
         push_info(Reading::Uname, &labels, out);
-        let os = [
-            ("id", System::distribution_id()),
-            ("name", System::name().unwrap_or_default()),
-            ("pretty_name", System::long_os_version().unwrap_or_default()),
-            ("version_id", System::os_version().unwrap_or_default()),
-        ];
-        push_info(Reading::Os, &os, out);
+        let text = ["etc/os-release", "usr/lib/os-release"]
+            .iter()
+            .find_map(|place| {
+                let text = read_once(&self.root.join(place), &mut buffer);
+                text.ok().map(str::to_owned)
+            });
+        if let Some(text) = text {
+            let value = |label: &str| os_value(&text, label).unwrap_or_default().to_owned();
+            push_info(
+                Reading::Os,
+                &OS_LABELS.map(|label| (label, value(label))),
+                out,
+            );
+        }
         push_cpu(out)
     }
+}
+
+/// The value of a key, which may stand in quotes.
+fn os_value<'a>(text: &'a str, label: &str) -> Option<&'a str> {
+    let key = label.to_ascii_uppercase();
+    let is_key = |line: &&str| line.split_once('=').is_some_and(|(found, _)| found == key);
+    let (_, value) = text.lines().find(is_key)?.split_once('=')?;
+    Some(value.trim().trim_matches(['"', '\'']))
 }
 
 fn push_cpu(out: &mut Readings) -> Result<(), Failure> {

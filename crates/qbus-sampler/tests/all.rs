@@ -6,6 +6,7 @@ mod devices;
 mod gpu;
 mod host;
 mod names;
+mod node_exporter;
 mod process;
 mod sources;
 mod support;

@@ -37,6 +37,8 @@ pub(crate) struct Gpus {
     gpus: HashMap<String, Gpu>,
     /// The UUID last seen at each number, for a GPU that can no longer say its own.
     uuids: HashMap<u32, String>,
+    /// Numbers of GPUs that are left alone, and until when.
+    down: HashMap<u32, Instant>,
     /// What the slow calls brought, and when.
     slow: Readings,
     slow_read: Option<Instant>,
@@ -47,7 +49,6 @@ pub(crate) struct Gpus {
 struct Gpu {
     /// Calls that are left out, and until when.
     left_out: HashMap<&'static str, Instant>,
-    down_until: Option<Instant>,
 }
 
 /// What an error says about what to ask next.
@@ -102,6 +103,7 @@ impl Gpus {
             nvml: None,
             gpus: HashMap::new(),
             uuids: HashMap::new(),
+            down: HashMap::new(),
             slow: Readings::default(),
             slow_read: None,
         }
@@ -141,12 +143,22 @@ impl Gpus {
             match self.read_gpu(nvml, index, slow, tick, out) {
                 Ok(()) => {}
                 Err(Stop::Gpu(message)) => {
-                    self.push_down(index, tick.now, out);
+                    self.down.insert(index, tick.now + DOWN_PERIOD);
+                    self.push_up(index, false, out);
                     out.fail(|| format!("GPU {index}: {message}"));
                 }
                 Err(Stop::Library(message)) => {
                     return Err(Failure::Failed(format!("NVML: {message}")));
                 }
+            }
+        }
+        // A GPU that is lost may be missing from the count.
+        let named: Vec<_> = (0..count)
+            .filter_map(|index| self.uuids.get(&index))
+            .collect();
+        for (&index, uuid) in &self.uuids {
+            if index >= count && !named.contains(&uuid) {
+                self.push_up(index, false, out);
             }
         }
         out.append(&mut self.slow);
@@ -161,26 +173,27 @@ impl Gpus {
         tick: &Tick<'_>,
         out: &mut Readings,
     ) -> Result<(), Stop> {
-        let known = self.uuids.get(&index).and_then(|uuid| self.gpus.get(uuid));
-        if known
-            .and_then(|gpu| gpu.down_until)
-            .is_some_and(|until| tick.now < until)
-        {
+        if self.down.get(&index).is_some_and(|until| tick.now < *until) {
             self.push_up(index, false, out);
             return Ok(());
         }
-        // Without a name it can't be read, whatever the reason.
-        let stop = |err: NvmlError| match Verdict::of(&err) {
-            Verdict::Restart => Stop::Library(err.to_string()),
-            _ => Stop::Gpu(err.to_string()),
+        let (device, uuid) = match named_device(nvml, index) {
+            Ok(named) => named,
+            Err(err) => match Verdict::of(&err) {
+                Verdict::Restart => return Err(Stop::Library(err.to_string())),
+                Verdict::Down | Verdict::Count => return Err(Stop::Gpu(err.to_string())),
+                // A container is shown the GPUs that it must not use, too.
+                Verdict::LeaveOut | Verdict::Forbidden | Verdict::Skip => {
+                    out.skip(1);
+                    return Ok(());
+                }
+            },
         };
-        let device = nvml.device_by_index(index).map_err(stop)?;
-        let uuid = device.uuid().map_err(stop)?;
         let number = index.to_string();
         let labels = [("gpu", number.as_str()), ("uuid", uuid.as_str())];
         self.uuids.insert(index, uuid.clone());
+        self.down.remove(&index);
         let gpu = self.gpus.entry(uuid.clone()).or_default();
-        gpu.down_until = None;
         for call in CALLS {
             let out = match call.tier {
                 Tier::Fast => &mut *out,
@@ -213,17 +226,6 @@ impl Gpus {
         Ok(())
     }
 
-    fn push_down(&mut self, index: u32, now: Instant, out: &mut Readings) {
-        if let Some(gpu) = self
-            .uuids
-            .get(&index)
-            .and_then(|uuid| self.gpus.get_mut(uuid))
-        {
-            gpu.down_until = Some(now + DOWN_PERIOD);
-        }
-        self.push_up(index, false, out);
-    }
-
     fn push_up(&self, index: u32, up: bool, out: &mut Readings) {
         let uuid = self.uuids.get(&index).map_or("", String::as_str);
         let labels = [("gpu", index.to_string()), ("uuid", uuid.to_owned())];
@@ -248,6 +250,7 @@ impl Reader for Gpus {
             Err(_) => {
                 self.gpus.clear();
                 self.uuids.clear();
+                self.down.clear();
                 self.slow_read = None;
             }
         }
@@ -260,6 +263,13 @@ impl Reader for Gpus {
             absent => absent,
         })
     }
+}
+
+/// A GPU and its UUID, without which it can't be told from others.
+fn named_device(nvml: &Nvml, index: u32) -> Result<(Device<'_>, String), NvmlError> {
+    let device = nvml.device_by_index(index)?;
+    let uuid = device.uuid()?;
+    Ok((device, uuid))
 }
 
 /// No library and no driver are no failure; a library that doesn't match its driver is.

@@ -301,6 +301,41 @@ fn a_lost_gpu_leaves_the_other_alone() {
     fake.set(TWO);
     let page = tick(&mut sampler, now + Duration::from_secs(40), &[]);
     assert_eq!(value(&page, "up", ""), 1.0);
+    // Some drivers count it no more.
+    fake.set(&two_with(&[("count", "1")]));
+    let page = tick(&mut sampler, now + Duration::from_secs(41), &[]);
+    assert_eq!(page.value(r#"qbus_gpu_up{gpu="1",uuid="GPU-two"}"#), 0.0);
+}
+
+#[test]
+fn a_gpu_that_is_not_for_this_container_is_skipped() {
+    let fake = Fake::new(&two_with(&[("1.handle", "error 4")]));
+    let page = tick(&mut fake.sampler(|_| {}), Instant::now(), &[]);
+    assert_eq!(value(&page, "up", ""), 1.0);
+    assert!(
+        !page.samples.keys().any(|key| key.contains("gpu=\"1\"")),
+        "{page:#?}"
+    );
+    let outcome = page.outcome("gpu");
+    assert_eq!((outcome.failures, outcome.skipped), (0, 1));
+}
+
+#[test]
+fn a_library_that_is_another_one_is_a_failure_said_once() {
+    let mut sampler = sampler(&[Source::Gpu], |config| {
+        config.nvml = Some("libc.so.6".into())
+    });
+    let now = Instant::now();
+    let page = tick(&mut sampler, now, &[]);
+    assert!(
+        matches!(page.outcome("gpu").news, Some(News::Absent(_))),
+        "{page:#?}"
+    );
+    let page = tick(&mut sampler, now + Duration::from_secs(1), &[]);
+    assert_eq!(
+        (page.outcome("gpu").failures, &page.outcome("gpu").news),
+        (1, &None)
+    );
 }
 
 #[test]
@@ -348,6 +383,7 @@ fn a_call_that_hangs_delays_no_other_source() {
         .has(&format!("qbus_gpu_up{{{ONE}}}"))
     {
         second += 1;
+        assert!(second < 1000);
     }
     fake.set(&two_with(&[("0.power", "hang")]));
     let page = loop {
@@ -356,6 +392,7 @@ fn a_call_that_hangs_delays_no_other_source() {
         if page.outcome("gpu").hanging {
             break page;
         }
+        assert!(second < 1000);
     };
     assert_eq!(
         value(&page, "temperature_celsius", ""),
@@ -374,6 +411,7 @@ fn a_call_that_hangs_delays_no_other_source() {
         .has(&format!("qbus_gpu_up{{{ONE}}}"))
     {
         second += 1;
+        assert!(second < 2000);
     }
 }
 

@@ -112,7 +112,7 @@ fn a_busy_loop_shows_in_cpu_time_and_usage() {
     let mut sampler = sampler(&[Source::Cpu], |config| config.per_cpu = true);
     let now = Instant::now();
     let busy = |page: &crate::support::Page| {
-        ["user", "nice", "system"]
+        ["user", "nice", "system", "irq", "softirq", "steal"]
             .map(|mode| page.value(&format!("qbus_host_cpu_seconds_total{{mode={mode:?}}}")))
             .iter()
             .sum::<f64>()
@@ -135,7 +135,7 @@ fn a_busy_loop_shows_in_cpu_time_and_usage() {
     );
     assert_between(0.5, busy(&second) - busy(&first), elapsed * cpus, 0.2);
     let usage = second.value("qbus_host_cpu_usage_ratio");
-    assert_between(0.5 / elapsed / cpus, usage, 1.0, 0.2);
+    assert_between(0.05, usage, 1.0, 0.0);
     assert!(second.has(r#"qbus_host_cpu_core_usage_ratio{cpu="0"}"#));
     let of_cores: f64 = (0..cpus as u32)
         .map(|cpu| {

@@ -1,7 +1,8 @@
 //! Process values against `/proc`, `ps` and what the test does itself.
 
 use std::hint::black_box;
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use qbus_sampler::{Attached, Source};
@@ -22,60 +23,117 @@ fn own(page: &crate::support::Page, name: &str) -> f64 {
     *found[0].1
 }
 
+/// Not a test: what `an_allocation_shows_in_resident_memory` starts as a process of its own. It
+/// says when it is ready, and allocates when it is told to.
 #[test]
-fn an_allocation_shows_in_resident_memory() {
-    let mut sampler = sampler(&[Source::Process], |_| {});
-    let now = Instant::now();
-    let before = own(
-        &tick(&mut sampler, now, &[]),
-        "qbus_process_resident_memory_bytes",
-    );
-    let megabytes = 64;
-    let block = black_box(vec![1_u8; megabytes << 20]);
-    let page = tick(&mut sampler, now + Duration::from_secs(1), &[]);
-    let after = own(&page, "qbus_process_resident_memory_bytes");
-    let grown = after - before;
-    assert_between(
-        (megabytes << 20) as f64,
-        grown,
-        (megabytes << 20) as f64,
-        16e6,
-    );
-    assert!(own(&page, "qbus_process_virtual_memory_bytes") > after);
-    assert!(own(&page, "qbus_process_threads") >= 2.0);
+#[ignore = "runs as a child of another test"]
+fn child_that_allocates() {
+    let Ok(size) = std::env::var("CHILD_ALLOCATES") else {
+        return;
+    };
+    let say = |word: &str| {
+        let mut out = std::io::stdout();
+        out.write_all(format!("\n{word}\n").as_bytes()).unwrap();
+        out.flush().unwrap();
+    };
+    let mut lines = std::io::stdin().lines();
+    say("ready");
+    lines.next();
+    let block = black_box(vec![1_u8; size.parse().unwrap()]);
+    say("allocated");
+    lines.next();
     drop(block);
 }
 
 #[test]
+fn an_allocation_shows_in_resident_memory() {
+    let size: u32 = 128 << 20;
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--ignored",
+            "--exact",
+            "--nocapture",
+            "process::child_that_allocates",
+        ])
+        .env("CHILD_ALLOCATES", size.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut wait_for = |word: &str| said.find(|line| line.as_ref().unwrap() == word).unwrap();
+    let attached = Attached {
+        pid: child.id(),
+        role: "child".into(),
+        command: "allocates".into(),
+        ..Attached::default()
+    };
+    let mut sampler = sampler(&[Source::Process], |_| {});
+    let now = Instant::now();
+    wait_for("ready").unwrap();
+    let series = "qbus_process_resident_memory_bytes{role=\"child\",command=\"allocates\"}";
+    let before = tick(&mut sampler, now, std::slice::from_ref(&attached)).value(series);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"go\n").unwrap();
+    wait_for("allocated").unwrap();
+    let after = tick(&mut sampler, now + Duration::from_secs(1), &[attached]).value(series);
+    drop(stdin);
+    child.wait().unwrap();
+    assert_between(f64::from(size), after - before, f64::from(size), 2e6);
+}
+
+#[test]
 fn values_are_those_of_ps() {
-    let pid = std::process::id().to_string();
+    let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+    wait_for_command(child.id(), "sleep");
+    let pid = child.id().to_string();
     let ps = Command::new("ps")
-        .args(["-o", "rss=,vsz=,nlwp=,lstart=", "-p", &pid])
+        .args(["-o", "rss=,vsz=,nlwp=,comm=", "-p", &pid])
         .output();
-    let Ok(ps) = ps else { return };
-    let text = String::from_utf8(ps.stdout).unwrap();
-    let words: Vec<&str> = text.split_whitespace().collect();
+    let attached = Attached {
+        pid: child.id(),
+        role: "nap".into(),
+        ..Attached::default()
+    };
     let page = tick(
         &mut sampler(&[Source::Process], |_| {}),
         Instant::now(),
-        &[],
+        &[attached],
     );
-    let number = |word: &str| word.parse::<f64>().unwrap();
-    let resident = own(&page, "qbus_process_resident_memory_bytes");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let Ok(ps) = ps else { return };
+    let text = String::from_utf8(ps.stdout).unwrap();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let value = |name| {
+        page.value(&format!(
+            "qbus_process_{name}{{role=\"nap\",command=\"sleep\"}}"
+        ))
+    };
+    let number = |word: usize| words[word].parse::<f64>().unwrap();
+    // The kernel counts pages by CPU and adds them up now and then.
+    let resident = value("resident_memory_bytes");
+    assert_between(number(0) * 1024.0, resident, number(0) * 1024.0, 1e6);
+    assert_eq!(value("virtual_memory_bytes"), number(1) * 1024.0);
+    assert_eq!((value("threads"), words[3]), (number(2), "sleep"));
+    let since_epoch = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap()
+        .as_secs_f64();
     assert_between(
-        number(words[0]) * 1024.0,
-        resident,
-        number(words[0]) * 1024.0,
-        100e6,
+        since_epoch - 60.0,
+        value("start_time_seconds"),
+        since_epoch,
+        5.0,
     );
-    let virtual_bytes = own(&page, "qbus_process_virtual_memory_bytes");
-    assert_between(
-        number(words[1]) * 1024.0,
-        virtual_bytes,
-        number(words[1]) * 1024.0,
-        1e9,
-    );
-    assert!(own(&page, "qbus_process_open_fds") >= 3.0);
+}
+
+/// A child bears its parent's name until it has executed its own program.
+fn wait_for_command(pid: u32, command: &str) {
+    let comm = format!("/proc/{pid}/comm");
+    while std::fs::read_to_string(&comm).unwrap().trim_end() != command {
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -93,12 +151,8 @@ fn processes_of_one_role_are_one_series_that_never_falls() {
     let labels = r#"{role="sleeper",command="sleep""#;
     let faults = format!("qbus_process_page_faults_total{labels},kind=\"minor\"}}");
     let instances = format!("qbus_process_instances{labels}}}");
-    // The command is `sleep` only once it has been executed.
-    while [&one, &two].iter().any(|child| {
-        std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap() != "sleep\n"
-    }) {
-        std::thread::yield_now();
-    }
+    wait_for_command(one.id(), "sleep");
+    wait_for_command(two.id(), "sleep");
     let page = tick(&mut sampler, now, &both);
     assert_eq!(page.value(&instances), 2.0);
     let counted = page.value(&faults);

@@ -147,6 +147,7 @@ fn a_hanging_source_does_not_keep_the_sampler_from_ending() {
     let (mut sampler, leave, has_begun) = gated();
     tick(&mut sampler, Instant::now(), &[]);
     has_begun.recv().unwrap();
-    drop(sampler);
+    // It can be moved to a thread, and be dropped there.
+    std::thread::spawn(move || drop(sampler)).join().unwrap();
     drop(leave);
 }

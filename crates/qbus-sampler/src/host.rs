@@ -2,6 +2,7 @@
 
 mod cpu;
 mod disk;
+mod file;
 mod filesystem;
 mod info;
 mod keyed;
@@ -20,6 +21,7 @@ use crate::family::Names;
 use crate::kernel_file::SharedFile;
 use crate::process;
 use crate::sampler::{Reader, Sampler};
+use file::{File, Parse};
 
 /// Space of file systems changes slowly, and asking them can be slow as well.
 const SPACE_PERIOD: Duration = Duration::from_secs(10);
@@ -46,13 +48,13 @@ pub(crate) fn add_sources(sampler: &mut Sampler, config: &Config) {
         let mut add = |period, may_hang, reader: Box<dyn Reader>| {
             sampler.add(source.name(), period, may_hang, reader);
         };
+        let file = |path: &str, parse: Parse| Box::new(File::new(proc.join(path), parse));
         match source {
             Source::Cpu => {
                 let per_cpu = config.per_cpu || config.names == Names::Node;
                 let reader = cpu::Cpu::new(&config.roots, Arc::clone(&stat), per_cpu);
                 add(each_tick, false, Box::new(reader));
             }
-            Source::Memory => add(each_tick, false, Box::<memory::Memory>::default()),
             Source::Stat => {
                 add(
                     each_tick,
@@ -62,23 +64,18 @@ pub(crate) fn add_sources(sampler: &mut Sampler, config: &Config) {
                     }),
                 );
             }
-            Source::Meminfo => {
-                let reader = keyed::Keyed::new(proc.join("meminfo"), keyed::MEMINFO);
-                add(each_tick, false, Box::new(reader));
-            }
-            Source::Vmstat => {
-                let reader = keyed::Keyed::new(proc.join("vmstat"), keyed::VMSTAT);
-                add(each_tick, false, Box::new(reader));
-            }
-            Source::Load => {
-                let reader = keyed::Columns::new(proc.join("loadavg"), keyed::LOADAVG);
-                add(each_tick, false, Box::new(reader));
-            }
-            Source::Filefd => {
-                let reader = keyed::Columns::new(proc.join("sys/fs/file-nr"), keyed::FILE_NR);
-                add(each_tick, false, Box::new(reader));
-            }
-            Source::Process => add(each_tick, false, Box::new(process::Processes::new(config))),
+            Source::Memory => add(each_tick, false, Box::<memory::Memory>::default()),
+            Source::Meminfo => add(each_tick, false, file("meminfo", keyed::parse_meminfo)),
+            Source::Vmstat => add(each_tick, false, file("vmstat", keyed::parse_vmstat)),
+            Source::Load => add(each_tick, false, file("loadavg", keyed::parse_loadavg)),
+            Source::Filefd => add(
+                each_tick,
+                false,
+                file("sys/fs/file-nr", keyed::parse_file_nr),
+            ),
+            Source::Disk => add(each_tick, false, file("diskstats", disk::parse)),
+            Source::Network => add(each_tick, false, file("net/dev", network::parse_devices)),
+            Source::Tcp => add(each_tick, false, file("net/snmp", network::parse_tcp)),
             Source::Pressure => {
                 add(
                     each_tick,
@@ -86,11 +83,6 @@ pub(crate) fn add_sources(sampler: &mut Sampler, config: &Config) {
                     Box::new(pressure::Pressure::new(&proc.join("pressure"))),
                 );
             }
-            Source::Disk => add(
-                each_tick,
-                false,
-                Box::new(disk::Disk::new(proc.join("diskstats"))),
-            ),
             Source::Filesystem => {
                 add(
                     SPACE_PERIOD,
@@ -98,18 +90,6 @@ pub(crate) fn add_sources(sampler: &mut Sampler, config: &Config) {
                     Box::new(filesystem::Filesystems::new(&config.roots)),
                 );
             }
-            Source::Network => {
-                add(
-                    each_tick,
-                    false,
-                    Box::new(network::Network::new(proc.join("net/dev"))),
-                );
-            }
-            Source::Tcp => add(
-                each_tick,
-                false,
-                Box::new(network::Tcp::new(proc.join("net/snmp"))),
-            ),
             Source::Thermal => {
                 let labels = config.names != Names::Node;
                 let reader = thermal::Thermal::new(&config.roots.sys, labels);
@@ -119,6 +99,7 @@ pub(crate) fn add_sources(sampler: &mut Sampler, config: &Config) {
             Source::Processes => {
                 add(SCAN_PERIOD, true, Box::<processes::AllProcesses>::default());
             }
+            Source::Process => add(each_tick, false, Box::new(process::Processes::new(config))),
             Source::Cgroup => add(each_tick, false, Box::new(cgroup::Cgroups::new(config))),
             #[cfg(feature = "gpu")]
             Source::Gpu => add(each_tick, true, Box::new(crate::gpu::Gpus::new(config))),

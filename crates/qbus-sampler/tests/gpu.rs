@@ -1,7 +1,9 @@
 //! GPUs, by way of a fake management library that is loaded as the real one is.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use qbus_sampler::{Attached, Config, Names, News, Sampler, Source};
@@ -500,4 +502,75 @@ fn mig_devices_have_their_own_memory_and_processes() {
         assert_eq!(value(&page, "process_memory_bytes", labels), 3000.0);
     }
     assert_eq!(page.outcome("gpu").failures, 0, "{page:#?}");
+}
+
+/// Where this test may make a pid namespace: a process in it, with the pid that the host sees.
+fn process_in_a_container() -> Option<(Child, u32)> {
+    let mut unshare = Command::new("unshare")
+        .args(["--pid", "--fork", "--kill-child", "sleep", "600"])
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+    loop {
+        let text = fs::read_to_string(&children).unwrap_or_default();
+        if let Some(pid) = text.split_whitespace().next() {
+            return Some((unshare, pid.parse().unwrap()));
+        }
+        if unshare.try_wait().unwrap().is_some() {
+            return None;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_process_in_a_container_is_known_by_both_its_pids() {
+    let host = fs::read_link("/proc/self/ns/pid").unwrap() == Path::new("pid:[4026531836]");
+    if !host {
+        return;
+    }
+    let Some((mut unshare, host_pid)) = process_in_a_container() else {
+        return;
+    };
+    let inode = fs::metadata(format!("/proc/{host_pid}/ns/pid"))
+        .unwrap()
+        .ino();
+    let fake = Fake::new(&two_with(&[(
+        "0.compute_processes",
+        &format!("{host_pid} 4096"),
+    )]));
+    let attached = |namespace| Attached {
+        pid: 1,
+        role: "worker".into(),
+        command: "train".into(),
+        pid_namespace: Some(namespace),
+        ..Attached::default()
+    };
+    let mut sampler = sampler(&[Source::Gpu, Source::Process], |config| {
+        config.nvml = Some(fake.library());
+    });
+    let now = Instant::now();
+    let page = tick(&mut sampler, now, &[attached(inode)]);
+    let other = tick(
+        &mut sampler,
+        now + Duration::from_secs(10),
+        &[attached(inode + 1)],
+    );
+    unshare.kill().unwrap();
+    unshare.wait().unwrap();
+    let labels = ",role=\"worker\",command=\"train\"";
+    assert_eq!(value(&page, "process_memory_bytes", labels), 4096.0);
+    assert!(!page.has(&format!("qbus_process_threads{{{}}}", &labels[1..])));
+    assert_eq!(
+        page.outcome("process").skipped,
+        1,
+        "its files are not looked for by its own pid"
+    );
+    assert!(
+        !other
+            .samples
+            .keys()
+            .any(|key| key.contains("process_memory_bytes"))
+    );
 }

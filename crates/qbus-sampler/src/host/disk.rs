@@ -1,10 +1,7 @@
 //! Block devices, as `/proc/diskstats` counts them.
 
-use std::path::PathBuf;
-
-use crate::kernel_file::KernelFile;
 use crate::readings::Readings;
-use crate::sampler::{Failure, Reader, Tick};
+use crate::sampler::Failure;
 use crate::table::Reading;
 
 /// The unit of `/proc/diskstats`, whatever the device calls a sector.
@@ -35,44 +32,24 @@ const COLUMNS: [(Option<Reading>, f64); 17] = [
 ];
 
 /// Reads `/proc/diskstats`.
-pub(crate) struct Disk {
-    file: KernelFile,
-    buffer: Vec<u8>,
-}
-
-impl Disk {
-    pub(crate) fn new(path: PathBuf) -> Disk {
-        Disk {
-            file: KernelFile::new(path),
-            buffer: Vec::new(),
+pub(super) fn parse(text: &str, out: &mut Readings) -> Result<(), Failure> {
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace().skip(2);
+        let Some(device) = words.next() else { continue };
+        if !is_whole_device(device) {
+            continue;
         }
-    }
-}
-
-impl Reader for Disk {
-    fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
-        let text = match self.file.read(&mut self.buffer) {
-            Ok(text) => text,
-            Err(err) => return Err(Failure::io(self.file.path(), &err)),
-        };
-        for line in text.lines() {
-            let mut words = line.split_ascii_whitespace().skip(2);
-            let Some(device) = words.next() else { continue };
-            if !is_whole_device(device) {
-                continue;
-            }
-            for ((reading, per_unit), word) in COLUMNS.into_iter().zip(words) {
-                match (reading, word.parse::<u64>()) {
-                    (Some(reading), Ok(number)) => {
-                        out.push(reading, &[("device", device)], number as f64 / per_unit);
-                    }
-                    (None, _) => {}
-                    (_, Err(_)) => out.fail(|| format!("can't read the line `{line}`")),
+        for ((reading, per_unit), word) in COLUMNS.into_iter().zip(words) {
+            match (reading, word.parse::<u64>()) {
+                (Some(reading), Ok(number)) => {
+                    out.push(reading, &[("device", device)], number as f64 / per_unit);
                 }
+                (None, _) => {}
+                (_, Err(_)) => out.fail(|| format!("can't read the line `{line}`")),
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Partitions count again what their disk has counted; loops, RAM disks and floppies are no disks.

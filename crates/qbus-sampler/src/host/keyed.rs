@@ -1,9 +1,8 @@
-//! Files that hold one number a line after a key, or a row of numbers.
+//! Files that hold a number after a key in each line, or a row of numbers.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::kernel_file::{KernelFile, SharedFile};
+use crate::kernel_file::SharedFile;
 use crate::readings::Readings;
 use crate::sampler::{Failure, Reader, Tick};
 use crate::table::Reading;
@@ -12,7 +11,7 @@ use crate::table::Reading;
 type Key = (&'static str, Reading, f64);
 
 /// `/proc/meminfo`.
-pub(crate) const MEMINFO: &[Key] = &[
+const MEMINFO: &[Key] = &[
     ("Cached:", Reading::MemoryCached, 1024.0),
     ("Buffers:", Reading::MemoryBuffers, 1024.0),
     ("Shmem:", Reading::MemoryShmem, 1024.0),
@@ -36,7 +35,7 @@ pub(crate) const MEMINFO: &[Key] = &[
 ];
 
 /// `/proc/vmstat`, which counts paging in KiB.
-pub(crate) const VMSTAT: &[Key] = &[
+const VMSTAT: &[Key] = &[
     ("pgpgin", Reading::PageInBytes, 1024.0),
     ("pgpgout", Reading::PageOutBytes, 1024.0),
     ("pswpin", Reading::SwapInPages, 1.0),
@@ -57,31 +56,36 @@ const STAT: &[Key] = &[
     ("softirq", Reading::SoftInterrupts, 1.0),
 ];
 
-/// A file of keys.
-pub(crate) struct Keyed {
-    file: KernelFile,
-    keys: &'static [Key],
-    buffer: Vec<u8>,
+/// Reads `/proc/meminfo`.
+pub(super) fn parse_meminfo(text: &str, out: &mut Readings) -> Result<(), Failure> {
+    push_keys(text, MEMINFO, out)
 }
 
-impl Keyed {
-    pub(crate) fn new(path: PathBuf, keys: &'static [Key]) -> Keyed {
-        Keyed {
-            file: KernelFile::new(path),
-            keys,
-            buffer: Vec::new(),
-        }
-    }
+/// Reads `/proc/vmstat`.
+pub(super) fn parse_vmstat(text: &str, out: &mut Readings) -> Result<(), Failure> {
+    push_keys(text, VMSTAT, out)
 }
 
-impl Reader for Keyed {
-    fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
-        let text = match self.file.read(&mut self.buffer) {
-            Ok(text) => text,
-            Err(err) => return Err(Failure::io(self.file.path(), &err)),
-        };
-        push_keys(text, self.keys, out)
-    }
+/// Reads `/proc/loadavg`.
+pub(super) fn parse_loadavg(text: &str, out: &mut Readings) -> Result<(), Failure> {
+    push_columns(
+        text,
+        &[
+            Some(Reading::Load1),
+            Some(Reading::Load5),
+            Some(Reading::Load15),
+        ],
+        out,
+    )
+}
+
+/// Reads `/proc/sys/fs/file-nr`, whose second column has been zero for twenty years.
+pub(super) fn parse_file_nr(text: &str, out: &mut Readings) -> Result<(), Failure> {
+    push_columns(
+        text,
+        &[Some(Reading::OpenFiles), None, Some(Reading::OpenFilesMax)],
+        out,
+    )
 }
 
 /// `/proc/stat`, without the CPUs.
@@ -96,51 +100,21 @@ impl Reader for Stat {
     }
 }
 
-/// A file whose first line is a row of numbers, such as `/proc/loadavg`.
-pub(crate) struct Columns {
-    file: KernelFile,
-    columns: &'static [Option<Reading>],
-    buffer: Vec<u8>,
-}
-
-/// `/proc/loadavg`.
-pub(crate) const LOADAVG: &[Option<Reading>] = &[
-    Some(Reading::Load1),
-    Some(Reading::Load5),
-    Some(Reading::Load15),
-];
-
-/// `/proc/sys/fs/file-nr`; its second column has been zero for twenty years.
-pub(crate) const FILE_NR: &[Option<Reading>] =
-    &[Some(Reading::OpenFiles), None, Some(Reading::OpenFilesMax)];
-
-impl Columns {
-    pub(crate) fn new(path: PathBuf, columns: &'static [Option<Reading>]) -> Columns {
-        Columns {
-            file: KernelFile::new(path),
-            columns,
-            buffer: Vec::new(),
+fn push_columns(
+    text: &str,
+    columns: &[Option<Reading>],
+    out: &mut Readings,
+) -> Result<(), Failure> {
+    let mut found = text.split_ascii_whitespace();
+    for column in columns {
+        let number = found.next().and_then(|number| number.parse::<f64>().ok());
+        match (column, number) {
+            (Some(reading), Some(number)) => out.push(*reading, &[], number),
+            (Some(_), None) => out.fail(|| format!("can't read `{}`", text.trim_end())),
+            (None, _) => {}
         }
     }
-}
-
-impl Reader for Columns {
-    fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
-        let text = match self.file.read(&mut self.buffer) {
-            Ok(text) => text,
-            Err(err) => return Err(Failure::io(self.file.path(), &err)),
-        };
-        let mut found = text.split_ascii_whitespace();
-        for column in self.columns {
-            let number = found.next().and_then(|number| number.parse::<f64>().ok());
-            match (column, number) {
-                (Some(reading), Some(number)) => out.push(*reading, &[], number),
-                (Some(_), None) => out.fail(|| format!("can't read `{}`", text.trim_end())),
-                (None, _) => {}
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 fn push_keys(text: &str, keys: &[Key], out: &mut Readings) -> Result<(), Failure> {

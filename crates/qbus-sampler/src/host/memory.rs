@@ -15,13 +15,7 @@ pub(crate) struct Memory {
 
 impl Reader for Memory {
     fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
-        let system = match &mut self.system {
-            Some(system) => system,
-            None => {
-                let made = System::new().map_err(|err| Failure::Failed(err.to_string()))?;
-                self.system.insert(made)
-            }
-        };
+        let system = made(&mut self.system)?;
         system.refresh_memory_specifics(MemoryRefreshKind::everything());
         let total = system.total_memory() as f64;
         if total <= 0.0 {
@@ -39,5 +33,16 @@ impl Reader for Memory {
         out.push(Reading::SwapFree, &[], system.free_swap() as f64);
         out.push(Reading::SwapUsed, &[], system.used_swap() as f64);
         Ok(())
+    }
+}
+
+/// What sysinfo keeps between two reads, made at the first.
+pub(super) fn made(system: &mut Option<System>) -> Result<&mut System, Failure> {
+    match system {
+        Some(system) => Ok(system),
+        None => match System::new() {
+            Ok(made) => Ok(system.insert(made)),
+            Err(err) => Err(Failure::Failed(err.to_string())),
+        },
     }
 }

@@ -1,10 +1,7 @@
 //! Network devices and TCP.
 
-use std::path::PathBuf;
-
-use crate::kernel_file::KernelFile;
 use crate::readings::Readings;
-use crate::sampler::{Failure, Reader, Tick};
+use crate::sampler::Failure;
 use crate::table::Reading;
 
 /// The columns of `/proc/net/dev` after the name of the device.
@@ -38,77 +35,37 @@ const TCP: [(&str, Reading); 6] = [
 ];
 
 /// Reads `/proc/net/dev`: the devices of the sampler's own network namespace.
-pub(crate) struct Network {
-    file: KernelFile,
-    buffer: Vec<u8>,
-}
-
-impl Network {
-    pub(crate) fn new(path: PathBuf) -> Network {
-        Network {
-            file: KernelFile::new(path),
-            buffer: Vec::new(),
-        }
-    }
-}
-
-impl Reader for Network {
-    fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
-        let text = match self.file.read(&mut self.buffer) {
-            Ok(text) => text,
-            Err(err) => return Err(Failure::io(self.file.path(), &err)),
+pub(super) fn parse_devices(text: &str, out: &mut Readings) -> Result<(), Failure> {
+    for line in text.lines() {
+        // The two lines of headings have no colon. A name may (an alias), numbers don't.
+        let Some((device, numbers)) = line.rsplit_once(':') else {
+            continue;
         };
-        for line in text.lines() {
-            // The two lines of headings have no colon. A name may (an alias), numbers don't.
-            let Some((device, numbers)) = line.rsplit_once(':') else {
-                continue;
-            };
-            let device = device.trim();
-            for (reading, number) in COLUMNS.into_iter().zip(numbers.split_ascii_whitespace()) {
-                match number.parse::<u64>() {
-                    Ok(number) => out.push(reading, &[("device", device)], number as f64),
-                    Err(_) => out.fail(|| format!("can't read the line `{line}`")),
-                }
+        let device = device.trim();
+        for (reading, number) in COLUMNS.into_iter().zip(numbers.split_ascii_whitespace()) {
+            match number.parse::<u64>() {
+                Ok(number) => out.push(reading, &[("device", device)], number as f64),
+                Err(_) => out.fail(|| format!("can't read the line `{line}`")),
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Reads `/proc/net/snmp`, where a line of names precedes each line of numbers.
-pub(crate) struct Tcp {
-    file: KernelFile,
-    buffer: Vec<u8>,
-}
-
-impl Tcp {
-    pub(crate) fn new(path: PathBuf) -> Tcp {
-        Tcp {
-            file: KernelFile::new(path),
-            buffer: Vec::new(),
+pub(super) fn parse_tcp(text: &str, out: &mut Readings) -> Result<(), Failure> {
+    let mut rows = text.lines().filter_map(|line| line.strip_prefix("Tcp:"));
+    let (Some(names), Some(numbers)) = (rows.next(), rows.next()) else {
+        return Err(Failure::Failed("it has no rows of TCP".to_owned()));
+    };
+    for (name, number) in names
+        .split_ascii_whitespace()
+        .zip(numbers.split_ascii_whitespace())
+    {
+        let known = TCP.iter().find(|(known, _)| *known == name);
+        if let (Some((_, reading)), Ok(number)) = (known, number.parse::<u64>()) {
+            out.push(*reading, &[], number as f64);
         }
     }
-}
-
-impl Reader for Tcp {
-    fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
-        let text = match self.file.read(&mut self.buffer) {
-            Ok(text) => text,
-            Err(err) => return Err(Failure::io(self.file.path(), &err)),
-        };
-        let mut rows = text.lines().filter_map(|line| line.strip_prefix("Tcp:"));
-        let (Some(names), Some(numbers)) = (rows.next(), rows.next()) else {
-            return Err(Failure::Failed("it has no rows of TCP".to_owned()));
-        };
-        for (name, number) in names
-            .split_ascii_whitespace()
-            .zip(numbers.split_ascii_whitespace())
-        {
-            let known = TCP.iter().find(|(known, _)| *known == name);
-            if let (Some((_, reading)), Ok(number)) = (known, number.parse::<u64>()) {
-                out.push(*reading, &[], number as f64);
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }

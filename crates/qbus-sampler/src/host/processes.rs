@@ -2,6 +2,7 @@
 
 use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System};
 
+use super::memory::made;
 use crate::readings::Readings;
 use crate::sampler::{Failure, Reader, Tick};
 use crate::table::Reading;
@@ -26,13 +27,7 @@ pub(crate) struct AllProcesses {
 
 impl Reader for AllProcesses {
     fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
-        let system = match &mut self.system {
-            Some(system) => system,
-            None => {
-                let made = System::new().map_err(|err| Failure::Failed(err.to_string()))?;
-                self.system.insert(made)
-            }
-        };
+        let system = made(&mut self.system)?;
         // Threads would be listed among the processes.
         let what = ProcessRefreshKind::nothing().without_tasks();
         system.refresh_processes_specifics(ProcessesToUpdate::All, true, what);

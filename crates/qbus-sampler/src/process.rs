@@ -210,21 +210,25 @@ impl Processes {
         }
     }
 
+    /// Lets go of what left the bus: at once if it ended, else when there are too many.
     fn forget_detached(&mut self) {
-        let mut detached: Vec<_> = self
+        let mut detached = Vec::new();
+        for (pid, process) in self
             .known
             .iter_mut()
             .filter(|(_, process)| !process.attached)
-            .map(|(pid, process)| {
-                process.close();
-                process.last_cpu = None;
-                (process.started, *pid)
-            })
-            .collect();
+        {
+            process.close();
+            process.last_cpu = None;
+            detached.push((process.directory.exists(), process.started, *pid));
+        }
+        // Those that ended come first, then the oldest.
         detached.sort_unstable();
         let excess = detached.len().saturating_sub(DETACHED_MAX);
-        for (_, pid) in detached.into_iter().take(excess) {
-            self.retire(pid);
+        for (place, (lives, _, pid)) in detached.into_iter().enumerate() {
+            if !lives || place < excess {
+                self.retire(pid);
+            }
         }
     }
 }

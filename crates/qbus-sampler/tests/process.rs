@@ -315,3 +315,34 @@ fn a_pid_that_is_used_again_is_another_process() {
     );
     assert!((page.value(&user) - 3.1).abs() < 1e-9);
 }
+
+#[test]
+fn pids_are_a_label_on_request_and_go_with_their_process() {
+    let dir = tempfile::tempdir().unwrap();
+    fixture(dir.path(), 7, "a", 100, 5000);
+    fixture(dir.path(), 8, "a", 200, 6000);
+    let mut sampler = sampler(&[Source::Process], |config| {
+        config.own_role = None;
+        config.pid_label = true;
+        config.roots.proc = dir.path().into();
+    });
+    let attached = |pid| Attached {
+        pid,
+        role: "w".into(),
+        ..Attached::default()
+    };
+    let user = |pid| {
+        format!(
+            "qbus_process_cpu_seconds_total{{role=\"w\",command=\"a\",pid=\"{pid}\",mode=\"user\"}}"
+        )
+    };
+    let now = Instant::now();
+    let page = tick(&mut sampler, now, &[attached(7), attached(8)]);
+    assert_eq!((page.value(&user(7)), page.value(&user(8))), (1.0, 2.0));
+    // One leaves the bus and lives on, then ends.
+    let page = tick(&mut sampler, now + Duration::from_secs(1), &[attached(8)]);
+    assert_eq!((page.value(&user(7)), page.value(&user(8))), (1.0, 2.0));
+    std::fs::remove_dir_all(dir.path().join("7")).unwrap();
+    let page = tick(&mut sampler, now + Duration::from_secs(2), &[attached(8)]);
+    assert!(!page.has(&user(7)) && page.has(&user(8)));
+}

@@ -3,13 +3,13 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use qbus_sampler::{Attached, Config, Names, News, Sampler, Source};
 use tempfile::TempDir;
 
-use crate::support::{Page, sampler, tick};
+use crate::support::{Page, Running, sampler, tick};
 
 /// Two GPUs: one that has everything, and one of which little is known.
 const TWO: &str = "
@@ -505,19 +505,22 @@ fn mig_devices_have_their_own_memory_and_processes() {
 }
 
 /// Where this test may make a pid namespace: a process in it, with the pid that the host sees.
-fn process_in_a_container() -> Option<(Child, u32)> {
-    let mut unshare = Command::new("unshare")
+fn process_in_a_container() -> Option<(Running, u32)> {
+    let unshare = Command::new("unshare")
         .args(["--pid", "--fork", "--kill-child", "sleep", "600"])
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+    let mut unshare = Running(unshare);
+    // Not every kernel lists children.
+    fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).ok()?;
+    let children = format!("/proc/{0}/task/{0}/children", unshare.0.id());
     loop {
         let text = fs::read_to_string(&children).unwrap_or_default();
         if let Some(pid) = text.split_whitespace().next() {
             return Some((unshare, pid.parse().unwrap()));
         }
-        if unshare.try_wait().unwrap().is_some() {
+        if unshare.0.try_wait().unwrap().is_some() {
             return None;
         }
         std::thread::yield_now();
@@ -530,7 +533,7 @@ fn a_process_in_a_container_is_known_by_both_its_pids() {
     if !host {
         return;
     }
-    let Some((mut unshare, host_pid)) = process_in_a_container() else {
+    let Some((unshare, host_pid)) = process_in_a_container() else {
         return;
     };
     let inode = fs::metadata(format!("/proc/{host_pid}/ns/pid"))
@@ -557,8 +560,7 @@ fn a_process_in_a_container_is_known_by_both_its_pids() {
         now + Duration::from_secs(10),
         &[attached(inode + 1)],
     );
-    unshare.kill().unwrap();
-    unshare.wait().unwrap();
+    drop(unshare);
     let labels = ",role=\"worker\",command=\"train\"";
     assert_eq!(value(&page, "process_memory_bytes", labels), 4096.0);
     assert!(!page.has(&format!("qbus_process_threads{{{}}}", &labels[1..])));

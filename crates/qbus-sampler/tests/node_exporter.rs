@@ -3,22 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use qbus_sampler::{Names, Source};
 
-use crate::support::{Page, sampler, tick};
-
-/// Ends with the test, however that ends.
-struct Exporter(Child);
-
-impl Drop for Exporter {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::support::{Page, Running, sampler, tick};
 
 /// Its page, or `None` where there is no such program.
 fn exporter_page() -> Option<String> {
@@ -38,7 +28,7 @@ fn exporter_page() -> Option<String> {
                 .spawn()
                 .ok()
         })?;
-    let mut exporter = Exporter(child);
+    let mut exporter = Running(child);
     loop {
         if let Ok(mut stream) = TcpStream::connect(&address) {
             stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use qbus_sampler::{Attached, Source};
 
-use crate::support::{assert_between, sampler, tick};
+use crate::support::{Running, assert_between, sampler, tick};
 
 const OWN: &str = r#"{role="aggregator",command="all-"#;
 
@@ -84,14 +84,13 @@ fn an_allocation_shows_in_resident_memory() {
 
 #[test]
 fn values_are_those_of_ps() {
-    let mut child = Command::new("sleep").arg("600").spawn().unwrap();
-    wait_for_command(child.id(), "sleep");
-    let pid = child.id().to_string();
+    let child = sleep();
+    let pid = child.0.id().to_string();
     let ps = Command::new("ps")
         .args(["-o", "rss=,vsz=,nlwp=,comm=", "-p", &pid])
         .output();
     let attached = Attached {
-        pid: child.id(),
+        pid: child.0.id(),
         role: "nap".into(),
         ..Attached::default()
     };
@@ -100,8 +99,6 @@ fn values_are_those_of_ps() {
         Instant::now(),
         &[attached],
     );
-    child.kill().unwrap();
-    child.wait().unwrap();
     let Ok(ps) = ps else { return };
     let text = String::from_utf8(ps.stdout).unwrap();
     let words: Vec<&str> = text.split_whitespace().collect();
@@ -128,42 +125,40 @@ fn values_are_those_of_ps() {
     );
 }
 
-/// A child bears its parent's name until it has executed its own program.
-fn wait_for_command(pid: u32, command: &str) {
-    let comm = format!("/proc/{pid}/comm");
-    while std::fs::read_to_string(&comm).unwrap().trim_end() != command {
+/// A process that does nothing, under its own name: a child bears its parent's until it has executed
+/// its program.
+fn sleep() -> Running {
+    let child = Running(Command::new("sleep").arg("600").spawn().unwrap());
+    let comm = format!("/proc/{}/comm", child.0.id());
+    while std::fs::read_to_string(&comm).unwrap() != "sleep\n" {
         std::thread::yield_now();
     }
+    child
 }
 
 #[test]
 fn processes_of_one_role_are_one_series_that_never_falls() {
-    let start = || Command::new("sleep").arg("600").spawn().unwrap();
-    let (mut one, mut two) = (start(), start());
+    let (one, two) = (sleep(), sleep());
     let attached = |pid: u32| Attached {
         pid,
         role: "sleeper".into(),
         ..Attached::default()
     };
-    let both = [attached(one.id()), attached(two.id())];
+    let both = [attached(one.0.id()), attached(two.0.id())];
     let mut sampler = sampler(&[Source::Process], |config| config.own_role = None);
     let now = Instant::now();
     let labels = r#"{role="sleeper",command="sleep""#;
     let faults = format!("qbus_process_page_faults_total{labels},kind=\"minor\"}}");
     let instances = format!("qbus_process_instances{labels}}}");
-    wait_for_command(one.id(), "sleep");
-    wait_for_command(two.id(), "sleep");
     let page = tick(&mut sampler, now, &both);
     assert_eq!(page.value(&instances), 2.0);
     let counted = page.value(&faults);
-    one.kill().unwrap();
-    one.wait().unwrap();
+    drop(one);
     let page = tick(&mut sampler, now + Duration::from_secs(1), &both);
     assert_eq!(page.value(&instances), 1.0);
     assert_eq!(page.outcome("process").skipped, 1);
     assert!(page.value(&faults) >= counted);
-    two.kill().unwrap();
-    two.wait().unwrap();
+    drop(two);
     let page = tick(&mut sampler, now + Duration::from_secs(2), &[]);
     assert_eq!(page.value(&instances), 0.0);
     assert!(page.value(&faults) >= counted);

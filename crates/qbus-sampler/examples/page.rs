@@ -1,0 +1,54 @@
+//! Prints what the sampler reads now, and what each source took, for a look without any bus.
+//!
+//! `page [qbus|node|seed] [TICKS]`: with more than one tick, one a second, the last is printed.
+
+use std::io::{self, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use qbus_sampler::{Config, Names, Sampler};
+
+fn main() -> io::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let names = match args.next().as_deref() {
+        Some("node") => Names::Node,
+        Some("seed") => Names::Seed,
+        _ => Names::Qbus,
+    };
+    let ticks: u32 = args
+        .next()
+        .and_then(|ticks| ticks.parse().ok())
+        .unwrap_or(1);
+    let mut sampler = Sampler::new(Config {
+        names,
+        ..Config::default()
+    });
+    let attached = [].into();
+    let mut out = io::stdout().lock();
+    for tick in 1..=ticks {
+        let last = tick == ticks;
+        let start = Instant::now();
+        let mut failed = Ok(());
+        let outcomes = sampler.sample(start, &attached, &mut |sample| {
+            if last && failed.is_ok() {
+                failed = writeln!(
+                    out,
+                    "{} {:?} {}",
+                    sample.family.name, sample.labels, sample.value
+                );
+            }
+        });
+        let took = start.elapsed();
+        if last {
+            for outcome in outcomes {
+                writeln!(out, "# {outcome:?}")?;
+            }
+            writeln!(out, "# the tick took {took:?}")?;
+        }
+        failed?;
+        if !last {
+            thread::sleep(Duration::from_secs(1));
+        }
+    }
+    Ok(())
+}

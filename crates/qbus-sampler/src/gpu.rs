@@ -1,0 +1,347 @@
+//! NVIDIA GPUs, by way of their management library, NVML.
+//!
+//! The library is loaded when the source is first read. A machine that has none, or no driver, is
+//! a normal machine: the source is absent, and is tried again after a while. NVML calls take a lock
+//! that all its users share, and some take milliseconds, so the source has a thread of its own,
+//! makes the slow calls seldom, and stops asking a GPU for what it doesn't have.
+
+mod calls;
+mod users;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device, Nvml};
+
+use crate::config::Config;
+use crate::readings::Readings;
+use crate::sampler::{Failure, Reader, Tick};
+use crate::table::Reading;
+use calls::{CALLS, Sink, Tier};
+use users::Users;
+
+/// How long a call is left out that a GPU said it does not support: a new driver might.
+const REPROBE_PERIOD: Duration = Duration::from_secs(600);
+
+/// How long a GPU is left alone that fell off the bus or needs a reset.
+const DOWN_PERIOD: Duration = Duration::from_secs(30);
+
+/// Reads every GPU. They are known by their UUIDs: numbers change when one is lost.
+pub(crate) struct Gpus {
+    library: Option<PathBuf>,
+    slow_period: Duration,
+    users: Users,
+    nvml: Option<Nvml>,
+    gpus: HashMap<String, Gpu>,
+    /// The UUID last seen at each number, for a GPU that can no longer say its own.
+    uuids: HashMap<u32, String>,
+    /// Numbers of GPUs that are left alone, and until when.
+    down: HashMap<u32, Instant>,
+    /// What the slow calls brought, and when.
+    slow: Readings,
+    slow_read: Option<Instant>,
+}
+
+/// What is known of one GPU.
+#[derive(Default)]
+struct Gpu {
+    /// Calls that are left out, and until when.
+    left_out: HashMap<&'static str, Instant>,
+}
+
+/// What an error says about what to ask next.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// This GPU does not have it.
+    LeaveOut,
+    /// It has, but not for us.
+    Forbidden,
+    /// Not now.
+    Skip,
+    /// The GPU is gone.
+    Down,
+    /// The library can't go on.
+    Restart,
+    /// It is merely counted.
+    Count,
+}
+
+/// Ends the reading of one GPU, or of all.
+enum Stop {
+    Gpu(String),
+    Library(String),
+}
+
+impl Verdict {
+    fn of(err: &NvmlError) -> Verdict {
+        match err {
+            NvmlError::NotSupported
+            | NvmlError::FailedToLoadSymbol(_)
+            | NvmlError::FunctionNotFound => Verdict::LeaveOut,
+            NvmlError::NoPermission => Verdict::Forbidden,
+            NvmlError::NoData
+            | NvmlError::NotFound
+            | NvmlError::Timeout
+            | NvmlError::InsufficientSize(_) => Verdict::Skip,
+            NvmlError::GpuLost | NvmlError::ResetRequired => Verdict::Down,
+            NvmlError::Uninitialized
+            | NvmlError::DriverNotLoaded
+            | NvmlError::LibRmVersionMismatch => Verdict::Restart,
+            _ => Verdict::Count,
+        }
+    }
+}
+
+impl Gpus {
+    pub(crate) fn new(config: &Config) -> Gpus {
+        Gpus {
+            library: config.nvml.clone(),
+            slow_period: config.gpu_slow_period,
+            users: Users::new(&config.roots.proc, config.pid_label),
+            nvml: None,
+            gpus: HashMap::new(),
+            uuids: HashMap::new(),
+            down: HashMap::new(),
+            slow: Readings::default(),
+            slow_read: None,
+        }
+    }
+
+    fn load(&self) -> Result<Nvml, NvmlError> {
+        let nvml = match &self.library {
+            Some(path) => Nvml::builder().lib_path(path.as_os_str()).init()?,
+            None => Nvml::init()?,
+        };
+        if nvml.lib().nvmlShutdown.is_err() {
+            // The wrapper would panic at the end; what was opened stays so.
+            std::mem::forget(nvml);
+            return Err(NvmlError::FailedToLoadSymbol("nvmlShutdown".to_owned()));
+        }
+        Ok(nvml)
+    }
+
+    fn read_all(
+        &mut self,
+        nvml: &Nvml,
+        tick: &Tick<'_>,
+        out: &mut Readings,
+    ) -> Result<(), Failure> {
+        let restart = |err: NvmlError| Failure::Failed(format!("NVML: {err}"));
+        let count = nvml.device_count().map_err(restart)?;
+        if count == 0 {
+            return Err(Failure::Absent("no NVIDIA GPU".to_owned()));
+        }
+        let fresh = |read| tick.now.saturating_duration_since(read) < self.slow_period;
+        let slow = !self.slow_read.is_some_and(fresh);
+        if slow {
+            self.slow.clear();
+            self.slow_read = Some(tick.now);
+        }
+        for index in 0..count {
+            match self.read_gpu(nvml, index, slow, tick, out) {
+                Ok(()) => {}
+                Err(Stop::Gpu(message)) => {
+                    self.down.insert(index, tick.now + DOWN_PERIOD);
+                    self.push_up(index, false, out);
+                    out.fail(|| format!("GPU {index}: {message}"));
+                }
+                Err(Stop::Library(message)) => {
+                    return Err(Failure::Failed(format!("NVML: {message}")));
+                }
+            }
+        }
+        // A GPU that is lost may be missing from the count.
+        let named: Vec<_> = (0..count)
+            .filter_map(|index| self.uuids.get(&index))
+            .collect();
+        for (&index, uuid) in &self.uuids {
+            if index >= count && !named.contains(&uuid) {
+                self.push_up(index, false, out);
+            }
+        }
+        out.append(&mut self.slow);
+        Ok(())
+    }
+
+    fn read_gpu(
+        &mut self,
+        nvml: &Nvml,
+        index: u32,
+        slow: bool,
+        tick: &Tick<'_>,
+        out: &mut Readings,
+    ) -> Result<(), Stop> {
+        if self.down.get(&index).is_some_and(|until| tick.now < *until) {
+            self.push_up(index, false, out);
+            return Ok(());
+        }
+        let (device, uuid) = match named_device(nvml, index) {
+            Ok(named) => named,
+            Err(err) => match Verdict::of(&err) {
+                Verdict::Restart => return Err(Stop::Library(err.to_string())),
+                Verdict::Down | Verdict::Count => return Err(Stop::Gpu(err.to_string())),
+                // A container is shown the GPUs that it must not use, too.
+                Verdict::LeaveOut | Verdict::Forbidden | Verdict::Skip => {
+                    out.skip(1);
+                    return Ok(());
+                }
+            },
+        };
+        let number = index.to_string();
+        let labels = [("gpu", number.as_str()), ("uuid", uuid.as_str())];
+        self.uuids.insert(index, uuid.clone());
+        self.down.remove(&index);
+        let gpu = self.gpus.entry(uuid.clone()).or_default();
+        for call in CALLS {
+            let out = match call.tier {
+                Tier::Fast => &mut *out,
+                Tier::Slow if slow => &mut self.slow,
+                Tier::Slow => continue,
+            };
+            gpu.attempt(call.name, tick.now, &labels, out, |sink| {
+                (call.read)(&device, sink)
+            })?;
+        }
+        let mut migs = Vec::new();
+        gpu.attempt("MIG devices", tick.now, &labels, out, |sink| {
+            migs = mig_devices(&device, sink)?;
+            Ok(())
+        })?;
+        if slow {
+            let parts: Vec<(&str, &Device<'_>)> = match migs.is_empty() {
+                true => vec![("", &device)],
+                false => migs
+                    .iter()
+                    .map(|(uuid, device)| (uuid.as_str(), device))
+                    .collect(),
+            };
+            let users = &self.users;
+            gpu.attempt("processes", tick.now, &labels, &mut self.slow, |sink| {
+                users.read(&parts, tick.attached, sink)
+            })?;
+        }
+        self.push_up(index, true, out);
+        Ok(())
+    }
+
+    fn push_up(&self, index: u32, up: bool, out: &mut Readings) {
+        let uuid = self.uuids.get(&index).map_or("", String::as_str);
+        let labels = [("gpu", index.to_string()), ("uuid", uuid.to_owned())];
+        let labels: Vec<_> = labels
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        out.push(Reading::GpuUp, &labels, f64::from(u8::from(up)));
+    }
+}
+
+impl Reader for Gpus {
+    fn read(&mut self, tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
+        // Taken out, so that a panic in the wrapper ends with a new start.
+        let nvml = match self.nvml.take() {
+            Some(nvml) => nvml,
+            None => self.load().map_err(|err| not_loaded(&err, out))?,
+        };
+        let result = self.read_all(&nvml, tick, out);
+        match result {
+            Ok(()) => self.nvml = Some(nvml),
+            Err(_) => {
+                self.gpus.clear();
+                self.uuids.clear();
+                self.down.clear();
+                self.slow_read = None;
+            }
+        }
+        // A library that can't go on is loaded anew, but not in each tick.
+        result.map_err(|failure| match failure {
+            Failure::Failed(message) => {
+                out.fail(|| message.clone());
+                Failure::Absent(message)
+            }
+            absent => absent,
+        })
+    }
+}
+
+/// A GPU and its UUID, without which it can't be told from others.
+fn named_device(nvml: &Nvml, index: u32) -> Result<(Device<'_>, String), NvmlError> {
+    let device = nvml.device_by_index(index)?;
+    let uuid = device.uuid()?;
+    Ok((device, uuid))
+}
+
+/// No library and no driver are no failure; a library that doesn't match its driver is.
+fn not_loaded(err: &NvmlError, out: &mut Readings) -> Failure {
+    let message = format!("NVML: {err}");
+    if !matches!(
+        err,
+        NvmlError::LibloadingError(_) | NvmlError::DriverNotLoaded
+    ) {
+        out.fail(|| message.clone());
+    }
+    Failure::Absent(message)
+}
+
+impl Gpu {
+    /// Makes a call, unless it is left out, and books what its error says.
+    fn attempt(
+        &mut self,
+        name: &'static str,
+        now: Instant,
+        labels: &[(&'static str, &str); 2],
+        out: &mut Readings,
+        call: impl FnOnce(&mut Sink<'_>) -> Result<(), NvmlError>,
+    ) -> Result<(), Stop> {
+        if self.left_out.get(name).is_some_and(|until| now < *until) {
+            return Ok(());
+        }
+        let Err(err) = call(&mut Sink { labels, name, out }) else {
+            return Ok(());
+        };
+        let verdict = Verdict::of(&err);
+        let message = || format!("GPU {}: {name}: {err}", labels[0].1);
+        match verdict {
+            Verdict::LeaveOut | Verdict::Forbidden => {
+                self.left_out.insert(name, now + REPROBE_PERIOD);
+                if verdict == Verdict::Forbidden {
+                    out.fail(message);
+                }
+            }
+            Verdict::Skip => out.skip(1),
+            Verdict::Down => return Err(Stop::Gpu(err.to_string())),
+            Verdict::Restart => return Err(Stop::Library(err.to_string())),
+            Verdict::Count => out.fail(message),
+        }
+        Ok(())
+    }
+}
+
+/// The MIG devices that a GPU is divided into, with their UUIDs; none where MIG is off.
+fn mig_devices<'nvml>(
+    device: &Device<'nvml>,
+    sink: &mut Sink<'_>,
+) -> Result<Vec<(String, Device<'nvml>)>, NvmlError> {
+    const ENABLED: u32 = 1;
+    let mut devices = Vec::new();
+    if device.mig_mode()?.current != ENABLED {
+        return Ok(devices);
+    }
+    // The count is that of places, and any of them may be empty.
+    for place in 0..device.mig_device_count()? {
+        let mig = match device.mig_device_by_index(place) {
+            Ok(mig) => mig,
+            Err(NvmlError::NotFound) => continue,
+            Err(err) => return Err(err),
+        };
+        let uuid = mig.uuid()?;
+        match mig.memory_info() {
+            Ok(memory) => sink.push_mig_memory(&uuid, &memory),
+            Err(err) if Verdict::of(&err) == Verdict::LeaveOut => {}
+            Err(err) => return Err(err),
+        }
+        devices.push((uuid, mig));
+    }
+    Ok(devices)
+}

@@ -1,0 +1,284 @@
+//! CPU time by mode, usage and frequency.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::Roots;
+use crate::kernel_file::{KernelFile, SharedFile, read_once};
+use crate::readings::Readings;
+use crate::sampler::{Failure, Reader, Tick};
+use crate::table::Reading;
+
+/// The first eight columns of a `cpu` line.
+const MODES: [&str; 8] = [
+    "user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal",
+];
+
+/// The kernel takes back a little idle and iowait time now and then; more than this many seconds is
+/// a CPU that was unplugged and came back.
+const TAKEN_BACK_MAX_SECONDS: u64 = 3;
+
+/// `/proc/cpuinfo`, read where no frequency driver is, is long and changes slowly.
+const CPUINFO_PERIOD: Duration = Duration::from_secs(5);
+
+/// Reads `/proc/stat` and the frequencies.
+pub(crate) struct Cpu {
+    stat: Arc<Mutex<SharedFile>>,
+    per_cpu: bool,
+    ticks_per_second: u64,
+    total: Times,
+    cores: Vec<Core>,
+    frequency: Frequency,
+    buffer: Vec<u8>,
+}
+
+struct Core {
+    label: String,
+    times: Times,
+    /// Where its frequency is, for as long as the driver has not said that there is none.
+    frequency: Option<KernelFile>,
+    seen: bool,
+}
+
+struct Frequency {
+    cpus: PathBuf,
+    cpuinfo: PathBuf,
+    /// The last reading of `/proc/cpuinfo`: the frequency of each CPU, by its number.
+    from_cpuinfo: Vec<(String, f64)>,
+    cpuinfo_read: Option<Instant>,
+}
+
+/// Clock ticks in each mode, and in the two guest columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Times {
+    modes: [u64; 8],
+    guest: [u64; 2],
+}
+
+impl Cpu {
+    pub(crate) fn new(roots: &Roots, stat: Arc<Mutex<SharedFile>>, per_cpu: bool) -> Cpu {
+        Cpu {
+            stat,
+            per_cpu,
+            ticks_per_second: rustix::param::clock_ticks_per_second(),
+            total: Times::default(),
+            cores: Vec::new(),
+            frequency: Frequency {
+                cpus: roots.sys.join("devices/system/cpu"),
+                cpuinfo: roots.proc.join("cpuinfo"),
+                from_cpuinfo: Vec::new(),
+                cpuinfo_read: None,
+            },
+            buffer: Vec::new(),
+        }
+    }
+}
+
+impl Reader for Cpu {
+    fn read(&mut self, tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
+        let stat = Arc::clone(&self.stat);
+        let mut stat = stat.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = stat.read(tick.now)?;
+        let lines = text.lines().take_while(|line| line.starts_with("cpu"));
+        for line in lines {
+            let mut columns = line.split_ascii_whitespace();
+            let name = columns.next().unwrap_or_default();
+            let Some(times) = Times::parse(columns) else {
+                out.fail(|| format!("/proc/stat: can't read the line `{line}`"));
+                continue;
+            };
+            match name.strip_prefix("cpu") {
+                Some("") => self.push_total(times, out),
+                Some(label) => self.push_core(label, times, out),
+                None => {}
+            }
+        }
+        self.cores.retain(|core| core.seen);
+        out.push(Reading::CpusOnline, &[], self.cores.len() as f64);
+        self.push_frequency(tick.now, out);
+        self.cores.iter_mut().for_each(|core| core.seen = false);
+        Ok(())
+    }
+}
+
+impl Cpu {
+    fn push_total(&mut self, times: Times, out: &mut Readings) {
+        let last = self.total.advance(times, self.ticks_per_second);
+        if let Some(usage) = self.total.usage_since(&last) {
+            out.push(Reading::CpuUsage, &[], usage);
+        }
+        let seconds = |ticks: u64| ticks as f64 / self.ticks_per_second as f64;
+        for (mode, ticks) in MODES.iter().zip(self.total.modes) {
+            out.push(Reading::CpuSeconds, &[("mode", mode)], seconds(ticks));
+        }
+        for (mode, ticks) in MODES.iter().zip(self.total.guest) {
+            out.push(Reading::CpuGuestSeconds, &[("mode", mode)], seconds(ticks));
+        }
+    }
+
+    fn push_core(&mut self, label: &str, times: Times, out: &mut Readings) {
+        let place = self
+            .cores
+            .iter()
+            .position(|core| core.label == label)
+            .unwrap_or_else(|| {
+                let driver = self
+                    .frequency
+                    .cpus
+                    .join(format!("cpu{label}/cpufreq/scaling_cur_freq"));
+                self.cores.push(Core {
+                    label: label.to_owned(),
+                    times: Times::default(),
+                    frequency: Some(KernelFile::new(driver)),
+                    seen: true,
+                });
+                self.cores.len() - 1
+            });
+        let core = &mut self.cores[place];
+        core.seen = true;
+        let last = core.times.advance(times, self.ticks_per_second);
+        if !self.per_cpu {
+            return;
+        }
+        if let Some(usage) = core.times.usage_since(&last) {
+            out.push(Reading::CpuCoreUsage, &[("cpu", label)], usage);
+        }
+        let seconds = |ticks: u64| ticks as f64 / self.ticks_per_second as f64;
+        for (mode, ticks) in MODES.iter().zip(core.times.modes) {
+            let labels = [("cpu", label), ("mode", mode)];
+            out.push(Reading::CpuCoreSeconds, &labels, seconds(ticks));
+        }
+        for (mode, ticks) in MODES.iter().zip(core.times.guest) {
+            let labels = [("cpu", label), ("mode", mode)];
+            out.push(Reading::CpuCoreGuestSeconds, &labels, seconds(ticks));
+        }
+    }
+
+    /// The driver of each CPU knows best; where there is none, as in most virtual machines,
+    /// `/proc/cpuinfo` may say a frequency. A frequency of zero is no reading.
+    fn push_frequency(&mut self, now: Instant, out: &mut Readings) {
+        let mut sum = 0.0;
+        let mut known = 0.0;
+        for core in &mut self.cores {
+            let from_driver = core
+                .frequency
+                .as_mut()
+                .map(|file| kilohertz(file, &mut self.buffer));
+            let hertz = match from_driver {
+                Some(Ok(hertz)) => Some(hertz),
+                Some(Err(err)) => {
+                    if err.kind() == io::ErrorKind::NotFound {
+                        core.frequency = None;
+                    }
+                    None
+                }
+                None => self
+                    .frequency
+                    .in_cpuinfo(&core.label, now, &mut self.buffer),
+            };
+            let Some(hertz) = hertz.filter(|hertz| *hertz > 0.0) else {
+                continue;
+            };
+            sum += hertz;
+            known += 1.0;
+            if self.per_cpu {
+                out.push(Reading::CpuCoreFrequency, &[("cpu", &core.label)], hertz);
+            }
+        }
+        if known > 0.0 {
+            out.push(Reading::CpuFrequency, &[], sum / known);
+        }
+    }
+}
+
+impl Frequency {
+    fn in_cpuinfo(&mut self, label: &str, now: Instant, buffer: &mut Vec<u8>) -> Option<f64> {
+        let fresh = |read: Instant| now.saturating_duration_since(read) < CPUINFO_PERIOD;
+        if !self.cpuinfo_read.is_some_and(fresh) {
+            self.cpuinfo_read = Some(now);
+            self.from_cpuinfo = cpuinfo(&self.cpuinfo, buffer);
+        }
+        self.from_cpuinfo
+            .iter()
+            .find(|(cpu, _)| cpu == label)
+            .map(|(_, hertz)| *hertz)
+    }
+}
+
+impl Times {
+    fn parse<'a>(columns: impl Iterator<Item = &'a str>) -> Option<Times> {
+        let mut all = [0; 10];
+        let mut known = 0;
+        for (time, column) in all.iter_mut().zip(columns) {
+            *time = column.parse().ok()?;
+            known += 1;
+        }
+        let [
+            user,
+            nice,
+            system,
+            idle,
+            iowait,
+            irq,
+            softirq,
+            steal,
+            guest @ ..,
+        ] = all;
+        let modes = [user, nice, system, idle, iowait, irq, softirq, steal];
+        // Older kernels have fewer columns, never fewer than four.
+        (known >= 4).then_some(Times { modes, guest })
+    }
+
+    /// Goes on to the times of now, none of which is a little less than before, and says what they
+    /// were.
+    fn advance(&mut self, now: Times, ticks_per_second: u64) -> Times {
+        let last = *self;
+        let times = self.modes.iter_mut().chain(&mut self.guest);
+        for (time, now) in times.zip(now.modes.into_iter().chain(now.guest)) {
+            if now >= *time || *time - now > TAKEN_BACK_MAX_SECONDS * ticks_per_second {
+                *time = now;
+            }
+        }
+        last
+    }
+
+    /// The share of the time since `last` that was used; `None` without a last time.
+    fn usage_since(&self, last: &Times) -> Option<f64> {
+        let all = |times: &Times| times.modes.iter().sum::<u64>();
+        let unused = |times: &Times| times.modes[3] + times.modes[4] + times.modes[7];
+        let elapsed = all(self).checked_sub(all(last))?;
+        let unused = unused(self).checked_sub(unused(last))?;
+        (all(last) > 0 && elapsed > 0)
+            .then(|| elapsed.saturating_sub(unused) as f64 / elapsed as f64)
+    }
+}
+
+fn kilohertz(file: &mut KernelFile, buffer: &mut Vec<u8>) -> io::Result<f64> {
+    let text = file.read(buffer)?.trim();
+    let kilohertz: u64 = text
+        .parse()
+        .map_err(|_| io::Error::other(format!("`{text}`")))?;
+    Ok(kilohertz as f64 * 1e3)
+}
+
+fn cpuinfo(path: &Path, buffer: &mut Vec<u8>) -> Vec<(String, f64)> {
+    let mut frequencies = Vec::new();
+    let mut cpu = None;
+    for line in read_once(path, buffer).unwrap_or_default().lines() {
+        let Some((key, value)) = line.split_once(':') else {
+            continue;
+        };
+        match key.trim() {
+            "processor" => cpu = Some(value.trim().to_owned()),
+            "cpu MHz" => {
+                if let (Some(cpu), Ok(megahertz)) = (cpu.take(), value.trim().parse::<f64>()) {
+                    frequencies.push((cpu, megahertz * 1e6));
+                }
+            }
+            _ => {}
+        }
+    }
+    frequencies
+}

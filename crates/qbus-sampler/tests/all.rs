@@ -1,0 +1,12 @@
+//! What the sampler hands over, against what the same machine says in other ways.
+
+mod cgroup;
+mod devices;
+#[cfg(feature = "gpu")]
+mod gpu;
+mod host;
+mod names;
+mod node_exporter;
+mod process;
+mod sources;
+mod support;

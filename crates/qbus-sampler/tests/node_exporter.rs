@@ -1,0 +1,129 @@
+//! The names of node_exporter against node_exporter itself, where there is one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use qbus_sampler::{Names, Source};
+
+use crate::support::{Page, Running, sampler, tick};
+
+/// Its page, or `None` where there is no such program.
+fn exporter_page() -> Option<String> {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let address = format!("127.0.0.1:{port}");
+    let child = ["prometheus-node-exporter", "node_exporter"]
+        .iter()
+        .find_map(|program| {
+            Command::new(program)
+                .arg(format!("--web.listen-address={address}"))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .ok()
+        })?;
+    let mut exporter = Running(child);
+    loop {
+        if let Ok(mut stream) = TcpStream::connect(&address) {
+            stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+            let mut page = String::new();
+            stream.read_to_string(&mut page).unwrap();
+            return Some(page);
+        }
+        assert_eq!(exporter.0.try_wait().unwrap(), None, "it could not start");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Series of a page by family, labels sorted, those without a value left out.
+fn parse(page: &str) -> BTreeMap<String, BTreeMap<String, f64>> {
+    let mut families: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
+    for line in page.lines().filter(|line| line.starts_with("node_")) {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let labels = sorted(labels);
+        families
+            .entry(name.to_owned())
+            .or_default()
+            .insert(labels, value.parse().unwrap());
+    }
+    families
+}
+
+fn sorted(labels: &str) -> String {
+    let labels = labels
+        .trim_end_matches('}')
+        .split_inclusive("\",")
+        .map(|l| l.trim_end_matches(','));
+    let labels: BTreeSet<_> = labels
+        .filter(|l| !l.is_empty() && !l.ends_with("=\"\""))
+        .collect();
+    labels.into_iter().collect::<Vec<_>>().join(",")
+}
+
+fn render(page: &Page) -> String {
+    page.samples
+        .iter()
+        .map(|(series, value)| format!("{series} {value}\n"))
+        .collect()
+}
+
+#[test]
+fn names_and_labels_are_those_of_node_exporter() {
+    let Some(theirs) = exporter_page() else {
+        return;
+    };
+    let theirs = parse(&theirs);
+    let mut sampler = sampler(Source::ALL, |config| config.names = Names::Node);
+    let ours = parse(&render(&tick(&mut sampler, Instant::now(), &[])));
+    assert!(ours.len() > 50, "{ours:#?}");
+    // These it reads with collectors that are off by default, or from a driver alone.
+    let off = ["node_processes_state", "node_cpu_scaling_frequency_hertz"];
+    // Of these both leave out what the other shows.
+    let chosen = ["node_filesystem_", "node_network_"];
+    for (name, series) in &ours {
+        if off.contains(&name.as_str()) {
+            continue;
+        }
+        let known = theirs
+            .get(name)
+            .unwrap_or_else(|| panic!("node_exporter has no {name}"));
+        if chosen.iter().any(|prefix| name.starts_with(prefix)) {
+            assert!(
+                series.keys().any(|labels| known.contains_key(labels)),
+                "{name}: {known:#?}"
+            );
+            continue;
+        }
+        for labels in series.keys() {
+            assert!(known.contains_key(labels), "{name}{{{labels}}}: {known:#?}");
+        }
+    }
+    for steady in [
+        "node_boot_time_seconds",
+        "node_memory_MemTotal_bytes",
+        "node_uname_info",
+    ] {
+        assert_eq!(ours[steady], theirs[steady]);
+    }
+    // What only grows had grown no further when it was asked.
+    for counter in [
+        "node_cpu_seconds_total",
+        "node_disk_written_bytes_total",
+        "node_vmstat_pgpgout",
+    ] {
+        for (labels, value) in &ours[counter] {
+            let before = theirs[counter][labels];
+            assert!(
+                *value >= before && *value <= before + before.max(1e6),
+                "{counter}{{{labels}}}"
+            );
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! What was typed, and nothing derived from it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use qbus::{Address, MetricType};
+use qbus_aggregate::export::Format;
+use qbus_sampler::{Names, Source};
+
+/// A lock-free shared-memory telemetry bus.
+///
+/// Workers emit; `qbus agg` aggregates beside its own host and GPU sampler; `qbus dump` exports.
+#[derive(Debug, Parser)]
+#[command(name = "qbus", version, max_term_width = 100, after_help = "Example:\n  qbus demo")]
+pub(crate) struct Args {
+    /// The bus: a name, or the path of a file (with a slash in it).
+    #[arg(short, long, global = true, env = "QBUS", default_value = "default", value_name = "NAME|PATH")]
+    pub(crate) bus: Address,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Create(Create),
+    Agg(Agg),
+    Emit(Emit),
+    Dump(Dump),
+    Stat(Stat),
+    Sample(Sample),
+    Load(Load),
+    Rm(Rm),
+    Demo(Demo),
+}
+
+/// Create a bus; `qbus agg` does so too when there is none.
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:\n  qbus create -b inference --lanes 128 --mode 0660")]
+pub(crate) struct Create {
+    /// Ring buffers: one for each producing thread, 256 KiB each with the default slots.
+    #[arg(long, default_value_t = qbus::Geometry::default().lanes)]
+    pub(crate) lanes: u64,
+    /// Lanes that any number of producers share when the others are leased.
+    #[arg(long, default_value_t = qbus::Geometry::default().shared_lanes)]
+    pub(crate) shared_lanes: u64,
+    /// Records that a lane holds until they are committed: a power of two.
+    #[arg(long, default_value_t = qbus::Geometry::default().slots)]
+    pub(crate) slots: u64,
+    /// Processes that can be attached at once.
+    #[arg(long, default_value_t = qbus::Geometry::default().owners)]
+    pub(crate) max_owners: u64,
+    /// Metric families (names) that can be registered.
+    #[arg(long, default_value_t = qbus::Geometry::default().families)]
+    pub(crate) max_families: u64,
+    /// Series (names with labels) that can be registered.
+    #[arg(long, default_value_t = qbus::Geometry::default().series)]
+    pub(crate) max_series: u64,
+    /// Who may attach: 0600 (this user) or 0660 (this user and group).
+    #[arg(long, default_value = "0600", value_parser = parse_mode)]
+    pub(crate) mode: u32,
+}
+
+/// Aggregate: drain the bus, sample host and GPU, write the snapshot; until SIGTERM or SIGINT.
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:\n  qbus agg -b inference --interval 5s --no-gpu")]
+pub(crate) struct Agg {
+    /// Fail when there is no bus, and do not create one.
+    #[arg(long)]
+    pub(crate) no_create: bool,
+    /// Between two samples of host and GPU.
+    #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) interval: Duration,
+    /// Points of history that each series keeps.
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) history: usize,
+    /// Last records of all series that are kept.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) recent: usize,
+    /// Where the snapshot goes instead of beside the bus.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) snapshot: Option<PathBuf>,
+    /// Never nap: a core for the lowest latency.
+    #[arg(long)]
+    pub(crate) spin: bool,
+    /// Do not sample the host, the processes and the control groups.
+    #[arg(long)]
+    pub(crate) no_host: bool,
+    /// Do not sample GPUs.
+    #[arg(long)]
+    pub(crate) no_gpu: bool,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+}
+
+/// What the sampler reads, and how it names it.
+#[derive(Debug, Parser)]
+pub(crate) struct Sources {
+    /// Also sample this source (repeatable); `qbus sample --list` lists them.
+    #[arg(long, value_parser = parse_source, value_name = "SOURCE")]
+    pub(crate) collect: Vec<Source>,
+    /// Do not sample this source (repeatable).
+    #[arg(long, value_parser = parse_source, value_name = "SOURCE")]
+    pub(crate) no_collect: Vec<Source>,
+    /// How metrics are named.
+    #[arg(long, value_enum, default_value_t = NameSet::Qbus)]
+    pub(crate) names: NameSet,
+    /// A series for each CPU as well.
+    #[arg(long)]
+    pub(crate) per_cpu: bool,
+    /// A series for each process, labelled with its pid.
+    #[arg(long)]
+    pub(crate) pid_label: bool,
+    /// The NVML library to load, instead of the system's.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) nvml: Option<PathBuf>,
+}
+
+/// How sampled metrics are named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NameSet {
+    /// `qbus_host_…`, `qbus_process_…`, `qbus_cgroup_…`, `qbus_gpu_…`.
+    Qbus,
+    /// As node_exporter names them, for dashboards that exist.
+    Node,
+    /// `system_cpu_percent` and its kin.
+    Seed,
+}
+
+impl From<NameSet> for Names {
+    fn from(names: NameSet) -> Names {
+        match names {
+            NameSet::Qbus => Names::Qbus,
+            NameSet::Node => Names::Node,
+            NameSet::Seed => Names::Seed,
+        }
+    }
+}
+
+/// Emit one value, or a JSON line for each from standard input.
+///
+/// A line: {"name", "value", "type", "labels", "description", "timestamp"} with name and value
+/// required, the type "gauge" when there is none, and the timestamp in seconds since 1970. A bad line is
+/// reported with its number, the others go on, and the exit status is 2.
+#[derive(Debug, Parser)]
+#[command(after_help = "Examples:\n  qbus emit batch_size 32 --label model=qwen3-vl\n  \
+    echo '{\"name\":\"jobs_total\",\"value\":1,\"type\":\"counter\"}' | qbus emit --stdin")]
+pub(crate) struct Emit {
+    /// The metric.
+    #[arg(required_unless_present = "stdin", conflicts_with = "stdin")]
+    pub(crate) name: Option<String>,
+    /// Its value: an increment, a level or an observation.
+    #[arg(required_unless_present = "stdin", allow_negative_numbers = true)]
+    pub(crate) value: Option<f64>,
+    /// Read JSON lines from standard input.
+    #[arg(long)]
+    pub(crate) stdin: bool,
+    /// The metric's type.
+    #[arg(long = "type", default_value = "gauge", value_parser = parse_type, value_name = "TYPE")]
+    pub(crate) metric_type: MetricType,
+    /// A label (repeatable).
+    #[arg(long = "label", value_parser = parse_label, value_name = "NAME=VALUE")]
+    pub(crate) labels: Vec<(String, String)>,
+    /// What the metric means.
+    #[arg(long, default_value = "")]
+    pub(crate) description: String,
+    /// Upper bounds of a histogram's buckets.
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true, value_name = "BOUNDS")]
+    pub(crate) buckets: Vec<f64>,
+}
+
+/// Print the snapshot as JSON, CSV or Prometheus text.
+///
+/// It reads the snapshot alone: also while the aggregator runs, after it is gone, or from a copy.
+#[derive(Debug, Parser)]
+#[command(after_help = "Examples:\n  qbus dump\n  qbus dump -f csv -o metrics.csv --match 'model_*'")]
+pub(crate) struct Dump {
+    /// The format: json, csv or prometheus.
+    #[arg(short, long, default_value = "prometheus", value_parser = parse_format)]
+    pub(crate) format: Format,
+    /// Write to a file, which is replaced as a whole.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Only metrics whose name matches the pattern (`*`, `?`, `[…]`).
+    #[arg(long = "match", value_name = "GLOB")]
+    pub(crate) matching: Option<glob::Pattern>,
+    /// Also the histories (JSON and CSV).
+    #[arg(long)]
+    pub(crate) history: bool,
+    /// Timestamps in milliseconds behind Prometheus samples.
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+    /// Read this snapshot file, and no bus.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) snapshot: Option<PathBuf>,
+}
+
+/// Show the bus: geometry, aggregator, owners, lanes, series, and the ledger.
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:\n  qbus stat --json | jq .ledger")]
+pub(crate) struct Stat {
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the snapshot lies instead of beside the bus.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) snapshot: Option<PathBuf>,
+}
+
+/// Print what the sampler reads now, without any bus.
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:\n  qbus sample --no-collect gpu -f json")]
+pub(crate) struct Sample {
+    /// Sample once and not twice: at once, but without ratios over time.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// The format: json, csv or prometheus.
+    #[arg(short, long, default_value = "prometheus", value_parser = parse_format)]
+    pub(crate) format: Format,
+    /// List the sources.
+    #[arg(long)]
+    pub(crate) list: bool,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+}
+
+/// Generate load: worker processes that emit as fast as they can, or at a rate.
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:\n  qbus load --producers 4 --records 1000000 --kind histogram")]
+pub(crate) struct Load {
+    /// Worker processes.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) producers: u32,
+    /// Records that each of them emits.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) records: u64,
+    /// Records a second and worker, instead of as fast as it goes.
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+    /// Series of each worker.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) series: u64,
+    /// The type of its metric.
+    #[arg(long, default_value = "counter", value_parser = parse_type)]
+    pub(crate) kind: MetricType,
+    /// Wait while the lane is full, instead of dropping the record.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Be the worker of that number.
+    #[arg(long, hide = true)]
+    pub(crate) worker: Option<u32>,
+}
+
+/// Remove a bus and its snapshot.
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:\n  qbus rm -b inference")]
+pub(crate) struct Rm {
+    /// Also when processes are attached, or the bus was never finished.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Show all of it at work: workers, an aggregator, and the three formats.
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:\n  qbus demo --workers 8 --seconds 20")]
+pub(crate) struct Demo {
+    /// Worker processes.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) workers: u32,
+    /// How long they work.
+    #[arg(long, default_value_t = 8.0)]
+    pub(crate) seconds: f64,
+    /// Where the dumps go; a new folder in the temporary directory when not given.
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
+    /// Be the worker of that number.
+    #[arg(long, hide = true)]
+    pub(crate) worker: Option<u32>,
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
+        Ok(mode @ (0o600 | 0o660)) => Ok(mode),
+        _ => Err("expected 0600 (this user) or 0660 (this user and group)".to_owned()),
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a positive duration with its unit: 500ms, 1s, 2m".to_owned();
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| expected())?;
+    Duration::try_from(duration).ok().filter(|duration| !duration.is_zero()).ok_or_else(expected)
+}
+
+fn parse_type(text: &str) -> Result<MetricType, String> {
+    MetricType::from_name(text).ok_or_else(|| "expected counter, gauge, histogram or summary".to_owned())
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    text.parse().map_err(|_| "expected json, csv or prometheus".to_owned())
+}
+
+fn parse_source(text: &str) -> Result<Source, String> {
+    let names = || Source::ALL.iter().map(|source| source.name()).collect::<Vec<_>>().join(", ");
+    Source::from_name(text).ok_or_else(|| format!("expected one of {}", names()))
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}

@@ -1,0 +1,46 @@
+//! A module for each subcommand.
+
+mod agg;
+mod create;
+mod demo;
+mod dump;
+mod emit;
+mod load;
+mod rm;
+mod sample;
+mod stat;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use qbus::{Address, Bus};
+use qbus_aggregate::Reader;
+
+use crate::args::{Args, Command};
+use crate::error::Error;
+
+/// Runs what was typed.
+pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Error> {
+    let address = &args.bus;
+    match args.command {
+        Command::Create(create) => create::run(address, &create, out),
+        Command::Agg(agg) => agg::run(address, &agg),
+        Command::Emit(emit) => emit::run(address, &emit),
+        Command::Dump(dump) => dump::run(address, &dump, out),
+        Command::Stat(stat) => stat::run(address, &stat, out),
+        Command::Sample(sample) => sample::run(&sample, out),
+        Command::Load(load) => load::run(address, &load, out),
+        Command::Rm(rm) => rm::run(address, &rm),
+        Command::Demo(demo) => demo::run(address, &demo, out),
+    }
+}
+
+fn open(address: &Address) -> Result<Bus, Error> {
+    Bus::open(address).map_err(|error| Error::opening(address, &error))
+}
+
+/// Opens a snapshot: the one given, or the one beside the bus.
+fn open_snapshot(address: &Address, path: Option<&Path>) -> Result<Reader, Error> {
+    let path = path.map_or_else(|| address.snapshot(), PathBuf::from);
+    Reader::open(&path).map_err(|error| Error::reading(address, &error))
+}

@@ -1,0 +1,54 @@
+//! `qbus agg`
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use qbus::{Address, Bus};
+use qbus_aggregate::{Aggregator, Config};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::args::Agg;
+use crate::command::open;
+use crate::error::{Doing, Error};
+use crate::sampling::{self, warn};
+
+pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
+    // Before anything is made that a signal would leave behind.
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, stop.clone()).doing("handle signals")?;
+    }
+    let bus = if agg.no_create {
+        open(address)?
+    } else {
+        Bus::open_or_create(address, &qbus::Config::default()).map_err(Error::failed)?
+    };
+    bus.set_role("aggregator");
+    let config = Config { snapshot: agg.snapshot.clone(), history: agg.history, recent: agg.recent };
+    let mut aggregator = Aggregator::open(&bus, &config).map_err(Error::failed)?;
+    warn(format_args!("aggregating the bus {address} into {}", aggregator.snapshot().display()));
+
+    let (stop_sampler, stopped) = mpsc::channel();
+    let sampler = {
+        let (bus, interval) = (bus.clone(), agg.interval);
+        let config = sampling::config(&agg.sources, agg.no_host, agg.no_gpu);
+        let sample = move || {
+            if let Err(error) = sampling::sample_until(&bus, config, interval, &stopped) {
+                warn(format_args!("not sampling: {error}"));
+            }
+        };
+        thread::Builder::new().name("sampler".to_owned()).spawn(sample).doing("start the sampler")?
+    };
+    aggregator.run(agg.spin, &|| stop.load(Ordering::Relaxed), &mut |error| {
+        warn(format_args!("the snapshot cannot grow, new series are left out: {error}"));
+    });
+    // The sampler's last records are part of what is left.
+    drop(stop_sampler);
+    if sampler.join().is_err() {
+        warn("the sampler panicked");
+    }
+    aggregator.finish();
+    Ok(())
+}

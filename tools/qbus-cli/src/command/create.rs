@@ -1,0 +1,25 @@
+//! `qbus create`
+
+use std::io::Write;
+
+use qbus::{Address, Bus, Config, Geometry};
+
+use crate::args::Create;
+use crate::error::Error;
+
+pub(crate) fn run(address: &Address, create: &Create, out: &mut dyn Write) -> Result<(), Error> {
+    let geometry = Geometry {
+        lanes: create.lanes,
+        shared_lanes: create.shared_lanes,
+        slots: create.slots,
+        owners: create.max_owners,
+        families: create.max_families,
+        series: create.max_series,
+        ..Geometry::default()
+    };
+    let config = Config { geometry: geometry.with_arena(), mode: create.mode };
+    let bus = Bus::create(address, &config).map_err(Error::failed)?;
+    let path = bus.address().file().display();
+    writeln!(out, "created the bus {address}: {path}, {} bytes", bus.geometry().size_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! `qbus demo`
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use qbus::{Address, Bus, Removal};
+use qbus_aggregate::export::{Format, Options, export};
+use qbus_aggregate::{ReadOptions, Reader, Snapshot, Value};
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::args::Demo;
+use crate::command::{dump, open, stat};
+use crate::error::{Doing, Error};
+
+/// Lines of each format that are shown.
+const SHOWN: usize = 14;
+
+pub(crate) fn run(address: &Address, demo: &Demo, out: &mut dyn Write) -> Result<(), Error> {
+    if !demo.seconds.is_finite() || demo.seconds <= 0.0 {
+        return Err(Error::Failed("--seconds is not positive".to_owned()));
+    }
+    let time = Duration::try_from_secs_f64(demo.seconds).map_err(Error::failed)?;
+    match demo.worker {
+        Some(worker) => work(address, worker, time),
+        None => show(demo, time, out),
+    }
+}
+
+/// The demo's bus and processes; all of them go with it, also on an error.
+struct Stage {
+    address: Address,
+    children: Vec<Child>,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = Bus::remove(&self.address, Removal::Forced);
+    }
+}
+
+impl Stage {
+    fn start(&mut self, args: &[&str]) -> Result<(), Error> {
+        let program = std::env::current_exe().doing("find this program")?;
+        let mut command = Command::new(program);
+        command.args(args).args(["--bus", &self.address.to_string()]);
+        // What the processes have to say would come between the lines shown here.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.children.push(command.spawn().doing(format!("start `qbus {}`", args[0]))?);
+        Ok(())
+    }
+
+    /// Tells the aggregator, the first child, to end, and waits until it has.
+    fn end_aggregator(&mut self) -> Result<(), Error> {
+        let aggregator = &mut self.children[0];
+        if let Some(pid) = Pid::from_raw(aggregator.id() as i32) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let status = aggregator.wait().doing("wait for the aggregator")?;
+        if status.success() { Ok(()) } else { Err(Error::Failed(format!("the aggregator failed: {status}"))) }
+    }
+}
+
+fn show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, stop.clone()).doing("handle signals")?;
+    }
+    let address: Address = format!("demo-{}", std::process::id()).parse().map_err(Error::failed)?;
+    let bus = Bus::create(&address, &qbus::Config::default()).map_err(Error::failed)?;
+    let mut stage = Stage { address: address.clone(), children: Vec::new() };
+    stage.start(&["agg", "--no-create", "--interval", "500ms"])?;
+    for worker in 0..demo.workers {
+        stage.start(&["demo", "--worker", &worker.to_string(), "--seconds", &demo.seconds.to_string()])?;
+    }
+    writeln!(
+        out,
+        "The bus {address}: {} workers emit for {:.0} s, an aggregator folds and samples the host.",
+        demo.workers, demo.seconds
+    )?;
+    out.flush()?;
+    watch(&mut stage, time, &stop)?;
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::Failed("interrupted; the demo's processes and bus are gone".to_owned()));
+    }
+    stage.end_aggregator()?;
+
+    let mut reader = Reader::open(&address.snapshot()).map_err(|error| Error::reading(&address, &error))?;
+    let options = ReadOptions { history: true, ..ReadOptions::default() };
+    let snapshot = reader.read(&options).map_err(|error| Error::reading(&address, &error))?;
+    let folder = folder(demo)?;
+    for (format, name) in [(Format::Prometheus, "metrics.prom"), (Format::Json, "metrics.json"), (Format::Csv, "metrics.csv")] {
+        let options = Options { timestamps: false, history: format != Format::Prometheus };
+        let path = folder.join(name);
+        dump::to_file(&snapshot, format, &options, &path)?;
+        brief(&snapshot, format, &path, out)?;
+    }
+    let ledger = stat::Report::new(&bus, Some(&reader)).doing("look at the owners")?.ledger;
+    writeln!(
+        out,
+        "\nLedger: {} records delivered, {} dropped, {} torn, {} revoked.\nAll three dumps whole: {}",
+        ledger.delivered,
+        ledger.dropped,
+        ledger.torn,
+        ledger.revoked,
+        folder.display()
+    )?;
+    Ok(())
+}
+
+/// Shows progress on a terminal until the workers have ended.
+fn watch(stage: &mut Stage, time: Duration, stop: &AtomicBool) -> Result<(), Error> {
+    let is_terminal = io::stderr().is_terminal();
+    let start = Instant::now();
+    let mut reader = None;
+    while !stop.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(100));
+        let mut running = 0;
+        for worker in &mut stage.children[1..] {
+            match worker.try_wait().doing("wait for a worker")? {
+                None => running += 1,
+                Some(status) if status.success() => {}
+                Some(status) => return Err(Error::Failed(format!("a worker failed: {status}"))),
+            }
+        }
+        if let Some(status) = stage.children[0].try_wait().doing("wait for the aggregator")? {
+            return Err(Error::Failed(format!("the aggregator ended early: {status}")));
+        }
+        if running == 0 {
+            break;
+        }
+        if start.elapsed() > time + Duration::from_secs(30) {
+            return Err(Error::Failed("the workers do not end".to_owned()));
+        }
+        if is_terminal {
+            reader = reader.or_else(|| Reader::open(&stage.address.snapshot()).ok());
+            let requests = reader.as_mut().map_or(0.0, requests);
+            let done = (start.elapsed().as_secs_f64() / time.as_secs_f64()).min(1.0);
+            let bar = "#".repeat((done * 30.0) as usize);
+            let _ = write!(io::stderr(), "\r[{bar:<30}] {:>3.0} %  {requests:.0} requests", done * 100.0);
+        }
+    }
+    if is_terminal {
+        let _ = write!(io::stderr(), "\r{:60}\r", "");
+    }
+    Ok(())
+}
+
+fn requests(reader: &mut Reader) -> f64 {
+    let matches = |name: &str| name == "demo_requests_total";
+    let snapshot = reader.read(&ReadOptions { history: false, matches: Some(&matches) });
+    let sum = |snapshot: Snapshot| {
+        snapshot.series.iter().map(|series| if let Value::Counter(sum) = series.value { sum } else { 0.0 }).sum()
+    };
+    snapshot.map_or(0.0, sum)
+}
+
+fn folder(demo: &Demo) -> Result<PathBuf, Error> {
+    let folder = match &demo.output {
+        Some(folder) => folder.clone(),
+        None => std::env::temp_dir().join(format!("qbus-demo-{}", std::process::id())),
+    };
+    fs::create_dir_all(&folder).doing(format!("make {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// The first lines of a format that tell of the workers.
+fn brief(snapshot: &Snapshot, format: Format, path: &Path, out: &mut dyn Write) -> Result<(), Error> {
+    let of_workers = |name: &str| name.starts_with("demo_");
+    let series = snapshot.series.iter().filter(|series| of_workers(&series.family.name)).cloned();
+    let shown = Snapshot { series: series.map(|series| qbus_aggregate::Series { history: Vec::new(), ..series }).collect(), ..*snapshot };
+    let mut page = Vec::new();
+    export(&shown, format, &Options::default(), &mut page)?;
+    let page = String::from_utf8_lossy(&page);
+    writeln!(out, "\n--- {format}: {} ---", path.display())?;
+    for line in page.lines().take(SHOWN) {
+        // A terminal's line each, so that the page stays a page.
+        let cut: String = line.chars().take(78).collect();
+        let more = if cut.len() < line.len() { "…" } else { "" };
+        writeln!(out, "{cut}{more}")?;
+    }
+    writeln!(out, "… {} lines in all", page.lines().count())?;
+    Ok(())
+}
+
+/// A worker that behaves as an inference server: requests in batches, some of them slow.
+fn work(address: &Address, worker: u32, time: Duration) -> Result<(), Error> {
+    let bus = open(address)?;
+    bus.set_role("inference");
+    let (model, name) = ("qwen3-vl", worker.to_string());
+    let labels = [("model", model), ("worker", &name)];
+    let failed = Error::failed;
+    let requests = bus.counter("demo_requests_total").help("Requests answered.").labels(labels).register().map_err(failed)?;
+    let tokens = bus.counter("demo_tokens_total").help("Tokens generated.").labels(labels).register().map_err(failed)?;
+    let batch_size = bus.gauge("demo_batch_size").help("Requests in the present batch.").labels(labels).register().map_err(failed)?;
+    let latency = bus
+        .histogram("demo_request_seconds")
+        .help("Time from request to answer.")
+        .unit("seconds")
+        .label("model", model)
+        .buckets([0.002, 0.005, 0.01, 0.02, 0.05, 0.1])
+        .register()
+        .map_err(failed)?;
+    let first_token = bus
+        .summary("demo_first_token_seconds")
+        .help("Time from request to the first token.")
+        .unit("seconds")
+        .label("model", model)
+        .register()
+        .map_err(failed)?;
+    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ u64::from(worker + 1));
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        let batch = 1 + random.below(8);
+        batch_size.set(batch as f64);
+        let start = Instant::now();
+        // Mostly a few milliseconds, seldom ten times that.
+        let slow = if random.below(50) == 0 { 10 } else { 1 };
+        thread::sleep(Duration::from_micros(1000 * slow + random.below(4000)));
+        let seconds = start.elapsed().as_secs_f64();
+        for _ in 0..batch {
+            latency.observe(seconds);
+            first_token.observe(seconds * (0.2 + random.below(100) as f64 / 500.0));
+            requests.inc();
+            tokens.add((16 + random.below(240)) as f64);
+        }
+    }
+    Ok(())
+}
+
+/// Xorshift (Marsaglia 2003): the demo needs variety, not quality.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}

@@ -1,0 +1,67 @@
+//! `qbus sample`
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use qbus::{Clock, MetricType};
+use qbus_aggregate::export::{Options, export};
+use qbus_aggregate::{Family, Series, Snapshot, Value};
+use qbus_sampler::{Config, Sampler, Source};
+
+use crate::args::Sample;
+use crate::error::Error;
+use crate::sampling::{config, definition, owned};
+
+/// Between the two samples that a ratio over time needs.
+const APART: Duration = Duration::from_millis(250);
+
+pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
+    if sample.list {
+        for source in Source::ALL {
+            let default = if source.on_by_default() { "" } else { " (off by default)" };
+            writeln!(out, "{:<12} {}{default}", source.name(), source.about())?;
+        }
+        return Ok(());
+    }
+    let config = Config { patience: Duration::from_secs(2), ..config(&sample.sources, false, false) };
+    let mut sampler = Sampler::new(config);
+    let attached = [].into();
+    if !sample.once {
+        sampler.sample(Instant::now(), &attached, &mut |_| ());
+        thread::sleep(APART);
+    }
+    let now_ns = Clock::Precise.now_ns();
+    let mut families: HashMap<&str, Arc<Family>> = HashMap::new();
+    let mut series = Vec::new();
+    sampler.sample(Instant::now(), &attached, &mut |sample| {
+        let family = families.entry(sample.family.name).or_insert_with(|| {
+            let definition = definition(sample.family);
+            Arc::new(Family {
+                name: definition.name,
+                metric_type: definition.metric_type,
+                help: definition.help,
+                unit: definition.unit,
+                buckets: Vec::new(),
+            })
+        });
+        let value = match family.metric_type {
+            MetricType::Counter => Value::Counter(sample.value),
+            _ => Value::Gauge(sample.value),
+        };
+        series.push(Series {
+            family: family.clone(),
+            labels: owned(sample.labels),
+            value,
+            timestamp_ns: now_ns,
+            start_ns: now_ns,
+            records: 1,
+            history: Vec::new(),
+        });
+    });
+    series.sort_by(|a, b| a.family.name.cmp(&b.family.name).then_with(|| a.labels.cmp(&b.labels)));
+    let snapshot = Snapshot { epoch: 1, unix_ns: now_ns, consistent: true, series };
+    Ok(export(&snapshot, sample.format, &Options::default(), out)?)
+}

@@ -1,0 +1,153 @@
+//! From the sampler to the bus, and to plain series.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use qbus::{Bus, Clock, FamilyDefinition, JoinError, Kind, MetricType, Producer, Record, RegisterError, SeriesId};
+use qbus_sampler::{Attached, Config, News, Sample, Sampler, Source};
+
+use crate::args::Sources;
+
+/// What the sampler is to do, as typed.
+pub(crate) fn config(sources: &Sources, no_host: bool, no_gpu: bool) -> Config {
+    let wanted = |source: &Source| {
+        let by_default = source.on_by_default() && if *source == Source::Gpu { !no_gpu } else { !no_host };
+        (by_default || sources.collect.contains(source)) && !sources.no_collect.contains(source)
+    };
+    Config {
+        sources: Source::ALL.iter().copied().filter(wanted).collect(),
+        names: sources.names.into(),
+        per_cpu: sources.per_cpu,
+        pid_label: sources.pid_label,
+        own_role: Some("aggregator".to_owned()),
+        nvml: sources.nvml.clone(),
+        ..Config::default()
+    }
+}
+
+/// Samples into a producer of its own until `stop` hears something, or nobody holds its other end.
+pub(crate) fn sample_until(bus: &Bus, config: Config, interval: Duration, stop: &Receiver<()>) -> Result<(), JoinError> {
+    if config.sources.is_empty() {
+        return Ok(());
+    }
+    let mut sampler = Sampler::new(config);
+    let mut sink = Sink { bus: bus.clone(), producer: bus.producer()?, series: HashMap::new(), key: String::new() };
+    let mut next = Instant::now();
+    loop {
+        let attached: Arc<[Attached]> = attached(bus).into();
+        let mut refused = None;
+        for outcome in sampler.sample(Instant::now(), &attached, &mut |sample| {
+            if let Err(error) = sink.emit(sample) {
+                refused.get_or_insert(error);
+            }
+        }) {
+            if let Some(news) = &outcome.news {
+                say(outcome.source, news);
+            }
+        }
+        if let Some(error) = refused {
+            warn(error);
+        }
+        // A tick that took too long is not made up for.
+        next = (next + interval).max(Instant::now());
+        match stop.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+}
+
+/// The living owners of the bus but this process, which samples itself.
+fn attached(bus: &Bus) -> Vec<Attached> {
+    let own = u64::from(std::process::id());
+    let owners = bus.owners().unwrap_or_default().into_iter().filter(|owner| owner.alive && owner.pid != own);
+    let attach = |owner: qbus::OwnerView| {
+        let role = if owner.role.is_empty() { "worker".to_owned() } else { owner.role };
+        Attached {
+            pid: owner.pid as u32,
+            started: Some(owner.pid_start_ticks),
+            role,
+            command: program(&owner.command).to_owned(),
+            pid_namespace: Some(owner.pid_namespace),
+        }
+    };
+    owners.map(attach).collect()
+}
+
+/// The last part of the path of a command line's program.
+fn program(command: &str) -> &str {
+    let path = command.split(' ').next().unwrap_or_default();
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+fn say(source: &str, news: &News) {
+    match news {
+        News::Absent(what) => warn(format_args!("nothing to sample for {source}: {what}")),
+        News::Failed(why) => warn(format_args!("sampling {source} failed: {why}")),
+        News::Recovered => warn(format_args!("sampling {source} works again")),
+    }
+}
+
+/// Emits samples; series are registered when they are first met.
+struct Sink {
+    bus: Bus,
+    producer: Producer,
+    series: HashMap<String, Result<SeriesId, ()>>,
+    key: String,
+}
+
+impl Sink {
+    fn emit(&mut self, sample: Sample<'_>) -> Result<(), RegisterError> {
+        self.key.clear();
+        self.key.push_str(sample.family.name);
+        for (name, value) in sample.labels {
+            // No label value has these.
+            self.key.extend(["\u{1}", name, "\u{2}", value]);
+        }
+        let series = match self.series.get(&self.key) {
+            Some(Ok(series)) => *series,
+            // It was refused before, and said so.
+            Some(Err(())) => return Ok(()),
+            None => {
+                let labels = owned(sample.labels);
+                let registered = self.bus.intern(&definition(sample.family), &labels);
+                self.series.insert(self.key.clone(), registered.as_ref().map(|series| *series).map_err(|_| ()));
+                registered?
+            }
+        };
+        let kind = match sample.family.kind {
+            qbus_sampler::Kind::Counter => Kind::Total,
+            qbus_sampler::Kind::Gauge => Kind::Set,
+        };
+        // A full lane is in the ledger; the next tick is soon.
+        let _ = self.producer.emit(Record::new(Clock::Precise.now_ns(), series, kind, sample.value));
+        Ok(())
+    }
+}
+
+/// Labels as the registry wants them.
+pub(crate) fn owned(labels: &[(&str, &str)]) -> Vec<(String, String)> {
+    labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// A sampler's family as the registry wants it.
+pub(crate) fn definition(family: &qbus_sampler::Family) -> FamilyDefinition {
+    FamilyDefinition {
+        name: family.name.to_owned(),
+        metric_type: match family.kind {
+            qbus_sampler::Kind::Counter => MetricType::Counter,
+            qbus_sampler::Kind::Gauge => MetricType::Gauge,
+        },
+        help: family.help.to_owned(),
+        unit: family.unit.to_owned(),
+        buckets: Vec::new(),
+    }
+}
+
+/// A line on standard error.
+pub(crate) fn warn(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "qbus: {text}");
+}

@@ -1,7 +1,7 @@
 //! Drains a qbus, folds its records into series, commits them to a snapshot, and exports it.
 //!
 //! The data flow is the order of the modules: drain ([`Aggregator`]) → fold → commit
-//! (the snapshot file, read with [`Reader`]) → [`series`] → export.
+//! (the snapshot file, read with [`Reader`]) → [`series`] → [`export`].
 #![forbid(unsafe_code)]
 
 #[cfg(not(loom))]
@@ -9,6 +9,7 @@ mod aggregator;
 mod distribution;
 #[cfg(not(loom))]
 mod fold;
+pub mod export;
 pub mod series;
 mod snapshot;
 

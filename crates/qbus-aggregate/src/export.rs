@@ -16,6 +16,8 @@ mod csv;
 mod json;
 mod number;
 mod prometheus;
+#[cfg(test)]
+mod samples;
 
 pub use self::csv::csv;
 pub use self::json::{SCHEMA_VERSION, json};

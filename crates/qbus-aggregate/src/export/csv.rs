@@ -208,3 +208,6 @@ fn as_io(error: ::csv::Error) -> io::Error {
         kind => io::Error::other(format!("csv row: {kind:?}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

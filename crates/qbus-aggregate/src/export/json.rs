@@ -290,3 +290,6 @@ impl Serialize for Datetime {
         serializer.collect_str(&datetime(self.0))
     }
 }
+
+#[cfg(test)]
+mod tests;

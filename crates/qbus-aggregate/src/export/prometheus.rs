@@ -340,3 +340,6 @@ impl Hash for LabelSet<'_> {
         state.write_u64(sum);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -134,3 +134,37 @@ pub fn export(
         Format::Prometheus => prometheus(snapshot, options, out),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_reads_back_and_writes_as_its_function() {
+        let snapshot = samples::each_type();
+        let options = Options {
+            timestamps: true,
+            history: true,
+        };
+        for (format, start) in [
+            (Format::Json, "{\"schema"),
+            (Format::Csv, "name,"),
+            (Format::Prometheus, "# TYPE "),
+        ] {
+            assert_eq!(format.to_string().parse(), Ok(format));
+            let mut page = Vec::new();
+            let left_out = export(&snapshot, format, &options, &mut page).unwrap();
+            assert_eq!(left_out, LeftOut::default());
+            assert!(page.starts_with(start.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn an_unknown_format_names_the_known_ones() {
+        let error = "JSON".parse::<Format>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "format is \"JSON\", expected json, csv or prometheus"
+        );
+    }
+}

@@ -7,9 +7,9 @@
 #[cfg(not(loom))]
 mod aggregator;
 mod distribution;
+pub mod export;
 #[cfg(not(loom))]
 mod fold;
-pub mod export;
 pub mod series;
 mod snapshot;
 

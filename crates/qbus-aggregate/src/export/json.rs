@@ -45,14 +45,14 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// ```
 ///
 /// * `epoch`, `consistent` and `unix_ns` are those of [`Snapshot`]. `unix_ns` is an integer above
-///   2^53: a reader that turns all numbers into doubles loses up to 128 ns of it. `timestamp` of the
-///   document says the same time as text.
+///   2^53: a reader that turns all numbers into doubles loses up to 128 ns of it. `timestamp` of
+///   the document says the same time as text.
 /// * `timestamp` of a metric is in seconds since the Unix epoch, as a double (to about 0.2 µs);
 ///   `datetime` is the same time in full, in UTC (RFC 3339).
 /// * `value` is a counter's sum, a gauge's value, and the last observation of a histogram or
-///   summary. Those two also have `count`, `sum`, `min` and `max`, and a histogram `buckets` (a list
-///   of `le` and the *cumulative* `count`, the last `le` is `"+Inf"`), a summary `quantiles` (a list
-///   of `quantile` and `value`).
+///   summary. Those two also have `count`, `sum`, `min` and `max`, and a histogram `buckets` (a
+///   list of `le` and the *cumulative* `count`, the last `le` is `"+Inf"`), a summary `quantiles`
+///   (a list of `quantile` and `value`).
 /// * `unit` is there where the family has one.
 /// * JSON has no word for NaN and the infinities: they are the strings `"NaN"`, `"+Inf"` and
 ///   `"-Inf"`, wherever a double stands.

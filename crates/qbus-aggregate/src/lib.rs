@@ -1,12 +1,13 @@
 //! Drains a qbus, folds its records into series, commits them to a snapshot, and exports it.
 //!
 //! The data flow is the order of the modules: drain ([`Aggregator`]) → fold → commit
-//! (the snapshot file, read with [`Reader`]) → [`series`] → export.
+//! (the snapshot file, read with [`Reader`]) → [`series`] → [`export`].
 #![forbid(unsafe_code)]
 
 #[cfg(not(loom))]
 mod aggregator;
 mod distribution;
+pub mod export;
 #[cfg(not(loom))]
 mod fold;
 pub mod series;

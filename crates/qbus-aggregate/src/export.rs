@@ -1,0 +1,170 @@
+//! Writes a snapshot as JSON, CSV or Prometheus text.
+//!
+//! The same snapshot and the same options give the same bytes: series come out in the order of the
+//! snapshot, labels in the order of the series, and nothing asks the clock or a locale.
+//!
+//! All three agree on numbers: the shortest decimal that reads back as the same double, and the
+//! words `NaN`, `+Inf` and `-Inf` for what has no decimal.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::str::FromStr;
+
+use crate::series::Snapshot;
+
+mod csv;
+mod json;
+mod number;
+mod prometheus;
+#[cfg(test)]
+mod samples;
+
+pub use self::csv::csv;
+pub use self::json::{SCHEMA_VERSION, json};
+pub use self::prometheus::{CONTENT_TYPE, prometheus};
+
+/// A format that [`export`] writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// One document, see [`json()`].
+    Json,
+    /// A table, see [`csv()`].
+    Csv,
+    /// The text exposition format 0.0.4, see [`prometheus()`].
+    Prometheus,
+}
+
+impl Format {
+    /// All formats.
+    pub const ALL: [Format; 3] = [Format::Json, Format::Csv, Format::Prometheus];
+
+    /// `json`, `csv` or `prometheus`: what [`Format::from_str`] reads.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Format::Json => "json",
+            Format::Csv => "csv",
+            Format::Prometheus => "prometheus",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Format {
+    type Err = ParseFormatError;
+
+    fn from_str(name: &str) -> Result<Format, ParseFormatError> {
+        Format::ALL
+            .into_iter()
+            .find(|format| format.as_str() == name)
+            .ok_or_else(|| ParseFormatError { found: name.into() })
+    }
+}
+
+/// A name that is none of the formats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseFormatError {
+    found: String,
+}
+
+impl fmt::Display for ParseFormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = &self.found;
+        write!(f, "format is {found:?}, expected json, csv or prometheus")
+    }
+}
+
+impl std::error::Error for ParseFormatError {}
+
+/// What to write beside the values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Prometheus: end each sample line with its time in milliseconds. A scraped page is better
+    /// without them: a series with explicit times gets no staleness marker. The other formats
+    /// always carry times.
+    pub timestamps: bool,
+    /// JSON and CSV: write the points of [`Series::history`](crate::Series::history) too. The
+    /// Prometheus format has no place for them.
+    pub history: bool,
+}
+
+/// What a writer had to leave out so that the rest stays readable. JSON and CSV leave out nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Families left out whole.
+    pub families: u64,
+    /// Series left out, those of whole families among them.
+    pub series: u64,
+}
+
+/// Writes `snapshot` to `out` as `format` and flushes `out`.
+///
+/// The output is buffered inside; `out` need not be.
+///
+/// # Errors
+///
+/// The first error of `out`, as it is (so a closed pipe is [`io::ErrorKind::BrokenPipe`]). Part of
+/// the output may have been written by then: who needs all or nothing writes to a `Vec` first.
+///
+/// # Examples
+///
+/// ```
+/// use qbus_aggregate::Snapshot;
+/// use qbus_aggregate::export::{Options, export};
+///
+/// let snapshot = Snapshot { epoch: 1, unix_ns: 0, consistent: true, series: Vec::new() };
+/// let mut page = Vec::new();
+/// export(&snapshot, "csv".parse()?, &Options::default(), &mut page)?;
+/// assert_eq!(page, b"name,value,type,labels,description,timestamp,datetime\r\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn export(
+    snapshot: &Snapshot,
+    format: Format,
+    options: &Options,
+    out: &mut dyn Write,
+) -> io::Result<LeftOut> {
+    match format {
+        Format::Json => json(snapshot, options, out).map(|()| LeftOut::default()),
+        Format::Csv => csv(snapshot, options, out).map(|()| LeftOut::default()),
+        Format::Prometheus => prometheus(snapshot, options, out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_reads_back_and_writes_as_its_function() {
+        let snapshot = samples::each_type();
+        let options = Options {
+            timestamps: true,
+            history: true,
+        };
+        for (format, start) in [
+            (Format::Json, "{\"schema"),
+            (Format::Csv, "name,"),
+            (Format::Prometheus, "# TYPE "),
+        ] {
+            assert_eq!(format.to_string().parse(), Ok(format));
+            let mut page = Vec::new();
+            let left_out = export(&snapshot, format, &options, &mut page).unwrap();
+            assert_eq!(left_out, LeftOut::default());
+            assert!(page.starts_with(start.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn an_unknown_format_names_the_known_ones() {
+        let error = "JSON".parse::<Format>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "format is \"JSON\", expected json, csv or prometheus"
+        );
+    }
+}

@@ -1,0 +1,295 @@
+//! JSON (RFC 8259).
+
+use std::io::{self, BufWriter, Write};
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use super::Options;
+use super::number::{datetime, seconds, word};
+use crate::series::{HistogramValue, Series, Snapshot, SummaryValue, Value};
+
+/// Counts the incompatible changes of the document. New members may come without one.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Writes `snapshot` as one JSON document (RFC 8259) on one line, and flushes `out`.
+///
+/// ```json
+/// {
+///   "schema_version": 1,
+///   "epoch": 7,
+///   "consistent": true,
+///   "timestamp": "2023-10-01T12:00:00Z",
+///   "unix_ns": 1696161600000000000,
+///   "metrics": [
+///     {
+///       "name": "model_inference_latency",
+///       "value": 0.125,
+///       "type": "gauge",
+///       "labels": {"model": "qwen3-vl", "input_size": "large"},
+///       "description": "Model inference latency in seconds",
+///       "timestamp": 1696161600.0,
+///       "datetime": "2023-10-01T12:00:00Z"
+///     }
+///   ],
+///   "history": {
+///     "model_inference_latency": [
+///       {
+///         "labels": {"model": "qwen3-vl", "input_size": "large"},
+///         "value": 0.125,
+///         "timestamp": 1696161600.0,
+///         "datetime": "2023-10-01T12:00:00Z"
+///       }
+///     ]
+///   }
+/// }
+/// ```
+///
+/// * `epoch`, `consistent` and `unix_ns` are those of [`Snapshot`]. `unix_ns` is an integer above
+///   2^53: a reader that turns all numbers into doubles loses up to 128 ns of it. `timestamp` of
+///   the document says the same time as text.
+/// * `timestamp` of a metric is in seconds since the Unix epoch, as a double (to about 0.2 µs);
+///   `datetime` is the same time in full, in UTC (RFC 3339).
+/// * `value` is a counter's sum, a gauge's value, and the last observation of a histogram or
+///   summary. Those two also have `count`, `sum`, `min` and `max`, and a histogram `buckets` (a
+///   list of `le` and the *cumulative* `count`, the last `le` is `"+Inf"`), a summary `quantiles`
+///   (a list of `quantile` and `value`).
+/// * `unit` is there where the family has one.
+/// * JSON has no word for NaN and the infinities: they are the strings `"NaN"`, `"+Inf"` and
+///   `"-Inf"`, wherever a double stands.
+/// * `labels` keep the order of the series and hold its empty values as well.
+/// * `history` maps a name to the points of all its series, each with its labels, oldest first
+///   within a series. It is empty unless [`Options::history`] asks for it, and a name without
+///   points is not in it.
+///
+/// Series are written one by one; the document is never held in memory.
+///
+/// # Errors
+///
+/// The first error of `out`, as it is.
+pub fn json(snapshot: &Snapshot, options: &Options, out: &mut dyn Write) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(64 * 1024, out);
+    let document = Document {
+        schema_version: SCHEMA_VERSION,
+        epoch: snapshot.epoch,
+        consistent: snapshot.consistent,
+        timestamp: Datetime(snapshot.unix_ns),
+        unix_ns: snapshot.unix_ns,
+        metrics: Metrics(&snapshot.series),
+        history: History(if options.history {
+            &snapshot.series
+        } else {
+            &[]
+        }),
+    };
+    serde_json::to_writer(&mut out, &document)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+#[derive(serde::Serialize)]
+struct Document<'a> {
+    schema_version: u32,
+    epoch: u64,
+    consistent: bool,
+    timestamp: Datetime,
+    unix_ns: u64,
+    metrics: Metrics<'a>,
+    history: History<'a>,
+}
+
+struct Metrics<'a>(&'a [Series]);
+
+impl Serialize for Metrics<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(Metric::new))
+    }
+}
+
+#[derive(serde::Serialize)]
+struct Metric<'a> {
+    name: &'a str,
+    value: Float,
+    #[serde(rename = "type")]
+    metric_type: &'static str,
+    labels: Labels<'a>,
+    description: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    unit: &'a str,
+    timestamp: f64,
+    datetime: Datetime,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    observations: Option<Observations<'a>>,
+}
+
+impl<'a> Metric<'a> {
+    fn new(series: &'a Series) -> Metric<'a> {
+        let family = &*series.family;
+        let (value, observations) = match &series.value {
+            Value::Counter(sum) => (*sum, None),
+            Value::Gauge(value) => (*value, None),
+            Value::Histogram(value) => (
+                value.last,
+                Some(Observations::histogram(value, &family.buckets)),
+            ),
+            Value::Summary(value) => (value.last, Some(Observations::summary(value))),
+        };
+        Metric {
+            name: &family.name,
+            value: Float(value),
+            metric_type: family.metric_type.as_str(),
+            labels: Labels(&series.labels),
+            description: &family.help,
+            unit: &family.unit,
+            timestamp: seconds(series.timestamp_ns),
+            datetime: Datetime(series.timestamp_ns),
+            observations,
+        }
+    }
+}
+
+/// The members that only histograms and summaries have.
+#[derive(serde::Serialize)]
+struct Observations<'a> {
+    count: u64,
+    sum: Float,
+    min: Float,
+    max: Float,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    buckets: Option<Buckets<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quantiles: Option<Quantiles<'a>>,
+}
+
+impl<'a> Observations<'a> {
+    fn histogram(value: &'a HistogramValue, bounds: &'a [f64]) -> Observations<'a> {
+        Observations {
+            count: value.count,
+            sum: Float(value.sum),
+            min: Float(value.min),
+            max: Float(value.max),
+            buckets: Some(Buckets {
+                bounds,
+                cumulative: &value.cumulative,
+            }),
+            quantiles: None,
+        }
+    }
+
+    fn summary(value: &'a SummaryValue) -> Observations<'a> {
+        Observations {
+            count: value.count,
+            sum: Float(value.sum),
+            min: Float(value.min),
+            max: Float(value.max),
+            buckets: None,
+            quantiles: Some(Quantiles(&value.quantiles)),
+        }
+    }
+}
+
+struct Buckets<'a> {
+    bounds: &'a [f64],
+    cumulative: &'a [u64],
+}
+
+impl Serialize for Buckets<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
+        struct Bucket {
+            le: Float,
+            count: u64,
+        }
+        let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
+        serializer.collect_seq(bounds.zip(self.cumulative).map(|(le, &count)| Bucket {
+            le: Float(le),
+            count,
+        }))
+    }
+}
+
+struct Quantiles<'a>(&'a [(f64, f64)]);
+
+impl Serialize for Quantiles<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
+        struct Quantile {
+            quantile: Float,
+            value: Float,
+        }
+        serializer.collect_seq(self.0.iter().map(|&(quantile, value)| Quantile {
+            quantile: Float(quantile),
+            value: Float(value),
+        }))
+    }
+}
+
+/// By name, the points of all series of the name.
+struct History<'a>(&'a [Series]);
+
+impl Serialize for History<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut names = serializer.serialize_map(None)?;
+        // The series of a family are adjacent, so no name comes twice.
+        for family in self.0.chunk_by(|a, b| a.family.name == b.family.name) {
+            if family.iter().any(|series| !series.history.is_empty()) {
+                names.serialize_entry(&family[0].family.name, &Points(family))?;
+            }
+        }
+        names.end()
+    }
+}
+
+struct Points<'a>(&'a [Series]);
+
+impl Serialize for Points<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
+        struct Entry<'a> {
+            labels: Labels<'a>,
+            value: Float,
+            timestamp: f64,
+            datetime: Datetime,
+        }
+        serializer.collect_seq(self.0.iter().flat_map(|series| {
+            series.history.iter().map(move |point| Entry {
+                labels: Labels(&series.labels),
+                value: Float(point.value),
+                timestamp: seconds(point.timestamp_ns),
+                datetime: Datetime(point.timestamp_ns),
+            })
+        }))
+    }
+}
+
+/// Labels as an object, in the order of the series.
+struct Labels<'a>(&'a [(String, String)]);
+
+impl Serialize for Labels<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+/// A number, or the word for what JSON cannot say as one.
+struct Float(f64);
+
+impl Serialize for Float {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match word(self.0) {
+            Some(word) => serializer.serialize_str(word),
+            None => serializer.serialize_f64(self.0),
+        }
+    }
+}
+
+/// Nanoseconds since the Unix epoch, as an RFC 3339 string in UTC.
+struct Datetime(u64);
+
+impl Serialize for Datetime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&datetime(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests;

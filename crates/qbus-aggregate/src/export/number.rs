@@ -1,0 +1,65 @@
+//! Numbers and times as text.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+
+/// Appends `value` as Prometheus servers and Go clients write it, so that `le` and `quantile`
+/// labels compare equal with theirs: the shortest digits that read back as the same double, with an
+/// exponent of two digits or more below 1e-4 and from 1e6 (`0.1`, `5`, `1e+06`, `2.5e-05`, `NaN`,
+/// `+Inf`, `-Inf`).
+pub(super) fn push_float(out: &mut String, value: f64) {
+    if let Some(word) = word(value) {
+        return out.push_str(word);
+    }
+    let magnitude = value.abs();
+    if magnitude == 0.0 || (1e-4..1e6).contains(&magnitude) {
+        return push(out, format_args!("{value}"));
+    }
+    let start = out.len();
+    push(out, format_args!("{value:e}"));
+    let Some(e) = out[start..].find('e') else {
+        return;
+    };
+    let exponent = start + e + 1;
+    let negative = out[exponent..].starts_with('-');
+    if !negative {
+        out.insert(exponent, '+');
+    }
+    if out.len() == exponent + 2 {
+        out.insert(exponent + 1, '0');
+    }
+}
+
+/// `NaN`, `+Inf` or `-Inf` for a value without a decimal.
+pub(super) fn word(value: f64) -> Option<&'static str> {
+    if value.is_nan() {
+        Some("NaN")
+    } else if value == f64::INFINITY {
+        Some("+Inf")
+    } else if value == f64::NEG_INFINITY {
+        Some("-Inf")
+    } else {
+        None
+    }
+}
+
+/// Appends formatted text.
+pub(super) fn push(out: &mut String, arguments: std::fmt::Arguments<'_>) {
+    // A `String` refuses nothing, and the numbers and times that come here have no errors of their
+    // own.
+    let _ = out.write_fmt(arguments);
+}
+
+/// Seconds since the Unix epoch. A double holds today's times to about 0.2 µs only; the date of
+/// the same row is exact.
+pub(super) fn seconds(unix_ns: u64) -> f64 {
+    // Whole seconds are exact below 2^53, so a time on a second comes out as just that.
+    (unix_ns / 1_000_000_000) as f64 + (unix_ns % 1_000_000_000) as f64 / 1e9
+}
+
+/// The time in UTC. Prints as RFC 3339 with `Z` and as many decimals as it has, at most nine.
+pub(super) fn datetime(unix_ns: u64) -> Timestamp {
+    // 2^64 ns end in the year 2554, which jiff can say: the fallback is never taken.
+    Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or(Timestamp::UNIX_EPOCH)
+}

@@ -12,10 +12,22 @@ use qbus_sampler::{Names, Source};
 ///
 /// Workers emit; `qbus agg` aggregates beside its own host and GPU sampler; `qbus dump` exports.
 #[derive(Debug, Parser)]
-#[command(name = "qbus", version, max_term_width = 100, after_help = "Example:\n  qbus demo")]
+#[command(
+    name = "qbus",
+    version,
+    max_term_width = 100,
+    after_help = "Example:\n  qbus demo"
+)]
 pub(crate) struct Args {
     /// The bus: a name, or the path of a file (with a slash in it).
-    #[arg(short, long, global = true, env = "QBUS", default_value = "default", value_name = "NAME|PATH")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "QBUS",
+        default_value = "default",
+        value_name = "NAME|PATH"
+    )]
     pub(crate) bus: Address,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -143,8 +155,10 @@ impl From<NameSet> for Names {
 /// required, the type "gauge" when there is none, and the timestamp in seconds since 1970. A bad line is
 /// reported with its number, the others go on, and the exit status is 2.
 #[derive(Debug, Parser)]
-#[command(after_help = "Examples:\n  qbus emit batch_size 32 --label model=qwen3-vl\n  \
-    echo '{\"name\":\"jobs_total\",\"value\":1,\"type\":\"counter\"}' | qbus emit --stdin")]
+#[command(
+    after_help = "Examples:\n  qbus emit batch_size 32 --label model=qwen3-vl\n  \
+    echo '{\"name\":\"jobs_total\",\"value\":1,\"type\":\"counter\"}' | qbus emit --stdin"
+)]
 pub(crate) struct Emit {
     /// The metric.
     #[arg(required_unless_present = "stdin", conflicts_with = "stdin")]
@@ -165,7 +179,12 @@ pub(crate) struct Emit {
     #[arg(long, default_value = "")]
     pub(crate) description: String,
     /// Upper bounds of a histogram's buckets.
-    #[arg(long, value_delimiter = ',', allow_negative_numbers = true, value_name = "BOUNDS")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        allow_negative_numbers = true,
+        value_name = "BOUNDS"
+    )]
     pub(crate) buckets: Vec<f64>,
 }
 
@@ -173,7 +192,9 @@ pub(crate) struct Emit {
 ///
 /// It reads the snapshot alone: also while the aggregator runs, after it is gone, or from a copy.
 #[derive(Debug, Parser)]
-#[command(after_help = "Examples:\n  qbus dump\n  qbus dump -f csv -o metrics.csv --match 'model_*'")]
+#[command(
+    after_help = "Examples:\n  qbus dump\n  qbus dump -f csv -o metrics.csv --match 'model_*'"
+)]
 pub(crate) struct Dump {
     /// The format: json, csv or prometheus.
     #[arg(short, long, default_value = "prometheus", value_parser = parse_format)]
@@ -291,19 +312,30 @@ fn parse_mode(text: &str) -> Result<u32, String> {
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let expected = || "expected a positive duration with its unit: 500ms, 1s, 2m".to_owned();
     let duration: jiff::SignedDuration = text.parse().map_err(|_| expected())?;
-    Duration::try_from(duration).ok().filter(|duration| !duration.is_zero()).ok_or_else(expected)
+    Duration::try_from(duration)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(expected)
 }
 
 fn parse_type(text: &str) -> Result<MetricType, String> {
-    MetricType::from_name(text).ok_or_else(|| "expected counter, gauge, histogram or summary".to_owned())
+    MetricType::from_name(text)
+        .ok_or_else(|| "expected counter, gauge, histogram or summary".to_owned())
 }
 
 fn parse_format(text: &str) -> Result<Format, String> {
-    text.parse().map_err(|_| "expected json, csv or prometheus".to_owned())
+    text.parse()
+        .map_err(|_| "expected json, csv or prometheus".to_owned())
 }
 
 fn parse_source(text: &str) -> Result<Source, String> {
-    let names = || Source::ALL.iter().map(|source| source.name()).collect::<Vec<_>>().join(", ");
+    let names = || {
+        Source::ALL
+            .iter()
+            .map(|source| source.name())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     Source::from_name(text).ok_or_else(|| format!("expected one of {}", names()))
 }
 

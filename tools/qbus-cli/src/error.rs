@@ -49,7 +49,9 @@ impl Error {
                  agg -b {address}`",
                 path.display()
             )),
-            ReadError::Open(OpenError::Unfinished { .. }) | ReadError::Empty => Error::Absent(error.to_string()),
+            ReadError::Open(OpenError::Unfinished { .. }) | ReadError::Empty => {
+                Error::Absent(error.to_string())
+            }
             error => Error::failed(error),
         }
     }
@@ -66,7 +68,9 @@ impl Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Absent(text) | Error::Failed(text) => f.write_str(text),
-            Error::Io { doing, source } if doing.is_empty() => write!(f, "could not write: {source}"),
+            Error::Io { doing, source } if doing.is_empty() => {
+                write!(f, "could not write: {source}")
+            }
             Error::Io { doing, source } => write!(f, "could not {doing}: {source}"),
         }
     }
@@ -74,7 +78,10 @@ impl Display for Error {
 
 impl From<io::Error> for Error {
     fn from(source: io::Error) -> Error {
-        Error::Io { doing: String::new(), source }
+        Error::Io {
+            doing: String::new(),
+            source,
+        }
     }
 }
 

@@ -19,7 +19,9 @@ fn main() -> ExitCode {
     match command::run(args, &mut out).and_then(|()| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
         // `qbus dump | head` closed the pipe on purpose.
-        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             // What was written before the error is the user's.
             let _ = out.flush();

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use qbus::{Bus, Clock, FamilyDefinition, JoinError, Kind, MetricType, Producer, Record, RegisterError, SeriesId};
+use qbus::{
+    Bus, Clock, FamilyDefinition, JoinError, Kind, MetricType, Producer, Record, RegisterError,
+    SeriesId,
+};
 use qbus_sampler::{Attached, Config, News, Sample, Sampler, Source};
 
 use crate::args::Sources;
@@ -14,7 +17,12 @@ use crate::args::Sources;
 /// What the sampler is to do, as typed.
 pub(crate) fn config(sources: &Sources, no_host: bool, no_gpu: bool) -> Config {
     let wanted = |source: &Source| {
-        let by_default = source.on_by_default() && if *source == Source::Gpu { !no_gpu } else { !no_host };
+        let by_default = source.on_by_default()
+            && if *source == Source::Gpu {
+                !no_gpu
+            } else {
+                !no_host
+            };
         (by_default || sources.collect.contains(source)) && !sources.no_collect.contains(source)
     };
     Config {
@@ -29,12 +37,22 @@ pub(crate) fn config(sources: &Sources, no_host: bool, no_gpu: bool) -> Config {
 }
 
 /// Samples into a producer of its own until `stop` hears something, or nobody holds its other end.
-pub(crate) fn sample_until(bus: &Bus, config: Config, interval: Duration, stop: &Receiver<()>) -> Result<(), JoinError> {
+pub(crate) fn sample_until(
+    bus: &Bus,
+    config: Config,
+    interval: Duration,
+    stop: &Receiver<()>,
+) -> Result<(), JoinError> {
     if config.sources.is_empty() {
         return Ok(());
     }
     let mut sampler = Sampler::new(config);
-    let mut sink = Sink { bus: bus.clone(), producer: bus.producer()?, series: HashMap::new(), key: String::new() };
+    let mut sink = Sink {
+        bus: bus.clone(),
+        producer: bus.producer()?,
+        series: HashMap::new(),
+        key: String::new(),
+    };
     let mut next = Instant::now();
     loop {
         let attached: Arc<[Attached]> = attached(bus).into();
@@ -63,9 +81,17 @@ pub(crate) fn sample_until(bus: &Bus, config: Config, interval: Duration, stop: 
 /// The living owners of the bus but this process, which samples itself.
 fn attached(bus: &Bus) -> Vec<Attached> {
     let own = u64::from(std::process::id());
-    let owners = bus.owners().unwrap_or_default().into_iter().filter(|owner| owner.alive && owner.pid != own);
+    let owners = bus
+        .owners()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|owner| owner.alive && owner.pid != own);
     let attach = |owner: qbus::OwnerView| {
-        let role = if owner.role.is_empty() { "worker".to_owned() } else { owner.role };
+        let role = if owner.role.is_empty() {
+            "worker".to_owned()
+        } else {
+            owner.role
+        };
         Attached {
             pid: owner.pid as u32,
             started: Some(owner.pid_start_ticks),
@@ -114,7 +140,10 @@ impl Sink {
             None => {
                 let labels = owned(sample.labels);
                 let registered = self.bus.intern(&definition(sample.family), &labels);
-                self.series.insert(self.key.clone(), registered.as_ref().map(|series| *series).map_err(|_| ()));
+                self.series.insert(
+                    self.key.clone(),
+                    registered.as_ref().map(|series| *series).map_err(|_| ()),
+                );
                 registered?
             }
         };
@@ -123,14 +152,22 @@ impl Sink {
             qbus_sampler::Kind::Gauge => Kind::Set,
         };
         // A full lane is in the ledger; the next tick is soon.
-        let _ = self.producer.emit(Record::new(Clock::Precise.now_ns(), series, kind, sample.value));
+        let _ = self.producer.emit(Record::new(
+            Clock::Precise.now_ns(),
+            series,
+            kind,
+            sample.value,
+        ));
         Ok(())
     }
 }
 
 /// Labels as the registry wants them.
 pub(crate) fn owned(labels: &[(&str, &str)]) -> Vec<(String, String)> {
-    labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    labels
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 /// A sampler's family as the registry wants it.

@@ -26,9 +26,16 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
         Bus::open_or_create(address, &qbus::Config::default()).map_err(Error::failed)?
     };
     bus.set_role("aggregator");
-    let config = Config { snapshot: agg.snapshot.clone(), history: agg.history, recent: agg.recent };
+    let config = Config {
+        snapshot: agg.snapshot.clone(),
+        history: agg.history,
+        recent: agg.recent,
+    };
     let mut aggregator = Aggregator::open(&bus, &config).map_err(Error::failed)?;
-    warn(format_args!("aggregating the bus {address} into {}", aggregator.snapshot().display()));
+    warn(format_args!(
+        "aggregating the bus {address} into {}",
+        aggregator.snapshot().display()
+    ));
 
     let (stop_sampler, stopped) = mpsc::channel();
     let sampler = {
@@ -39,10 +46,15 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
                 warn(format_args!("not sampling: {error}"));
             }
         };
-        thread::Builder::new().name("sampler".to_owned()).spawn(sample).doing("start the sampler")?
+        thread::Builder::new()
+            .name("sampler".to_owned())
+            .spawn(sample)
+            .doing("start the sampler")?
     };
     aggregator.run(agg.spin, &|| stop.load(Ordering::Relaxed), &mut |error| {
-        warn(format_args!("the snapshot cannot grow, new series are left out: {error}"));
+        warn(format_args!(
+            "the snapshot cannot grow, new series are left out: {error}"
+        ));
     });
     // The sampler's last records are part of what is left.
     drop(stop_sampler);

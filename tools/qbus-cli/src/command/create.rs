@@ -17,9 +17,16 @@ pub(crate) fn run(address: &Address, create: &Create, out: &mut dyn Write) -> Re
         series: create.max_series,
         ..Geometry::default()
     };
-    let config = Config { geometry: geometry.with_arena(), mode: create.mode };
+    let config = Config {
+        geometry: geometry.with_arena(),
+        mode: create.mode,
+    };
     let bus = Bus::create(address, &config).map_err(Error::failed)?;
     let path = bus.address().file().display();
-    writeln!(out, "created the bus {address}: {path}, {} bytes", bus.geometry().size_bytes())?;
+    writeln!(
+        out,
+        "created the bus {address}: {path}, {} bytes",
+        bus.geometry().size_bytes()
+    )?;
     Ok(())
 }

@@ -53,10 +53,16 @@ impl Stage {
     fn start(&mut self, args: &[&str]) -> Result<(), Error> {
         let program = std::env::current_exe().doing("find this program")?;
         let mut command = Command::new(program);
-        command.args(args).args(["--bus", &self.address.to_string()]);
+        command
+            .args(args)
+            .args(["--bus", &self.address.to_string()]);
         // What the processes have to say would come between the lines shown here.
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.children.push(command.spawn().doing(format!("start `qbus {}`", args[0]))?);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        self.children
+            .push(command.spawn().doing(format!("start `qbus {}`", args[0]))?);
         Ok(())
     }
 
@@ -67,7 +73,11 @@ impl Stage {
             let _ = kill_process(pid, Signal::TERM);
         }
         let status = aggregator.wait().doing("wait for the aggregator")?;
-        if status.success() { Ok(()) } else { Err(Error::Failed(format!("the aggregator failed: {status}"))) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(Error::Failed(format!("the aggregator failed: {status}")))
+        }
     }
 }
 
@@ -76,12 +86,23 @@ fn show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Error> {
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, stop.clone()).doing("handle signals")?;
     }
-    let address: Address = format!("demo-{}", std::process::id()).parse().map_err(Error::failed)?;
+    let address: Address = format!("demo-{}", std::process::id())
+        .parse()
+        .map_err(Error::failed)?;
     let bus = Bus::create(&address, &qbus::Config::default()).map_err(Error::failed)?;
-    let mut stage = Stage { address: address.clone(), children: Vec::new() };
+    let mut stage = Stage {
+        address: address.clone(),
+        children: Vec::new(),
+    };
     stage.start(&["agg", "--no-create", "--interval", "500ms"])?;
     for worker in 0..demo.workers {
-        stage.start(&["demo", "--worker", &worker.to_string(), "--seconds", &demo.seconds.to_string()])?;
+        stage.start(&[
+            "demo",
+            "--worker",
+            &worker.to_string(),
+            "--seconds",
+            &demo.seconds.to_string(),
+        ])?;
     }
     writeln!(
         out,
@@ -91,21 +112,38 @@ fn show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Error> {
     out.flush()?;
     watch(&mut stage, time, &stop)?;
     if stop.load(Ordering::Relaxed) {
-        return Err(Error::Failed("interrupted; the demo's processes and bus are gone".to_owned()));
+        return Err(Error::Failed(
+            "interrupted; the demo's processes and bus are gone".to_owned(),
+        ));
     }
     stage.end_aggregator()?;
 
-    let mut reader = Reader::open(&address.snapshot()).map_err(|error| Error::reading(&address, &error))?;
-    let options = ReadOptions { history: true, ..ReadOptions::default() };
-    let snapshot = reader.read(&options).map_err(|error| Error::reading(&address, &error))?;
+    let mut reader =
+        Reader::open(&address.snapshot()).map_err(|error| Error::reading(&address, &error))?;
+    let options = ReadOptions {
+        history: true,
+        ..ReadOptions::default()
+    };
+    let snapshot = reader
+        .read(&options)
+        .map_err(|error| Error::reading(&address, &error))?;
     let folder = folder(demo)?;
-    for (format, name) in [(Format::Prometheus, "metrics.prom"), (Format::Json, "metrics.json"), (Format::Csv, "metrics.csv")] {
-        let options = Options { timestamps: false, history: format != Format::Prometheus };
+    for (format, name) in [
+        (Format::Prometheus, "metrics.prom"),
+        (Format::Json, "metrics.json"),
+        (Format::Csv, "metrics.csv"),
+    ] {
+        let options = Options {
+            timestamps: false,
+            history: format != Format::Prometheus,
+        };
         let path = folder.join(name);
         dump::to_file(&snapshot, format, &options, &path)?;
         brief(&snapshot, format, &path, out)?;
     }
-    let ledger = stat::Report::new(&bus, Some(&reader)).doing("look at the owners")?.ledger;
+    let ledger = stat::Report::new(&bus, Some(&reader))
+        .doing("look at the owners")?
+        .ledger;
     writeln!(
         out,
         "\nLedger: {} records delivered, {} dropped, {} torn, {} revoked.\nAll three dumps whole: {}",
@@ -133,8 +171,13 @@ fn watch(stage: &mut Stage, time: Duration, stop: &AtomicBool) -> Result<(), Err
                 Some(status) => return Err(Error::Failed(format!("a worker failed: {status}"))),
             }
         }
-        if let Some(status) = stage.children[0].try_wait().doing("wait for the aggregator")? {
-            return Err(Error::Failed(format!("the aggregator ended early: {status}")));
+        if let Some(status) = stage.children[0]
+            .try_wait()
+            .doing("wait for the aggregator")?
+        {
+            return Err(Error::Failed(format!(
+                "the aggregator ended early: {status}"
+            )));
         }
         if running == 0 {
             break;
@@ -147,7 +190,11 @@ fn watch(stage: &mut Stage, time: Duration, stop: &AtomicBool) -> Result<(), Err
             let requests = reader.as_mut().map_or(0.0, requests);
             let done = (start.elapsed().as_secs_f64() / time.as_secs_f64()).min(1.0);
             let bar = "#".repeat((done * 30.0) as usize);
-            let _ = write!(io::stderr(), "\r[{bar:<30}] {:>3.0} %  {requests:.0} requests", done * 100.0);
+            let _ = write!(
+                io::stderr(),
+                "\r[{bar:<30}] {:>3.0} %  {requests:.0} requests",
+                done * 100.0
+            );
         }
     }
     if is_terminal {
@@ -158,9 +205,22 @@ fn watch(stage: &mut Stage, time: Duration, stop: &AtomicBool) -> Result<(), Err
 
 fn requests(reader: &mut Reader) -> f64 {
     let matches = |name: &str| name == "demo_requests_total";
-    let snapshot = reader.read(&ReadOptions { history: false, matches: Some(&matches) });
+    let snapshot = reader.read(&ReadOptions {
+        history: false,
+        matches: Some(&matches),
+    });
     let sum = |snapshot: Snapshot| {
-        snapshot.series.iter().map(|series| if let Value::Counter(sum) = series.value { sum } else { 0.0 }).sum()
+        snapshot
+            .series
+            .iter()
+            .map(|series| {
+                if let Value::Counter(sum) = series.value {
+                    sum
+                } else {
+                    0.0
+                }
+            })
+            .sum()
     };
     snapshot.map_or(0.0, sum)
 }
@@ -175,10 +235,27 @@ fn folder(demo: &Demo) -> Result<PathBuf, Error> {
 }
 
 /// The first lines of a format that tell of the workers.
-fn brief(snapshot: &Snapshot, format: Format, path: &Path, out: &mut dyn Write) -> Result<(), Error> {
+fn brief(
+    snapshot: &Snapshot,
+    format: Format,
+    path: &Path,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
     let of_workers = |name: &str| name.starts_with("demo_");
-    let series = snapshot.series.iter().filter(|series| of_workers(&series.family.name)).cloned();
-    let shown = Snapshot { series: series.map(|series| qbus_aggregate::Series { history: Vec::new(), ..series }).collect(), ..*snapshot };
+    let series = snapshot
+        .series
+        .iter()
+        .filter(|series| of_workers(&series.family.name))
+        .cloned();
+    let shown = Snapshot {
+        series: series
+            .map(|series| qbus_aggregate::Series {
+                history: Vec::new(),
+                ..series
+            })
+            .collect(),
+        ..*snapshot
+    };
     let mut page = Vec::new();
     export(&shown, format, &Options::default(), &mut page)?;
     let page = String::from_utf8_lossy(&page);
@@ -200,9 +277,24 @@ fn work(address: &Address, worker: u32, time: Duration) -> Result<(), Error> {
     let (model, name) = ("qwen3-vl", worker.to_string());
     let labels = [("model", model), ("worker", &name)];
     let failed = Error::failed;
-    let requests = bus.counter("demo_requests_total").help("Requests answered.").labels(labels).register().map_err(failed)?;
-    let tokens = bus.counter("demo_tokens_total").help("Tokens generated.").labels(labels).register().map_err(failed)?;
-    let batch_size = bus.gauge("demo_batch_size").help("Requests in the present batch.").labels(labels).register().map_err(failed)?;
+    let requests = bus
+        .counter("demo_requests_total")
+        .help("Requests answered.")
+        .labels(labels)
+        .register()
+        .map_err(failed)?;
+    let tokens = bus
+        .counter("demo_tokens_total")
+        .help("Tokens generated.")
+        .labels(labels)
+        .register()
+        .map_err(failed)?;
+    let batch_size = bus
+        .gauge("demo_batch_size")
+        .help("Requests in the present batch.")
+        .labels(labels)
+        .register()
+        .map_err(failed)?;
     let latency = bus
         .histogram("demo_request_seconds")
         .help("Time from request to answer.")

@@ -5,7 +5,10 @@ use std::io::{self, BufRead, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qbus::{Address, Bus, Clock, DEFAULT_BUCKETS, EmitError, FamilyDefinition, Kind, MetricType, Producer, Record};
+use qbus::{
+    Address, Bus, Clock, DEFAULT_BUCKETS, EmitError, FamilyDefinition, Kind, MetricType, Producer,
+    Record,
+};
 use serde::Deserialize;
 
 use crate::args::Emit;
@@ -18,7 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) fn run(address: &Address, emit: &Emit) -> Result<(), Error> {
     let bus = open(address)?;
     // A one-shot takes no lane from those who stay.
-    let producer = bus.shared_producer().or_else(|_| bus.producer()).map_err(Error::failed)?;
+    let producer = bus
+        .shared_producer()
+        .or_else(|_| bus.producer())
+        .map_err(Error::failed)?;
     if emit.stdin {
         return from_stdin(&bus, &producer);
     }
@@ -29,13 +35,19 @@ pub(crate) fn run(address: &Address, emit: &Emit) -> Result<(), Error> {
         name: name.clone(),
         value: Number(value),
         metric_type: Some(emit.metric_type.to_string()),
-        labels: emit.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        labels: emit
+            .labels
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
         description: emit.description.clone(),
         buckets: emit.buckets.clone(),
         timestamp: None,
     };
     if line.labels.len() != emit.labels.len() {
-        return Err(Error::Failed(format!("metric {name}: a label is given twice")));
+        return Err(Error::Failed(format!(
+            "metric {name}: a label is given twice"
+        )));
     }
     line.emit(&bus, &producer).map_err(Error::Failed)
 }
@@ -57,7 +69,9 @@ fn from_stdin(bus: &Bus, producer: &Producer) -> Result<(), Error> {
     if failed == 0 {
         return Ok(());
     }
-    Err(Error::Failed(format!("{failed} of {lines} lines were not emitted")))
+    Err(Error::Failed(format!(
+        "{failed} of {lines} lines were not emitted"
+    )))
 }
 
 /// A JSON line: what the wire has, not what the bus has.
@@ -100,7 +114,9 @@ impl TryFrom<Wire> for Number {
                 "NaN" => Ok(Number(f64::NAN)),
                 "+Inf" => Ok(Number(f64::INFINITY)),
                 "-Inf" => Ok(Number(f64::NEG_INFINITY)),
-                _ => Err(format!("value is {word:?}, expected a number, \"NaN\", \"+Inf\" or \"-Inf\"")),
+                _ => Err(format!(
+                    "value is {word:?}, expected a number, \"NaN\", \"+Inf\" or \"-Inf\""
+                )),
             },
         }
     }
@@ -109,23 +125,39 @@ impl TryFrom<Wire> for Number {
 impl Line {
     fn emit(self, bus: &Bus, producer: &Producer) -> Result<(), String> {
         let word = self.metric_type.as_deref().unwrap_or("gauge");
-        let metric_type = MetricType::from_name(word)
-            .ok_or_else(|| format!("type is {word:?}, expected counter, gauge, histogram or summary"))?;
+        let metric_type = MetricType::from_name(word).ok_or_else(|| {
+            format!("type is {word:?}, expected counter, gauge, histogram or summary")
+        })?;
         let timestamp_ns = match self.timestamp {
             None => Clock::Precise.now_ns(),
-            Some(seconds) if seconds.is_finite() && (0.0..1e10).contains(&seconds) => (seconds * 1e9) as u64,
-            Some(seconds) => return Err(format!("timestamp is {seconds}, expected seconds since 1970")),
+            Some(seconds) if seconds.is_finite() && (0.0..1e10).contains(&seconds) => {
+                (seconds * 1e9) as u64
+            }
+            Some(seconds) => {
+                return Err(format!(
+                    "timestamp is {seconds}, expected seconds since 1970"
+                ));
+            }
         };
         // A known histogram keeps its buckets when the line names none.
         let known = bus.family_by_name(&self.name).map(|family| family.buckets);
         let buckets = match metric_type {
-            MetricType::Histogram if self.buckets.is_empty() => known.unwrap_or_else(|| DEFAULT_BUCKETS.to_vec()),
+            MetricType::Histogram if self.buckets.is_empty() => {
+                known.unwrap_or_else(|| DEFAULT_BUCKETS.to_vec())
+            }
             _ => self.buckets,
         };
-        let family =
-            FamilyDefinition { name: self.name, metric_type, help: self.description, unit: String::new(), buckets };
+        let family = FamilyDefinition {
+            name: self.name,
+            metric_type,
+            help: self.description,
+            unit: String::new(),
+            buckets,
+        };
         let labels: Vec<(String, String)> = self.labels.into_iter().collect();
-        let series = bus.intern(&family, &labels).map_err(|error| error.to_string())?;
+        let series = bus
+            .intern(&family, &labels)
+            .map_err(|error| error.to_string())?;
         let kind = match metric_type {
             MetricType::Counter => Kind::Increment,
             MetricType::Gauge => Kind::Set,
@@ -135,8 +167,12 @@ impl Line {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match producer.emit(record) {
-                Err(EmitError::Full) if Instant::now() < deadline => thread::sleep(Duration::from_micros(200)),
-                emitted => return emitted.map_err(|error| format!("metric {}: {error}", family.name)),
+                Err(EmitError::Full) if Instant::now() < deadline => {
+                    thread::sleep(Duration::from_micros(200))
+                }
+                emitted => {
+                    return emitted.map_err(|error| format!("metric {}: {error}", family.name));
+                }
             }
         }
     }

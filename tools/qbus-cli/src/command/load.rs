@@ -6,7 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::Backoff;
-use qbus::{Address, Bus, Counter, EmitError, Gauge, Histogram, MetricType, RegisterError, Summary};
+use qbus::{
+    Address, Bus, Counter, EmitError, Gauge, Histogram, MetricType, RegisterError, Summary,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::args::Load;
@@ -25,8 +27,18 @@ struct Report {
 
 impl Report {
     fn new(attempted: u64, accepted: u64, seconds: f64) -> Report {
-        let ns_per_record = if attempted == 0 { 0.0 } else { seconds * 1e9 / attempted as f64 };
-        Report { attempted, accepted, dropped: attempted - accepted, seconds, ns_per_record }
+        let ns_per_record = if attempted == 0 {
+            0.0
+        } else {
+            seconds * 1e9 / attempted as f64
+        };
+        Report {
+            attempted,
+            accepted,
+            dropped: attempted - accepted,
+            seconds,
+            ns_per_record,
+        }
     }
 }
 
@@ -40,8 +52,13 @@ pub(crate) fn run(address: &Address, load: &Load, out: &mut dyn Write) -> Result
     if let Some(worker) = load.worker {
         return work(address, load, worker, out);
     }
-    if load.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
-        return Err(Error::Failed("--rate is not positive, expected records per second".to_owned()));
+    if load
+        .rate
+        .is_some_and(|rate| !rate.is_finite() || rate <= 0.0)
+    {
+        return Err(Error::Failed(
+            "--rate is not positive, expected records per second".to_owned(),
+        ));
     }
     // A worker would say the same, only less clearly.
     open(address)?;
@@ -51,11 +68,28 @@ pub(crate) fn run(address: &Address, load: &Load, out: &mut dyn Write) -> Result
         writeln!(out)?;
         return Ok(());
     }
-    writeln!(out, "{:<8} {:>12} {:>12} {:>10} {:>9} {:>10}", "worker", "attempted", "accepted", "dropped", "seconds", "ns/record")?;
-    let rows = reports.workers.iter().enumerate().map(|(worker, report)| (worker.to_string(), report));
+    writeln!(
+        out,
+        "{:<8} {:>12} {:>12} {:>10} {:>9} {:>10}",
+        "worker", "attempted", "accepted", "dropped", "seconds", "ns/record"
+    )?;
+    let rows = reports
+        .workers
+        .iter()
+        .enumerate()
+        .map(|(worker, report)| (worker.to_string(), report));
     for (name, report) in rows.chain([("total".to_owned(), &reports.total)]) {
-        let Report { attempted, accepted, dropped, seconds, ns_per_record } = report;
-        writeln!(out, "{name:<8} {attempted:>12} {accepted:>12} {dropped:>10} {seconds:>9.3} {ns_per_record:>10.1}")?;
+        let Report {
+            attempted,
+            accepted,
+            dropped,
+            seconds,
+            ns_per_record,
+        } = report;
+        writeln!(
+            out,
+            "{name:<8} {attempted:>12} {accepted:>12} {dropped:>10} {seconds:>9.3} {ns_per_record:>10.1}"
+        )?;
     }
     Ok(())
 }
@@ -78,8 +112,19 @@ impl Worker {
     fn start(address: &Address, load: &Load, worker: u32) -> Result<Worker, Error> {
         let program = std::env::current_exe().doing("find this program")?;
         let mut command = Command::new(program);
-        command.args(["load", "--bus", &address.to_string(), "--worker", &worker.to_string()]);
-        command.args(["--records", &load.records.to_string(), "--series", &load.series.to_string()]);
+        command.args([
+            "load",
+            "--bus",
+            &address.to_string(),
+            "--worker",
+            &worker.to_string(),
+        ]);
+        command.args([
+            "--records",
+            &load.records.to_string(),
+            "--series",
+            &load.series.to_string(),
+        ]);
         command.args(["--kind", load.kind.as_str()]);
         command.args(load.rate.map(|rate| format!("--rate={rate}")));
         command.args(load.wait.then_some("--wait"));
@@ -87,14 +132,22 @@ impl Worker {
         let mut child = command.spawn().doing("start a worker")?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let output = output.ok_or_else(|| Error::Failed("a worker has no output".to_owned()))?;
-        Ok(Worker { child, input, output: BufReader::new(output) })
+        Ok(Worker {
+            child,
+            input,
+            output: BufReader::new(output),
+        })
     }
 
     fn line(&mut self) -> Result<String, Error> {
         let mut line = String::new();
-        self.output.read_line(&mut line).doing("hear from a worker")?;
+        self.output
+            .read_line(&mut line)
+            .doing("hear from a worker")?;
         if line.is_empty() {
-            return Err(Error::Failed("a worker ended before it had reported".to_owned()));
+            return Err(Error::Failed(
+                "a worker ended before it had reported".to_owned(),
+            ));
         }
         Ok(line)
     }
@@ -102,7 +155,9 @@ impl Worker {
 
 fn reports(address: &Address, load: &Load) -> Result<Reports, Error> {
     let start = |worker| Worker::start(address, load, worker);
-    let mut workers = (0..load.producers).map(start).collect::<Result<Vec<_>, _>>()?;
+    let mut workers = (0..load.producers)
+        .map(start)
+        .collect::<Result<Vec<_>, _>>()?;
     // All are attached before any begins.
     for worker in &mut workers {
         worker.line()?;
@@ -119,8 +174,15 @@ fn reports(address: &Address, load: &Load) -> Result<Reports, Error> {
     }
     let seconds = start.elapsed().as_secs_f64();
     let sum = |part: fn(&Report) -> u64| reports.iter().map(part).sum::<u64>();
-    let total = Report::new(sum(|report| report.attempted), sum(|report| report.accepted), seconds);
-    Ok(Reports { workers: reports, total })
+    let total = Report::new(
+        sum(|report| report.attempted),
+        sum(|report| report.accepted),
+        seconds,
+    );
+    Ok(Reports {
+        workers: reports,
+        total,
+    })
 }
 
 /// A worker's life: attach, say so, wait for the others, emit, report.
@@ -128,7 +190,9 @@ fn work(address: &Address, load: &Load, worker: u32, out: &mut dyn Write) -> Res
     let bus = open(address)?;
     bus.set_role("load");
     let handles = (0..load.series.max(1)).map(|series| register(&bus, load.kind, worker, series));
-    let handles = handles.collect::<Result<Vec<_>, _>>().map_err(Error::failed)?;
+    let handles = handles
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(Error::failed)?;
     // Joins, leases a lane and touches it, so that the measured part is emitting alone.
     drop(bus.producer().map_err(Error::failed)?);
     writeln!(out, "ready")?;
@@ -174,20 +238,42 @@ fn value(n: u64) -> f64 {
     (n % 1000) as f64 / 1000.0
 }
 
-fn register(bus: &Bus, kind: MetricType, worker: u32, series: u64) -> Result<Handle, RegisterError> {
-    let labels = [("worker", worker.to_string()), ("series", series.to_string())];
+fn register(
+    bus: &Bus,
+    kind: MetricType,
+    worker: u32,
+    series: u64,
+) -> Result<Handle, RegisterError> {
+    let labels = [
+        ("worker", worker.to_string()),
+        ("series", series.to_string()),
+    ];
     let help = "Made by `qbus load`.";
     Ok(match kind {
-        MetricType::Counter => {
-            Handle::Counter(bus.counter("qbus_load_records_total").help(help).labels(labels).register()?)
-        }
-        MetricType::Gauge => Handle::Gauge(bus.gauge("qbus_load_level").help(help).labels(labels).register()?),
-        MetricType::Histogram => {
-            Handle::Histogram(bus.histogram("qbus_load_seconds").help(help).labels(labels).register()?)
-        }
-        MetricType::Summary => {
-            Handle::Summary(bus.summary("qbus_load_summary_seconds").help(help).labels(labels).register()?)
-        }
+        MetricType::Counter => Handle::Counter(
+            bus.counter("qbus_load_records_total")
+                .help(help)
+                .labels(labels)
+                .register()?,
+        ),
+        MetricType::Gauge => Handle::Gauge(
+            bus.gauge("qbus_load_level")
+                .help(help)
+                .labels(labels)
+                .register()?,
+        ),
+        MetricType::Histogram => Handle::Histogram(
+            bus.histogram("qbus_load_seconds")
+                .help(help)
+                .labels(labels)
+                .register()?,
+        ),
+        MetricType::Summary => Handle::Summary(
+            bus.summary("qbus_load_summary_seconds")
+                .help(help)
+                .labels(labels)
+                .register()?,
+        ),
     })
 }
 
@@ -206,7 +292,9 @@ fn wait(one: impl Fn() -> Result<(), EmitError>) -> bool {
     let backoff = Backoff::new();
     loop {
         match one() {
-            Err(EmitError::Full) if backoff.is_completed() => thread::sleep(Duration::from_micros(50)),
+            Err(EmitError::Full) if backoff.is_completed() => {
+                thread::sleep(Duration::from_micros(50))
+            }
             Err(EmitError::Full) => backoff.snooze(),
             emitted => return emitted.is_ok(),
         }
@@ -218,13 +306,20 @@ fn emit_at_rate(load: &Load, rate: f64, one: impl Fn(u64) -> Result<(), EmitErro
     while done < load.records {
         let due = ((start.elapsed().as_secs_f64() * rate) as u64).min(load.records);
         for n in done..due {
-            let emitted = if load.wait { wait(|| one(n)) } else { one(n).is_ok() };
+            let emitted = if load.wait {
+                wait(|| one(n))
+            } else {
+                one(n).is_ok()
+            };
             accepted += u64::from(emitted);
         }
         done = done.max(due);
         if done < load.records {
             let next = Duration::from_secs_f64((done + 1) as f64 / rate);
-            thread::sleep(next.saturating_sub(start.elapsed()).max(Duration::from_micros(100)));
+            thread::sleep(
+                next.saturating_sub(start.elapsed())
+                    .max(Duration::from_micros(100)),
+            );
         }
     }
     accepted

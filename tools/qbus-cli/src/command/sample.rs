@@ -21,12 +21,19 @@ const APART: Duration = Duration::from_millis(250);
 pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
     if sample.list {
         for source in Source::ALL {
-            let default = if source.on_by_default() { "" } else { " (off by default)" };
+            let default = if source.on_by_default() {
+                ""
+            } else {
+                " (off by default)"
+            };
             writeln!(out, "{:<12} {}{default}", source.name(), source.about())?;
         }
         return Ok(());
     }
-    let config = Config { patience: Duration::from_secs(2), ..config(&sample.sources, false, false) };
+    let config = Config {
+        patience: Duration::from_secs(2),
+        ..config(&sample.sources, false, false)
+    };
     let mut sampler = Sampler::new(config);
     let attached = [].into();
     if !sample.once {
@@ -61,7 +68,18 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
             history: Vec::new(),
         });
     });
-    series.sort_by(|a, b| a.family.name.cmp(&b.family.name).then_with(|| a.labels.cmp(&b.labels)));
-    let snapshot = Snapshot { epoch: 1, unix_ns: now_ns, consistent: true, series };
-    Ok(export(&snapshot, sample.format, &Options::default(), out)?)
+    series.sort_by(|a, b| {
+        a.family
+            .name
+            .cmp(&b.family.name)
+            .then_with(|| a.labels.cmp(&b.labels))
+    });
+    let snapshot = Snapshot {
+        epoch: 1,
+        unix_ns: now_ns,
+        consistent: true,
+        series,
+    };
+    export(&snapshot, sample.format, &Options::default(), out)?;
+    Ok(())
 }

@@ -13,7 +13,9 @@ use crate::error::Error;
 pub(crate) fn run(address: &Address, stat: &Stat, out: &mut dyn Write) -> Result<(), Error> {
     let bus = open(address)?;
     // A bus without a snapshot has not been aggregated yet, which is worth showing.
-    let reader = open_snapshot(address, stat.snapshot.as_deref()).ok().filter(|reader| reader.instance() == bus.instance());
+    let reader = open_snapshot(address, stat.snapshot.as_deref())
+        .ok()
+        .filter(|reader| reader.instance() == bus.instance());
     let report = Report::new(&bus, reader.as_ref()).map_err(Error::failed)?;
     if stat.json {
         serde_json::to_writer_pretty(&mut *out, &report)?;
@@ -115,8 +117,12 @@ impl Report {
         let globals = reader.map(Reader::globals).unwrap_or_default();
         let views = bus.owners()?;
         let lanes = bus.lanes();
-        let total = views.iter().map(|view| entry_total(view, &rows)).fold(Tally::default(), |sum, tally| sum.plus(&tally));
-        let commit_age = |unix_ns: u64| Clock::Precise.now_ns().saturating_sub(unix_ns) as f64 / 1e9;
+        let total = views
+            .iter()
+            .map(|view| entry_total(view, &rows))
+            .fold(Tally::default(), |sum, tally| sum.plus(&tally));
+        let commit_age =
+            |unix_ns: u64| Clock::Precise.now_ns().saturating_sub(unix_ns) as f64 / 1e9;
         let aggregator = bus.aggregator().map(|aggregator| AggregatorReport {
             alive: aggregator.alive,
             pid: aggregator.pid,
@@ -141,7 +147,10 @@ impl Report {
                 max_series: geometry.series,
             },
             aggregator,
-            owners: views.iter().map(|view| owner_report(view, &rows, &lanes)).collect(),
+            owners: views
+                .iter()
+                .map(|view| owner_report(view, &rows, &lanes))
+                .collect(),
             lanes: lanes.iter().map(lane_report).collect(),
             series: SeriesReport {
                 families: counts.families,
@@ -157,12 +166,24 @@ impl Report {
     fn print(&self, out: &mut dyn Write) -> Result<(), Error> {
         let bus = &self.bus;
         let mebibytes = bus.size_bytes.div_ceil(1 << 20);
-        writeln!(out, "bus         {} ({mebibytes} MiB at {})", bus.name, bus.path)?;
+        writeln!(
+            out,
+            "bus         {} ({mebibytes} MiB at {})",
+            bus.name, bus.path
+        )?;
         match &self.aggregator {
-            None => writeln!(out, "aggregator  none so far; start `qbus agg -b {}`", bus.name)?,
+            None => writeln!(
+                out,
+                "aggregator  none so far; start `qbus agg -b {}`",
+                bus.name
+            )?,
             Some(aggregator) => {
                 let life = if aggregator.alive { "alive" } else { "gone" };
-                write!(out, "aggregator  pid {} ({life}), epoch {}", aggregator.pid, aggregator.epoch)?;
+                write!(
+                    out,
+                    "aggregator  pid {} ({life}), epoch {}",
+                    aggregator.pid, aggregator.epoch
+                )?;
                 if let Some(age) = aggregator.commit_age_seconds {
                     write!(out, ", last commit {age:.3} s ago")?;
                 }
@@ -175,7 +196,11 @@ impl Report {
             "series      {} of {} in {} families; {} refused",
             series.registered, series.capacity, series.families, series.refused
         )?;
-        let leased = self.lanes.iter().filter(|lane| lane.owner.is_some()).count();
+        let leased = self
+            .lanes
+            .iter()
+            .filter(|lane| lane.owner.is_some())
+            .count();
         writeln!(
             out,
             "lanes       {leased} of {} leased, {} more are shared; {} slots each",
@@ -190,9 +215,15 @@ impl Report {
             ledger.delivered, ledger.dropped, ledger.torn, ledger.revoked
         )?;
         for (count, what) in [
-            (ledger.dropped_unowned, "of the dropped by processes that found no place in the bus"),
+            (
+                ledger.dropped_unowned,
+                "of the dropped by processes that found no place in the bus",
+            ),
             (ledger.violations, "records or slots that made no sense"),
-            (ledger.unplaced, "delivered records without room in the snapshot"),
+            (
+                ledger.unplaced,
+                "delivered records without room in the snapshot",
+            ),
         ] {
             if count > 0 {
                 writeln!(out, "            {count} {what}")?;
@@ -203,7 +234,11 @@ impl Report {
     }
 
     fn print_owners(&self, out: &mut dyn Write) -> Result<(), Error> {
-        writeln!(out, "\n{:<8} {:>8} {:<5} {:>13} {:>9} {:>5} {:>7}  command", "owner", "pid", "alive", "delivered", "dropped", "torn", "revoked")?;
+        writeln!(
+            out,
+            "\n{:<8} {:>8} {:<5} {:>13} {:>9} {:>5} {:>7}  command",
+            "owner", "pid", "alive", "delivered", "dropped", "torn", "revoked"
+        )?;
         for owner in &self.owners {
             let alive = if owner.alive { "yes" } else { "no" };
             // 80 columns hold what matters; --json has it whole.
@@ -218,11 +253,22 @@ impl Report {
     }
 
     fn print_lanes(&self, out: &mut dyn Write) -> Result<(), Error> {
-        writeln!(out, "\n{:<5} {:<10} {:>20} {:>6}", "lane", "owner", "position", "fill")?;
+        writeln!(
+            out,
+            "\n{:<5} {:<10} {:>20} {:>6}",
+            "lane", "owner", "position", "fill"
+        )?;
         let idle = |lane: &&LaneReport| lane.owner.is_none() && !lane.shared && lane.fill == 0;
         for lane in self.lanes.iter().filter(|lane| !idle(lane)) {
-            let owner = lane.owner.as_deref().unwrap_or(if lane.shared { "(shared)" } else { "-" });
-            writeln!(out, "{:<5} {owner:<10} {:>20} {:>6}", lane.index, lane.position, lane.fill)?;
+            let owner = lane
+                .owner
+                .as_deref()
+                .unwrap_or(if lane.shared { "(shared)" } else { "-" });
+            writeln!(
+                out,
+                "{:<5} {owner:<10} {:>20} {:>6}",
+                lane.index, lane.position, lane.fill
+            )?;
         }
         let idle = self.lanes.iter().filter(idle).count();
         if idle > 0 {
@@ -234,20 +280,38 @@ impl Report {
 
 /// What all occupants of an entry did: drops as the entry counts them by now.
 fn entry_total(view: &OwnerView, rows: &[OwnerRow]) -> Tally {
-    let row = rows.get(usize::from(view.id.index)).copied().unwrap_or_default();
+    let row = rows
+        .get(usize::from(view.id.index))
+        .copied()
+        .unwrap_or_default();
     let present = present(view, &row);
-    let before = if row.generation == view.id.generation { row.departed } else { row.departed.plus(&row.present) };
+    let before = if row.generation == view.id.generation {
+        row.departed
+    } else {
+        row.departed.plus(&row.present)
+    };
     present.plus(&before)
 }
 
 /// What the present (or last) occupant did.
 fn present(view: &OwnerView, row: &OwnerRow) -> Tally {
-    let drained = if row.generation == view.id.generation { row.present } else { Tally::default() };
-    Tally { dropped_full: view.dropped_full, rejected: view.rejected, ..drained }
+    let drained = if row.generation == view.id.generation {
+        row.present
+    } else {
+        Tally::default()
+    };
+    Tally {
+        dropped_full: view.dropped_full,
+        rejected: view.rejected,
+        ..drained
+    }
 }
 
 fn owner_report(view: &OwnerView, rows: &[OwnerRow], lanes: &[LaneView]) -> OwnerReport {
-    let row = rows.get(usize::from(view.id.index)).copied().unwrap_or_default();
+    let row = rows
+        .get(usize::from(view.id.index))
+        .copied()
+        .unwrap_or_default();
     let tally = present(view, &row);
     OwnerReport {
         id: view.id.to_string(),
@@ -255,7 +319,10 @@ fn owner_report(view: &OwnerView, rows: &[OwnerRow], lanes: &[LaneView]) -> Owne
         command: view.command.clone(),
         role: view.role.clone(),
         alive: view.alive,
-        lanes: lanes.iter().filter(|lane| lane.holder == Some(view.id)).count(),
+        lanes: lanes
+            .iter()
+            .filter(|lane| lane.holder == Some(view.id))
+            .count(),
         delivered: tally.delivered,
         dropped: tally.dropped(),
         torn: tally.torn,

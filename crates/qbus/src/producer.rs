@@ -4,6 +4,9 @@ use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_utils::Backoff;
 
 use crate::bus::{Attachment, Inner};
 use crate::error::{EmitError, JoinError};
@@ -12,6 +15,9 @@ use crate::lane::{Lane, Refused, count, exclusive, shared};
 use crate::layout::OwnerEntry;
 use crate::owner::OwnerId;
 use crate::record::Record;
+
+/// Between two looks at a lane that stays full.
+const NAP: Duration = Duration::from_micros(50);
 
 /// Emits records into a lane of its own, or a share of one.
 ///
@@ -137,11 +143,46 @@ impl Producer {
         if !record.kind.takes(record.value) {
             return Err(self.reject(&record));
         }
-        let emitted = match &self.lane {
+        self.write(&record)
+            .map_err(|refused| self.refuse(refused, 1))
+    }
+
+    #[inline]
+    fn write(&self, record: &Record) -> Result<(), Refused> {
+        match &self.lane {
             ProducerLane::Exclusive(lane) => lane.emit(&record.to_words()),
             ProducerLane::Shared(lane) => lane.emit(&record.to_words()),
-        };
-        emitted.map_err(|refused| self.refuse(refused, 1))
+        }
+    }
+
+    /// As [`emit`](Self::emit), and waits while the lane is full: for tools, not for a hot path.
+    ///
+    /// # Errors
+    ///
+    /// As `emit`; the lane was full for all of `patience`, which counts as one drop.
+    pub fn emit_or_wait(&self, record: Record, patience: Duration) -> Result<(), EmitError> {
+        if !self.fork.is(self.generation) {
+            return Err(EmitError::NotJoined);
+        }
+        if !record.kind.takes(record.value) {
+            return Err(self.reject(&record));
+        }
+        let (backoff, mut start) = (Backoff::new(), None);
+        loop {
+            let refused = match self.write(&record) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            };
+            let is_over = start.get_or_insert_with(Instant::now).elapsed() >= patience;
+            if refused == Refused::Revoked || is_over || self.inner.is_removed() {
+                return Err(self.refuse(refused, 1));
+            }
+            if backoff.is_completed() {
+                std::thread::sleep(NAP);
+            } else {
+                backoff.snooze();
+            }
+        }
     }
 
     /// Writes records in order, on an exclusive lane with one publication for all.

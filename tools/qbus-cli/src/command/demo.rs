@@ -258,7 +258,8 @@ fn brief(
     };
     let mut page = Vec::new();
     export(&shown, format, &Options::default(), &mut page)?;
-    let page = String::from_utf8_lossy(&page);
+    // The JSON page is one line; a metric each is easier on the eye.
+    let page = String::from_utf8_lossy(&page).replace("{\"name\":", "\n  {\"name\":");
     writeln!(out, "\n--- {format}: {} ---", path.display())?;
     for line in page.lines().take(SHOWN) {
         // A terminal's line each, so that the page stays a page.

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use qbus::{
-    Address, Bus, Clock, DEFAULT_BUCKETS, EmitError, FamilyDefinition, Kind, MetricType, Producer,
-    Record,
+    Address, Bus, Clock, DEFAULT_BUCKETS, FamilyDefinition, Kind, MetricType, Producer, Record,
 };
 use serde::Deserialize;
 
@@ -164,16 +162,8 @@ impl Line {
             MetricType::Histogram | MetricType::Summary => Kind::Observe,
         };
         let record = Record::new(timestamp_ns, series, kind, self.value.0);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match producer.emit(record) {
-                Err(EmitError::Full) if Instant::now() < deadline => {
-                    thread::sleep(Duration::from_micros(200))
-                }
-                emitted => {
-                    return emitted.map_err(|error| format!("metric {}: {error}", family.name));
-                }
-            }
-        }
+        producer
+            .emit_or_wait(record, PATIENCE)
+            .map_err(|error| format!("metric {}: {error}", family.name))
     }
 }

@@ -5,9 +5,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_utils::Backoff;
 use qbus::{
-    Address, Bus, Counter, EmitError, Gauge, Histogram, MetricType, RegisterError, Summary,
+    Address, Bus, Clock, Counter, EmitError, Gauge, Histogram, Kind, MetricType, Record,
+    RegisterError, Summary,
 };
 use serde::{Deserialize, Serialize};
 
@@ -193,19 +193,28 @@ fn work(address: &Address, load: &Load, worker: u32, out: &mut dyn Write) -> Res
     let handles = handles
         .collect::<Result<Vec<_>, _>>()
         .map_err(Error::failed)?;
-    // Joins, leases a lane and touches it, so that the measured part is emitting alone.
-    drop(bus.producer().map_err(Error::failed)?);
+    // Joins and touches a lane, so that the measured part is emitting alone.
+    let producer = bus.producer().map_err(Error::failed)?;
     writeln!(out, "ready")?;
     out.flush()?;
     // The parent closes the pipe when all are ready.
     io::copy(&mut io::stdin(), &mut io::sink()).doing("wait for the other workers")?;
     let start = Instant::now();
-    let accepted = match handles.as_slice() {
-        [Handle::Counter(handle)] => emit(load, |_| handle.try_add(1.0)),
-        [Handle::Gauge(handle)] => emit(load, |n| handle.try_set(value(n))),
-        [Handle::Histogram(handle)] => emit(load, |n| handle.try_observe(value(n))),
-        [Handle::Summary(handle)] => emit(load, |n| handle.try_observe(value(n))),
-        many => emit(load, |n| many[(n % many.len() as u64) as usize].try_emit(n)),
+    let accepted = if load.wait {
+        let of = |n: u64| &handles[(n % handles.len() as u64) as usize];
+        emit(load, |n| {
+            producer.emit_or_wait(of(n).record(n), Duration::MAX)
+        })
+    } else {
+        // Handles find a producer of their own: this one's lane is free for it.
+        drop(producer);
+        match handles.as_slice() {
+            [Handle::Counter(handle)] => emit(load, |_| handle.try_add(1.0)),
+            [Handle::Gauge(handle)] => emit(load, |n| handle.try_set(value(n))),
+            [Handle::Histogram(handle)] => emit(load, |n| handle.try_observe(value(n))),
+            [Handle::Summary(handle)] => emit(load, |n| handle.try_observe(value(n))),
+            many => emit(load, |n| many[(n % many.len() as u64) as usize].try_emit(n)),
+        }
     };
     let report = Report::new(load.records, accepted, start.elapsed().as_secs_f64());
     serde_json::to_writer(&mut *out, &report)?;
@@ -229,6 +238,19 @@ impl Handle {
             Handle::Histogram(handle) => handle.try_observe(value(n)),
             Handle::Summary(handle) => handle.try_observe(value(n)),
         }
+    }
+}
+
+impl Handle {
+    /// The same as a record, for a producer that waits.
+    fn record(&self, n: u64) -> Record {
+        let (clock, series, kind, value) = match self {
+            Handle::Counter(handle) => (Clock::Coarse, handle.series(), Kind::Increment, 1.0),
+            Handle::Gauge(handle) => (Clock::Precise, handle.series(), Kind::Set, value(n)),
+            Handle::Histogram(handle) => (Clock::Precise, handle.series(), Kind::Observe, value(n)),
+            Handle::Summary(handle) => (Clock::Precise, handle.series(), Kind::Observe, value(n)),
+        };
+        Record::new(clock.now_ns(), series, kind, value)
     }
 }
 
@@ -281,23 +303,8 @@ fn register(
 #[inline]
 fn emit(load: &Load, one: impl Fn(u64) -> Result<(), EmitError>) -> u64 {
     match load.rate {
-        None if load.wait => (0..load.records).filter(|&n| wait(|| one(n))).count() as u64,
         None => (0..load.records).filter(|&n| one(n).is_ok()).count() as u64,
         Some(rate) => emit_at_rate(load, rate, one),
-    }
-}
-
-/// Again and again while the lane is full.
-fn wait(one: impl Fn() -> Result<(), EmitError>) -> bool {
-    let backoff = Backoff::new();
-    loop {
-        match one() {
-            Err(EmitError::Full) if backoff.is_completed() => {
-                thread::sleep(Duration::from_micros(50))
-            }
-            Err(EmitError::Full) => backoff.snooze(),
-            emitted => return emitted.is_ok(),
-        }
     }
 }
 
@@ -306,12 +313,7 @@ fn emit_at_rate(load: &Load, rate: f64, one: impl Fn(u64) -> Result<(), EmitErro
     while done < load.records {
         let due = ((start.elapsed().as_secs_f64() * rate) as u64).min(load.records);
         for n in done..due {
-            let emitted = if load.wait {
-                wait(|| one(n))
-            } else {
-                one(n).is_ok()
-            };
-            accepted += u64::from(emitted);
+            accepted += u64::from(one(n).is_ok());
         }
         done = done.max(due);
         if done < load.records {

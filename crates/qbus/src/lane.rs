@@ -115,6 +115,14 @@ impl<'a> Lane<'a> {
         Lane { tail, head, slots }
     }
 
+    /// Forgets what the lane borrows: for a producer or a consumer, which keeps the mapping itself.
+    #[cfg(not(loom))]
+    pub(crate) fn extend(self) -> Lane<'static> {
+        // SAFETY: only the lifetime changes; every user of the result holds the `Arc` of the mapping
+        // for as long as it has the lane.
+        unsafe { std::mem::transmute::<Lane<'_>, Lane<'static>>(self) }
+    }
+
     #[inline]
     fn slot(&self, position: u64) -> &'a Slot {
         &self.slots[position as usize & (self.slots.len() - 1)]

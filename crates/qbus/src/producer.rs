@@ -11,7 +11,7 @@ use crossbeam_utils::Backoff;
 use crate::bus::{Attachment, Inner};
 use crate::error::{EmitError, JoinError};
 use crate::fork::{self, ForkWord, Generation};
-use crate::lane::{Lane, Refused, count, exclusive, shared};
+use crate::lane::{Refused, count, exclusive, shared};
 use crate::layout::OwnerEntry;
 use crate::owner::OwnerId;
 use crate::record::Record;
@@ -92,7 +92,7 @@ impl Producer {
         let start = usize::from(owner.index) % lanes.len().max(1);
         let order = (start..lanes.len()).chain(0..start);
         for index in order {
-            if let Some(lane) = extend(lanes[index]).lease(owner) {
+            if let Some(lane) = lanes[index].extend().lease(owner) {
                 return Ok(Producer::new(
                     inner,
                     attachment,
@@ -111,7 +111,7 @@ impl Producer {
                 lanes: inner.geometry().lanes,
             });
         };
-        let lane = shared::Producer::new(extend(*lane), attachment.owner);
+        let lane = shared::Producer::new(lane.extend(), attachment.owner);
         Ok(Producer::new(inner, attachment, ProducerLane::Shared(lane)))
     }
 
@@ -285,11 +285,4 @@ impl fmt::Debug for Producer {
             .field("exclusive", &self.is_exclusive())
             .finish()
     }
-}
-
-/// Forgets what a lane borrows. The producer that gets it keeps the mapping by its `inner`.
-fn extend(lane: Lane<'_>) -> Lane<'static> {
-    // SAFETY: only the lifetime changes; every user of the result is a `Producer`, which holds the
-    // `Arc` of the mapping for as long as it has the lane.
-    unsafe { std::mem::transmute::<Lane<'_>, Lane<'static>>(lane) }
 }

@@ -66,7 +66,7 @@ impl Consumer {
             .store(u64::from(std::process::id()), Ordering::Release);
         let cursor = |index| {
             let ring = inner.lane(index).extend();
-            let head = ring.head();
+            let head = ring.begin();
             LaneCursor {
                 ring,
                 is_shared: index < inner.geometry().shared_lanes as usize,
@@ -127,7 +127,8 @@ impl Consumer {
             cursor.position = ring.drain_exclusive(from, budget, visit);
             return cursor.position - from;
         }
-        let (position, stall) = ring.drain_shared(from, budget, visit);
+        let is_nobody = |owner| self.bus.inner().is_nobody(owner);
+        let (position, stall) = ring.drain_shared(from, budget, &is_nobody, visit);
         self.lanes[lane].position = position;
         self.attend(lane, stall, now_ns);
         position - from
@@ -140,6 +141,19 @@ impl Consumer {
             cursor.freed = cursor.position;
             cursor.ring.free(cursor.position);
         }
+    }
+
+    /// Stores the lanes' heads again that somebody else overwrote: else producers could find a lane full
+    /// for ever. How many.
+    pub fn restore_heads(&self) -> u64 {
+        let mut restored = 0;
+        for cursor in &self.lanes {
+            if cursor.ring.head() != cursor.freed {
+                cursor.ring.free(cursor.freed);
+                restored += 1;
+            }
+        }
+        restored
     }
 
     /// Whether a lane holds what was not drained yet. A lagging hint of a shared lane may hide some.
@@ -157,6 +171,15 @@ impl Consumer {
         let mut reaped = 0;
         for index in 0..self.inner().owners().len() {
             reaped += usize::from(self.reap_owner(index)?);
+        }
+        for lane in self.inner().exclusive_lanes() {
+            // A lease that names nobody is garbage.
+            if let Some(holder) = lane
+                .holder()
+                .filter(|&holder| self.inner().is_nobody(holder))
+            {
+                lane.take_back(holder);
+            }
         }
         Ok(reaped)
     }
@@ -202,8 +225,14 @@ impl Consumer {
         // one's whom a joiner repairs right now; the stall limit covers both.
         let index = usize::from(stall.owner.index);
         let reaped = index < self.inner().owners().len() && self.reap_owner(index).unwrap_or(false);
-        if !reaped && waited_ns >= STALL_LIMIT_NS {
-            self.lanes[lane].ring.revoke(stall);
+        if reaped || waited_ns < STALL_LIMIT_NS {
+            return;
+        }
+        let ring = self.lanes[lane].ring;
+        if self.inner().is_nobody(stall.owner) {
+            ring.reap(stall.owner);
+        } else {
+            ring.revoke(stall);
         }
     }
 

@@ -148,6 +148,16 @@ impl<'a> Lane<'a> {
         self.head.head.load(Ordering::Acquire)
     }
 
+    /// Where a consumer begins: at `head`, or where `tail` stands when that is garbage, or at 0. From
+    /// then on `head` says so too.
+    pub(crate) fn begin(&self) -> u64 {
+        let words = [self.head(), self.tail()];
+        let position = words.into_iter().find(|&at| at <= POSITION_MAX);
+        let position = position.unwrap_or(0);
+        self.free(position);
+        position
+    }
+
     /// Frees all slots below `position` (E2).
     pub(crate) fn free(&self, position: u64) {
         // E2 (release): pairs with the load in `refresh_head`. The payloads were copied before.

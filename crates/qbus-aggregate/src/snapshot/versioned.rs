@@ -105,7 +105,9 @@ impl Row {
                 if tags.iter().any(|(tag, _)| *tag != 0) {
                     return Found::Overtaken;
                 }
-                // A version being written has tag 0 too, and the two tags are not loaded at once.
+                // A version being written has tag 0 too, and the two tags are not loaded at once. The
+                // fence pairs with the one in `write`: the other version's tag is older than this 0.
+                words.acquire();
                 if attempt < 8 {
                     continue;
                 }
@@ -128,6 +130,9 @@ impl Row {
         words.load(at) == tag
     }
 }
+
+/// Epochs beyond this (a century of a commit a nanosecond) are garbage.
+pub(crate) const EPOCH_MAX: u64 = 1 << 62;
 
 /// The epoch that counts.
 pub(crate) fn committed(words: Words<'_>, at: usize) -> Option<u64> {

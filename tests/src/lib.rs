@@ -1,1 +1,12 @@
-//! What the process tests share.
+//! What the process tests share: a bus and processes that go away with their test, waits with a
+//! bound, and the totals that everything is checked against.
+
+mod bus;
+mod load;
+mod process;
+mod totals;
+
+pub use bus::{Place, TestBus};
+pub use load::{Lane, Load, Report};
+pub use process::{LIMIT, Process, until};
+pub use totals::{Totals, check_load};

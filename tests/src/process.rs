@@ -1,0 +1,132 @@
+//! Processes that end with their test, and waits that end in any case.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use qbus::Address;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long anything may take on a machine that has other work to do.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+///
+/// It does not hold within [`LIMIT`]; `what` says what did not come.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < LIMIT, "waited {LIMIT:?} for {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A process that a test started. It is ended, by its id, when the guard is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Process {
+    /// Starts a helper on a bus, with its standard input and output at the test's hands.
+    pub fn start(program: &str, address: &Address, args: &[String]) -> Process {
+        let mut command = Command::new(program);
+        command.arg(address.to_string()).args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the helper starts");
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().expect("a piped output"));
+        let (sender, lines) = channel();
+        // Ends with the pipe; a helper's descendant may hold it longer than the test runs.
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Process {
+            child,
+            input,
+            lines,
+        }
+    }
+
+    /// Starts a helper, and waits until it says that it is ready.
+    pub fn ready(program: &str, address: &Address, args: &[String]) -> Process {
+        let process = Process::start(program, address, args);
+        assert_eq!(process.line(), "ready", "of {program}");
+        process
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> u64 {
+        u64::from(self.child.id())
+    }
+
+    /// Its next line.
+    pub fn line(&self) -> String {
+        let line = self.lines.recv_timeout(LIMIT);
+        line.unwrap_or_else(|error| panic!("pid {} says nothing more: {error}", self.child.id()))
+    }
+
+    /// Writes it a line.
+    pub fn tell(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("an open input");
+        writeln!(input, "{line}").expect("the helper listens");
+    }
+
+    /// Closes its input.
+    pub fn close_input(&mut self) {
+        self.input = None;
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a pid");
+        kill_process(pid, signal).expect("the helper is there");
+    }
+
+    /// Ends it with SIGKILL, and waits until the kernel has.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the helper is there");
+        self.child.wait().expect("the helper ends");
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+
+    /// Closes its input and waits for its end.
+    pub fn end(mut self) -> ExitStatus {
+        self.input = None;
+        let child = &mut self.child;
+        let mut status = None;
+        until("a helper to end", || {
+            status = child.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.expect("it ended")
+    }
+
+    /// As [`end`](Self::end), for one that has to end well.
+    pub fn end_well(self) {
+        let pid = self.pid();
+        let status = self.end();
+        assert!(status.success(), "pid {pid}: {status}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

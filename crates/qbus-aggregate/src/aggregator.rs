@@ -236,6 +236,9 @@ impl Aggregator {
         for lane in self.moved.drain(..) {
             self.consumer.free(lane);
         }
+        // The next commit says how long this one took.
+        let took_ns = now_ns().saturating_sub(self.fold.globals.unix_ns);
+        self.fold.globals.commit_ns = self.fold.globals.commit_ns.saturating_add(took_ns);
     }
 
     /// Looks after the dead, and at what owners have counted themselves.

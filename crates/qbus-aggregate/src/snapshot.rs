@@ -28,6 +28,8 @@ pub struct Globals {
     pub restarts: u64,
     /// Lanes whose committed position did not fit the bus, at a restart.
     pub lost_positions: u64,
+    /// Nanoseconds that commits took, without the present one.
+    pub commit_ns: u64,
 }
 
 impl Globals {
@@ -40,6 +42,7 @@ impl Globals {
             unplaced,
             restarts,
             lost_positions,
+            commit_ns,
         } = self;
         [
             unix_ns,
@@ -49,7 +52,7 @@ impl Globals {
             unplaced,
             restarts,
             lost_positions,
-            0,
+            commit_ns,
         ]
     }
 
@@ -62,7 +65,7 @@ impl Globals {
             unplaced,
             restarts,
             lost_positions,
-            _,
+            commit_ns,
         ] = words
         else {
             return None;
@@ -75,6 +78,7 @@ impl Globals {
             unplaced,
             restarts,
             lost_positions,
+            commit_ns,
         })
     }
 }

@@ -509,6 +509,9 @@ impl Bus {
             arena_words: relaxed(&header.arena_next),
             dropped_unowned: relaxed(&header.dropped_unowned),
             refused_series: relaxed(&header.refused_series),
+            violations: relaxed(&header.violations),
+            joined: relaxed(&header.joined),
+            reaped: relaxed(&header.reaped),
         }
     }
 
@@ -565,6 +568,12 @@ pub struct BusCounts {
     pub dropped_unowned: u64,
     /// Registrations that found the registry full.
     pub refused_series: u64,
+    /// Words that somebody overwrote, and that were put right.
+    pub violations: u64,
+    /// Processes that joined so far.
+    pub joined: u64,
+    /// Owners that were found dead, and repaired.
+    pub reaped: u64,
 }
 
 impl Inner {
@@ -638,6 +647,14 @@ impl Inner {
         };
         let arena = words(self.sections.arena, self.geometry.arena_words as usize);
         Registry::new(families, series, arena, &header.arena_next)
+    }
+
+    /// Removes the traces of a dead owner, whose byte the caller holds; whether there were any.
+    pub(crate) fn repair(&self, index: usize) -> bool {
+        let entry = &self.owners()[index];
+        let repaired = entry.repair(index, &self.shared_lanes(), &self.exclusive_lanes());
+        count(&self.header().reaped, u64::from(repaired));
+        repaired
     }
 
     /// A new open of the bus file for locks; `None` once the bus was removed.
@@ -739,8 +756,9 @@ impl Inner {
             if !locks.try_lock(owner_byte(index)).map_err(JoinError::Io)? {
                 continue;
             }
-            entries[index].repair(index, &self.shared_lanes(), &self.exclusive_lanes());
+            self.repair(index);
             let owner = entries[index].occupy(index, &identity);
+            count(&self.header().joined, 1);
             return Ok(Attachment {
                 owner,
                 generation,

@@ -248,7 +248,7 @@ impl Consumer {
         if self.reaper.is_held(byte)? || !self.reaper.try_lock(byte)? {
             return Ok(false);
         }
-        let repaired = entry.repair(index, &inner.shared_lanes(), &inner.exclusive_lanes());
+        let repaired = inner.repair(index);
         self.reaper.unlock(byte)?;
         Ok(repaired)
     }

@@ -61,7 +61,11 @@ pub(crate) struct Header {
     pub(crate) refused_series: AtomicU64,
     /// Registry entries and lane positions that made no sense, and were refused.
     pub(crate) violations: AtomicU64,
-    _pad3: [AtomicU64; 13],
+    /// Processes that joined.
+    pub(crate) joined: AtomicU64,
+    /// Owners that were found dead, and repaired.
+    pub(crate) reaped: AtomicU64,
+    _pad3: [AtomicU64; 11],
     pub(crate) family_count: AtomicU64,
     pub(crate) series_count: AtomicU64,
     /// Next free word of the arena.

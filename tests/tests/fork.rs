@@ -51,6 +51,9 @@ fn check(mode: &str) {
         let accepted = by_parent + by_siblings + by_child;
         assert_eq!(totals.counter("test_forked"), accepted as f64, "{mode}");
         assert_eq!(totals.tally(child).dropped(), 0, "{mode}");
+        // What an inherited producer refuses is nobody's, and counted all the same.
+        let unowned = u64::from(mode == "inherits");
+        assert_eq!(bus.counts().dropped_unowned, unowned, "{mode}");
         forker.end_well();
         until("both to be seen gone", || {
             owners(&bus).all(|owner| !owner.1)

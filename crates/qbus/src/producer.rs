@@ -138,7 +138,7 @@ impl Producer {
     #[inline]
     pub fn emit(&self, record: Record) -> Result<(), EmitError> {
         if !self.fork.is(self.generation) {
-            return Err(EmitError::NotJoined);
+            return Err(self.refuse_inherited(1));
         }
         if !record.kind.takes(record.value) {
             return Err(self.reject(&record));
@@ -162,7 +162,7 @@ impl Producer {
     /// As `emit`; the lane was full for all of `patience`, which counts as one drop.
     pub fn emit_or_wait(&self, record: Record, patience: Duration) -> Result<(), EmitError> {
         if !self.fork.is(self.generation) {
-            return Err(EmitError::NotJoined);
+            return Err(self.refuse_inherited(1));
         }
         if !record.kind.takes(record.value) {
             return Err(self.reject(&record));
@@ -193,28 +193,30 @@ impl Producer {
     pub fn emit_many(&self, records: &[Record]) -> Result<(), EmitManyError> {
         let failed = |accepted, error| Err(EmitManyError { accepted, error });
         if !self.fork.is(self.generation) {
-            return failed(0, EmitError::NotJoined);
+            return failed(0, self.refuse_inherited(records.len() as u64));
         }
         let good = records
             .iter()
             .take_while(|record| record.kind.takes(record.value))
             .count();
-        let accepted = match &self.lane {
-            ProducerLane::Exclusive(lane) => {
-                lane.emit_many(records[..good].iter().map(|record| record.to_words())) as usize
-            }
+        let words = records[..good].iter().map(|record| record.to_words());
+        let (accepted, refused) = match &self.lane {
+            ProducerLane::Exclusive(lane) => (lane.emit_many(words) as usize, Refused::Full),
             ProducerLane::Shared(lane) => {
-                let emitted = records[..good]
-                    .iter()
-                    .map(|record| lane.emit(&record.to_words()));
-                emitted.take_while(Result::is_ok).count()
+                let mut refused = Refused::Full;
+                let is_accepted =
+                    |payload| lane.emit(&payload).map_err(|why| refused = why).is_ok();
+                (words.map(is_accepted).take_while(|ok| *ok).count(), refused)
             }
         };
         if accepted < good {
-            return failed(
-                accepted,
-                self.refuse(Refused::Full, (records.len() - accepted) as u64),
-            );
+            if refused == Refused::Revoked {
+                // The consumer counts that one; those after it were not tried.
+                let untried = records.len() - accepted - 1;
+                count(&self.entry.dropped_full, untried as u64);
+            }
+            let error = self.refuse(refused, (records.len() - accepted) as u64);
+            return failed(accepted, error);
         }
         if let Some(bad) = records.get(good) {
             count(&self.entry.rejected, (records.len() - good - 1) as u64);
@@ -241,6 +243,13 @@ impl Producer {
     /// Whether anybody but producers still has the bus open.
     pub(crate) fn bus_is_open(&self) -> bool {
         self.inner.is_open()
+    }
+
+    /// Nobody's record: the child of a fork is not the owner that the producer was made for.
+    #[cold]
+    fn refuse_inherited(&self, records: u64) -> EmitError {
+        count(&self.inner.header().dropped_unowned, records);
+        EmitError::NotJoined
     }
 
     #[cold]

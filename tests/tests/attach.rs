@@ -4,7 +4,9 @@
 use std::sync::Barrier;
 use std::thread;
 
-use qbus::{Bus, ConsumeError, Geometry, JoinError, LaneView, MetricType, Removal, RemoveError};
+use qbus::{
+    Bus, ConsumeError, EmitError, Geometry, JoinError, LaneView, MetricType, Removal, RemoveError,
+};
 use qbus_aggregate::{AggregateError, Aggregator, Config, Value};
 use qbus_tests::{Lane, Load, Place, Process, Report, TestBus, Totals, check_load, until};
 
@@ -180,6 +182,31 @@ fn threads_beyond_the_lanes_get_a_share_or_a_reason() {
         assert_eq!(kinds.iter().filter(|kind| **kind == Some(true)).count(), 2);
         assert_eq!(kinds.iter().filter(|kind| **kind == other).count(), 3);
     }
+}
+
+#[test]
+fn a_full_owner_table_is_said_and_counted() {
+    let geometry = Geometry {
+        owners: 1,
+        ..TestBus::small_geometry()
+    };
+    let test = TestBus::create(Place::Named, geometry);
+    let (first, second) = (test.open(), test.open());
+    let producer = first.producer().expect("the only place");
+    let error = second.producer().expect_err("no place");
+    assert!(
+        matches!(error, JoinError::OwnersFull { owners: 1 }),
+        "{error}"
+    );
+    let counter = second.counter("test_counter").register().expect("it fits");
+    for _ in 0..3 {
+        assert_eq!(counter.try_add(1.0), Err(EmitError::NotJoined));
+    }
+    assert_eq!(second.counts().dropped_unowned, 3);
+    drop((producer, first));
+    until("the place of the one that left", || {
+        counter.try_add(1.0).is_ok()
+    });
 }
 
 #[test]

@@ -102,12 +102,14 @@ fn a_file_of_something_else_is_refused() {
 
 #[test]
 fn a_short_file_is_unfinished() {
-    for text in ["", "short"] {
-        let write = |path: &Path| {
-            fs::write(path, text).expect("written");
-            fs::set_permissions(path, Permissions::from_mode(0o600)).expect("a mode");
-        };
-        check(write, |error| matches!(error, OpenError::Unfinished { .. }));
+    for (place, text) in [(Place::Named, ""), (Place::Path, "short")] {
+        let test = TestBus::reserve(place);
+        let path = test.address().file();
+        fs::write(path, text).expect("written");
+        fs::set_permissions(path, Permissions::from_mode(0o600)).expect("a mode");
+        let error = Bus::open(test.address()).expect_err("no bus");
+        assert!(matches!(error, OpenError::Unfinished { .. }), "{error:?}");
+        assert_eq!(fs::read_to_string(path).expect("still there"), text);
     }
     // Only force takes it away: it may be a creator's that is still at work.
     let test = TestBus::reserve(Place::Named);

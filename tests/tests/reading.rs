@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use qbus::{Clock, Kind, MetricType, Record};
+use qbus::{Clock, Geometry, Kind, MetricType, Record};
 use qbus_aggregate::{Aggregator, Config, ReadOptions, Reader, Snapshot, Value};
 use qbus_tests::{Lane, Load, Place, Process, TestBus, until};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -197,4 +197,38 @@ fn a_snapshot_is_read_after_its_bus_is_gone_and_from_a_copy() {
         );
         assert_eq!(original.series[0].history.len(), 3);
     }
+}
+
+#[test]
+fn a_reader_follows_a_snapshot_that_grows() {
+    const SERIES: usize = 3000;
+    let test = TestBus::create(Place::Named, Geometry::default());
+    let bus = test.open();
+    let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
+    let mut reader = test.reader();
+    let (before, mut seen) = (reader.size_bytes(), Seen::new());
+    for n in 0..SERIES {
+        let summary = bus.summary("test_summary").label("n", &n.to_string());
+        let summary = summary.register().expect("it fits");
+        for power in 0..4 {
+            summary
+                .try_observe(f64::from(2 << power))
+                .expect("there is room");
+        }
+        if n % 500 == 0 {
+            check(
+                &mut seen,
+                &reader.read(&ReadOptions::default()).expect("a snapshot"),
+            );
+        }
+    }
+    until("all records", || {
+        reader.globals().records == SERIES as u64 * 4
+    });
+    let snapshot = reader.read(&ReadOptions::default()).expect("a snapshot");
+    check(&mut seen, &snapshot);
+    assert_eq!(snapshot.series.len(), SERIES);
+    assert!(snapshot.series.iter().all(|series| series.records == 4));
+    assert!(reader.size_bytes() > before, "it grew");
+    aggregator.end_well();
 }

@@ -134,3 +134,17 @@ fn history_and_recent_records_go_on_after_a_kill() {
         );
     }
 }
+
+#[test]
+#[ignore = "a snapshot of another shape is moved aside, and with it the totals"]
+fn another_length_of_history_keeps_the_totals() {
+    let test = TestBus::small(Place::Named);
+    let bus = test.open();
+    let counter = bus.counter("test_counter").register().expect("it fits");
+    for lengths in [["8", "10"], ["16", "10"], ["8", "20"]] {
+        counter.try_add(2.0).expect("there is room");
+        Process::ready(AGGREGATOR, test.address(), &lengths.map(String::from)).end_well();
+    }
+    let totals = Totals::read(&bus, &mut test.reader());
+    assert_eq!(totals.counter("test_counter"), 6.0);
+}

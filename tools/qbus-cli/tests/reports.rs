@@ -136,9 +136,10 @@ fn check(metric_type: &str, name: &str, more: &[&str]) {
     let dump = json(&bus, &["dump", "-f", "json", "--match", name]);
     let metrics = dump["metrics"].as_array().expect("a list");
     let of = |worker: usize| {
+        let worker = worker.to_string();
         let mine = metrics
             .iter()
-            .filter(move |m| m["labels"]["worker"] == worker.to_string());
+            .filter(move |m| m["labels"]["worker"] == worker.as_str());
         mine.map(|m| {
             if metric_type == "counter" {
                 &m["value"]

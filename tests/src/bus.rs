@@ -98,6 +98,13 @@ impl TestBus {
         Reader::open(&self.address.snapshot()).expect("the snapshot opens")
     }
 
+    /// Whether the process of that pid is its aggregator.
+    pub fn is_aggregated(&self, pid: u64) -> bool {
+        let bus = Bus::open(&self.address);
+        let aggregator = bus.ok().and_then(|bus| bus.aggregator());
+        aggregator.is_some_and(|aggregator| aggregator.alive && aggregator.pid == pid)
+    }
+
     fn leftovers(&self) -> [PathBuf; 3] {
         let snapshot = self.address.snapshot();
         let mut previous = snapshot.clone().into_os_string();

@@ -8,5 +8,5 @@ mod totals;
 
 pub use bus::{Place, TestBus};
 pub use load::{Lane, Load, Report};
-pub use process::{LIMIT, Process, until};
+pub use process::{Finished, LIMIT, Process, run, until};
 pub use totals::{Totals, check_load};

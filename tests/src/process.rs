@@ -1,6 +1,6 @@
 //! Processes that end with their test, and waits that end in any case.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -38,6 +38,11 @@ impl Process {
     pub fn start(program: &str, address: &Address, args: &[String]) -> Process {
         let mut command = Command::new(program);
         command.arg(address.to_string()).args(args);
+        Self::spawn(command)
+    }
+
+    /// Starts a command, with its standard input and output at the test's hands.
+    pub fn spawn(mut command: Command) -> Process {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the helper starts");
         let input = child.stdin.take();
@@ -128,5 +133,63 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What a command that ran to its end has left.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its exit status; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub out: String,
+    /// Its standard error.
+    pub err: String,
+}
+
+/// Runs a command to its end, with `input` as its standard input.
+///
+/// # Panics
+///
+/// It does not end within [`LIMIT`]; it is ended then.
+pub fn run(command: &mut Command, input: &str) -> Finished {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = Ended(command.spawn().expect("the command starts"));
+    let mut stdin = child.0.stdin.take().expect("a piped input");
+    // All three at once: a full pipe must not make it wait for this test.
+    let (input, bytes) = (input.to_owned(), |mut from: Box<dyn Read + Send>| {
+        thread::spawn(move || {
+            let mut all = Vec::new();
+            let _ = from.read_to_end(&mut all);
+            String::from_utf8_lossy(&all).into_owned()
+        })
+    });
+    let _ = thread::spawn(move || {
+        let _ = stdin.write_all(input.as_bytes());
+    });
+    let out = bytes(Box::new(child.0.stdout.take().expect("a piped output")));
+    let err = bytes(Box::new(child.0.stderr.take().expect("a piped error")));
+    let mut status = None;
+    until(&format!("the end of {command:?}"), || {
+        status = child.0.try_wait().expect("a child");
+        status.is_some()
+    });
+    Finished {
+        code: status.and_then(|status| status.code()),
+        out: out.join().expect("read"),
+        err: err.join().expect("read"),
+    }
+}
+
+/// A child that is ended when a wait for it fails.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

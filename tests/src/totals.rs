@@ -72,13 +72,6 @@ impl Totals {
         .fold(Tally::default(), |sum, tally| sum.plus(&tally))
     }
 
-    /// The pids in the owner table, in the order in which they joined.
-    pub fn pids_in_order(&self) -> Vec<u64> {
-        let mut owners: Vec<_> = self.owners.iter().collect();
-        owners.sort_by_key(|owner| owner.joined_ns);
-        owners.iter().map(|owner| owner.pid).collect()
-    }
-
     /// The sum over all owners of all times.
     pub fn ledger(&self) -> Tally {
         let parts = self.rows.iter().flat_map(|row| [row.present, row.departed]);

@@ -1,7 +1,8 @@
 //! Attempted = delivered + dropped + torn + revoked, by owner, and the series add up to what was
 //! delivered: whoever emits, through whatever lane.
 
-use qbus::{Geometry, MetricType};
+use qbus::{Clock, EmitError, EmitManyError, Geometry, Kind, MetricType, Record};
+use qbus_aggregate::{Aggregator, Config};
 use qbus_tests::{Lane, Load, Place, Process, Report, TestBus, Totals, check_load};
 
 const AGGREGATOR: &str = env!("CARGO_BIN_EXE_test-aggregator");
@@ -125,4 +126,92 @@ fn threads_beyond_the_lanes_share_one() {
         &bus,
         &[load("first", Lane::Handle), load("second", Lane::Wait)],
     );
+}
+
+#[test]
+fn a_batch_that_is_cut_short_counts_each_record_once() {
+    for exclusive in [true, false] {
+        let test = TestBus::small(Place::Named);
+        let bus = test.open();
+        let counter = bus.counter("test_counter").register().expect("it fits");
+        let producer = if exclusive {
+            bus.producer()
+        } else {
+            bus.shared_producer()
+        };
+        let producer = producer.expect("a lane");
+        let of = |value| {
+            Record::new(
+                Clock::Coarse.now_ns(),
+                counter.series(),
+                Kind::Increment,
+                value,
+            )
+        };
+        let cut = |accepted, error| Err(EmitManyError { accepted, error });
+        let bad = EmitError::Value {
+            found: -1.0,
+            kind: Kind::Increment,
+        };
+        assert_eq!(producer.emit_many(&[of(1.0); 100]), Ok(()));
+        let spoiled = [[of(1.0); 50], [of(-1.0); 50]].concat();
+        assert_eq!(producer.emit_many(&spoiled), cut(50, bad));
+        // 256 slots hold 106 more.
+        assert_eq!(
+            producer.emit_many(&[of(1.0); 200]),
+            cut(106, EmitError::Full)
+        );
+        assert_eq!(producer.emit_many(&[of(1.0); 10]), cut(0, EmitError::Full));
+        assert_eq!(producer.emit_many(&[]), Ok(()));
+        let mut aggregator = Aggregator::open(&bus, &Config::default()).expect("the first one");
+        aggregator.finish();
+        let totals = Totals::read(&bus, &mut test.reader());
+        let tally = totals.tally(u64::from(std::process::id()));
+        let counts = (tally.delivered, tally.rejected, tally.dropped_full);
+        assert_eq!(counts, (256, 50, 94 + 10), "exclusive: {exclusive}");
+        assert_eq!(totals.counter("test_counter"), 256.0);
+    }
+}
+
+#[test]
+fn owners_that_follow_each_other_in_one_place_add_up() {
+    for place in Place::ALL {
+        let geometry = Geometry {
+            owners: 2,
+            ..TestBus::small_geometry()
+        };
+        let bus = TestBus::create(place, geometry);
+        let (mut attempted, mut accepted) = (0, 0);
+        for round in 0..9 {
+            let load = Load {
+                metric_type: MetricType::Counter,
+                threads: 2,
+                records: 300,
+                lane: Lane::Handle,
+                worker: round.to_string(),
+            };
+            // Nobody drains while they emit, so that each drops: and none is forgotten when several
+            // have come and gone between two looks of an aggregator.
+            let mut producer = Process::ready(PRODUCER, bus.address(), &load.to_args());
+            producer.tell("go");
+            for _ in 0..load.threads {
+                let report: Report = producer.line().parse().expect("a report");
+                attempted += report.attempted;
+                accepted += report.accepted;
+            }
+            if round % 4 == 3 {
+                producer.kill();
+            } else {
+                producer.end_well();
+            }
+            if round % 3 == 2 {
+                Process::ready(AGGREGATOR, bus.address(), &[]).end_well();
+            }
+        }
+        let totals = Totals::read(&bus.open(), &mut bus.reader());
+        let ledger = totals.ledger();
+        assert_eq!((attempted, ledger.delivered), (9 * 600, accepted));
+        assert_eq!(ledger.dropped_full, attempted - accepted, "{ledger:?}");
+        assert_eq!(totals.counter("test_counter"), accepted as f64);
+    }
 }

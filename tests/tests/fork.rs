@@ -47,10 +47,15 @@ fn check(mode: &str) {
         let delivered = |pid| totals.tally(pid).delivered;
         assert_eq!(delivered(parent), by_parent + by_siblings, "{mode}");
         assert_eq!(delivered(child), by_child, "{mode}");
-        assert_eq!(by_child, RECORDS, "{mode}");
         let accepted = by_parent + by_siblings + by_child;
         assert_eq!(totals.counter("test_forked"), accepted as f64, "{mode}");
-        assert_eq!(totals.tally(child).dropped(), 0, "{mode}");
+        // Beside threads that fill lanes, the child's may be one that a thread gave back full.
+        let dropped = totals.tally(child).dropped_full;
+        assert_eq!(by_child + dropped, RECORDS, "{mode}");
+        assert!(dropped == 0 || mode == "threads", "{mode}: {dropped}");
+        // What an inherited producer refuses is nobody's, and counted all the same.
+        let unowned = u64::from(mode == "inherits");
+        assert_eq!(bus.counts().dropped_unowned, unowned, "{mode}");
         forker.end_well();
         until("both to be seen gone", || {
             owners(&bus).all(|owner| !owner.1)

@@ -44,25 +44,15 @@ fn check(place: Place, lane: Lane) {
     for producer in &mut producers {
         producer.close_input();
     }
-    let reports = producers
-        .iter()
-        .map(|producer| producer.line().parse().expect("a report"));
-    let reports: Vec<Report> = reports.collect();
-    producers
-        .into_iter()
-        .zip(&loads)
-        .zip(&reports)
-        .for_each(|((producer, load), report)| {
-            let pid = producer.pid();
-            producer.end_well();
-            assert!(report.accepted > 0, "{load:?}, pid {pid}");
-        });
+    let report = |producer: &Process| producer.line().parse().expect("a report");
+    let reports: Vec<Report> = producers.iter().map(report).collect();
+    let pids: Vec<u64> = producers.iter().map(Process::pid).collect();
+    producers.into_iter().for_each(Process::end_well);
     aggregator.end_well();
     let totals = Totals::read(&test.open(), &mut test.reader());
     assert_eq!(test.reader().globals().restarts, KILLS);
-    let pids: Vec<u64> = totals.pids_in_order();
-    assert_eq!(pids.len(), loads.len());
     for ((load, report), pid) in loads.iter().zip(&reports).zip(pids) {
+        assert!(report.accepted > 0, "{load:?}, pid {pid}");
         check_load(&totals, load, pid, std::slice::from_ref(report));
     }
 }
@@ -143,4 +133,18 @@ fn history_and_recent_records_go_on_after_a_kill() {
             "{recent:?}"
         );
     }
+}
+
+#[test]
+#[ignore = "a snapshot of another shape is moved aside, and with it the totals"]
+fn another_length_of_history_keeps_the_totals() {
+    let test = TestBus::small(Place::Named);
+    let bus = test.open();
+    let counter = bus.counter("test_counter").register().expect("it fits");
+    for lengths in [["8", "10"], ["16", "10"], ["8", "20"]] {
+        counter.try_add(2.0).expect("there is room");
+        Process::ready(AGGREGATOR, test.address(), &lengths.map(String::from)).end_well();
+    }
+    let totals = Totals::read(&bus, &mut test.reader());
+    assert_eq!(totals.counter("test_counter"), 6.0);
 }

@@ -564,7 +564,8 @@ pub struct BusCounts {
     pub series: u64,
     /// Words of the arena in use.
     pub arena_words: u64,
-    /// Records of processes that found no place in the owner table.
+    /// Records of processes that found no place in the owner table, or that used a producer which a
+    /// fork had made theirs.
     pub dropped_unowned: u64,
     /// Registrations that found the registry full.
     pub refused_series: u64,

@@ -138,7 +138,7 @@ impl Producer {
     #[inline]
     pub fn emit(&self, record: Record) -> Result<(), EmitError> {
         if !self.fork.is(self.generation) {
-            return Err(EmitError::NotJoined);
+            return Err(self.refuse_inherited(1));
         }
         if !record.kind.takes(record.value) {
             return Err(self.reject(&record));
@@ -162,7 +162,7 @@ impl Producer {
     /// As `emit`; the lane was full for all of `patience`, which counts as one drop.
     pub fn emit_or_wait(&self, record: Record, patience: Duration) -> Result<(), EmitError> {
         if !self.fork.is(self.generation) {
-            return Err(EmitError::NotJoined);
+            return Err(self.refuse_inherited(1));
         }
         if !record.kind.takes(record.value) {
             return Err(self.reject(&record));
@@ -193,7 +193,7 @@ impl Producer {
     pub fn emit_many(&self, records: &[Record]) -> Result<(), EmitManyError> {
         let failed = |accepted, error| Err(EmitManyError { accepted, error });
         if !self.fork.is(self.generation) {
-            return failed(0, EmitError::NotJoined);
+            return failed(0, self.refuse_inherited(records.len() as u64));
         }
         let good = records
             .iter()
@@ -247,6 +247,13 @@ impl Producer {
     /// Whether anybody but producers still has the bus open.
     pub(crate) fn bus_is_open(&self) -> bool {
         self.inner.is_open()
+    }
+
+    /// Nobody's record: the child of a fork is not the owner that the producer was made for.
+    #[cold]
+    fn refuse_inherited(&self, records: u64) -> EmitError {
+        count(&self.inner.header().dropped_unowned, records);
+        EmitError::NotJoined
     }
 
     #[cold]

@@ -51,8 +51,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if mode == "idles" {
         say("parent", 1)?;
-        // Without a destructor: this is how a process dies.
-        std::process::exit(0);
+        // SAFETY: it ends the process at once, as a kill would: no destructor gives a lane back.
+        unsafe { libc::_exit(0) };
     }
     let accepted = 1 + emit(&parent, records);
     stop.store(true, Ordering::Relaxed);

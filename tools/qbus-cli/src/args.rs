@@ -182,7 +182,8 @@ pub(crate) struct Emit {
     #[arg(
         long,
         value_delimiter = ',',
-        allow_negative_numbers = true,
+        // A list that starts with a negative number is no number.
+        allow_hyphen_values = true,
         value_name = "BOUNDS"
     )]
     pub(crate) buckets: Vec<f64>,

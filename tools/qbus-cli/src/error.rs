@@ -49,8 +49,12 @@ impl Error {
                  agg -b {address}`",
                 path.display()
             )),
+            // Not the bus is to be removed: the next aggregator makes such a snapshot anew.
             ReadError::Open(OpenError::Unfinished { .. }) | ReadError::Empty => {
-                Error::Absent(error.to_string())
+                Error::Absent(format!(
+                    "the snapshot of the bus {address} is empty: its aggregator is starting, or died before it had \
+                     committed anything; try again, or start `qbus agg -b {address}`"
+                ))
             }
             error => Error::failed(error),
         }

@@ -138,7 +138,10 @@ impl Line {
             }
         };
         // A known histogram keeps its buckets when the line names none.
-        let known = bus.family_by_name(&self.name).map(|family| family.buckets);
+        let known = bus
+            .family_by_name(&self.name)
+            .filter(|family| family.metric_type == MetricType::Histogram)
+            .map(|family| family.buckets);
         let buckets = match metric_type {
             MetricType::Histogram if self.buckets.is_empty() => {
                 known.unwrap_or_else(|| DEFAULT_BUCKETS.to_vec())

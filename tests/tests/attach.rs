@@ -1,0 +1,339 @@
+//! Coming and going: lanes change hands, the dead are found, the second aggregator is refused, and a
+//! bus that is removed ends for those who have it.
+
+use std::sync::Barrier;
+use std::thread;
+
+use qbus::{
+    Bus, ConsumeError, EmitError, Geometry, JoinError, LaneView, MetricType, Removal, RemoveError,
+};
+use qbus_aggregate::{AggregateError, Aggregator, Config, Value};
+use qbus_tests::{Lane, Load, Place, Process, Report, TestBus, Totals, check_load, until};
+
+const AGGREGATOR: &str = env!("CARGO_BIN_EXE_test-aggregator");
+const PRODUCER: &str = env!("CARGO_BIN_EXE_test-producer");
+
+fn load(worker: &str, lane: Lane, records: u64) -> Load {
+    Load {
+        metric_type: MetricType::Counter,
+        threads: 2,
+        records,
+        lane,
+        worker: worker.to_owned(),
+    }
+}
+
+/// Starts a load that goes on until its input is closed.
+fn begin(bus: &TestBus, load: &Load) -> Process {
+    let mut producer = Process::ready(PRODUCER, bus.address(), &load.to_args());
+    producer.tell("go");
+    producer
+}
+
+/// Ends a load; what its threads report.
+fn finish(producer: &mut Process, load: &Load) -> Vec<Report> {
+    producer.close_input();
+    let line = |_| producer.line().parse().expect("a report");
+    (0..load.threads).map(line).collect()
+}
+
+fn exclusive(bus: &Bus) -> Vec<LaneView> {
+    bus.lanes()
+        .into_iter()
+        .filter(|lane| !lane.shared)
+        .collect()
+}
+
+/// Kills one of several producers of that sort of lane in the middle of its load.
+fn check_kill(place: Place, lane: Lane) {
+    let test = TestBus::small(place);
+    let bus = test.open();
+    let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
+    let loads = ["survivor", "other"].map(|worker| load(worker, lane, 0));
+    let mut survivors: Vec<Process> = loads.iter().map(|load| begin(&test, load)).collect();
+    for round in 0..5 {
+        let victim = begin(&test, &load("victim", lane, 0));
+        let (pid, goal) = (victim.pid(), 100 + round * 97);
+        let delivered = || {
+            let owners = bus.owners().expect("the locks answer");
+            let owner = owners.iter().find(|owner| owner.pid == pid);
+            owner.map_or(0, |owner| {
+                test.reader().owners()[usize::from(owner.id.index)]
+                    .present
+                    .delivered
+            })
+        };
+        until("the victim's records", || delivered() >= goal);
+        victim.kill();
+        let owner = |pid| {
+            let owners = bus.owners().expect("the locks answer");
+            owners
+                .into_iter()
+                .find(|owner| owner.pid == pid)
+                .expect("its entry")
+        };
+        assert!(!owner(pid).alive, "the kernel dropped its lock");
+        let id = owner(pid).id;
+        until("its lanes to come back", || {
+            exclusive(&bus).iter().all(|lane| lane.holder != Some(id))
+        });
+    }
+    let reports: Vec<_> = survivors
+        .iter_mut()
+        .zip(&loads)
+        .map(|(process, load)| finish(process, load))
+        .collect();
+    let pids: Vec<u64> = survivors.iter().map(Process::pid).collect();
+    // They have left by now, and their places are still theirs: nobody else has joined since.
+    survivors.into_iter().for_each(Process::end_well);
+    aggregator.end_well();
+    let totals = Totals::read(&bus, &mut test.reader());
+    for ((load, pid), reports) in loads.iter().zip(pids).zip(&reports) {
+        check_load(&totals, load, pid, reports);
+    }
+    // Whoever was killed: what the ledger delivered is what the series count.
+    let (ledger, folded) = (totals.ledger(), totals.counter("test_counter"));
+    assert_eq!(ledger.delivered as f64, folded);
+    assert_eq!(ledger.violations, 0);
+}
+
+#[test]
+fn a_killed_producer_is_reaped_and_the_others_go_on() {
+    for place in Place::ALL {
+        check_kill(place, Lane::Handle);
+    }
+}
+
+#[test]
+fn a_killed_producer_of_a_shared_lane_leaves_no_hole() {
+    check_kill(Place::Named, Lane::SharedWait);
+    check_kill(Place::Path, Lane::Shared);
+}
+
+#[test]
+fn a_thread_that_ends_gives_its_lane_to_the_next() {
+    let geometry = Geometry {
+        lanes: 2,
+        shared_lanes: 1,
+        ..TestBus::small_geometry()
+    };
+    let test = TestBus::create(Place::Named, geometry);
+    let bus = test.open();
+    let counter = bus.counter("test_counter").register().expect("it fits");
+    let mut aggregator = Aggregator::open(&bus, &Config::default()).expect("the first one");
+    let end = |lane: &LaneView| lane.head + lane.fill;
+    for lessee in 1..=10_u64 {
+        thread::scope(|scope| {
+            let emit = || {
+                for _ in 0..60 {
+                    counter.try_add(1.0).expect("there is room");
+                }
+                assert!(exclusive(&bus)[0].holder.is_some());
+            };
+            scope.spawn(emit).join().expect("the thread ends well");
+        });
+        let lane = exclusive(&bus)[0];
+        assert_eq!(lane.holder, None);
+        assert_eq!(
+            end(&lane),
+            lessee * 60,
+            "the next goes on where the last one ended"
+        );
+        // Two of the lessees' records lie in the lane when the next one comes.
+        if lessee % 3 == 0 {
+            aggregator.round();
+        }
+    }
+    assert_eq!(end(&bus.lanes()[0]), 0, "nobody needed the shared lane");
+    aggregator.finish();
+    assert_eq!(
+        Totals::read(&bus, &mut test.reader()).counter("test_counter"),
+        600.0
+    );
+}
+
+#[test]
+fn threads_beyond_the_lanes_get_a_share_or_a_reason() {
+    for shared_lanes in [1, 0] {
+        let geometry = Geometry {
+            lanes: 2 + shared_lanes,
+            shared_lanes,
+            ..TestBus::small_geometry()
+        };
+        let test = TestBus::create(Place::Named, geometry);
+        let (bus, all) = (test.open(), Barrier::new(5));
+        let kinds: Vec<Option<bool>> = thread::scope(|scope| {
+            let lease = || {
+                let producer = bus.producer();
+                all.wait();
+                match producer {
+                    Ok(producer) => Some(producer.is_exclusive()),
+                    Err(JoinError::NoLane { lanes: 2 }) => None,
+                    Err(error) => panic!("{error}"),
+                }
+            };
+            let threads: Vec<_> = (0..5).map(|_| scope.spawn(lease)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("a lane"))
+                .collect()
+        });
+        let other = (shared_lanes == 1).then_some(false);
+        assert_eq!(kinds.iter().filter(|kind| **kind == Some(true)).count(), 2);
+        assert_eq!(kinds.iter().filter(|kind| **kind == other).count(), 3);
+    }
+}
+
+#[test]
+fn a_full_owner_table_is_said_and_counted() {
+    let geometry = Geometry {
+        owners: 1,
+        ..TestBus::small_geometry()
+    };
+    let test = TestBus::create(Place::Named, geometry);
+    let (first, second) = (test.open(), test.open());
+    let producer = first.producer().expect("the only place");
+    let error = second.producer().expect_err("no place");
+    assert!(
+        matches!(error, JoinError::OwnersFull { owners: 1 }),
+        "{error}"
+    );
+    let counter = second.counter("test_counter").register().expect("it fits");
+    for _ in 0..3 {
+        assert_eq!(counter.try_add(1.0), Err(EmitError::NotJoined));
+    }
+    assert_eq!(second.counts().dropped_unowned, 3);
+    drop((producer, first));
+    until("the place of the one that left", || {
+        counter.try_add(1.0).is_ok()
+    });
+}
+
+#[test]
+fn a_second_aggregator_is_refused_with_the_pid_of_the_first() {
+    for place in Place::ALL {
+        let test = TestBus::small(place);
+        let bus = test.open();
+        let first = Process::ready(AGGREGATOR, test.address(), &[]);
+        let view = bus.aggregator().expect("an aggregator");
+        assert_eq!((view.pid, view.alive), (first.pid(), true));
+
+        match Aggregator::open(&bus, &Config::default()) {
+            Err(AggregateError::Consume(ConsumeError::Taken { pid })) => {
+                assert_eq!(pid, first.pid());
+            }
+            other => panic!("not refused: {other:?}"),
+        }
+        let second = Process::start(AGGREGATOR, test.address(), &[]);
+        let line = second.line();
+        assert!(line.contains(&format!("pid {}", first.pid())), "{line}");
+        second.end_well();
+
+        // Refused without harm: the first goes on, and after its death another can begin.
+        let counter = bus.counter("test_counter").register().expect("it fits");
+        counter.try_add(1.0).expect("there is room");
+        until("the first to commit", || {
+            test.reader().globals().records == 1
+        });
+        first.kill();
+        assert!(!bus.aggregator().expect("there was one").alive);
+        Process::ready(AGGREGATOR, test.address(), &[]).end_well();
+    }
+}
+
+#[test]
+fn a_second_aggregator_in_one_process_is_refused_too() {
+    let test = TestBus::small(Place::Named);
+    let bus = test.open();
+    let _first = Aggregator::open(&bus, &Config::default()).expect("the first one");
+    let second = Aggregator::open(&test.open(), &Config::default());
+    let second = second.expect_err("refused").to_string();
+    assert!(
+        second.contains(&format!("pid {}", std::process::id())),
+        "{second}"
+    );
+}
+
+#[test]
+fn a_bus_in_use_is_removed_by_force_alone_and_its_producers_learn_it() {
+    for place in Place::ALL {
+        let test = TestBus::small(place);
+        let old = test.open();
+        let load = load("old", Lane::Handle, 0);
+        let mut producer = begin(&test, &load);
+        let attached = || !old.owners().expect("the locks answer").is_empty();
+        until("the producer's first emit", attached);
+        match Bus::remove(test.address(), Removal::Unused) {
+            Err(RemoveError::InUse { pids }) => assert_eq!(pids, [producer.pid()]),
+            other => panic!("removed a bus in use: {other:?}"),
+        }
+        Bus::remove(test.address(), Removal::Forced).expect("it is removed");
+        assert!(old.is_removed());
+        let new = test.make(TestBus::small_geometry());
+        assert_ne!(new.instance(), old.instance());
+
+        // Those who have the old one learn it, and none of their records comes to the new one.
+        let counter = new
+            .counter("test_counter")
+            .label("worker", "new")
+            .label("thread", "0");
+        let counter = counter.register().expect("it fits");
+        let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
+        counter.try_add(7.0).expect("there is room");
+        let lanes = || {
+            old.lanes()
+                .into_iter()
+                .filter(|lane| lane.fill == 256)
+                .count()
+        };
+        until("the old lanes to fill", || lanes() == 2);
+        let dropped = || old.owners().expect("no lock to ask")[0].dropped_full;
+        let before = dropped();
+        until("a drop after the removal", || dropped() > before);
+        let reports = finish(&mut producer, &load);
+        assert!(
+            reports.iter().all(|report| report.removed > 0),
+            "{reports:?}"
+        );
+        producer.end_well();
+        aggregator.end_well();
+        let totals = Totals::read(&new, &mut test.reader());
+        assert_eq!(totals.counter("test_counter"), 7.0);
+        assert_eq!(totals.series.len(), 1);
+
+        assert!(matches!(old.consumer(), Err(ConsumeError::Removed)));
+        assert!(matches!(
+            old.counter("x").register().map(|x| x.try_add(1.0)),
+            Ok(Err(_))
+        ));
+        // This process has emitted: it is attached as long as it has the bus.
+        assert!(matches!(
+            Bus::remove(test.address(), Removal::Unused),
+            Err(RemoveError::InUse { .. })
+        ));
+        drop((new, counter));
+        Bus::remove(test.address(), Removal::Unused).expect("nobody has it");
+    }
+}
+
+#[test]
+fn a_new_bus_does_not_go_on_with_the_snapshot_of_an_old_one() {
+    for place in Place::ALL {
+        let test = TestBus::small(place);
+        let emit = |bus: &Bus, increment| {
+            let counter = bus.counter("test_counter").register().expect("it fits");
+            counter.try_add(increment).expect("there is room");
+        };
+        emit(&test.open(), 5.0);
+        Process::ready(AGGREGATOR, test.address(), &[]).end_well();
+        // As if somebody had deleted the file by hand: the snapshot stays.
+        std::fs::remove_file(test.address().file()).expect("it was there");
+        let new = test.make(TestBus::small_geometry());
+        emit(&new, 3.0);
+        Process::ready(AGGREGATOR, test.address(), &[]).end_well();
+        let totals = Totals::read(&new, &mut test.reader());
+        assert_eq!(totals.counter("test_counter"), 3.0);
+        let value = &totals.get("test_counter", &[]).expect("the counter").value;
+        assert_eq!(*value, Value::Counter(3.0));
+    }
+}

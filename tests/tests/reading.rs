@@ -1,0 +1,234 @@
+//! Readers of a snapshot that is being written, was left, or lies elsewhere.
+
+use std::collections::HashMap;
+
+use qbus::{Clock, Geometry, Kind, MetricType, Record};
+use qbus_aggregate::{Aggregator, Config, ReadOptions, Reader, Snapshot, Value};
+use qbus_tests::{Lane, Load, Place, Process, TestBus, until};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const AGGREGATOR: &str = env!("CARGO_BIN_EXE_test-aggregator");
+const PRODUCER: &str = env!("CARGO_BIN_EXE_test-producer");
+
+/// What only grows in a series.
+type Seen = HashMap<(String, Vec<(String, String)>), (u64, f64)>;
+
+/// Checks that a snapshot is whole in itself, and nowhere behind an earlier one.
+fn check(seen: &mut Seen, snapshot: &Snapshot) {
+    for series in &snapshot.series {
+        let grown = match &series.value {
+            Value::Counter(sum) => *sum,
+            Value::Gauge(_) => 0.0,
+            Value::Histogram(found) => {
+                assert_eq!(found.cumulative.last(), Some(&found.count), "{series:?}");
+                assert!(found.cumulative.is_sorted(), "{series:?}");
+                assert_eq!(found.count, series.records);
+                found.count as f64
+            }
+            Value::Summary(found) => {
+                assert_eq!(found.count, series.records);
+                assert!(
+                    found.quantiles.is_sorted_by(|a, b| a.1 <= b.1),
+                    "{series:?}"
+                );
+                found.count as f64
+            }
+        };
+        let key = (series.family.name.clone(), series.labels.clone());
+        let before = seen
+            .insert(key, (series.records, grown))
+            .unwrap_or_default();
+        assert!(
+            before.0 <= series.records,
+            "{} records before, now {series:?}",
+            before.0
+        );
+        assert!(before.1 <= grown, "{} before, now {series:?}", before.1);
+    }
+}
+
+#[test]
+fn what_is_read_during_load_is_whole_and_never_goes_back() {
+    for place in Place::ALL {
+        let test = TestBus::small(place);
+        let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
+        let loads = MetricType::ALL.map(|metric_type| Load {
+            metric_type,
+            threads: 1,
+            records: 0,
+            lane: Lane::Handle,
+            worker: "w".to_owned(),
+        });
+        let start = |load: &Load| Process::ready(PRODUCER, test.address(), &load.to_args());
+        let mut producers: Vec<Process> = loads.iter().map(start).collect();
+        for producer in &mut producers {
+            producer.tell("go");
+        }
+        let mut reader = test.reader();
+        until("the load", || reader.globals().records > 1000);
+        let options = ReadOptions {
+            history: true,
+            ..ReadOptions::default()
+        };
+        let (mut seen, mut epoch, mut unix_ns) = (Seen::new(), 0, 0);
+        let first = reader.epoch();
+        let mut reads = 0;
+        until("200 reads over 200 commits", || {
+            let snapshot = reader.read(&options).expect("a committed snapshot");
+            check(&mut seen, &snapshot);
+            assert!(snapshot.epoch >= epoch && snapshot.unix_ns >= unix_ns);
+            (epoch, unix_ns) = (snapshot.epoch, snapshot.unix_ns);
+            for series in &snapshot.series {
+                let times = series.history.iter().map(|point| point.timestamp_ns);
+                assert!(times.is_sorted(), "the history of {}", series.family.name);
+                assert!(series.history.len() <= 1000);
+            }
+            reads += 1;
+            reads >= 200 && epoch >= first + 200
+        });
+        assert_eq!(seen.len(), 4);
+        producers.into_iter().for_each(Process::end_well);
+        aggregator.end_well();
+    }
+}
+
+#[test]
+fn a_consistent_cut_is_of_one_commit() {
+    let test = TestBus::small(Place::Named);
+    let bus = test.open();
+    let (first, second) = (bus.counter("test_first"), bus.counter("test_second"));
+    let (first, second) = (
+        first.register().expect("it fits"),
+        second.register().expect("it fits"),
+    );
+    let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
+    let (stop, mut reader) = (AtomicBool::new(false), test.reader());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // One lane keeps the order: at any commit the first is level or one ahead.
+            let producer = bus.producer().expect("a lane");
+            let emit = |series| {
+                let record = Record::new(Clock::Coarse.now_ns(), series, Kind::Increment, 1.0);
+                producer
+                    .emit_or_wait(record, Duration::MAX)
+                    .expect("accepted");
+            };
+            while !stop.load(Ordering::Relaxed) {
+                emit(first.series());
+                emit(second.series());
+            }
+        });
+        let mut cuts = 0;
+        let sum = |snapshot: &Snapshot, name: &str| {
+            let series = snapshot
+                .series
+                .iter()
+                .find(|series| series.family.name == name);
+            series.map_or(0, |series| series.records)
+        };
+        let all = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            until("300 consistent cuts", || {
+                let snapshot = reader.read(&ReadOptions::default()).expect("a snapshot");
+                if snapshot.consistent && !snapshot.series.is_empty() {
+                    let (first, second) =
+                        (sum(&snapshot, "test_first"), sum(&snapshot, "test_second"));
+                    assert!(
+                        first == second || first == second + 1,
+                        "{first} and {second}"
+                    );
+                    cuts += 1;
+                }
+                cuts == 300
+            });
+        }));
+        // Else the scope would wait for ever for a thread that nobody told to stop.
+        stop.store(true, Ordering::Relaxed);
+        if let Err(panic) = all {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    aggregator.end_well();
+}
+
+#[test]
+fn a_snapshot_is_read_after_its_bus_is_gone_and_from_a_copy() {
+    for place in Place::ALL {
+        let test = TestBus::small(place);
+        let bus = test.open();
+        let latency = bus
+            .histogram("test_seconds")
+            .label("a", "ä\"\n")
+            .buckets([1.0, 2.0]);
+        let latency = latency.register().expect("it fits");
+        for value in [0.5, 1.5, 2.5] {
+            latency.try_observe(value).expect("there is room");
+        }
+        let mut aggregator = Aggregator::open(&bus, &Config::default()).expect("the first one");
+        aggregator.finish();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let copy = folder.path().join("copy");
+        std::fs::copy(test.address().snapshot(), &copy).expect("it is copied");
+        let mut mapped = test.reader();
+        let options = ReadOptions {
+            history: true,
+            ..ReadOptions::default()
+        };
+        let original = mapped.read(&options).expect("a snapshot");
+        drop((aggregator, latency, bus));
+        let address = test.address().clone();
+        drop(test);
+        assert!(
+            Reader::open(&address.snapshot()).is_err(),
+            "it went with its bus"
+        );
+
+        assert_eq!(mapped.read(&options).expect("still mapped"), original);
+        let mut reader = Reader::open(&copy).expect("a copy opens");
+        assert_eq!(reader.read(&options).expect("a copy is whole"), original);
+        assert_eq!(reader.bus_name(), address.to_string());
+        let Value::Histogram(found) = &original.series[0].value else {
+            panic!("{original:?}");
+        };
+        assert_eq!(
+            (found.count, found.sum, &found.cumulative[..]),
+            (3, 4.5, &[1, 2, 3][..])
+        );
+        assert_eq!(original.series[0].history.len(), 3);
+    }
+}
+
+#[test]
+fn a_reader_follows_a_snapshot_that_grows() {
+    const SERIES: usize = 3000;
+    let test = TestBus::create(Place::Named, Geometry::default());
+    let bus = test.open();
+    let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
+    let mut reader = test.reader();
+    let (before, mut seen) = (reader.size_bytes(), Seen::new());
+    for n in 0..SERIES {
+        let summary = bus.summary("test_summary").label("n", &n.to_string());
+        let summary = summary.register().expect("it fits");
+        for power in 0..4 {
+            summary
+                .try_observe(f64::from(2 << power))
+                .expect("there is room");
+        }
+        if n % 500 == 0 {
+            check(
+                &mut seen,
+                &reader.read(&ReadOptions::default()).expect("a snapshot"),
+            );
+        }
+    }
+    until("all records", || {
+        reader.globals().records == SERIES as u64 * 4
+    });
+    let snapshot = reader.read(&ReadOptions::default()).expect("a snapshot");
+    check(&mut seen, &snapshot);
+    assert_eq!(snapshot.series.len(), SERIES);
+    assert!(snapshot.series.iter().all(|series| series.records == 4));
+    assert!(reader.size_bytes() > before, "it grew");
+    aggregator.end_well();
+}

@@ -1,0 +1,229 @@
+//! `qbus agg` and `qbus demo` from start to end, and what every command says of itself.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use qbus_tests::{Place, Process, TestBus, run, until};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::dumping::check_with_promtool;
+use crate::support::{QBUS, aggregator, qbus, stop, well};
+
+#[test]
+fn a_signal_drains_and_commits_what_is_left() {
+    for (place, signal) in [(Place::Named, Signal::TERM), (Place::Path, Signal::INT)] {
+        let bus = TestBus::small(place);
+        let aggregating = aggregator(&bus, &["--interval", "1h"]);
+        let counter = bus.open();
+        let counter = counter.counter("jobs_total").register().expect("it fits");
+        let accepted = (0..2000).filter(|_| counter.try_add(1.0).is_ok()).count();
+        aggregating.signal(signal);
+        aggregating.end_well();
+        let page = well(&bus, &["dump"]);
+        assert!(
+            page.ends_with(&format!("jobs_total {accepted}\n")),
+            "{page}"
+        );
+        assert!(well(&bus, &["stat"]).contains("(gone)"));
+    }
+}
+
+#[test]
+fn it_creates_the_bus_and_samples_the_host() {
+    let bus = TestBus::reserve(Place::Named);
+    let mut command = Command::new(QBUS);
+    command.args([
+        "agg",
+        "--interval",
+        "50ms",
+        "--no-gpu",
+        "-b",
+        &bus.address().to_string(),
+    ]);
+    let aggregating = Process::spawn({
+        command.stderr(Stdio::null());
+        command
+    });
+    until("the aggregator", || bus.is_aggregated(aggregating.pid()));
+    let memory = || {
+        let dump = qbus(&bus, &["dump"]);
+        // Early on there is no snapshot, or an empty one, which is exit code 1.
+        assert!(matches!(dump.code, Some(0 | 1)), "{dump:?}");
+        dump.out.contains("\nqbus_host_memory_total_bytes ")
+    };
+    until("a sample", memory);
+    stop(aggregating);
+    check_with_promtool(&well(&bus, &["dump"]));
+    well(&bus, &["rm"]);
+    assert!(!bus.address().file().exists() && !bus.address().snapshot().exists());
+}
+
+#[test]
+fn totals_and_history_outlive_a_kill() {
+    for place in Place::ALL {
+        let bus = TestBus::small(place);
+        let committed = |records| {
+            until("a commit", || bus.reader().globals().records == records);
+        };
+        for round in 1..=3 {
+            let aggregating = aggregator(&bus, &[]);
+            well(&bus, &["emit", "jobs_total", "5", "--type", "counter"]);
+            committed(round);
+            aggregating.kill();
+        }
+        // What nobody folded yet is in the lane.
+        well(&bus, &["emit", "jobs_total", "5", "--type", "counter"]);
+        stop(aggregator(&bus, &[]));
+        assert!(well(&bus, &["dump"]).ends_with("jobs_total 20\n"));
+    }
+}
+
+#[test]
+fn the_snapshot_lies_where_it_is_told_to() {
+    let bus = TestBus::small(Place::Named);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("elsewhere").display().to_string();
+    well(&bus, &["emit", "x", "1"]);
+    let aggregating = aggregator(&bus, &["--snapshot", &path]);
+    stop(aggregating);
+    assert!(!bus.address().snapshot().exists());
+    assert!(well(&bus, &["dump", "--snapshot", &path]).ends_with("x 1\n"));
+    assert!(well(&bus, &["stat", "--snapshot", &path]).contains("1 delivered"));
+}
+
+/// Checks that a file of the demo is there and that its format's parser takes it.
+fn check(folder: &Path, name: &str, parses: impl Fn(&str)) {
+    let page = fs::read_to_string(folder.join(name)).expect(name);
+    assert!(page.contains("demo_requests_total"), "{name}: {page}");
+    parses(&page);
+}
+
+#[test]
+fn the_demo_leaves_three_files_and_no_bus() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = Command::new(QBUS);
+    command
+        .args(["demo", "--seconds", "1", "--workers", "2", "-o"])
+        .arg(folder.path());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let finished = run(&mut command, "");
+    assert_eq!(
+        (finished.code, finished.err.as_str()),
+        (Some(0), ""),
+        "{finished:?}"
+    );
+    let ledger = finished
+        .out
+        .lines()
+        .find(|line| line.starts_with("Ledger: "))
+        .expect("a ledger");
+    assert!(
+        ledger.ends_with("0 dropped, 0 torn, 0 revoked."),
+        "{ledger}"
+    );
+
+    check(folder.path(), "metrics.json", |page| {
+        let json: Value = serde_json::from_str(page).expect("JSON");
+        assert!(
+            json["metrics"]
+                .as_array()
+                .is_some_and(|metrics| !metrics.is_empty())
+        );
+    });
+    check(folder.path(), "metrics.csv", |page| {
+        assert!(
+            csv::Reader::from_reader(page.as_bytes())
+                .records()
+                .all(|row| row.is_ok())
+        );
+    });
+    check(folder.path(), "metrics.prom", check_with_promtool);
+    let name = finished
+        .out
+        .split_whitespace()
+        .find(|word| word.starts_with("demo-"));
+    let name = name.expect("the bus is named").trim_end_matches(':');
+    let bus: qbus::Address = name.parse().expect("a name");
+    assert!(!bus.file().exists() && !bus.snapshot().exists(), "{name}");
+}
+
+#[test]
+fn an_interrupted_demo_leaves_no_bus_and_no_process() {
+    let mut command = Command::new(QBUS);
+    command
+        .args(["demo", "--seconds", "60", "--workers", "2"])
+        .stderr(Stdio::null());
+    let demo = Process::spawn(command);
+    let line = demo.line();
+    let name = line
+        .split_whitespace()
+        .nth(2)
+        .expect("the bus is named")
+        .trim_end_matches(':');
+    let bus: qbus::Address = name.parse().expect("a name");
+    let opened = qbus::Bus::open(&bus).expect("it is there");
+    let alive = || {
+        let owners = opened.owners().expect("the locks answer");
+        owners.iter().filter(|owner| owner.alive).count()
+    };
+    until("the workers", || alive() >= 2);
+    let pids: Vec<u64> = opened
+        .owners()
+        .expect("owners")
+        .iter()
+        .map(|owner| owner.pid)
+        .collect();
+    demo.signal(Signal::TERM);
+    assert_eq!(demo.end().code(), Some(2));
+    assert!(!bus.file().exists() && !bus.snapshot().exists(), "{name}");
+    until("the processes to end", || {
+        pids.iter()
+            .all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    });
+}
+
+#[test]
+fn every_help_has_an_example() {
+    let help = |args: &[&str]| {
+        let finished = run(Command::new(QBUS).args(args).env_remove("QBUS"), "");
+        assert_eq!(
+            (finished.code, finished.err.as_str()),
+            (Some(0), ""),
+            "{args:?}"
+        );
+        finished.out
+    };
+    let page = help(&["--help"]);
+    let commands = page.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands = commands.take_while(|line| !line.is_empty());
+    let commands: Vec<&str> = commands
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let known = [
+        "create", "agg", "emit", "dump", "stat", "load", "rm", "demo",
+    ];
+    assert!(
+        known.iter().all(|command| commands.contains(command)),
+        "{commands:?}"
+    );
+    for command in commands.into_iter().filter(|command| *command != "help") {
+        let page = help(&[command, "--help"]);
+        let (_, examples) = page
+            .split_once("Example")
+            .unwrap_or_else(|| panic!("{command}: {page}"));
+        assert!(
+            examples.contains(&format!("qbus {command}")),
+            "{command}: {page}"
+        );
+        assert!(
+            page.lines().all(|line| line.chars().count() <= 100),
+            "{command}: {page}"
+        );
+    }
+    assert!(page.contains("Example") && help(&["--version"]).starts_with("qbus "));
+}

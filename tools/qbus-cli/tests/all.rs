@@ -1,0 +1,9 @@
+//! The command as a user meets it: what it prints, where, and with which exit code.
+
+mod aggregating;
+mod bad_metrics;
+mod bad_places;
+mod dumping;
+mod emitting;
+mod reports;
+mod support;

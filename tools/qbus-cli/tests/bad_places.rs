@@ -1,0 +1,330 @@
+//! A bus or snapshot that is absent, broken, somebody else's, or has no room.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use qbus_tests::{Place, TestBus, run};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use crate::support::{QBUS, aggregate, aggregator, fails, is_root, stop, well};
+
+/// Commands that open the bus.
+const OPENING: [&[&str]; 4] = [
+    &["emit", "x", "1"],
+    &["stat"],
+    &["load", "--records", "1"],
+    &["rm"],
+];
+
+/// Checks that every command that opens the bus ends with that code and says all of that.
+fn check(bus: &TestBus, code: i32, gist: &[&str]) {
+    for args in OPENING {
+        fails(bus, args, code, gist);
+    }
+}
+
+#[test]
+fn no_such_bus() {
+    for place in Place::ALL {
+        let bus = TestBus::reserve(place);
+        let path = bus.address().file().display().to_string();
+        check(&bus, 1, &["there is no", &path]);
+        let start = format!("start `qbus agg -b {}`", bus.address());
+        fails(&bus, &["emit", "x", "1"], 1, &[&start, "qbus create -b"]);
+        fails(&bus, &["agg", "--no-create"], 1, &[&start]);
+        fails(&bus, &["dump"], 1, &[&start, "no snapshot"]);
+        assert!(!bus.address().file().exists(), "asking makes nothing");
+    }
+}
+
+#[test]
+fn no_such_address() {
+    let bus = TestBus::reserve(Place::Named);
+    let gist = [
+        "\"two words\" names no bus",
+        "1 to 64 letters",
+        "a path with a slash",
+    ];
+    fails(&bus, &["-b", "two words", "dump"], 2, &gist);
+    fails(&bus, &["-b", "", "dump"], 2, &["names no bus"]);
+    let long = "x".repeat(65);
+    fails(&bus, &["-b", &long, "dump"], 2, &["names no bus"]);
+}
+
+#[test]
+fn a_dump_before_any_aggregator_ran() {
+    for place in Place::ALL {
+        let bus = TestBus::small(place);
+        let start = format!("start `qbus agg -b {}`", bus.address());
+        fails(
+            &bus,
+            &["dump"],
+            1,
+            &["there is no snapshot", "no aggregator has run", &start],
+        );
+        // Statistics are of the bus, and the bus is there.
+        assert!(well(&bus, &["stat"]).contains(&start));
+    }
+}
+
+#[test]
+fn a_dump_of_a_snapshot_that_was_never_finished() {
+    let bus = TestBus::small(Place::Named);
+    let start = format!("start `qbus agg -b {}`", bus.address());
+    for page in [&[][..], &[0; 65536]] {
+        fs::write(bus.address().snapshot(), page).expect("written");
+        let error = fails(&bus, &["dump"], 1, &["is empty", &start]);
+        assert!(!error.contains("rm"), "the bus is good: {error}");
+    }
+    // The next aggregator makes it anew.
+    fs::set_permissions(bus.address().snapshot(), Permissions::from_mode(0o600)).expect("a mode");
+    well(&bus, &["emit", "x", "1"]);
+    aggregate(&bus);
+    assert!(well(&bus, &["dump"]).ends_with("x 1\n"));
+}
+
+#[test]
+fn a_file_of_something_else() {
+    for place in Place::ALL {
+        let bus = TestBus::reserve(place);
+        let path = bus.address().file();
+        fs::write(path, "not a bus ".repeat(1000)).expect("written");
+        fs::set_permissions(path, Permissions::from_mode(0o600)).expect("a mode");
+        let gist = [
+            &path.display().to_string(),
+            "is not a bus",
+            "it starts with 0x",
+        ];
+        check(&bus, 2, &gist);
+        fails(&bus, &["agg"], 2, &gist);
+        fails(
+            &bus,
+            &["dump", "--snapshot", &path.display().to_string()],
+            2,
+            &["is not a snapshot"],
+        );
+        fails(&bus, &["rm", "--force"], 2, &gist);
+        assert!(path.exists(), "it is not ours to remove");
+    }
+}
+
+#[test]
+fn another_layout_version() {
+    for place in Place::ALL {
+        let bus = TestBus::small(place);
+        aggregate(&bus);
+        let file = OpenOptions::new().write(true).open(bus.address().file());
+        file.and_then(|file| file.write_all_at(&7_u64.to_le_bytes(), 8))
+            .expect("patched");
+        let gist = ["has layout version 7, this build reads 1"];
+        fails(&bus, &["emit", "x", "1"], 2, &gist);
+        fails(&bus, &["stat"], 2, &gist);
+        fails(&bus, &["agg"], 2, &gist);
+        fails(&bus, &["rm"], 2, &gist);
+        let snapshot = bus.address().snapshot();
+        let file = OpenOptions::new().write(true).open(snapshot);
+        file.and_then(|file| file.write_all_at(&9_u64.to_le_bytes(), 8))
+            .expect("patched");
+        fails(
+            &bus,
+            &["dump"],
+            2,
+            &["has layout version 9, this build reads"],
+        );
+        well(&bus, &["rm", "--force"]);
+    }
+}
+
+#[test]
+fn a_truncated_file() {
+    for place in Place::ALL {
+        let bus = TestBus::small(place);
+        let whole = bus.open().geometry().size_bytes();
+        let file = OpenOptions::new().write(true).open(bus.address().file());
+        file.and_then(|file| file.set_len(8192)).expect("truncated");
+        let sizes = format!("has 8192 bytes, its header says {whole}");
+        let gist = [sizes.as_str(), "truncated"];
+        check(&bus, 2, &gist);
+        fails(&bus, &["agg"], 2, &gist);
+    }
+}
+
+#[test]
+fn a_bus_that_was_never_finished() {
+    let bus = TestBus::reserve(Place::Named);
+    fs::write(bus.address().file(), "").expect("written");
+    fails(&bus, &["stat"], 1, &["is unfinished", "`qbus rm --force`"]);
+    well(&bus, &["rm", "--force"]);
+    assert!(!bus.address().file().exists());
+}
+
+#[test]
+fn a_bus_of_another_user() {
+    if !is_root("a bus of another user") {
+        return;
+    }
+    for place in Place::ALL {
+        let bus = TestBus::small(place);
+        chown(bus.address().file(), Some(65534), None).expect("root may");
+        let gist = [
+            "belongs to uid 65534, this process runs as uid 0",
+            "--mode 0660",
+        ];
+        check(&bus, 2, &gist);
+        fails(&bus, &["agg"], 2, &gist);
+        // One that is shared with a group is for whoever the kernel lets in.
+        fs::set_permissions(bus.address().file(), Permissions::from_mode(0o660)).expect("a mode");
+        well(&bus, &["emit", "x", "1"]);
+        fs::set_permissions(bus.address().file(), Permissions::from_mode(0o666)).expect("a mode");
+        check(&bus, 2, &["has mode 0666", "expected 0600 or 0660"]);
+    }
+}
+
+#[test]
+fn something_else_in_its_place() {
+    let target = TestBus::small(Place::Named);
+    let link = |path: &Path| symlink(target.address().file(), path).expect("a link");
+    let fifo = |path: &Path| {
+        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a fifo");
+    };
+    let gist = ["is not a regular file"];
+    for place in Place::ALL {
+        for plant in [&link as &dyn Fn(&Path), &fifo] {
+            let bus = TestBus::reserve(place);
+            plant(bus.address().file());
+            check(&bus, 2, &gist);
+            fails(&bus, &["agg"], 2, &gist);
+            fails(&bus, &["create"], 2, &["exists already"]);
+            assert!(fs::symlink_metadata(bus.address().file()).is_ok());
+
+            let bus = TestBus::small(place);
+            plant(&bus.address().snapshot());
+            fails(&bus, &["dump"], 2, &gist);
+            fails(&bus, &["agg", "--no-host", "--no-gpu"], 2, &gist);
+        }
+    }
+    well(&target, &["stat"]);
+}
+
+#[test]
+fn a_second_aggregator() {
+    for place in Place::ALL {
+        let bus = TestBus::small(place);
+        let first = aggregator(&bus, &[]);
+        let pid = format!("pid {}", first.pid());
+        fails(&bus, &["agg"], 2, &["has an aggregator already", &pid]);
+        let pid = first.pid().to_string();
+        fails(&bus, &["rm"], 2, &["in use by pid", &pid, "--force"]);
+        assert!(bus.is_aggregated(first.pid()));
+        stop(first);
+    }
+}
+
+/// A file system of 256 KiB; unmounted when it is dropped.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount() -> Small {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
+            .arg(folder.path());
+        let mounted = run(&mut mount, "");
+        assert_eq!(mounted.code, Some(0), "{mounted:?}");
+        Small(folder)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn no_room() {
+    if !is_root("a full file system") {
+        return;
+    }
+    let (small, bus) = (Small::mount(), TestBus::reserve(Place::Named));
+    let path = small.0.path().join("bus").display().to_string();
+    let needed = qbus::Geometry::default().size_bytes();
+    let (needs, mebibytes) = (format!("needs {needed} bytes"), needed.div_ceil(1 << 20));
+    let shm_size = format!("--shm-size={}m", (mebibytes * 2).max(64));
+    let gist = [
+        path.as_str(),
+        &needs,
+        "its file system has 26",
+        "--lanes",
+        &shm_size,
+        "emptyDir",
+    ];
+    fails(&bus, &["create", "-b", &path], 2, &gist);
+    fails(&bus, &["agg", "-b", &path], 2, &gist);
+    let left: Vec<_> = fs::read_dir(small.0.path()).expect("a folder").collect();
+    assert!(left.is_empty(), "{left:?}");
+
+    // Room for the bus and none for the snapshot: the bus stays as it was, and nothing half-made.
+    let tiny = [
+        "--lanes",
+        "2",
+        "--shared-lanes",
+        "1",
+        "--slots",
+        "16",
+        "--max-series",
+        "16",
+    ];
+    let more = ["--max-families", "8", "--max-owners", "8"];
+    let args = [&["create", "-b", path.as_str()][..], &tiny, &more].concat();
+    well(&bus, &args);
+    fails(
+        &bus,
+        &["agg", "-b", &path, "--no-host", "--no-gpu"],
+        2,
+        &["no room for", ".snapshot"],
+    );
+    assert!(!Path::new(&format!("{path}.snapshot")).exists());
+    well(&bus, &["emit", "x", "1", "-b", &path]);
+}
+
+#[test]
+fn a_geometry_that_cannot_be() {
+    let bus = TestBus::reserve(Place::Named);
+    let slots = ["slots is 3", "a power of two, 4 say"];
+    fails(&bus, &["create", "--slots", "3"], 2, &slots);
+    fails(
+        &bus,
+        &["create", "--lanes", "0"],
+        2,
+        &["lanes is 0, expected 1 to 4096"],
+    );
+    let shared = ["create", "--lanes", "2", "--shared-lanes", "3"];
+    fails(&bus, &shared, 2, &["shared lanes is 3, expected 0 to 2"]);
+    fails(&bus, &["create", "--mode", "0666"], 2, &["0600", "0660"]);
+    assert!(!bus.address().file().exists());
+    well(&bus, &["create", "--mode", "0660", "--max-owners", "16"]);
+    let mode = fs::metadata(bus.address().file())
+        .expect("a bus")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o7777, 0o660);
+    fails(&bus, &["create"], 2, &["exists already", "`qbus rm`"]);
+}
+
+#[test]
+fn misuse_ends_with_2() {
+    for args in [
+        &["frobnicate"][..],
+        &[],
+        &["dump", "-f", "xml"],
+        &["dump", "--match", "[a"],
+    ] {
+        let finished = run(Command::new(QBUS).args(args).env_remove("QBUS"), "");
+        assert_eq!(finished.code, Some(2), "{args:?}: {finished:?}");
+        assert_eq!(finished.out, "", "{args:?}");
+    }
+}

@@ -1,0 +1,279 @@
+//! `qbus dump`: the same bytes of the same snapshot, whole files or none, and closed pipes.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use qbus_tests::{Place, TestBus, run, until};
+use serde_json::Value;
+
+use crate::support::{QBUS, aggregate, aggregator, fails, stop, well};
+
+const FORMATS: [&str; 3] = ["json", "csv", "prometheus"];
+
+/// A bus with a snapshot of all types.
+fn filled(place: Place) -> TestBus {
+    let bus = TestBus::small(place);
+    for metric_type in ["counter", "gauge", "histogram", "summary"] {
+        for value in ["1", "2.5"] {
+            let name = format!("some_{metric_type}");
+            let label = "who=a \"b\"\\ä";
+            well(
+                &bus,
+                &[
+                    "emit",
+                    &name,
+                    value,
+                    "--type",
+                    metric_type,
+                    "--label",
+                    label,
+                ],
+            );
+        }
+    }
+    aggregate(&bus);
+    bus
+}
+
+#[test]
+fn two_dumps_of_one_snapshot_are_the_same_bytes() {
+    for place in Place::ALL {
+        let bus = filled(place);
+        for format in FORMATS {
+            for more in [&[][..], &["--history"], &["--timestamps"]] {
+                let args = [&["dump", "-f", format], more].concat();
+                let first = well(&bus, &args);
+                assert!(first.contains("some_counter"), "{first}");
+                assert_eq!(first, well(&bus, &args), "{args:?}");
+            }
+        }
+        // Also of a copy, and after everything else is gone.
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let copy = folder.path().join("copy").display().to_string();
+        fs::copy(bus.address().snapshot(), &copy).expect("copied");
+        let pages = FORMATS.map(|format| well(&bus, &["dump", "-f", format]));
+        well(&bus, &["rm"]);
+        for (format, page) in FORMATS.into_iter().zip(pages) {
+            assert_eq!(
+                well(&bus, &["dump", "-f", format, "--snapshot", &copy]),
+                page
+            );
+        }
+    }
+}
+
+#[test]
+fn each_format_parses() {
+    let bus = filled(Place::Named);
+    let json: Value = serde_json::from_str(&well(&bus, &["dump", "-f", "json"])).expect("JSON");
+    let metrics = json["metrics"].as_array().expect("a list");
+    let names: Vec<&str> = metrics
+        .iter()
+        .filter_map(|metric| metric["name"].as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "some_counter",
+            "some_gauge",
+            "some_histogram",
+            "some_summary"
+        ]
+    );
+    for metric in metrics {
+        assert_eq!(metric["labels"]["who"], "a \"b\"\\ä");
+    }
+    assert_eq!(
+        (&metrics[0]["value"], &metrics[1]["value"]),
+        (&3.5.into(), &2.5.into())
+    );
+
+    let page = well(&bus, &["dump", "-f", "csv"]);
+    let mut rows = csv::Reader::from_reader(page.as_bytes());
+    assert_eq!(rows.headers().expect("a header").len(), 7);
+    assert!(rows.records().all(|row| row.is_ok()) && page.contains("some_summary"));
+
+    check_with_promtool(&well(&bus, &["dump"]));
+}
+
+/// Checks a page with promtool where there is one; what it finds wrong is more than what it advises.
+pub(crate) fn check_with_promtool(page: &str) {
+    if Command::new("promtool").arg("--version").output().is_err() {
+        use std::io::Write;
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED, it needs promtool: the Prometheus page"
+        );
+        return;
+    }
+    let found = run(Command::new("promtool").args(["check", "metrics"]), page);
+    // 3: lint alone, such as a counter without `_total`, which is the user's.
+    assert!(matches!(found.code, Some(0 | 3)), "{found:?}\n{page}");
+}
+
+#[test]
+fn a_glob_selects_by_name() {
+    let bus = filled(Place::Named);
+    let names = |glob: &str| {
+        let json = well(&bus, &["dump", "-f", "json", "--match", glob]);
+        let json: Value = serde_json::from_str(&json).expect("JSON");
+        let metrics = json["metrics"].as_array().expect("a list").clone();
+        let name = |metric: &Value| metric["name"].as_str().unwrap_or_default().to_owned();
+        metrics.iter().map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(names("some_[cg]*"), ["some_counter", "some_gauge"]);
+    assert_eq!(names("some_????????"), Vec::<String>::new());
+    assert_eq!(names("some_summar?"), ["some_summary"]);
+    assert_eq!(names("*").len(), 4);
+    fails(&bus, &["dump", "--match", "[a"], 2, &["--match"]);
+}
+
+#[test]
+fn history_is_there_when_asked_for() {
+    let bus = filled(Place::Named);
+    let json: Value =
+        serde_json::from_str(&well(&bus, &["dump", "-f", "json", "--history"])).expect("JSON");
+    let text = json["history"].to_string();
+    assert!(
+        text.contains("some_gauge") && text.contains("2.5"),
+        "{text}"
+    );
+    let rows = |args: &[&str]| {
+        well(&bus, args)
+            .lines()
+            .filter(|l| l.contains("some_gauge"))
+            .count()
+    };
+    let gauge = ["dump", "-f", "csv", "--match", "some_gauge"];
+    assert!(rows(&[&gauge[..], &["--history"]].concat()) > rows(&gauge));
+}
+
+#[test]
+fn a_closed_pipe_is_a_good_end() {
+    let bus = TestBus::reserve(Place::Named);
+    well(&bus, &["create", "--max-owners", "16"]);
+    // More than a pipe holds.
+    let lines: String = (0..3000)
+        .map(|n| format!("{{\"name\":\"x\",\"value\":{n},\"labels\":{{\"n\":\"{n:0>40}\"}}}}\n"))
+        .collect();
+    let finished = crate::support::qbus_with_input(&bus, &["emit", "--stdin"], &lines);
+    assert_eq!(finished.code, Some(0), "{}", finished.err);
+    aggregate(&bus);
+    for format in FORMATS {
+        let mut command = Command::new(QBUS);
+        command.args(["dump", "-f", format, "-b", &bus.address().to_string()]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut dump = command.spawn().expect("it starts");
+        let mut out = BufReader::with_capacity(64, dump.stdout.take().expect("a pipe"));
+        // JSON is one line: a part of it is enough.
+        out.fill_buf().expect("output");
+        drop(out);
+        until("the dump to end", || {
+            dump.try_wait().expect("a child").is_some()
+        });
+        let output = dump.wait_with_output().expect("it ended");
+        assert_eq!(output.status.code(), Some(0), "{format}: {output:?}");
+        assert!(output.stderr.is_empty(), "{format}: {output:?}");
+    }
+    for args in [&["dump"][..], &["stat"], &["stat", "--json"]] {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", "set -o pipefail; \"$@\" | head -n 1", "bash", QBUS]);
+        shell.args(args).env("QBUS", bus.address().to_string());
+        let finished = run(&mut shell, "");
+        assert_eq!(
+            (finished.code, finished.err.as_str()),
+            (Some(0), ""),
+            "{args:?}"
+        );
+        assert_eq!(finished.out.lines().count(), 1);
+    }
+}
+
+#[test]
+fn a_file_is_replaced_as_a_whole_or_left() {
+    let bus = filled(Place::Named);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("metrics.prom");
+    let file = path.display().to_string();
+    fs::write(&path, "old").expect("written");
+    let reader = fs::File::open(&path).expect("it opens");
+    assert_eq!(well(&bus, &["dump", "-o", &file]), "");
+    assert_eq!(
+        fs::read_to_string(&path).expect("a file"),
+        well(&bus, &["dump"])
+    );
+    let old = std::io::read_to_string(&reader).expect("the old file");
+    assert_eq!(old, "old", "whoever reads it sees one or the other");
+
+    // A dump that fails leaves what there was, and nothing beside it.
+    let before = fs::read_to_string(&path).expect("a file");
+    let gone = TestBus::reserve(Place::Named);
+    fails(&gone, &["dump", "-o", &file], 1, &["there is no snapshot"]);
+    assert_eq!(fs::read_to_string(&path).expect("a file"), before);
+    let nowhere = folder
+        .path()
+        .join("nowhere/metrics.prom")
+        .display()
+        .to_string();
+    fails(
+        &bus,
+        &["dump", "-o", &nowhere],
+        2,
+        &["could not write", &nowhere],
+    );
+    let folders = folder.path().join("folder");
+    fs::create_dir(&folders).expect("a folder");
+    fails(
+        &bus,
+        &["dump", "-o", &folders.display().to_string()],
+        2,
+        &["could not write"],
+    );
+    let mut left: Vec<_> = fs::read_dir(folder.path())
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["folder", "metrics.prom"]);
+}
+
+#[test]
+fn dumps_during_load_never_go_back() {
+    let bus = TestBus::small(Place::Named);
+    let aggregating = aggregator(&bus, &[]);
+    let mut load = Command::new(QBUS);
+    load.args([
+        "load",
+        "--producers",
+        "2",
+        "--records",
+        "200000",
+        "--wait",
+        "-b",
+    ]);
+    load.arg(bus.address().to_string()).stdout(Stdio::null());
+    let mut load = qbus_tests::Process::spawn(load);
+    let sum = || {
+        let page = well(&bus, &["dump", "--match", "qbus_load_records_total"]);
+        let value = |line: &str| {
+            line.rsplit(' ')
+                .next()
+                .and_then(|value| value.parse::<f64>().ok())
+        };
+        page.lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(value)
+            .sum::<f64>()
+    };
+    let mut last = 0.0;
+    until("the load to end", || {
+        let now = sum();
+        assert!(now >= last, "{now} after {last}");
+        last = now;
+        !load.is_running()
+    });
+    load.end_well();
+    stop(aggregating);
+    assert_eq!(sum(), 400_000.0);
+}

@@ -1,0 +1,84 @@
+//! The command on a bus, and what is expected of its end.
+
+use std::process::{Command, Stdio};
+
+use qbus_tests::{Finished, Process, TestBus, run};
+
+/// The command under test.
+pub(crate) const QBUS: &str = env!("CARGO_BIN_EXE_qbus");
+
+/// Runs `qbus` on a bus to its end.
+pub(crate) fn qbus(bus: &TestBus, args: &[&str]) -> Finished {
+    qbus_with_input(bus, args, "")
+}
+
+/// As [`qbus`], with something on its standard input.
+pub(crate) fn qbus_with_input(bus: &TestBus, args: &[&str], input: &str) -> Finished {
+    let mut command = Command::new(QBUS);
+    command.env("QBUS", bus.address().to_string()).args(args);
+    run(&mut command, input)
+}
+
+/// Runs `qbus` on a bus, and expects it to end well and to have nothing to complain of; its output.
+pub(crate) fn well(bus: &TestBus, args: &[&str]) -> String {
+    let finished = qbus(bus, args);
+    assert_eq!(finished.code, Some(0), "{args:?}: {finished:?}");
+    assert_eq!(finished.err, "", "{args:?}");
+    finished.out
+}
+
+/// Runs `qbus` on a bus, and expects that exit code, no output, and an error that says all of that.
+pub(crate) fn fails(bus: &TestBus, args: &[&str], code: i32, gist: &[&str]) -> String {
+    let finished = qbus(bus, args);
+    assert_eq!(finished.code, Some(code), "{args:?}: {finished:?}");
+    assert_eq!(finished.out, "", "{args:?}");
+    for part in gist {
+        assert!(
+            finished.err.contains(part),
+            "{args:?}: no {part:?} in {:?}",
+            finished.err
+        );
+    }
+    finished.err
+}
+
+/// An aggregator without a sampler: the bus holds what the test emits, and nothing else.
+pub(crate) fn aggregator(bus: &TestBus, args: &[&str]) -> Process {
+    let mut command = Command::new(QBUS);
+    command.args([
+        "agg",
+        "--no-host",
+        "--no-gpu",
+        "--bus",
+        &bus.address().to_string(),
+    ]);
+    command.args(args).stderr(Stdio::null());
+    let process = Process::spawn(command);
+    let snapshot = bus.address().snapshot();
+    qbus_tests::until("the aggregator", || {
+        bus.is_aggregated(process.pid()) && (snapshot.exists() || !args.is_empty())
+    });
+    process
+}
+
+/// Folds what was emitted so far, once.
+pub(crate) fn aggregate(bus: &TestBus) {
+    stop(aggregator(bus, &[]));
+}
+
+/// Ends an aggregator as a supervisor does, and expects it to end well.
+pub(crate) fn stop(aggregator: Process) {
+    aggregator.signal(rustix::process::Signal::TERM);
+    aggregator.end_well();
+}
+
+/// Whether this process may do what only root may; says so aloud when a test is skipped for it.
+pub(crate) fn is_root(what: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        use std::io::Write;
+        // Not captured, as `eprintln!` would be.
+        let _ = writeln!(std::io::stderr(), "SKIPPED, it needs root: {what}");
+    }
+    root
+}

@@ -242,6 +242,8 @@ impl Aggregator {
     fn survey(&mut self) {
         // A failure to ask the locks now is one to ask them later.
         let _ = self.consumer.reap();
+        self.consumer
+            .count_violations(self.consumer.restore_heads());
         for index in 0..self.consumer.bus().geometry().owners as usize {
             if let Some(counts) = self.consumer.owner_counts(index) {
                 self.fold.take_counts(index, counts);

@@ -582,14 +582,16 @@ impl Observed {
 
     #[inline]
     fn add(&mut self, value: f64, count: u64) {
-        self.count += count;
+        // Saturating: a record may say any count.
+        self.count = self.count.saturating_add(count);
         self.sum += value * count as f64;
         // `min` and `max` of a NaN and a number are the number.
         self.min = self.min.min(value);
         self.max = self.max.max(value);
         match &mut self.body {
             Body::Buckets { bounds, counts } => {
-                counts[bounds.partition_point(|bound| *bound < value)] += count;
+                let bucket = &mut counts[bounds.partition_point(|bound| *bound < value)];
+                *bucket = bucket.saturating_add(count);
             }
             Body::Distribution(distribution) => distribution.observe(value, count),
         }

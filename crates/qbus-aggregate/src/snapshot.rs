@@ -99,19 +99,19 @@ pub struct Tally {
 impl Tally {
     /// All records that were not accepted.
     pub fn dropped(&self) -> u64 {
-        self.dropped_full + self.rejected
+        self.dropped_full.saturating_add(self.rejected)
     }
 
-    /// The sum of two.
+    /// The sum of two. Saturating, as the words that it comes from may hold anything.
     #[must_use]
     pub fn plus(&self, other: &Tally) -> Tally {
         Tally {
-            delivered: self.delivered + other.delivered,
-            torn: self.torn + other.torn,
-            revoked: self.revoked + other.revoked,
-            dropped_full: self.dropped_full + other.dropped_full,
-            rejected: self.rejected + other.rejected,
-            violations: self.violations + other.violations,
+            delivered: self.delivered.saturating_add(other.delivered),
+            torn: self.torn.saturating_add(other.torn),
+            revoked: self.revoked.saturating_add(other.revoked),
+            dropped_full: self.dropped_full.saturating_add(other.dropped_full),
+            rejected: self.rejected.saturating_add(other.rejected),
+            violations: self.violations.saturating_add(other.violations),
         }
     }
 

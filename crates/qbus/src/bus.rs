@@ -20,7 +20,7 @@ use crate::handle::{Counter, Gauge, Histogram, Registration, Summary};
 use crate::lane::{Lane, count};
 use crate::layout::{Geometry, Header, MAGIC, OwnerEntry, Sections, VERSION};
 use crate::liveness::{AGGREGATOR_BYTE, CREATE_BYTE, Locks, owner_byte};
-use crate::owner::{Identity, OwnerId, OwnerView, Phase};
+use crate::owner::{Identity, OwnerId, OwnerView, Phase, State};
 use crate::producer::Producer;
 use crate::record::{MetricType, SeriesId};
 use crate::region::Region;
@@ -647,6 +647,16 @@ impl Inner {
 
     pub(crate) fn path(&self) -> &Path {
         self.address.file()
+    }
+
+    /// Whether no living process can be that owner: its entry does not exist, is free, or is another
+    /// occupant's, who found no traces of a predecessor, or removed them, before it joined.
+    pub(crate) fn is_nobody(&self, owner: OwnerId) -> bool {
+        let entry = self.owners().get(usize::from(owner.index));
+        entry.is_none_or(|entry| {
+            let State { generation, phase } = entry.state();
+            generation != owner.generation || matches!(phase, Phase::Free | Phase::Left)
+        })
     }
 
     /// This process as an owner; joins when it is not one yet, or is a forked child of one.

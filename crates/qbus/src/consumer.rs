@@ -62,7 +62,7 @@ impl Consumer {
             .aggregator_pid
             .store(u64::from(std::process::id()), Ordering::Release);
         let cursor = |index| {
-            let head = inner.lane(index).head();
+            let head = inner.lane(index).begin();
             LaneCursor {
                 position: head,
                 freed: head,
@@ -123,7 +123,8 @@ impl Consumer {
             self.lanes[lane].position = position;
             return position - from;
         }
-        let (position, stall) = ring.drain_shared(from, budget, visit);
+        let is_nobody = |owner| self.bus.inner().is_nobody(owner);
+        let (position, stall) = ring.drain_shared(from, budget, &is_nobody, visit);
         self.lanes[lane].position = position;
         self.attend(lane, stall, now_ns);
         position - from
@@ -136,6 +137,20 @@ impl Consumer {
             cursor.freed = cursor.position;
             self.bus.inner().lane(lane).free(cursor.position);
         }
+    }
+
+    /// Stores the lanes' heads again that somebody else overwrote: else producers could find a lane full
+    /// for ever. How many.
+    pub fn restore_heads(&self) -> u64 {
+        let mut restored = 0;
+        for (index, cursor) in self.lanes.iter().enumerate() {
+            let lane = self.inner().lane(index);
+            if lane.head() != cursor.freed {
+                lane.free(cursor.freed);
+                restored += 1;
+            }
+        }
+        restored
     }
 
     /// Whether a lane holds what was not drained yet. A lagging hint of a shared lane may hide some.
@@ -153,6 +168,15 @@ impl Consumer {
         let mut reaped = 0;
         for index in 0..self.inner().owners().len() {
             reaped += usize::from(self.reap_owner(index)?);
+        }
+        for lane in self.inner().exclusive_lanes() {
+            // A lease that names nobody is garbage.
+            if let Some(holder) = lane
+                .holder()
+                .filter(|&holder| self.inner().is_nobody(holder))
+            {
+                lane.take_back(holder);
+            }
         }
         Ok(reaped)
     }
@@ -198,8 +222,14 @@ impl Consumer {
         // one's whom a joiner repairs right now; the stall limit covers both.
         let index = usize::from(stall.owner.index);
         let reaped = index < self.inner().owners().len() && self.reap_owner(index).unwrap_or(false);
-        if !reaped && waited_ns >= STALL_LIMIT_NS {
-            self.inner().lane(lane).revoke(stall);
+        if reaped || waited_ns < STALL_LIMIT_NS {
+            return;
+        }
+        let ring = self.inner().lane(lane);
+        if self.inner().is_nobody(stall.owner) {
+            ring.reap(stall.owner);
+        } else {
+            ring.revoke(stall);
         }
     }
 

@@ -199,28 +199,34 @@ impl Producer {
             .iter()
             .take_while(|record| record.kind.takes(record.value))
             .count();
-        let accepted = match &self.lane {
-            ProducerLane::Exclusive(lane) => {
-                lane.emit_many(records[..good].iter().map(|record| record.to_words())) as usize
-            }
-            ProducerLane::Shared(lane) => {
-                let emitted = records[..good]
-                    .iter()
-                    .map(|record| lane.emit(&record.to_words()));
-                emitted.take_while(Result::is_ok).count()
-            }
-        };
+        let (accepted, refused) = self.write_many(&records[..good]);
         if accepted < good {
-            return failed(
-                accepted,
-                self.refuse(Refused::Full, (records.len() - accepted) as u64),
-            );
+            let left = (records.len() - accepted) as u64;
+            if refused == Refused::Revoked {
+                // The consumer counts the revoked one; those after it were dropped.
+                count(&self.entry.dropped_full, left - 1);
+            }
+            return failed(accepted, self.refuse(refused, left));
         }
         if let Some(bad) = records.get(good) {
             count(&self.entry.rejected, (records.len() - good - 1) as u64);
             return failed(good, self.reject(bad));
         }
         Ok(())
+    }
+
+    /// Writes records until one is refused; how many, and why not the next one.
+    fn write_many(&self, records: &[Record]) -> (usize, Refused) {
+        if let ProducerLane::Exclusive(lane) = &self.lane {
+            let words = records.iter().map(|record| record.to_words());
+            return (lane.emit_many(words) as usize, Refused::Full);
+        }
+        for (accepted, record) in records.iter().enumerate() {
+            if let Err(refused) = self.write(record) {
+                return (accepted, refused);
+            }
+        }
+        (records.len(), Refused::Full)
     }
 
     /// Whether it has a lane of its own.

@@ -8,6 +8,8 @@
 //! takes any number of producers at once. Their edges and crash tables stand there.
 
 pub(crate) mod exclusive;
+#[cfg(test)]
+pub(crate) mod heap;
 pub(crate) mod shared;
 
 use crate::layout::{LaneHead, LaneTail, Slot};

@@ -125,6 +125,44 @@ pub(crate) struct Slot {
     pub(crate) payload: [AtomicU64; crate::record::PAYLOAD_WORDS],
 }
 
+#[cfg(test)]
+mod zeroed {
+    use super::*;
+
+    fn words<const N: usize>() -> [AtomicU64; N] {
+        std::array::from_fn(|_| AtomicU64::new(0))
+    }
+
+    impl LaneTail {
+        pub(crate) fn zeroed() -> LaneTail {
+            let [tail, lease] = words();
+            LaneTail {
+                tail,
+                lease,
+                _pad: words(),
+            }
+        }
+    }
+
+    impl LaneHead {
+        pub(crate) fn zeroed() -> LaneHead {
+            LaneHead {
+                head: AtomicU64::new(0),
+                _pad: words(),
+            }
+        }
+    }
+
+    impl Slot {
+        pub(crate) fn zeroed() -> Slot {
+            Slot {
+                sequence: AtomicU64::new(0),
+                payload: words(),
+            }
+        }
+    }
+}
+
 #[cfg(not(loom))]
 mod drawing {
     use super::*;

@@ -20,6 +20,9 @@
 //! A stopped producer blocks nobody. A `tail` that somebody else overwrote is put right by the lessee's
 //! next publication, or by the next lessee; until then the consumer passes nothing that was not written.
 
+#[cfg(all(test, loom))]
+mod model;
+
 use std::cell::Cell;
 
 use super::{Drained, Lane, Lease, POSITION_MAX, Phase, Refused, Sequence};

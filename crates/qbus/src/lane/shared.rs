@@ -27,6 +27,9 @@
 //! What is owed to the ledger lies in the slot until `head` has passed it: a consumer that dies
 //! before its commit finds it there again.
 
+#[cfg(all(test, loom))]
+mod model;
+
 use super::{Drained, Lane, POSITION_MAX, Phase, Refused, Sequence};
 use crate::owner::OwnerId;
 use crate::record::{PAYLOAD_WORDS, Record};
@@ -66,8 +69,12 @@ impl<'a> Producer<'a> {
     /// Writes one record, or says why not.
     pub(crate) fn emit(&self, payload: &[u64; PAYLOAD_WORDS]) -> Result<(), Refused> {
         let claim = self.claim().ok_or(Refused::Full)?;
+        self.lane.slot(claim.position).write(payload);
+        self.publish(&claim)
+    }
+
+    fn publish(&self, claim: &Claim) -> Result<(), Refused> {
         let slot = self.lane.slot(claim.position);
-        slot.write(payload);
         // E1 (release): pairs with the load in `drain_shared`. It fails when the consumer retired
         // the slot meanwhile.
         match slot.swap(
@@ -77,7 +84,7 @@ impl<'a> Producer<'a> {
         ) {
             Ok(()) => Ok(()),
             Err(found) => {
-                self.acknowledge(&claim, found);
+                self.acknowledge(claim, found);
                 Err(Refused::Revoked)
             }
         }

@@ -136,7 +136,6 @@ fn history_and_recent_records_go_on_after_a_kill() {
 }
 
 #[test]
-#[ignore = "a snapshot of another shape is moved aside, and with it the totals"]
 fn another_length_of_history_keeps_the_totals() {
     let test = TestBus::small(Place::Named);
     let bus = test.open();

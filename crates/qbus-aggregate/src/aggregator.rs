@@ -110,10 +110,12 @@ impl Aggregator {
             .snapshot
             .clone()
             .unwrap_or_else(|| bus.address().snapshot());
-        let opened = Writer::open(&path, bus, config.history, config.recent);
+        let opened = Writer::open(&path, bus, config.history);
         let (writer, is_resumed) = opened.map_err(AggregateError::Snapshot)?;
         writer.sign(std::process::id(), now_ns());
-        let mut fold = Fold::load(bus, writer);
+        let fold = Fold::load(bus, writer, config.recent);
+        let mut fold =
+            fold.map_err(|error| AggregateError::Snapshot(SnapshotError::Create(error)))?;
         if is_resumed {
             fold.globals.restarts += 1;
             for lane in 0..consumer.lanes() {

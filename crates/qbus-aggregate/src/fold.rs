@@ -22,7 +22,7 @@ use crate::distribution::{Distribution, OCTAVE, Octave};
 use crate::snapshot::layout::{POINT_WORDS, RECENT_WORDS, RING_HEADER};
 use crate::snapshot::versioned::Row;
 use crate::snapshot::writer::Writer;
-use crate::snapshot::{Globals, OwnerRow};
+use crate::snapshot::{Globals, OwnerRow, sane};
 
 pub(crate) const PLAIN_LEN: usize = 6;
 pub(crate) const OBSERVED_LEN: usize = 10;
@@ -141,7 +141,11 @@ enum Body {
 
 impl Fold {
     /// The state that the snapshot has committed.
-    pub(crate) fn load(bus: &Bus, writer: Writer) -> Fold {
+    ///
+    /// # Errors
+    ///
+    /// The snapshot has no room for so many recent records.
+    pub(crate) fn load(bus: &Bus, writer: Writer, recent: usize) -> Result<Fold, CreateError> {
         let shape = writer.shape();
         let owners = (0..shape.owners)
             .map(|owner| writer.read_owner(owner))
@@ -156,7 +160,7 @@ impl Fold {
             touched_owners: Vec::new(),
             owner_is_touched: vec![false; shape.owners],
             globals,
-            recent: Ring::new(shape.recent_ring(), shape.recent, globals.recent),
+            recent: Ring::new(0, 0, 0),
             families: HashMap::new(),
             failure: None,
             writer,
@@ -169,7 +173,47 @@ impl Fold {
                 fold.places[id] = fold.series.len() as u32;
             }
         }
-        fold
+        fold.load_recent(recent)?;
+        Ok(fold)
+    }
+
+    /// Goes on with the recent records, in a new ring when there is none of that capacity.
+    fn load_recent(&mut self, capacity: usize) -> Result<(), CreateError> {
+        let words = self.writer.words();
+        let start = usize::try_from(self.globals.recent_ring).unwrap_or(0);
+        let room = words.get(start).unwrap_or(0) as usize;
+        let fits = start != 0
+            && room <= 1 << 28
+            && words
+                .slice(start, RING_HEADER + room * RECENT_WORDS)
+                .is_some();
+        let old = Ring::new(start, if fits { room } else { 0 }, self.globals.recent);
+        self.recent = if old.capacity == capacity && capacity != 0 {
+            old
+        } else {
+            self.move_ring(old, capacity, RECENT_WORDS)?
+        };
+        self.globals.recent_ring = self.recent.start as u64;
+        Ok(())
+    }
+
+    /// Copies the last points of a ring to a new one. The old one is left as it was, for those who
+    /// read it.
+    fn move_ring(&mut self, old: Ring, capacity: usize, each: usize) -> Result<Ring, CreateError> {
+        let start = self.writer.new_ring(capacity, each)?;
+        let words = self.writer.words();
+        let kept = old.next.min(old.capacity.min(capacity) as u64);
+        for index in old.next - kept..old.next {
+            let place = |ring: usize, capacity: usize| {
+                ring + RING_HEADER + (index % capacity as u64) as usize * each
+            };
+            let (from, to) = (place(old.start, old.capacity), place(start, capacity));
+            for word in 0..each {
+                words.store(to + word, words.load(from + word));
+            }
+        }
+        words.store(start + 1, old.next);
+        Ok(Ring::new(start, capacity, old.next))
     }
 
     /// How many series there are.
@@ -322,7 +366,7 @@ impl Fold {
         let labels_at = self.writer.append(&definition.encode())?;
         let ring = self
             .writer
-            .new_ring(FIRST_POINTS.min(self.writer.shape().history))?;
+            .new_ring(FIRST_POINTS.min(self.writer.shape().history), POINT_WORDS)?;
         let observed = match metric_type {
             MetricType::Counter | MetricType::Gauge => None,
             MetricType::Histogram => {
@@ -381,7 +425,7 @@ impl Fold {
     fn note_history(&mut self, place: usize, record: &Record) {
         let (words, series) = (self.writer.words(), &mut self.series[place]);
         let ring = &mut series.history;
-        if ring.capacity == 0 {
+        if ring.capacity == 0 && self.writer.shape().history == 0 {
             return;
         }
         let is_counter = series.metric_type == MetricType::Counter;
@@ -398,32 +442,22 @@ impl Fold {
         let (words, series) = (self.writer.words(), &mut self.series[place]);
         let folded = is_counter || record.kind == Kind::Adjust;
         let value = if folded { series.value } else { record.value };
+        if series.history.capacity == 0 {
+            return;
+        }
         let at = series.history.claim(words, POINT_WORDS);
         words.store(at, record.timestamp_ns);
         words.store(at + 1, value.to_bits());
     }
 
-    /// Moves a history to a larger ring. The old one is left as it was, for those who read it.
+    /// Moves a history to a larger ring.
     #[cold]
     fn grow_history(&mut self, place: usize) {
         let old = self.series[place].history;
-        let capacity = (old.capacity * 4).min(self.writer.shape().history);
-        match self.writer.new_ring(capacity) {
-            Ok(start) => {
-                let words = self.writer.words();
-                let ring = Ring::new(start, capacity, old.next);
-                let kept = (old.capacity as u64).min(old.next);
-                for index in old.next - kept..old.next {
-                    let from = old.start
-                        + RING_HEADER
-                        + (index % old.capacity as u64) as usize * POINT_WORDS;
-                    let to = start + RING_HEADER + (index % capacity as u64) as usize * POINT_WORDS;
-                    words.store(to, words.load(from));
-                    words.store(to + 1, words.load(from + 1));
-                }
-                words.store(start + 1, old.next);
-                self.series[place].history = ring;
-            }
+        let capacity = (old.capacity * 4).max(FIRST_POINTS);
+        let capacity = capacity.min(self.writer.shape().history);
+        match self.move_ring(old, capacity, POINT_WORDS) {
+            Ok(ring) => self.series[place].history = ring,
             // It stays as short as it is.
             Err(error) => self.failure = Some(error),
         }
@@ -497,7 +531,7 @@ impl Fold {
             last_ns: *version.get(1)?,
             start_ns: *version.get(2)?,
             value: f64::from_bits(*version.get(3)?),
-            history: Ring::new(ring, capacity, *version.get(5)?),
+            history: Ring::new(ring, capacity, sane(*version.get(5)?)),
             observed: observed.map(Box::new),
         })
     }

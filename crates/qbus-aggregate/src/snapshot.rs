@@ -28,6 +28,8 @@ pub struct Globals {
     pub restarts: u64,
     /// Lanes whose committed position did not fit the bus, at a restart.
     pub lost_positions: u64,
+    /// Where the ring of recent records lies.
+    pub(crate) recent_ring: u64,
     /// Nanoseconds that commits took, without the present one.
     pub commit_ns: u64,
 }
@@ -42,6 +44,7 @@ impl Globals {
             unplaced,
             restarts,
             lost_positions,
+            recent_ring,
             commit_ns,
         } = self;
         [
@@ -52,11 +55,13 @@ impl Globals {
             unplaced,
             restarts,
             lost_positions,
+            recent_ring,
             commit_ns,
         ]
     }
 
     pub(crate) fn from_words(words: &[u64]) -> Option<Globals> {
+        let words: Vec<u64> = words.iter().map(|&word| sane(word)).collect();
         let &[
             unix_ns,
             records,
@@ -65,8 +70,9 @@ impl Globals {
             unplaced,
             restarts,
             lost_positions,
+            recent_ring,
             commit_ns,
-        ] = words
+        ] = words.as_slice()
         else {
             return None;
         };
@@ -78,9 +84,15 @@ impl Globals {
             unplaced,
             restarts,
             lost_positions,
+            recent_ring,
             commit_ns,
         })
     }
+}
+
+/// A count as read from a file that may hold anything: none that adding to could overflow.
+pub(crate) fn sane(word: u64) -> u64 {
+    word.min(1 << 62)
 }
 
 /// One owner's part of the ledger: attempted = delivered + dropped + torn + revoked.
@@ -167,6 +179,7 @@ impl OwnerRow {
     }
 
     pub(crate) fn from_words(words: &[u64]) -> Option<OwnerRow> {
+        let words: Vec<u64> = words.iter().map(|&word| sane(word)).collect();
         let present = Tally::from_words(words.get(1..7)?)?;
         let departed = Tally::from_words(words.get(7..)?)?;
         Some(OwnerRow {

@@ -3,7 +3,7 @@
 //! | word   | what                                                              | written by     |
 //! |--------|-------------------------------------------------------------------|----------------|
 //! | 0      | magic, last                                                       | creator        |
-//! | 1–10   | version, instance (2), lanes, owners, series ids, history, recent, | creator       |
+//! | 1–10   | version, instance (2), lanes, owners, series ids, longest history, | creator        |
 //! |        | created, length of the bus's name                                 |                |
 //! | 11–42  | the bus's name                                                    | creator        |
 //! | 48     | next free word of the heap                                        | aggregator     |
@@ -13,8 +13,7 @@
 //! | 512    | lane heads, a row each                                            | commit         |
 //! |        | owners, a row each                                                | commit         |
 //! |        | directory: where each series' block lies, 0 = nowhere             | aggregator     |
-//! |        | recent records, a ring                                            | fold           |
-//! |        | heap: series blocks, definitions, histories                       | fold, commit   |
+//! |        | heap: series blocks, definitions, histories, recent records       | fold, commit   |
 //!
 //! A series block is its type, where its two definitions lie, the length of a version, and a row. A
 //! ring is its capacity, a claim, and the points: before a point is overwritten the claim says so, so
@@ -42,7 +41,7 @@ pub(crate) const AT_GLOBALS: usize = 96;
 const SECTIONS: usize = 512;
 
 /// Words of a version of the globals: see [`super::Globals`].
-pub(crate) const GLOBALS_LEN: usize = 8;
+pub(crate) const GLOBALS_LEN: usize = 9;
 /// Words of a version of an owner's row: see [`super::OwnerRow`].
 pub(crate) const OWNER_LEN: usize = 13;
 /// Words of a recent record: timestamp, series and kind, value, count.
@@ -63,37 +62,38 @@ pub(crate) struct Shape {
     pub(crate) lanes: usize,
     pub(crate) owners: usize,
     pub(crate) series_ids: usize,
-    /// The most points of a series' history.
+    /// The most points of a series' history. Rings that are there already may be longer.
     pub(crate) history: usize,
-    /// How many recent records are kept.
-    pub(crate) recent: usize,
 }
 
 impl Shape {
-    pub(crate) fn to_words(self) -> [u64; 5] {
-        [
-            self.lanes,
-            self.owners,
-            self.series_ids,
-            self.history,
-            self.recent,
-        ]
-        .map(|number| number as u64)
+    pub(crate) const WORDS: usize = 4;
+
+    pub(crate) fn to_words(self) -> [u64; Self::WORDS] {
+        [self.lanes, self.owners, self.series_ids, self.history].map(|number| number as u64)
     }
 
     /// Decodes a shape that another process wrote; `None` when arithmetic with it could overflow.
-    pub(crate) fn from_words(words: [u64; 5]) -> Option<Shape> {
+    pub(crate) fn from_words(words: [u64; Self::WORDS]) -> Option<Shape> {
         if words.iter().any(|&number| number > 1 << 28) {
             return None;
         }
-        let [lanes, owners, series_ids, history, recent] = words.map(|number| number as usize);
+        let [lanes, owners, series_ids, history] = words.map(|number| number as usize);
         Some(Shape {
             lanes,
             owners,
             series_ids,
             history,
-            recent,
         })
+    }
+
+    /// Whether everything before the heap lies at the same places. Histories lie in the heap.
+    pub(crate) fn is_laid_out_as(self, other: Shape) -> bool {
+        Shape { history: 0, ..self }
+            == Shape {
+                history: 0,
+                ..other
+            }
     }
 
     pub(crate) fn heads(self) -> usize {
@@ -108,11 +108,7 @@ impl Shape {
         self.owner_rows() + self.owners * row_words(OWNER_LEN)
     }
 
-    pub(crate) fn recent_ring(self) -> usize {
-        self.directory() + self.series_ids
-    }
-
     pub(crate) fn heap(self) -> usize {
-        self.recent_ring() + RING_HEADER + self.recent * RECENT_WORDS
+        self.directory() + self.series_ids
     }
 }

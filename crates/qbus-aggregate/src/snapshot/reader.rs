@@ -131,7 +131,7 @@ impl Reader {
             });
         }
         let numbers = words
-            .slice(AT_SHAPE, 5)
+            .slice(AT_SHAPE, Shape::WORDS)
             .map(|numbers| std::array::from_fn(|i| numbers.load(i)));
         let size = |expected| OpenError::Size {
             path,
@@ -241,9 +241,12 @@ impl Reader {
 
     /// The last records of all series, oldest first.
     pub fn recent(&self) -> Vec<RecentRecord> {
-        let ring = self.shape.recent_ring();
-        let next = self.globals().recent;
-        let points = self.ring(ring, self.shape.recent, next, RECENT_WORDS);
+        let globals = self.globals();
+        let Ok(ring) = usize::try_from(globals.recent_ring) else {
+            return Vec::new();
+        };
+        let capacity = self.words().get(ring).unwrap_or(0).min(1 << 28) as usize;
+        let points = self.ring(ring, capacity, globals.recent, RECENT_WORDS);
         points
             .chunks_exact(RECENT_WORDS)
             .filter_map(decode_recent)

@@ -8,7 +8,7 @@ use qbus::{Access, Bus, CreateError, MappedFile, OpenError, Words};
 use super::layout::{
     AT_ALLOCATED, AT_COMMITTED, AT_CREATED, AT_GLOBALS, AT_INSTANCE, AT_MAGIC, AT_NAME, AT_PID,
     AT_SHAPE, AT_STARTED, AT_VERSION, BLOCK_HEADER, GLOBALS_LEN, MAGIC, NAME_WORDS, OWNER_LEN,
-    POINT_WORDS, RING_HEADER, Shape, VERSION,
+    RING_HEADER, Shape, VERSION,
 };
 use super::versioned::{EPOCH_MAX, Found, Row, commit, committed, row_words};
 use super::{Globals, OwnerRow};
@@ -71,7 +71,6 @@ impl Writer {
         path: &Path,
         bus: &Bus,
         history: usize,
-        recent: usize,
     ) -> Result<(Writer, bool), SnapshotError> {
         let geometry = bus.geometry();
         let shape = Shape {
@@ -79,7 +78,6 @@ impl Writer {
             owners: geometry.owners as usize,
             series_ids: geometry.series_ids(),
             history,
-            recent,
         };
         match MappedFile::open(path, Access::Write) {
             Ok(file) => match Self::check(&file, bus, shape).map_err(SnapshotError::Open)? {
@@ -132,8 +130,9 @@ impl Writer {
             return Ok(Fit::Other);
         }
         let instance = [words.load(AT_INSTANCE), words.load(AT_INSTANCE + 1)];
-        let same = instance == bus.instance()
-            && (0..5).all(|i| words.load(AT_SHAPE + i) == shape.to_words()[i]);
+        let found = Shape::from_words(std::array::from_fn(|i| words.load(AT_SHAPE + i)));
+        let same =
+            instance == bus.instance() && found.is_some_and(|found| found.is_laid_out_as(shape));
         Ok(if same { Fit::Same } else { Fit::Other })
     }
 
@@ -163,7 +162,6 @@ impl Writer {
             words.store(AT_NAME + 1 + index, u64::from_le_bytes(bytes));
         }
         words.store(AT_ALLOCATED, shape.heap() as u64);
-        words.store(shape.recent_ring(), shape.recent as u64);
         let end = words.len();
         words.publish(AT_MAGIC, MAGIC);
         Ok(Writer {
@@ -181,6 +179,9 @@ impl Writer {
         let epoch = committed(words, AT_COMMITTED).unwrap_or(0);
         let end = words.len();
         let allocated = (words.load(AT_ALLOCATED) as usize).clamp(shape.heap(), end);
+        // Rings that were made longer stay so: readers are to take their capacity as it is.
+        let longest = words.load(AT_SHAPE + 3).max(shape.history as u64);
+        words.store(AT_SHAPE + 3, longest);
         let writer = Writer {
             file,
             shape,
@@ -335,9 +336,9 @@ impl Writer {
         Ok(start)
     }
 
-    /// A new ring of `capacity` points, behind which nothing was written yet.
-    pub(crate) fn new_ring(&mut self, capacity: usize) -> Result<usize, CreateError> {
-        let start = self.allocate(RING_HEADER + capacity * POINT_WORDS)?;
+    /// A new ring of `capacity` points of `each` words, behind which nothing was written yet.
+    pub(crate) fn new_ring(&mut self, capacity: usize, each: usize) -> Result<usize, CreateError> {
+        let start = self.allocate(RING_HEADER + capacity * each)?;
         self.words().store(start, capacity as u64);
         self.words().store(start + 1, 0);
         Ok(start)

@@ -429,7 +429,7 @@ impl Fold {
             return;
         }
         let is_counter = series.metric_type == MetricType::Counter;
-        if is_counter && ring.next > 0 {
+        if is_counter && ring.next > 0 && ring.capacity > 0 {
             let last = ring.last(POINT_WORDS);
             if words.load(last) == record.timestamp_ns {
                 words.store(last + 1, series.value.to_bits());

@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use qbus_aggregate::Reader;
 use qbus_tests::{Finished, Process, TestBus, run};
 
 /// The command under test.
@@ -54,9 +55,11 @@ pub(crate) fn aggregator(bus: &TestBus, args: &[&str]) -> Process {
     ]);
     command.args(args).stderr(Stdio::null());
     let process = Process::spawn(command);
-    let snapshot = bus.address().snapshot();
-    qbus_tests::until("the aggregator", || {
-        bus.is_aggregated(process.pid()) && (snapshot.exists() || !args.is_empty())
+    let told = args.iter().position(|arg| *arg == "--snapshot");
+    let snapshot = told.map_or_else(|| bus.address().snapshot(), |at| args[at + 1].into());
+    qbus_tests::until("the aggregator's first commit", || {
+        Reader::open(&snapshot)
+            .is_ok_and(|reader| reader.writer().0 == process.pid() && reader.epoch() > 0)
     });
     process
 }

@@ -69,6 +69,14 @@ pub(crate) struct Octave {
     pub(crate) counts: [u64; OCTAVE],
 }
 
+impl Octave {
+    /// Saturating: a record may say any count.
+    #[inline]
+    fn add(&mut self, bucket: usize, count: u64) {
+        self.counts[bucket] = self.counts[bucket].saturating_add(count);
+    }
+}
+
 /// How often which values were observed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Distribution {
@@ -93,11 +101,11 @@ impl Distribution {
     #[inline]
     pub fn observe(&mut self, value: f64, count: u64) {
         let Some((key, bucket)) = locate(value) else {
-            self.zeros += count;
+            self.zeros = self.zeros.saturating_add(count);
             return;
         };
         match self.octaves.get_mut(self.last) {
-            Some(octave) if octave.key == key => octave.counts[bucket] += count,
+            Some(octave) if octave.key == key => octave.add(bucket, count),
             _ => self.observe_elsewhere(key, bucket, count),
         }
     }
@@ -126,23 +134,20 @@ impl Distribution {
                 nearest
             }
         };
-        self.octaves[self.last].counts[bucket] += count;
+        self.octaves[self.last].add(bucket, count);
     }
 
     /// Puts the counts of all octaves after the first `octaves` together with the nearest of those.
     pub(crate) fn shrink(&mut self, octaves: usize) {
         for surplus in self.octaves.split_off(octaves.min(self.octaves.len())) {
-            let count: u64 = surplus.counts.iter().sum();
+            let count = surplus.counts.into_iter().fold(0, u64::saturating_add);
             let nearest = self
                 .octaves
                 .iter_mut()
                 .min_by_key(|octave| octave.key.abs_diff(surplus.key));
             if let Some(octave) = nearest {
-                octave.counts[if octave.key < surplus.key {
-                    OCTAVE - 1
-                } else {
-                    0
-                }] += count;
+                let last = octave.key < surplus.key;
+                octave.add(if last { OCTAVE - 1 } else { 0 }, count);
             }
         }
         self.last = 0;
@@ -158,7 +163,7 @@ impl Distribution {
 
     /// Adds all observations of another distribution; exact.
     pub fn merge(&mut self, other: &Distribution) {
-        self.zeros += other.zeros;
+        self.zeros = self.zeros.saturating_add(other.zeros);
         for octave in &other.octaves {
             for (bucket, &count) in octave
                 .counts

@@ -14,7 +14,9 @@
 
 use std::collections::HashMap;
 
-use qbus::{Bus, CreateError, Drained, FamilyId, Kind, MetricType, OwnerCounts, Record, SeriesId};
+use qbus::{
+    Bus, CreateError, Drained, FamilyId, Kind, MetricType, OwnerCounts, Record, SeriesId, Words,
+};
 
 use crate::distribution::{Distribution, OCTAVE, Octave};
 use crate::snapshot::layout::{POINT_WORDS, RECENT_WORDS, RING_HEADER};
@@ -41,6 +43,7 @@ pub(crate) struct Fold {
     touched_owners: Vec<u16>,
     owner_is_touched: Vec<bool>,
     pub(crate) globals: Globals,
+    recent: Ring,
     /// Where each family's definition lies in the snapshot, with its type and buckets.
     families: HashMap<FamilyId, (usize, MetricType, Vec<f64>)>,
     /// The last time that the snapshot could not grow; reported once by [`Fold::take_failure`].
@@ -68,6 +71,57 @@ struct Ring {
     capacity: usize,
     /// Index of the next point: how many there were.
     next: u64,
+    /// `next` modulo the capacity, without a division a record.
+    place: usize,
+}
+
+impl Ring {
+    fn new(start: usize, capacity: usize, next: u64) -> Ring {
+        let place = if capacity == 0 {
+            0
+        } else {
+            (next % capacity as u64) as usize
+        };
+        Ring {
+            start,
+            capacity,
+            next,
+            place,
+        }
+    }
+
+    /// Where the next point goes.
+    #[inline]
+    fn at(&self, words_each: usize) -> usize {
+        self.start + RING_HEADER + self.place * words_each
+    }
+
+    /// Where the last point lies; there is one.
+    #[inline]
+    fn last(&self, words_each: usize) -> usize {
+        let place = if self.place == 0 {
+            self.capacity
+        } else {
+            self.place
+        };
+        self.start + RING_HEADER + (place - 1) * words_each
+    }
+
+    /// Takes the next place, and says so before it is written: the point there is no longer the one
+    /// that a reader may copy. Where it lies.
+    #[inline]
+    fn claim(&mut self, words: Words<'_>, words_each: usize) -> usize {
+        let at = self.at(words_each);
+        self.next += 1;
+        self.place = if self.place + 1 == self.capacity {
+            0
+        } else {
+            self.place + 1
+        };
+        words.store(self.start + 1, self.next);
+        words.release();
+        at
+    }
 }
 
 #[derive(Debug)]
@@ -102,6 +156,7 @@ impl Fold {
             touched_owners: Vec::new(),
             owner_is_touched: vec![false; shape.owners],
             globals,
+            recent: Ring::new(shape.recent_ring(), shape.recent, globals.recent),
             families: HashMap::new(),
             failure: None,
             writer,
@@ -288,11 +343,7 @@ impl Fold {
             last_ns: 0,
             start_ns: 0,
             value: 0.0,
-            history: Ring {
-                start: ring,
-                capacity: FIRST_POINTS.min(self.writer.shape().history),
-                next: 0,
-            },
+            history: Ring::new(ring, FIRST_POINTS.min(self.writer.shape().history), 0),
             observed,
         };
         series.row = self.writer.place_series(
@@ -309,17 +360,12 @@ impl Fold {
 
     #[inline]
     fn note_recent(&mut self, record: &Record) {
-        let shape = self.writer.shape();
-        if shape.recent == 0 {
+        if self.recent.capacity == 0 {
             return;
         }
-        let (ring, index) = (shape.recent_ring(), self.globals.recent);
-        self.globals.recent += 1;
-        let at = ring + RING_HEADER + (index % shape.recent as u64) as usize * RECENT_WORDS;
         let words = self.writer.words();
-        // The claim first: the point at this place is no longer the one that a reader may copy.
-        words.store(ring + 1, index + 1);
-        words.release();
+        let at = self.recent.claim(words, RECENT_WORDS);
+        self.globals.recent = self.recent.next;
         words.store(at, record.timestamp_ns);
         words.store(
             at + 1,
@@ -333,16 +379,14 @@ impl Fold {
     /// points reach back seconds, and not microseconds.
     #[inline]
     fn note_history(&mut self, place: usize, record: &Record) {
-        let series = &mut self.series[place];
-        let (words, ring) = (self.writer.words(), &mut series.history);
+        let (words, series) = (self.writer.words(), &mut self.series[place]);
+        let ring = &mut series.history;
         if ring.capacity == 0 {
             return;
         }
-        let place_of = |ring: &Ring, index: u64| {
-            ring.start + RING_HEADER + (index % ring.capacity as u64) as usize * POINT_WORDS
-        };
-        if series.metric_type == MetricType::Counter && ring.next > 0 {
-            let last = place_of(ring, ring.next - 1);
+        let is_counter = series.metric_type == MetricType::Counter;
+        if is_counter && ring.next > 0 {
+            let last = ring.last(POINT_WORDS);
             if words.load(last) == record.timestamp_ns {
                 words.store(last + 1, series.value.to_bits());
                 return;
@@ -352,21 +396,9 @@ impl Fold {
             self.grow_history(place);
         }
         let (words, series) = (self.writer.words(), &mut self.series[place]);
-        let ring = &mut series.history;
-        let value = if series.metric_type == MetricType::Counter {
-            series.value
-        } else {
-            record.value
-        };
-        let value = if record.kind == Kind::Adjust {
-            series.value
-        } else {
-            value
-        };
-        let at = place_of(ring, ring.next);
-        ring.next += 1;
-        words.store(ring.start + 1, ring.next);
-        words.release();
+        let folded = is_counter || record.kind == Kind::Adjust;
+        let value = if folded { series.value } else { record.value };
+        let at = series.history.claim(words, POINT_WORDS);
         words.store(at, record.timestamp_ns);
         words.store(at + 1, value.to_bits());
     }
@@ -379,11 +411,7 @@ impl Fold {
         match self.writer.new_ring(capacity) {
             Ok(start) => {
                 let words = self.writer.words();
-                let ring = Ring {
-                    start,
-                    capacity,
-                    next: old.next,
-                };
+                let ring = Ring::new(start, capacity, old.next);
                 let kept = (old.capacity as u64).min(old.next);
                 for index in old.next - kept..old.next {
                     let from = old.start
@@ -469,11 +497,7 @@ impl Fold {
             last_ns: *version.get(1)?,
             start_ns: *version.get(2)?,
             value: f64::from_bits(*version.get(3)?),
-            history: Ring {
-                start: ring,
-                capacity,
-                next: *version.get(5)?,
-            },
+            history: Ring::new(ring, capacity, *version.get(5)?),
             observed: observed.map(Box::new),
         })
     }
@@ -582,14 +606,16 @@ impl Observed {
 
     #[inline]
     fn add(&mut self, value: f64, count: u64) {
-        self.count += count;
+        // Saturating: a record may say any count.
+        self.count = self.count.saturating_add(count);
         self.sum += value * count as f64;
         // `min` and `max` of a NaN and a number are the number.
         self.min = self.min.min(value);
         self.max = self.max.max(value);
         match &mut self.body {
             Body::Buckets { bounds, counts } => {
-                counts[bounds.partition_point(|bound| *bound < value)] += count;
+                let bucket = &mut counts[bounds.partition_point(|bound| *bound < value)];
+                *bucket = bucket.saturating_add(count);
             }
             Body::Distribution(distribution) => distribution.observe(value, count),
         }

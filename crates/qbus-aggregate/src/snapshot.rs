@@ -28,6 +28,8 @@ pub struct Globals {
     pub restarts: u64,
     /// Lanes whose committed position did not fit the bus, at a restart.
     pub lost_positions: u64,
+    /// Nanoseconds that commits took, without the present one.
+    pub commit_ns: u64,
 }
 
 impl Globals {
@@ -40,6 +42,7 @@ impl Globals {
             unplaced,
             restarts,
             lost_positions,
+            commit_ns,
         } = self;
         [
             unix_ns,
@@ -49,7 +52,7 @@ impl Globals {
             unplaced,
             restarts,
             lost_positions,
-            0,
+            commit_ns,
         ]
     }
 
@@ -62,7 +65,7 @@ impl Globals {
             unplaced,
             restarts,
             lost_positions,
-            _,
+            commit_ns,
         ] = words
         else {
             return None;
@@ -75,6 +78,7 @@ impl Globals {
             unplaced,
             restarts,
             lost_positions,
+            commit_ns,
         })
     }
 }
@@ -99,19 +103,19 @@ pub struct Tally {
 impl Tally {
     /// All records that were not accepted.
     pub fn dropped(&self) -> u64 {
-        self.dropped_full + self.rejected
+        self.dropped_full.saturating_add(self.rejected)
     }
 
-    /// The sum of two.
+    /// The sum of two. Saturating, as the words that it comes from may hold anything.
     #[must_use]
     pub fn plus(&self, other: &Tally) -> Tally {
         Tally {
-            delivered: self.delivered + other.delivered,
-            torn: self.torn + other.torn,
-            revoked: self.revoked + other.revoked,
-            dropped_full: self.dropped_full + other.dropped_full,
-            rejected: self.rejected + other.rejected,
-            violations: self.violations + other.violations,
+            delivered: self.delivered.saturating_add(other.delivered),
+            torn: self.torn.saturating_add(other.torn),
+            revoked: self.revoked.saturating_add(other.revoked),
+            dropped_full: self.dropped_full.saturating_add(other.dropped_full),
+            rejected: self.rejected.saturating_add(other.rejected),
+            violations: self.violations.saturating_add(other.violations),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::handle::{Counter, Gauge, Histogram, Registration, Summary};
 use crate::lane::{Lane, count};
 use crate::layout::{Geometry, Header, MAGIC, OwnerEntry, Sections, VERSION};
 use crate::liveness::{AGGREGATOR_BYTE, CREATE_BYTE, Locks, owner_byte};
-use crate::owner::{Identity, OwnerId, OwnerView, Phase};
+use crate::owner::{Identity, OwnerId, OwnerView, Phase, State};
 use crate::producer::Producer;
 use crate::record::{MetricType, SeriesId};
 use crate::region::Region;
@@ -509,6 +509,9 @@ impl Bus {
             arena_words: relaxed(&header.arena_next),
             dropped_unowned: relaxed(&header.dropped_unowned),
             refused_series: relaxed(&header.refused_series),
+            violations: relaxed(&header.violations),
+            joined: relaxed(&header.joined),
+            reaped: relaxed(&header.reaped),
         }
     }
 
@@ -566,6 +569,12 @@ pub struct BusCounts {
     pub dropped_unowned: u64,
     /// Registrations that found the registry full.
     pub refused_series: u64,
+    /// Words that somebody overwrote, and that were put right.
+    pub violations: u64,
+    /// Processes that joined so far.
+    pub joined: u64,
+    /// Owners that were found dead, and repaired.
+    pub reaped: u64,
 }
 
 impl Inner {
@@ -641,6 +650,14 @@ impl Inner {
         Registry::new(families, series, arena, &header.arena_next)
     }
 
+    /// Removes the traces of a dead owner, whose byte the caller holds; whether there were any.
+    pub(crate) fn repair(&self, index: usize) -> bool {
+        let entry = &self.owners()[index];
+        let repaired = entry.repair(index, &self.shared_lanes(), &self.exclusive_lanes());
+        count(&self.header().reaped, u64::from(repaired));
+        repaired
+    }
+
     /// A new open of the bus file for locks; `None` once the bus was removed.
     pub(crate) fn locks(&self) -> io::Result<Option<Locks>> {
         Locks::open(self.path(), self.region.id())
@@ -648,6 +665,16 @@ impl Inner {
 
     pub(crate) fn path(&self) -> &Path {
         self.address.file()
+    }
+
+    /// Whether no living process can be that owner: its entry does not exist, is free, or is another
+    /// occupant's, who found no traces of a predecessor, or removed them, before it joined.
+    pub(crate) fn is_nobody(&self, owner: OwnerId) -> bool {
+        let entry = self.owners().get(usize::from(owner.index));
+        entry.is_none_or(|entry| {
+            let State { generation, phase } = entry.state();
+            generation != owner.generation || matches!(phase, Phase::Free | Phase::Left)
+        })
     }
 
     /// This process as an owner; joins when it is not one yet, or is a forked child of one.
@@ -730,8 +757,9 @@ impl Inner {
             if !locks.try_lock(owner_byte(index)).map_err(JoinError::Io)? {
                 continue;
             }
-            entries[index].repair(index, &self.shared_lanes(), &self.exclusive_lanes());
+            self.repair(index);
             let owner = entries[index].occupy(index, &identity);
+            count(&self.header().joined, 1);
             return Ok(Attachment {
                 owner,
                 generation,

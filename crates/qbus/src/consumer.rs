@@ -5,7 +5,7 @@ use std::io;
 use crate::bus::{Bus, Inner};
 use crate::clock;
 use crate::error::ConsumeError;
-use crate::lane::{Drained, POSITION_MAX, count, shared::Stall};
+use crate::lane::{Drained, Lane, POSITION_MAX, count, shared::Stall};
 use crate::liveness::{AGGREGATOR_BYTE, Locks, owner_byte};
 use crate::owner::{OwnerCounts, Phase};
 use crate::sync::Ordering;
@@ -31,6 +31,9 @@ pub struct Consumer {
 
 #[derive(Debug)]
 struct LaneCursor {
+    /// Borrows the mapping, which `Consumer::bus` keeps.
+    ring: Lane<'static>,
+    is_shared: bool,
     /// Next position to drain.
     position: u64,
     /// What the lane's head says: positions below are free.
@@ -62,8 +65,11 @@ impl Consumer {
             .aggregator_pid
             .store(u64::from(std::process::id()), Ordering::Release);
         let cursor = |index| {
-            let head = inner.lane(index).head();
+            let ring = inner.lane(index).extend();
+            let head = ring.begin();
             LaneCursor {
+                ring,
+                is_shared: index < inner.geometry().shared_lanes as usize,
                 position: head,
                 freed: head,
                 stalled: None,
@@ -96,7 +102,7 @@ impl Consumer {
     /// Goes on at a position that a predecessor had committed. A position that the lane cannot have
     /// (before its head, or beyond what it holds) is refused, and draining goes on at the lane's head.
     pub fn resume(&mut self, lane: usize, position: u64) -> bool {
-        let ring = self.inner().lane(lane);
+        let ring = self.lanes[lane].ring;
         let (head, capacity) = (ring.head(), ring.capacity());
         let plausible = position >= head && position - head <= capacity && position <= POSITION_MAX;
         if plausible {
@@ -115,15 +121,14 @@ impl Consumer {
         now_ns: u64,
         visit: &mut impl FnMut(Drained),
     ) -> u64 {
-        let shared = lane < self.inner().geometry().shared_lanes as usize;
-        let from = self.lanes[lane].position;
-        let ring = self.bus.inner().lane(lane);
-        if !shared {
-            let position = ring.drain_exclusive(from, budget, visit);
-            self.lanes[lane].position = position;
-            return position - from;
+        let cursor = &mut self.lanes[lane];
+        let (ring, from) = (cursor.ring, cursor.position);
+        if !cursor.is_shared {
+            cursor.position = ring.drain_exclusive(from, budget, visit);
+            return cursor.position - from;
         }
-        let (position, stall) = ring.drain_shared(from, budget, visit);
+        let is_nobody = |owner| self.bus.inner().is_nobody(owner);
+        let (position, stall) = ring.drain_shared(from, budget, &is_nobody, visit);
         self.lanes[lane].position = position;
         self.attend(lane, stall, now_ns);
         position - from
@@ -134,14 +139,27 @@ impl Consumer {
         let cursor = &mut self.lanes[lane];
         if cursor.freed != cursor.position {
             cursor.freed = cursor.position;
-            self.bus.inner().lane(lane).free(cursor.position);
+            cursor.ring.free(cursor.position);
         }
+    }
+
+    /// Stores the lanes' heads again that somebody else overwrote: else producers could find a lane full
+    /// for ever. How many.
+    pub fn restore_heads(&self) -> u64 {
+        let mut restored = 0;
+        for cursor in &self.lanes {
+            if cursor.ring.head() != cursor.freed {
+                cursor.ring.free(cursor.freed);
+                restored += 1;
+            }
+        }
+        restored
     }
 
     /// Whether a lane holds what was not drained yet. A lagging hint of a shared lane may hide some.
     #[inline]
     pub fn has_more(&self, lane: usize) -> bool {
-        self.bus.inner().lane(lane).tail() > self.lanes[lane].position
+        self.lanes[lane].ring.tail() > self.lanes[lane].position
     }
 
     /// Looks for dead owners, and repairs what they left: claims become TORN, leases free. How many.
@@ -153,6 +171,15 @@ impl Consumer {
         let mut reaped = 0;
         for index in 0..self.inner().owners().len() {
             reaped += usize::from(self.reap_owner(index)?);
+        }
+        for lane in self.inner().exclusive_lanes() {
+            // A lease that names nobody is garbage.
+            if let Some(holder) = lane
+                .holder()
+                .filter(|&holder| self.inner().is_nobody(holder))
+            {
+                lane.take_back(holder);
+            }
         }
         Ok(reaped)
     }
@@ -198,8 +225,14 @@ impl Consumer {
         // one's whom a joiner repairs right now; the stall limit covers both.
         let index = usize::from(stall.owner.index);
         let reaped = index < self.inner().owners().len() && self.reap_owner(index).unwrap_or(false);
-        if !reaped && waited_ns >= STALL_LIMIT_NS {
-            self.inner().lane(lane).revoke(stall);
+        if reaped || waited_ns < STALL_LIMIT_NS {
+            return;
+        }
+        let ring = self.lanes[lane].ring;
+        if self.inner().is_nobody(stall.owner) {
+            ring.reap(stall.owner);
+        } else {
+            ring.revoke(stall);
         }
     }
 
@@ -215,7 +248,7 @@ impl Consumer {
         if self.reaper.is_held(byte)? || !self.reaper.try_lock(byte)? {
             return Ok(false);
         }
-        let repaired = entry.repair(index, &inner.shared_lanes(), &inner.exclusive_lanes());
+        let repaired = inner.repair(index);
         self.reaper.unlock(byte)?;
         Ok(repaired)
     }

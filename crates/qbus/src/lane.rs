@@ -8,6 +8,8 @@
 //! takes any number of producers at once. Their edges and crash tables stand there.
 
 pub(crate) mod exclusive;
+#[cfg(test)]
+pub(crate) mod heap;
 pub(crate) mod shared;
 
 use crate::layout::{LaneHead, LaneTail, Slot};
@@ -115,6 +117,14 @@ impl<'a> Lane<'a> {
         Lane { tail, head, slots }
     }
 
+    /// Forgets what the lane borrows: for a producer or a consumer, which keeps the mapping itself.
+    #[cfg(not(loom))]
+    pub(crate) fn extend(self) -> Lane<'static> {
+        // SAFETY: only the lifetime changes; every user of the result holds the `Arc` of the mapping
+        // for as long as it has the lane.
+        unsafe { std::mem::transmute::<Lane<'_>, Lane<'static>>(self) }
+    }
+
     #[inline]
     fn slot(&self, position: u64) -> &'a Slot {
         &self.slots[position as usize & (self.slots.len() - 1)]
@@ -138,6 +148,16 @@ impl<'a> Lane<'a> {
     /// Where the consumer stands, as producers see it.
     pub(crate) fn head(&self) -> u64 {
         self.head.head.load(Ordering::Acquire)
+    }
+
+    /// Where a consumer begins: at `head`, or where `tail` stands when that is garbage, or at 0. From
+    /// then on `head` says so too.
+    pub(crate) fn begin(&self) -> u64 {
+        let words = [self.head(), self.tail()];
+        let position = words.into_iter().find(|&at| at <= POSITION_MAX);
+        let position = position.unwrap_or(0);
+        self.free(position);
+        position
     }
 
     /// Frees all slots below `position` (E2).

@@ -61,7 +61,11 @@ pub(crate) struct Header {
     pub(crate) refused_series: AtomicU64,
     /// Registry entries and lane positions that made no sense, and were refused.
     pub(crate) violations: AtomicU64,
-    _pad3: [AtomicU64; 13],
+    /// Processes that joined.
+    pub(crate) joined: AtomicU64,
+    /// Owners that were found dead, and repaired.
+    pub(crate) reaped: AtomicU64,
+    _pad3: [AtomicU64; 11],
     pub(crate) family_count: AtomicU64,
     pub(crate) series_count: AtomicU64,
     /// Next free word of the arena.
@@ -119,6 +123,44 @@ pub(crate) struct LaneHead {
 pub(crate) struct Slot {
     pub(crate) sequence: AtomicU64,
     pub(crate) payload: [AtomicU64; crate::record::PAYLOAD_WORDS],
+}
+
+#[cfg(test)]
+mod zeroed {
+    use super::*;
+
+    fn words<const N: usize>() -> [AtomicU64; N] {
+        std::array::from_fn(|_| AtomicU64::new(0))
+    }
+
+    impl LaneTail {
+        pub(crate) fn zeroed() -> LaneTail {
+            let [tail, lease] = words();
+            LaneTail {
+                tail,
+                lease,
+                _pad: words(),
+            }
+        }
+    }
+
+    impl LaneHead {
+        pub(crate) fn zeroed() -> LaneHead {
+            LaneHead {
+                head: AtomicU64::new(0),
+                _pad: words(),
+            }
+        }
+    }
+
+    impl Slot {
+        pub(crate) fn zeroed() -> Slot {
+            Slot {
+                sequence: AtomicU64::new(0),
+                payload: words(),
+            }
+        }
+    }
 }
 
 #[cfg(not(loom))]

@@ -20,6 +20,9 @@
 //! # Ok(()) }
 //! ```
 
+// A model takes the protocols out of their surroundings, which then look unused.
+#![cfg_attr(loom, allow(dead_code, unused_imports))]
+
 // In reading order: emit → drain, and what both stand on.
 mod address;
 #[cfg(not(loom))]
@@ -36,6 +39,9 @@ mod lane;
 mod layout;
 #[cfg(not(loom))]
 mod liveness;
+#[cfg(loom)]
+#[doc(hidden)]
+pub mod model;
 mod owner;
 #[cfg(not(loom))]
 mod producer;
@@ -71,4 +77,7 @@ pub use record::{Kind, MetricType, Record, SeriesId};
 #[cfg(not(loom))]
 pub use region::{Access, MappedFile};
 pub use registry::{FamilyDefinition, FamilyId, SeriesDefinition};
+#[cfg(loom)]
+#[doc(hidden)]
+pub use sync::Fault;
 pub use words::{HeapWords, Words};

@@ -5,6 +5,9 @@
 //! (the aggregator) does the repair alone. Nothing here decides by pid: pid, start time and command
 //! are stored for people to read.
 //!
+//! * **E6 occupy** `occupy` stores JOINING, then (Release fence) the entry's words → `counts` loads the
+//!   words, then (Acquire fence) the state again: the same state means that all are one occupant's.
+//!
 //! | a process dies after       | others see                       | repair                           |
 //! |----------------------------|----------------------------------|----------------------------------|
 //! | it took the byte           | the old state, the byte free     | none                             |
@@ -18,7 +21,7 @@ use std::fmt;
 use crate::clock;
 use crate::lane::Lane;
 use crate::layout::OwnerEntry;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, fence};
 use crate::words::{Cursor, Words, pack_text};
 
 /// An occupant of the owner table: entry and generation.
@@ -200,6 +203,8 @@ impl OwnerEntry {
             generation,
             phase: Phase::Joining,
         });
+        // E6 (release): pairs with the fence in `counts`: who sees a word of this occupant sees JOINING.
+        fence(Ordering::Release);
         let relaxed = |word: &AtomicU64, value| word.store(value, Ordering::Relaxed);
         relaxed(
             &self.dropped_full_base,
@@ -259,8 +264,10 @@ impl OwnerEntry {
             dropped_full: self.dropped_full.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
             dropped_full_base: self.dropped_full_base.load(Ordering::Relaxed),
-            rejected_base: self.rejected_base.load(Ordering::Acquire),
+            rejected_base: self.rejected_base.load(Ordering::Relaxed),
         };
+        // E6 (acquire): pairs with the fence in `occupy`.
+        fence(Ordering::Acquire);
         (state.phase != Phase::Joining && self.state() == state).then_some(counts)
     }
 

@@ -11,7 +11,7 @@ use crossbeam_utils::Backoff;
 use crate::bus::{Attachment, Inner};
 use crate::error::{EmitError, JoinError};
 use crate::fork::{self, ForkWord, Generation};
-use crate::lane::{Lane, Refused, count, exclusive, shared};
+use crate::lane::{Refused, count, exclusive, shared};
 use crate::layout::OwnerEntry;
 use crate::owner::OwnerId;
 use crate::record::Record;
@@ -92,7 +92,7 @@ impl Producer {
         let start = usize::from(owner.index) % lanes.len().max(1);
         let order = (start..lanes.len()).chain(0..start);
         for index in order {
-            if let Some(lane) = extend(lanes[index]).lease(owner) {
+            if let Some(lane) = lanes[index].extend().lease(owner) {
                 return Ok(Producer::new(
                     inner,
                     attachment,
@@ -111,7 +111,7 @@ impl Producer {
                 lanes: inner.geometry().lanes,
             });
         };
-        let lane = shared::Producer::new(extend(*lane), attachment.owner);
+        let lane = shared::Producer::new(lane.extend(), attachment.owner);
         Ok(Producer::new(inner, attachment, ProducerLane::Shared(lane)))
     }
 
@@ -199,30 +199,34 @@ impl Producer {
             .iter()
             .take_while(|record| record.kind.takes(record.value))
             .count();
-        let words = records[..good].iter().map(|record| record.to_words());
-        let (accepted, refused) = match &self.lane {
-            ProducerLane::Exclusive(lane) => (lane.emit_many(words) as usize, Refused::Full),
-            ProducerLane::Shared(lane) => {
-                let mut refused = Refused::Full;
-                let is_accepted =
-                    |payload| lane.emit(&payload).map_err(|why| refused = why).is_ok();
-                (words.map(is_accepted).take_while(|ok| *ok).count(), refused)
-            }
-        };
+        let (accepted, refused) = self.write_many(&records[..good]);
         if accepted < good {
+            let left = (records.len() - accepted) as u64;
             if refused == Refused::Revoked {
-                // The consumer counts that one; those after it were not tried.
-                let untried = records.len() - accepted - 1;
-                count(&self.entry.dropped_full, untried as u64);
+                // The consumer counts the revoked one; those after it were dropped.
+                count(&self.entry.dropped_full, left - 1);
             }
-            let error = self.refuse(refused, (records.len() - accepted) as u64);
-            return failed(accepted, error);
+            return failed(accepted, self.refuse(refused, left));
         }
         if let Some(bad) = records.get(good) {
             count(&self.entry.rejected, (records.len() - good - 1) as u64);
             return failed(good, self.reject(bad));
         }
         Ok(())
+    }
+
+    /// Writes records until one is refused; how many, and why not the next one.
+    fn write_many(&self, records: &[Record]) -> (usize, Refused) {
+        if let ProducerLane::Exclusive(lane) = &self.lane {
+            let words = records.iter().map(|record| record.to_words());
+            return (lane.emit_many(words) as usize, Refused::Full);
+        }
+        for (accepted, record) in records.iter().enumerate() {
+            if let Err(refused) = self.write(record) {
+                return (accepted, refused);
+            }
+        }
+        (records.len(), Refused::Full)
     }
 
     /// Whether it has a lane of its own.
@@ -294,11 +298,4 @@ impl fmt::Debug for Producer {
             .field("exclusive", &self.is_exclusive())
             .finish()
     }
-}
-
-/// Forgets what a lane borrows. The producer that gets it keeps the mapping by its `inner`.
-fn extend(lane: Lane<'_>) -> Lane<'static> {
-    // SAFETY: only the lifetime changes; every user of the result is a `Producer`, which holds the
-    // `Arc` of the mapping for as long as it has the lane.
-    unsafe { std::mem::transmute::<Lane<'_>, Lane<'static>>(lane) }
 }

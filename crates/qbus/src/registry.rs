@@ -16,6 +16,11 @@
 //! | the definition          | nothing           | none: likewise            |
 //! | the index word          | a whole entry     | none: the count lags by 1 |
 
+#[cfg(test)]
+pub(crate) mod heap;
+#[cfg(all(test, loom))]
+mod model;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};

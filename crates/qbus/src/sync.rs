@@ -11,10 +11,18 @@ mod imp {
 }
 
 #[cfg(loom)]
+mod faulty;
+
+#[cfg(loom)]
 mod imp {
-    pub(crate) type AtomicU64 = loom::sync::atomic::AtomicU64;
-    pub(crate) use loom::sync::atomic::fence;
+    pub use super::faulty::Fault;
+    pub(crate) use super::faulty::{AtomicU64, cut_after, drop_fences, fence};
 }
+
+#[cfg(loom)]
+pub use imp::Fault;
+#[cfg(loom)]
+pub(crate) use imp::{cut_after, drop_fences};
 
 pub(crate) use imp::{AtomicU64, fence};
 pub(crate) use std::sync::atomic::Ordering;

@@ -90,6 +90,36 @@ impl HeapWords {
     pub fn words(&self) -> Words<'_> {
         Words::new(&self.0)
     }
+
+    /// Breaks a word.
+    #[cfg(loom)]
+    pub fn inject(&self, index: usize, fault: crate::Fault) {
+        self.0[index].inject(fault);
+    }
+
+    /// Lets readers [`peek`](Self::peek) at a word.
+    #[cfg(loom)]
+    pub fn watch(&self, index: usize) {
+        self.0[index].watch();
+    }
+
+    /// A reader is to come before every change of a watched word, and after every one.
+    #[cfg(loom)]
+    pub fn peek(&self, index: usize) {
+        self.0[index].peek();
+    }
+
+    /// From now on fences do nothing, in this execution.
+    #[cfg(loom)]
+    pub fn drop_fences(&self) {
+        crate::sync::drop_fences(true);
+    }
+
+    /// So many more stores reach memory: the writer was killed after them.
+    #[cfg(loom)]
+    pub fn cut_after(&self, stores: u64) {
+        crate::sync::cut_after(stores);
+    }
 }
 
 impl fmt::Debug for Words<'_> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -10,9 +11,11 @@ use qbus::{
     Bus, Clock, FamilyDefinition, JoinError, Kind, MetricType, Producer, Record, RegisterError,
     SeriesId,
 };
+use qbus_aggregate::Reader;
 use qbus_sampler::{Attached, Config, News, Sample, Sampler, Source};
 
 use crate::args::Sources;
+use crate::self_metrics;
 
 /// What the sampler is to do, as typed.
 pub(crate) fn config(sources: &Sources, no_host: bool, no_gpu: bool) -> Config {
@@ -37,31 +40,41 @@ pub(crate) fn config(sources: &Sources, no_host: bool, no_gpu: bool) -> Config {
 }
 
 /// Samples into a producer of its own until `stop` hears something, or nobody holds its other end.
+/// Also the bus itself, as `snapshot` and the region tell of it.
 pub(crate) fn sample_until(
     bus: &Bus,
+    snapshot: &Path,
     config: Config,
     interval: Duration,
     stop: &Receiver<()>,
 ) -> Result<(), JoinError> {
-    if config.sources.is_empty() {
-        return Ok(());
-    }
     let mut sampler = Sampler::new(config);
+    let producer = bus.producer()?;
     let mut sink = Sink {
         bus: bus.clone(),
-        producer: bus.producer()?,
+        producer,
         series: HashMap::new(),
         key: String::new(),
     };
+    let mut reader = None;
     let mut next = Instant::now();
     loop {
         let attached: Arc<[Attached]> = attached(bus).into();
         let mut refused = None;
-        for outcome in sampler.sample(Instant::now(), &attached, &mut |sample| {
+        let mut emit = |sample: Sample<'_>| {
             if let Err(error) = sink.emit(sample) {
                 refused.get_or_insert(error);
             }
-        }) {
+        };
+        let outcomes = sampler.sample(Instant::now(), &attached, &mut emit);
+        self_metrics::of_sampler(outcomes, &mut emit);
+        reader = reader.or_else(|| Reader::open(snapshot).ok());
+        if let Some(reader) = &mut reader {
+            // The file grows; its size is one of the metrics.
+            reader.refresh();
+            self_metrics::of_bus(bus, reader, &mut emit);
+        }
+        for outcome in outcomes {
             if let Some(news) = &outcome.news {
                 say(outcome.source, news);
             }

@@ -88,6 +88,7 @@ pub struct Reader {
     file: MappedFile,
     shape: Shape,
     families: HashMap<usize, Arc<Family>>,
+    retries: u64,
 }
 
 impl Reader {
@@ -103,6 +104,7 @@ impl Reader {
             file,
             shape,
             families: HashMap::new(),
+            retries: 0,
         })
     }
 
@@ -226,6 +228,17 @@ impl Reader {
         self.words().len() as u64 * 8
     }
 
+    /// Maps the file anew if it has grown. [`read`](Self::read) does so by itself.
+    pub fn refresh(&mut self) {
+        // A map that cannot be renewed serves on: what lies beyond it is not seen.
+        let _ = self.file.remap();
+    }
+
+    /// How often a cut of this reader was overtaken, and tried again.
+    pub fn retries(&self) -> u64 {
+        self.retries
+    }
+
     /// The last records of all series, oldest first.
     pub fn recent(&self) -> Vec<RecentRecord> {
         let ring = self.shape.recent_ring();
@@ -249,11 +262,12 @@ impl Reader {
         let mut cut = None;
         for attempt in 1..=CUTS {
             // A series that was made after the map may lie beyond it.
-            let _ = self.file.remap();
+            self.refresh();
             cut = self.cut(attempt == CUTS);
             if cut.is_some() {
                 break;
             }
+            self.retries += 1;
         }
         // The last attempt takes every row.
         let cut = cut.unwrap_or_default();

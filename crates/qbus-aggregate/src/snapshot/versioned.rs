@@ -13,6 +13,8 @@
 //!   that version's.
 //! * **S3 overwrite** `write` stores tag 0, then (Release fence) the words → `read` loads the words,
 //!   then (Acquire fence) the tag again: the same tag means that no word was of a later version.
+//! * **S4 other version** `write` stores tag 0 (Release) → `read` loads it (then an Acquire fence): the
+//!   other version's tag is there.
 //!
 //! | the writer dies             | a reader and a successor see                                     |
 //! |-----------------------------|------------------------------------------------------------------|
@@ -21,6 +23,9 @@
 //! |                             | the tags above e before it commits: else e + 1 would come to     |
 //! |                             | count with half of its rows                                      |
 //! | after `committed` = e + 1   | the versions of e + 1 count                                      |
+
+#[cfg(all(test, loom))]
+mod model;
 
 use qbus::Words;
 
@@ -63,7 +68,8 @@ impl Row {
     pub(crate) fn write(self, words: Words<'_>, epoch: u64, payload: &[u64]) {
         let [a, b] = self.tags();
         let tag = if words.load(a) <= words.load(b) { a } else { b };
-        words.store(tag, 0);
+        // S4 (release): pairs with the fence in `read`.
+        words.publish(tag, 0);
         // S3 (release): pairs with the second fence in `copy`.
         words.release();
         for (index, value) in payload.iter().enumerate() {
@@ -106,6 +112,8 @@ impl Row {
                     return Found::Overtaken;
                 }
                 // A version being written has tag 0 too, and the two tags are not loaded at once.
+                // S4 (acquire): pairs with the store of a tag 0 in `write`.
+                words.acquire();
                 if attempt < 8 {
                     continue;
                 }
@@ -128,6 +136,9 @@ impl Row {
         words.load(at) == tag
     }
 }
+
+/// Epochs beyond this (a century of a commit a nanosecond) are garbage.
+pub(crate) const EPOCH_MAX: u64 = 1 << 62;
 
 /// The epoch that counts.
 pub(crate) fn committed(words: Words<'_>, at: usize) -> Option<u64> {

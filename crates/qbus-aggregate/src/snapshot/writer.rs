@@ -10,7 +10,7 @@ use super::layout::{
     AT_SHAPE, AT_STARTED, AT_VERSION, BLOCK_HEADER, GLOBALS_LEN, MAGIC, NAME_WORDS, OWNER_LEN,
     POINT_WORDS, RING_HEADER, Shape, VERSION,
 };
-use super::versioned::{Found, Row, commit, committed, row_words};
+use super::versioned::{EPOCH_MAX, Found, Row, commit, committed, row_words};
 use super::{Globals, OwnerRow};
 
 /// The file grows by at least this much.
@@ -124,7 +124,11 @@ impl Writer {
             }
         }
         words.acquire();
-        if words.len() < shape.heap() || words.load(AT_VERSION) != VERSION {
+        // A file of another shape or layout, or one that somebody wrote garbage to, is no use to anyone here.
+        if words.len() < shape.heap()
+            || words.load(AT_VERSION) != VERSION
+            || words.load(AT_COMMITTED) > EPOCH_MAX
+        {
             return Ok(Fit::Other);
         }
         let instance = [words.load(AT_INSTANCE), words.load(AT_INSTANCE + 1)];

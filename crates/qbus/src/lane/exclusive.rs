@@ -17,7 +17,11 @@
 //! | `sequence`, before `tail`  | nothing         | none: as above; the emit had not returned       |
 //! | `tail`                     | a whole record  | none                                            |
 //!
-//! A stopped producer blocks nobody.
+//! A stopped producer blocks nobody. A `tail` that somebody else overwrote is put right by the lessee's
+//! next publication, or by the next lessee; until then the consumer passes nothing that was not written.
+
+#[cfg(all(test, loom))]
+mod model;
 
 use std::cell::Cell;
 
@@ -41,22 +45,26 @@ impl<'a> Lane<'a> {
     /// Leases the lane to `owner`; `None` when somebody has it.
     pub(crate) fn lease(self, owner: OwnerId) -> Option<Producer<'a>> {
         let lease = Lease::of(owner).0;
-        // E3 (acquire): pairs with the store in `give_back`.
+        // E3 (acquire): pairs with the store in `give_back`. Release: who sees the lease sees the entry of
+        // the owner that has it.
         self.tail
             .lease
-            .compare_exchange(Lease::FREE, lease, Ordering::Acquire, Ordering::Relaxed)
+            .compare_exchange(Lease::FREE, lease, Ordering::AcqRel, Ordering::Relaxed)
             .ok()?;
         let (head, mut tail) = (self.head(), self.tail.tail.load(Ordering::Relaxed));
         if head > POSITION_MAX {
             self.tail.lease.store(Lease::FREE, Ordering::Release);
             return None;
         }
-        if tail.wrapping_sub(head) > self.capacity() {
-            // Nobody who kept to the protocol left it so: begin anew where the consumer stands.
-            tail = head;
+        let limit = head + self.capacity();
+        let is_sound =
+            (head..=limit).contains(&tail) && (tail == head || self.is_written(tail - 1));
+        if !is_sound {
+            // Nobody who kept to the protocol left it so. The slots say what was written: go on there.
+            let end = (head..limit).find(|&at| !self.is_written(at));
+            tail = end.unwrap_or(limit);
             self.tail.tail.store(tail, Ordering::Release);
         }
-        let limit = head + self.capacity();
         Some(Producer {
             lane: self,
             owner,
@@ -67,14 +75,14 @@ impl<'a> Lane<'a> {
 
     /// Frees the lane of a dead owner, which the caller has proved dead.
     pub(crate) fn take_back(&self, owner: OwnerId) {
-        let lease = Lease::of(owner).0;
-        // Release: what this process saw of the dead one's stores, the next lessee sees.
-        let _ = self.tail.lease.compare_exchange(
-            lease,
-            Lease::FREE,
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
+        let found = self.tail.lease.load(Ordering::Relaxed);
+        if Lease::holder(found) == Some(owner) {
+            // Release: what this process saw of the dead one's stores, the next lessee sees.
+            let (free, order) = (Lease::FREE, Ordering::AcqRel);
+            let lease = &self.tail.lease;
+            // Failure: another reaper was faster.
+            let _ = lease.compare_exchange(found, free, order, Ordering::Relaxed);
+        }
     }
 
     /// Who leases the lane.
@@ -91,16 +99,11 @@ impl<'a> Lane<'a> {
         visit: &mut impl FnMut(Drained),
     ) -> u64 {
         // E1 (acquire): pairs with the store in `emit`.
-        let ready = self
-            .tail
-            .tail
-            .load(Ordering::Acquire)
-            .wrapping_sub(position);
+        let tail = self.tail.tail.load(Ordering::Acquire);
+        let ready = tail.wrapping_sub(position);
         if ready > self.capacity() {
             // A tail behind the head, or a lap ahead: of all this nothing can be trusted.
-            if let Some(owner) = self.holder() {
-                visit(Drained::Violation(owner));
-            }
+            self.accuse(visit);
             return position;
         }
         let end = position + ready.min(budget);
@@ -108,13 +111,37 @@ impl<'a> Lane<'a> {
             let slot = self.slot(at);
             // Relaxed: E1 ordered it.
             let sequence = slot.load(Ordering::Relaxed);
-            let whole = sequence.is_lap(self.lap(at)) && sequence.phase() == Some(Phase::Ready);
+            if sequence.is_lap(self.lap(at) - 1) {
+                // Not written yet, so `tail` lies: its lessee's next publication puts it right.
+                self.accuse(visit);
+                return at;
+            }
             match Record::from_words(slot.read()) {
-                Some(record) if whole => visit(Drained::Record(sequence.owner(), record)),
+                Some(record) if self.is_whole(sequence, at) => {
+                    visit(Drained::Record(sequence.owner(), record))
+                }
                 _ => visit(Drained::Violation(sequence.owner())),
             }
         }
         end
+    }
+
+    /// A tail that makes no sense is the lessee's violation.
+    #[cold]
+    fn accuse(&self, visit: &mut impl FnMut(Drained)) {
+        if let Some(owner) = self.holder() {
+            visit(Drained::Violation(owner));
+        }
+    }
+
+    #[inline]
+    fn is_whole(&self, sequence: Sequence, at: u64) -> bool {
+        sequence.is_lap(self.lap(at)) && sequence.phase() == Some(Phase::Ready)
+    }
+
+    fn is_written(&self, at: u64) -> bool {
+        // Relaxed: E3 ordered what predecessors wrote.
+        self.is_whole(self.slot(at).load(Ordering::Relaxed), at)
     }
 }
 

@@ -27,7 +27,10 @@
 //! What is owed to the ledger lies in the slot until `head` has passed it: a consumer that dies
 //! before its commit finds it there again.
 
-use super::{Drained, Lane, Phase, Refused, Sequence};
+#[cfg(all(test, loom))]
+mod model;
+
+use super::{Drained, Lane, POSITION_MAX, Phase, Refused, Sequence};
 use crate::owner::OwnerId;
 use crate::record::{PAYLOAD_WORDS, Record};
 use crate::sync::{Ordering, PrivateU64};
@@ -66,8 +69,12 @@ impl<'a> Producer<'a> {
     /// Writes one record, or says why not.
     pub(crate) fn emit(&self, payload: &[u64; PAYLOAD_WORDS]) -> Result<(), Refused> {
         let claim = self.claim().ok_or(Refused::Full)?;
+        self.lane.slot(claim.position).write(payload);
+        self.publish(&claim)
+    }
+
+    fn publish(&self, claim: &Claim) -> Result<(), Refused> {
         let slot = self.lane.slot(claim.position);
-        slot.write(payload);
         // E1 (release): pairs with the load in `drain_shared`. It fails when the consumer retired
         // the slot meanwhile.
         match slot.swap(
@@ -77,7 +84,7 @@ impl<'a> Producer<'a> {
         ) {
             Ok(()) => Ok(()),
             Err(found) => {
-                self.acknowledge(&claim, found);
+                self.acknowledge(claim, found);
                 Err(Refused::Revoked)
             }
         }
@@ -87,12 +94,12 @@ impl<'a> Producer<'a> {
     /// progress; a full lane ends the walk.
     fn claim(&self) -> Option<Claim> {
         let lane = &self.lane;
-        let mut head = lane.head();
+        let mut head = self.head();
         let hint = lane.tail.tail.load(Ordering::Relaxed);
         let next = self.next.load(Ordering::Relaxed);
         // Neither hint is trusted beyond what the lane can hold.
         let in_lane = |at: u64| {
-            if at > head.saturating_add(lane.capacity()) {
+            if at > head + lane.capacity() {
                 head
             } else {
                 at
@@ -102,12 +109,18 @@ impl<'a> Producer<'a> {
         // A lane's worth of steps, twice over for those that others win.
         for _ in 0..2 * lane.capacity() {
             if position - head >= lane.capacity() {
-                let fresh = lane.head();
-                if fresh <= head {
+                let fresh = self.head();
+                if fresh > head {
+                    head = fresh;
+                    position = position.max(head);
+                } else if position > head && self.is_unclaimed(head) {
+                    // A hint that was garbage led past positions that nobody claimed, and the consumer
+                    // waits there.
+                    position = head;
+                    self.next.store(head, Ordering::Relaxed);
+                } else {
                     return None;
                 }
-                head = fresh;
-                position = position.max(head);
                 continue;
             }
             match self.claim_at(position) {
@@ -120,12 +133,22 @@ impl<'a> Producer<'a> {
                 Step::Passed => position += 1,
                 Step::Again => {}
                 Step::Overtaken => {
-                    head = head.max(lane.head());
+                    head = head.max(self.head());
                     position = position.max(head);
                 }
             }
         }
         None
+    }
+
+    /// The lane's head, within what positions can be: below it arithmetic cannot overflow.
+    fn head(&self) -> u64 {
+        self.lane.head().min(POSITION_MAX)
+    }
+
+    fn is_unclaimed(&self, position: u64) -> bool {
+        let found = self.lane.slot(position).load(Ordering::Relaxed);
+        found.is_lap(self.lane.lap(position) - 1)
     }
 
     fn claim_at(&self, position: u64) -> Step {
@@ -191,11 +214,13 @@ enum Step {
 
 impl Lane<'_> {
     /// Hands at most `budget` slots from `position` on to `visit`; the position after them, and who
-    /// keeps the next one if it is claimed and not published.
+    /// keeps the next one if it is claimed and not published. `is_nobody` says whether no process can be
+    /// an owner.
     pub(crate) fn drain_shared(
         &self,
         position: u64,
         budget: u64,
+        is_nobody: &dyn Fn(OwnerId) -> bool,
         visit: &mut impl FnMut(Drained),
     ) -> (u64, Option<Stall>) {
         for at in position..position + budget.min(self.capacity()) {
@@ -228,7 +253,13 @@ impl Lane<'_> {
                 Some(Phase::Retired | Phase::Revoked) if found.is_lap(lap) => {
                     visit(Drained::Revoked(owner))
                 }
-                Some(Phase::Empty | Phase::Skipped) if found.is_lap(lap) => {}
+                Some(Phase::Empty) if found.is_lap(lap) => {}
+                Some(Phase::Skipped) if found.is_lap(lap) => {
+                    if is_nobody(owner) {
+                        // Garbage named an owner that will never acknowledge.
+                        let _ = slot.swap(found, found.with_phase(Phase::Empty), Ordering::Relaxed);
+                    }
+                }
                 _ => {
                     // No one who keeps to the protocol leaves that: pass it, so that it wedges nobody.
                     let empty = Sequence::new(lap, OwnerId::NOBODY, Phase::Empty);

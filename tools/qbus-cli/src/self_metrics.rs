@@ -1,0 +1,139 @@
+//! The bus's metrics of itself: `qbus_bus_…` and `qbus_sampler_…`.
+
+use qbus::{Bus, LaneView};
+use qbus_aggregate::{Reader, Tally};
+use qbus_sampler::{Family, Kind, Outcome, Sample};
+
+/// Names a family once, and emits its samples.
+struct Page<'a> {
+    emit: &'a mut dyn FnMut(Sample<'_>),
+}
+
+impl Page<'_> {
+    fn sample(&mut self, family: &'static Family, labels: &[(&str, &str)], value: f64) {
+        (self.emit)(Sample {
+            family,
+            labels,
+            value,
+        });
+    }
+}
+
+macro_rules! families {
+    ($($name:ident = $kind:ident $metric:literal $unit:literal $help:literal;)*) => {
+        $(static $name: Family = Family { name: $metric, kind: Kind::$kind, unit: $unit, help: $help };)*
+    };
+}
+
+families! {
+    RECORDS = Counter "qbus_bus_records_total" "" "Records delivered to the aggregator.";
+    LOST = Counter "qbus_bus_lost_records_total" "" "Records that were emitted and not delivered, by cause.";
+    VIOLATIONS = Counter "qbus_bus_violations_total" "" "Slots, records and words of the region that made no sense.";
+    UNPLACED = Counter "qbus_bus_unplaced_records_total" "" "Records for whose series the snapshot had no room.";
+    LANES = Gauge "qbus_bus_lanes" "" "Lanes by state.";
+    FILL = Gauge "qbus_bus_lane_fill_ratio" "ratio" "Part of the fullest lane that waits to be committed.";
+    OWNERS = Gauge "qbus_bus_owners" "" "Processes that are attached.";
+    JOINED = Counter "qbus_bus_owners_joined_total" "" "Processes that joined.";
+    REAPED = Counter "qbus_bus_owners_reaped_total" "" "Owners that were found dead.";
+    SERIES = Gauge "qbus_bus_series" "" "Series that are registered.";
+    SERIES_CAPACITY = Gauge "qbus_bus_series_capacity" "" "Series that can be registered.";
+    REGISTRY = Gauge "qbus_bus_registry_fill_ratio" "ratio" "Part of the room for definitions that is in use.";
+    REFUSED = Counter "qbus_bus_refused_registrations_total" "" "Registrations that found the registry full.";
+    COMMITS = Counter "qbus_bus_commits_total" "" "Commits of the snapshot: its epoch.";
+    COMMIT_SECONDS = Counter "qbus_bus_commit_seconds_total" "seconds" "Time that commits took.";
+    RESTARTS = Counter "qbus_bus_aggregator_restarts_total" "" "Times that an aggregator went on with the snapshot.";
+    SNAPSHOT = Gauge "qbus_bus_snapshot_bytes" "bytes" "Size of the snapshot file.";
+    RETRIES = Counter "qbus_bus_reader_retries_total" "" "Reads of the aggregator's own reader that commits overtook.";
+    SOURCE_SECONDS = Gauge "qbus_sampler_source_seconds" "seconds" "Time that the last read of a source took.";
+    SOURCE_SAMPLES = Gauge "qbus_sampler_source_samples" "" "Samples of a source in the last tick.";
+    SOURCE_FAILURES = Counter "qbus_sampler_source_failures_total" "" "Failures of a source since the start.";
+    SOURCE_SKIPPED = Gauge "qbus_sampler_source_skipped" "" "Things that a source left out on purpose.";
+    SOURCE_HANGING = Gauge "qbus_sampler_source_hanging" "" "1 while a read of a source does not return.";
+}
+
+/// What the bus and its snapshot say of themselves.
+pub(crate) fn of_bus(bus: &Bus, reader: &Reader, emit: &mut dyn FnMut(Sample<'_>)) {
+    let mut page = Page { emit };
+    let (counts, geometry, globals) = (bus.counts(), bus.geometry(), reader.globals());
+    let owners = reader.owners();
+    let tally = owners.iter().fold(Tally::default(), |sum, row| {
+        sum.plus(&row.present).plus(&row.departed)
+    });
+    page.sample(&RECORDS, &[], tally.delivered as f64);
+    for (cause, records) in [
+        ("full", tally.dropped_full),
+        ("rejected", tally.rejected),
+        ("unowned", counts.dropped_unowned),
+        ("torn", tally.torn),
+        ("revoked", tally.revoked),
+    ] {
+        page.sample(&LOST, &[("cause", cause)], records as f64);
+    }
+    page.sample(
+        &VIOLATIONS,
+        &[],
+        tally.violations.saturating_add(counts.violations) as f64,
+    );
+    page.sample(&UNPLACED, &[], globals.unplaced as f64);
+
+    let lanes = bus.lanes();
+    let leased = lanes.iter().filter(|lane| lane.holder.is_some()).count();
+    let shared = geometry.shared_lanes as usize;
+    for (state, number) in [
+        ("leased", leased),
+        ("shared", shared),
+        (
+            "free",
+            lanes.len() - shared - leased.min(lanes.len() - shared),
+        ),
+    ] {
+        page.sample(&LANES, &[("state", state)], number as f64);
+    }
+    let fullest = lanes
+        .iter()
+        .map(|lane: &LaneView| lane.fill)
+        .max()
+        .unwrap_or(0);
+    page.sample(&FILL, &[], fullest as f64 / geometry.slots as f64);
+
+    let alive = bus
+        .owners()
+        .unwrap_or_default()
+        .iter()
+        .filter(|owner| owner.alive)
+        .count();
+    page.sample(&OWNERS, &[], alive as f64);
+    page.sample(&JOINED, &[], counts.joined as f64);
+    page.sample(&REAPED, &[], counts.reaped as f64);
+    page.sample(&SERIES, &[], counts.series as f64);
+    page.sample(&SERIES_CAPACITY, &[], geometry.series as f64);
+    page.sample(
+        &REGISTRY,
+        &[],
+        counts.arena_words as f64 / geometry.arena_words as f64,
+    );
+    page.sample(&REFUSED, &[], counts.refused_series as f64);
+
+    page.sample(&COMMITS, &[], reader.epoch() as f64);
+    page.sample(&COMMIT_SECONDS, &[], globals.commit_ns as f64 / 1e9);
+    page.sample(&RESTARTS, &[], globals.restarts as f64);
+    page.sample(&SNAPSHOT, &[], reader.size_bytes() as f64);
+    page.sample(&RETRIES, &[], reader.retries() as f64);
+}
+
+/// How the sampler's sources fared.
+pub(crate) fn of_sampler(outcomes: &[Outcome], emit: &mut dyn FnMut(Sample<'_>)) {
+    let mut page = Page { emit };
+    for outcome in outcomes {
+        let labels = [("source", outcome.source)];
+        page.sample(&SOURCE_SECONDS, &labels, outcome.took.as_secs_f64());
+        page.sample(&SOURCE_SAMPLES, &labels, outcome.samples as f64);
+        page.sample(&SOURCE_FAILURES, &labels, outcome.failures as f64);
+        page.sample(&SOURCE_SKIPPED, &labels, outcome.skipped as f64);
+        page.sample(
+            &SOURCE_HANGING,
+            &labels,
+            f64::from(u8::from(outcome.hanging)),
+        );
+    }
+}

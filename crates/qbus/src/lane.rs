@@ -11,6 +11,8 @@ pub(crate) mod exclusive;
 #[cfg(test)]
 pub(crate) mod heap;
 pub(crate) mod shared;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use crate::layout::{LaneHead, LaneTail, Slot};
 use crate::owner::OwnerId;

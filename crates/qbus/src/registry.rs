@@ -20,6 +20,8 @@
 pub(crate) mod heap;
 #[cfg(all(test, loom))]
 mod model;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

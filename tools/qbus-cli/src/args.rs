@@ -101,6 +101,9 @@ pub(crate) struct Agg {
     /// Do not sample GPUs.
     #[arg(long)]
     pub(crate) no_gpu: bool,
+    /// Do not emit the metrics of the bus itself and of the sampler.
+    #[arg(long)]
+    pub(crate) no_self: bool,
     #[command(flatten)]
     pub(crate) sources: Sources,
 }

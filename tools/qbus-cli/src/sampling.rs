@@ -40,14 +40,17 @@ pub(crate) fn config(sources: &Sources, no_host: bool, no_gpu: bool) -> Config {
 }
 
 /// Samples into a producer of its own until `stop` hears something, or nobody holds its other end.
-/// Also the bus itself, as `snapshot` and the region tell of it.
+/// With a `snapshot` also the bus itself, as that and the region tell of it.
 pub(crate) fn sample_until(
     bus: &Bus,
-    snapshot: &Path,
+    snapshot: Option<&Path>,
     config: Config,
     interval: Duration,
     stop: &Receiver<()>,
 ) -> Result<(), JoinError> {
+    if config.sources.is_empty() && snapshot.is_none() {
+        return Ok(());
+    }
     let mut sampler = Sampler::new(config);
     let producer = bus.producer()?;
     let mut sink = Sink {
@@ -67,8 +70,10 @@ pub(crate) fn sample_until(
             }
         };
         let outcomes = sampler.sample(Instant::now(), &attached, &mut emit);
-        self_metrics::of_sampler(outcomes, &mut emit);
-        reader = reader.or_else(|| Reader::open(snapshot).ok());
+        if let Some(snapshot) = snapshot {
+            self_metrics::of_sampler(outcomes, &mut emit);
+            reader = reader.or_else(|| Reader::open(snapshot).ok());
+        }
         if let Some(reader) = &mut reader {
             // The file grows; its size is one of the metrics.
             reader.refresh();

@@ -39,6 +39,7 @@ fn it_creates_the_bus_and_samples_the_host() {
         "--interval",
         "50ms",
         "--no-gpu",
+        "--no-self",
         "-b",
         &bus.address().to_string(),
     ]);

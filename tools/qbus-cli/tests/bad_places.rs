@@ -202,7 +202,12 @@ fn something_else_in_its_place() {
             let bus = TestBus::small(place);
             plant(&bus.address().snapshot());
             fails(&bus, &["dump"], 2, &gist);
-            fails(&bus, &["agg", "--no-host", "--no-gpu"], 2, &gist);
+            fails(
+                &bus,
+                &["agg", "--no-host", "--no-gpu", "--no-self"],
+                2,
+                &gist,
+            );
         }
     }
     well(&target, &["stat"]);
@@ -283,7 +288,7 @@ fn no_room() {
     well(&bus, &args);
     fails(
         &bus,
-        &["agg", "-b", &path, "--no-host", "--no-gpu"],
+        &["agg", "-b", &path, "--no-host", "--no-gpu", "--no-self"],
         2,
         &["no room for", ".snapshot"],
     );

@@ -53,6 +53,7 @@ pub(crate) fn aggregator(bus: &TestBus, args: &[&str]) -> Process {
         "agg",
         "--no-host",
         "--no-gpu",
+        "--no-self",
         "--bus",
         &bus.address().to_string(),
     ]);

@@ -111,8 +111,9 @@ impl<'a> Lane<'a> {
             let slot = self.slot(at);
             // Relaxed: E1 ordered it.
             let sequence = slot.load(Ordering::Relaxed);
-            if sequence.is_lap(self.lap(at) - 1) {
-                // Not written yet, so `tail` lies: its lessee's next publication puts it right.
+            if sequence.is_lap(self.lap(at) - 1) && !self.is_written(tail - 1) {
+                // Nothing was written here, nor below `tail`, so `tail` lies: its lessee's next
+                // publication puts it right.
                 self.accuse(visit);
                 return at;
             }
@@ -140,7 +141,7 @@ impl<'a> Lane<'a> {
     }
 
     fn is_written(&self, at: u64) -> bool {
-        // Relaxed: E3 ordered what predecessors wrote.
+        // Relaxed: E1 or E3 ordered what was written below a sound `tail`.
         self.is_whole(self.slot(at).load(Ordering::Relaxed), at)
     }
 }

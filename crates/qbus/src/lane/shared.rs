@@ -108,22 +108,12 @@ impl<'a> Producer<'a> {
         let mut position = head.max(in_lane(hint)).max(in_lane(next));
         // A lane's worth of steps, twice over for those that others win.
         for _ in 0..2 * lane.capacity() {
-            if position - head >= lane.capacity() {
-                let fresh = self.head();
-                if fresh > head {
-                    head = fresh;
-                    position = position.max(head);
-                } else if position > head && self.is_unclaimed(head) {
-                    // A hint that was garbage led past positions that nobody claimed, and the consumer
-                    // waits there.
-                    position = head;
-                    self.next.store(head, Ordering::Relaxed);
-                } else {
-                    return None;
-                }
-                continue;
-            }
-            match self.claim_at(position) {
+            let step = if position - head < lane.capacity() {
+                self.claim_at(position)
+            } else {
+                Step::Full
+            };
+            match step {
                 Step::Claimed(sequence) => {
                     self.next.fetch_max(position + 1, Ordering::Relaxed);
                     // Relaxed: a hint orders nothing.
@@ -132,9 +122,19 @@ impl<'a> Producer<'a> {
                 }
                 Step::Passed => position += 1,
                 Step::Again => {}
-                Step::Overtaken => {
-                    head = head.max(self.head());
-                    position = position.max(head);
+                Step::Full | Step::Overtaken => {
+                    let fresh = self.head();
+                    if fresh > head {
+                        head = fresh;
+                        position = position.max(head);
+                    } else if position > head && self.is_unclaimed(head) {
+                        // A hint that was garbage led past positions that nobody claimed, and the
+                        // consumer waits there.
+                        position = head;
+                        self.next.store(head, Ordering::Relaxed);
+                    } else if matches!(step, Step::Full) {
+                        return None;
+                    }
                 }
             }
         }
@@ -208,6 +208,8 @@ enum Step {
     Passed,
     /// Somebody changed the slot: look again.
     Again,
+    /// The position is a lane's worth beyond the head.
+    Full,
     /// The slot is on another lap than the head allows.
     Overtaken,
 }

@@ -39,11 +39,15 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
 
     let (stop_sampler, stopped) = mpsc::channel();
     let sampler = {
-        let (bus, snapshot) = (bus.clone(), aggregator.snapshot().to_owned());
+        let (bus, snapshot) = (
+            bus.clone(),
+            (!agg.no_self).then(|| aggregator.snapshot().to_owned()),
+        );
         let interval = agg.interval;
         let config = sampling::config(&agg.sources, agg.no_host, agg.no_gpu);
         let sample = move || {
-            if let Err(error) = sampling::sample_until(&bus, &snapshot, config, interval, &stopped)
+            if let Err(error) =
+                sampling::sample_until(&bus, snapshot.as_deref(), config, interval, &stopped)
             {
                 warn(format_args!("not sampling: {error}"));
             }

@@ -12,6 +12,8 @@ use crate::sync::{Fault, cut_after};
 /// Drains once and frees; the numbers that came. Anything but a record fails the model.
 fn drain(memory: &HeapLane, position: u64, numbers: &mut Vec<u64>) -> u64 {
     let lane = memory.lane();
+    // A lessee loads the tail before it stores it.
+    memory.tail.tail.peek();
     let end = lane.drain_exclusive(position, 4, &mut |found| match found {
         Drained::Record(_, record) => numbers.push(number(&record)),
         other => panic!("{other:?}"),
@@ -29,6 +31,7 @@ fn produce_and_consume(
 ) {
     let seen = explore(name, move |outcomes| {
         let memory = Arc::new(HeapLane::new(slots));
+        memory.tail.tail.watch();
         prepare(&memory);
         let shared = memory.clone();
         let producer = thread::spawn(move || {
@@ -100,6 +103,7 @@ fn a_slot_freed_before_it_is_copied_is_overwritten() {
 fn hand_over(name: &str, prepare: impl Fn(&HeapLane) + Send + Sync + 'static) {
     let seen = explore(name, move |outcomes| {
         let memory = Arc::new(HeapLane::new(4));
+        memory.tail.tail.watch();
         prepare(&memory);
         let lessee = |index: u16| {
             let memory = memory.clone();

@@ -1,0 +1,223 @@
+//! The registry, sequentially: what it refuses and how it says so, and garbage.
+
+use super::heap::{HeapRegistry, counter, labels};
+use super::{FamilyDefinition, FamilyId, LABELS_MAX, NAME_MAX, VALUE_MAX};
+use crate::error::RegisterError;
+use crate::record::{MetricType, SeriesId};
+use crate::sync::Ordering;
+
+fn histogram(name: &str, buckets: &[f64]) -> FamilyDefinition {
+    FamilyDefinition {
+        metric_type: MetricType::Histogram,
+        buckets: buckets.to_vec(),
+        ..counter(name)
+    }
+}
+
+/// The text of a refusal.
+fn refusal<T: std::fmt::Debug>(result: Result<T, RegisterError>) -> String {
+    result.expect_err("a refusal").to_string()
+}
+
+#[test]
+fn a_key_has_one_id_whatever_the_order_of_its_labels() {
+    let memory = HeapRegistry::new(8, 256);
+    let registry = memory.registry();
+    let intern = |pairs: &[(&str, &str)]| registry.intern(&counter("a"), &labels(pairs)).unwrap();
+    let id = intern(&[("x", "1"), ("y", "2")]);
+    assert_eq!(intern(&[("y", "2"), ("x", "1")]), id);
+    // An empty value is the same as no label.
+    assert_eq!(intern(&[("x", "1"), ("z", ""), ("y", "2")]), id);
+    assert_ne!(intern(&[("x", "2"), ("y", "1")]), id);
+    assert_ne!(intern(&[("x", "12")]), intern(&[("x", "1"), ("y", "2")]));
+    let series = registry.series(id).expect("a definition");
+    assert_eq!(
+        series.labels,
+        labels(&[("x", "1"), ("y", "2")]),
+        "as first given"
+    );
+    assert_eq!(registry.family(series.family), Some(counter("a")));
+}
+
+#[test]
+fn a_full_table_names_who_filled_it() {
+    let memory = HeapRegistry::new(4, 256);
+    let registry = memory.registry();
+    let user = |n: usize| labels(&[("user", &n.to_string()), ("role", "r")]);
+    for n in 0..4 {
+        registry.intern(&counter("hits"), &user(n)).unwrap();
+    }
+    let text = refusal(registry.intern(&counter("hits"), &user(4)));
+    for part in ["hits", "4 series", "label user has 4 values"] {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+    // What is there already is found all the same.
+    assert!(registry.intern(&counter("hits"), &user(3)).is_ok());
+    for name in ["b", "c", "d"] {
+        registry.intern_family(&counter(name)).unwrap();
+    }
+    let text = refusal(registry.intern_family(&counter("e")));
+    assert!(text.contains("families (capacity 4)"), "{text}");
+}
+
+#[test]
+fn a_full_arena_is_an_error_and_no_entry() {
+    let memory = HeapRegistry::new(8, 8);
+    let registry = memory.registry();
+    registry.intern_family(&counter("a")).unwrap();
+    registry.intern_family(&counter("b")).unwrap();
+    let text = refusal(registry.intern_family(&counter("c")));
+    assert!(text.contains("words of definitions (capacity 8)"), "{text}");
+    assert_eq!(registry.family_by_name("c"), None);
+    assert_eq!(memory.family_count.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn another_definition_of_a_name_is_refused_with_both() {
+    let memory = HeapRegistry::new(8, 256);
+    let registry = memory.registry();
+    registry
+        .intern_family(&histogram("latency", &[0.1, 1.0]))
+        .unwrap();
+    assert!(
+        registry
+            .intern_family(&histogram("latency", &[0.1, 1.0]))
+            .is_ok()
+    );
+    let text = refusal(registry.intern_family(&histogram("latency", &[0.5])));
+    assert!(
+        text.contains("[0.1, 1.0]") && text.contains("[0.5]"),
+        "{text}"
+    );
+    let text = refusal(registry.intern_family(&counter("latency")));
+    assert!(
+        text.contains("counter latency") && text.contains("histogram latency"),
+        "{text}"
+    );
+    let seconds = FamilyDefinition {
+        unit: "seconds".to_owned(),
+        ..counter("up")
+    };
+    registry.intern_family(&counter("up")).unwrap();
+    let text = refusal(registry.intern_family(&seconds));
+    assert!(text.contains("counter up in seconds"), "{text}");
+    // The help is the first registration's, and no part of what must agree.
+    let helped = FamilyDefinition {
+        help: "Help.".to_owned(),
+        ..counter("up")
+    };
+    assert!(registry.intern_family(&helped).is_ok());
+}
+
+#[test]
+fn a_name_that_another_familys_samples_have_is_refused() {
+    let memory = HeapRegistry::new(8, 256);
+    let registry = memory.registry();
+    registry
+        .intern_family(&histogram("latency", &[1.0]))
+        .unwrap();
+    registry.intern_family(&counter("size_count")).unwrap();
+    for clash in [
+        counter("latency_bucket"),
+        counter("latency_sum"),
+        histogram("size", &[1.0]),
+    ] {
+        let text = refusal(registry.intern_family(&clash));
+        assert!(text.contains(&clash.name), "{text}");
+    }
+    // A counter has no samples beside its own.
+    registry.intern_family(&counter("jobs")).unwrap();
+    assert!(registry.intern_family(&counter("jobs_count")).is_ok());
+}
+
+#[test]
+fn names_and_labels_that_no_exporter_takes_are_refused() {
+    let memory = HeapRegistry::new(8, 256);
+    let registry = memory.registry();
+    let long = "n".repeat(NAME_MAX + 1);
+    for name in ["", "1a", "a-b", "a b", "größe", "a:b", &long] {
+        let refused = registry.intern(&counter(name), &[]);
+        assert!(matches!(refused, Err(RegisterError::Name { .. })), "{name}");
+    }
+    for buckets in [
+        &[][..],
+        &[1.0, 1.0],
+        &[2.0, 1.0],
+        &[f64::NAN],
+        &[f64::INFINITY],
+    ] {
+        let refused = registry.intern(&histogram("h", buckets), &[]);
+        assert!(
+            matches!(refused, Err(RegisterError::Buckets { .. })),
+            "{buckets:?}"
+        );
+    }
+    for name in ["", "le", "quantile", "__x", "a-b", long.as_str()] {
+        let refused = registry.intern(&counter("a"), &labels(&[(name, "v")]));
+        assert!(
+            matches!(refused, Err(RegisterError::Label { .. })),
+            "{name}"
+        );
+    }
+    let twice = registry.intern(&counter("a"), &labels(&[("x", "1"), ("x", "2")]));
+    assert!(refusal(twice).contains("twice"));
+    let value = "v".repeat(VALUE_MAX + 1);
+    let many: Vec<_> = (0..=LABELS_MAX)
+        .map(|n| (format!("l{n}"), String::new()))
+        .collect();
+    for labels in [labels(&[("x", &value)]), many] {
+        let refused = registry.intern(&counter("a"), &labels);
+        assert!(matches!(refused, Err(RegisterError::TooLong { .. })));
+    }
+}
+
+#[test]
+fn garbage_is_no_definition_and_stops_nobody() {
+    let mut state = 1_u64;
+    let mut roll = move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        state >> 16
+    };
+    for round in 0..3000 {
+        let memory = HeapRegistry::new(8, 64);
+        let registry = memory.registry();
+        for name in ["a", "b"] {
+            registry
+                .intern(&counter(name), &labels(&[("x", name)]))
+                .unwrap();
+        }
+        for _ in 0..1 + round % 4 {
+            let words = [&memory.families, &memory.series, &memory.arena][roll() as usize % 3];
+            let word = &words[roll() as usize % words.len()];
+            let value = [
+                roll(),
+                u64::MAX,
+                roll() % 64,
+                1 << (roll() % 64),
+                !0 << 32 | 63,
+            ];
+            word.store(value[roll() as usize % 5], Ordering::Relaxed);
+            if roll() % 8 == 0 {
+                let word = [
+                    &memory.arena_next,
+                    &memory.family_count,
+                    &memory.series_count,
+                ];
+                word[roll() as usize % 3].store(roll().wrapping_mul(roll()), Ordering::Relaxed);
+            }
+        }
+        for place in 0..u32::from(u8::MAX) {
+            let _ = registry.family(FamilyId(place));
+            let _ = registry.series(SeriesId(place));
+        }
+        for name in ["a", "b", "c"] {
+            let interned = registry.intern(&counter(name), &labels(&[("x", name)]));
+            if let Ok(id) = interned {
+                let series = registry.series(id).expect("what was interned is there");
+                assert_eq!(series.labels, labels(&[("x", name)]), "round {round}");
+            }
+        }
+    }
+}

@@ -50,7 +50,7 @@ fn stat_has_the_keys_that_others_read() {
         assert_eq!(shown["size_bytes"], geometry.size_bytes());
         assert_eq!((&shown["lanes"], &shown["slots"]), (&8.into(), &256.into()));
         for key in ["delivered", "dropped", "torn", "revoked"] {
-            // The aggregator is an owner too: it emits what it samples.
+            // The aggregator may be an owner too.
             let owners = stat["owners"].as_array().expect("a list").iter();
             let sum: u64 = owners.filter_map(|owner| owner[key].as_u64()).sum();
             assert_eq!(stat["ledger"][key], sum, "{key}: {stat}");

@@ -46,7 +46,7 @@ pub(crate) fn fails(bus: &TestBus, args: &[&str], code: i32, gist: &[&str]) -> S
     finished.err
 }
 
-/// An aggregator that samples nothing but the bus itself.
+/// An aggregator that emits nothing itself.
 pub(crate) fn aggregator(bus: &TestBus, args: &[&str]) -> Process {
     let mut command = Command::new(QBUS);
     command.args([
@@ -68,7 +68,7 @@ pub(crate) fn aggregator(bus: &TestBus, args: &[&str]) -> Process {
     process
 }
 
-/// Folds what was emitted so far, once and here: what the command would emit of itself is left out.
+/// Folds what was emitted so far, once, in this process.
 pub(crate) fn aggregate(bus: &TestBus) {
     let aggregator = Aggregator::open(&bus.open(), &Config::default());
     aggregator.expect("the only one").finish();

@@ -1,13 +1,13 @@
 //! Readers of a snapshot that is being written, was left, or lies elsewhere.
 
 use std::collections::HashMap;
-
-use qbus::{Clock, Geometry, Kind, MetricType, Record};
-use qbus_aggregate::{Aggregator, Config, ReadOptions, Reader, Snapshot, Value};
-use qbus_tests::{Lane, Load, Place, Process, TestBus, until};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use qbus::{Clock, Geometry, Kind, MetricType, Record};
+use qbus_aggregate::{Aggregator, Config, ReadOptions, Reader, Snapshot, Value};
+use qbus_tests::{LIMIT, Lane, Load, Place, Process, TestBus, until};
 
 const AGGREGATOR: &str = env!("CARGO_BIN_EXE_test-aggregator");
 const PRODUCER: &str = env!("CARGO_BIN_EXE_test-producer");
@@ -207,13 +207,14 @@ fn a_reader_follows_a_snapshot_that_grows() {
     let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
     let mut reader = test.reader();
     let (before, mut seen) = (reader.size_bytes(), Seen::new());
+    let producer = bus.producer().expect("a lane");
     for n in 0..SERIES {
         let summary = bus.summary("test_summary").label("n", &n.to_string());
-        let summary = summary.register().expect("it fits");
+        let series = summary.register().expect("it fits").series();
         for power in 0..4 {
-            summary
-                .try_observe(f64::from(2 << power))
-                .expect("there is room");
+            let value = f64::from(2 << power);
+            let record = Record::new(Clock::Precise.now_ns(), series, Kind::Observe, value);
+            producer.emit_or_wait(record, LIMIT).expect("room in time");
         }
         if n % 500 == 0 {
             check(

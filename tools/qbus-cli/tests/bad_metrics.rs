@@ -283,3 +283,13 @@ fn no_free_lane_falls_back_to_a_shared_one() {
     ];
     fails(&bus, &["emit", "x", "1"], 2, &gist);
 }
+
+#[test]
+#[ignore = "the series is registered before the value is looked at"]
+fn a_refused_value_registers_nothing() {
+    let bus = TestBus::small(Place::Named);
+    let args = ["emit", "--type", "counter", "--", "x", "-1"];
+    fails(&bus, &args, 2, &["counter increment is -1"]);
+    assert_eq!(bus.open().counts().series, 0);
+    well(&bus, &["emit", "x", "-1"]);
+}

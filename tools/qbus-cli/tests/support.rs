@@ -1,7 +1,9 @@
 //! The command on a bus, and what is expected of its end.
 
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use qbus_aggregate::{Aggregator, Config, Reader};
 use qbus_tests::{Finished, Process, TestBus, run};
 
 /// The command under test.
@@ -16,6 +18,8 @@ pub(crate) fn qbus(bus: &TestBus, args: &[&str]) -> Finished {
 pub(crate) fn qbus_with_input(bus: &TestBus, args: &[&str], input: &str) -> Finished {
     let mut command = Command::new(QBUS);
     command.env("QBUS", bus.address().to_string()).args(args);
+    // The owner table has room for a short command line, and this one's path may be any.
+    command.arg0("qbus");
     run(&mut command, input)
 }
 
@@ -42,7 +46,7 @@ pub(crate) fn fails(bus: &TestBus, args: &[&str], code: i32, gist: &[&str]) -> S
     finished.err
 }
 
-/// An aggregator without a sampler: the bus holds what the test emits, and nothing else.
+/// An aggregator that emits nothing itself.
 pub(crate) fn aggregator(bus: &TestBus, args: &[&str]) -> Process {
     let mut command = Command::new(QBUS);
     command.args([
@@ -55,16 +59,32 @@ pub(crate) fn aggregator(bus: &TestBus, args: &[&str]) -> Process {
     ]);
     command.args(args).stderr(Stdio::null());
     let process = Process::spawn(command);
-    let snapshot = bus.address().snapshot();
-    qbus_tests::until("the aggregator", || {
-        bus.is_aggregated(process.pid()) && (snapshot.exists() || !args.is_empty())
+    let told = args.iter().position(|arg| *arg == "--snapshot");
+    let snapshot = told.map_or_else(|| bus.address().snapshot(), |at| args[at + 1].into());
+    qbus_tests::until("the aggregator's first commit", || {
+        Reader::open(&snapshot)
+            .is_ok_and(|reader| reader.writer().0 == process.pid() && reader.epoch() > 0)
     });
     process
 }
 
-/// Folds what was emitted so far, once.
+/// Folds what was emitted so far, once, in this process.
 pub(crate) fn aggregate(bus: &TestBus) {
-    stop(aggregator(bus, &[]));
+    let aggregator = Aggregator::open(&bus.open(), &Config::default());
+    aggregator.expect("the only one").finish();
+}
+
+/// The part of the ledger, in `stat --json`, of the processes with that role, or that command line.
+pub(crate) fn ledger_of(bus: &TestBus, who: &str) -> [u64; 4] {
+    let stat: serde_json::Value =
+        serde_json::from_str(&well(bus, &["stat", "--json"])).expect("JSON");
+    let owners = stat["owners"].as_array().expect("a list").iter();
+    let mine = owners.filter(|owner| owner["role"] == who || owner["command"] == who);
+    let parts = ["delivered", "dropped", "torn", "revoked"];
+    mine.map(|owner| parts.map(|part| owner[part].as_u64().expect("a count")))
+        .fold([0; 4], |sum, owner| {
+            std::array::from_fn(|part| sum[part] + owner[part])
+        })
 }
 
 /// Ends an aggregator as a supervisor does, and expects it to end well.

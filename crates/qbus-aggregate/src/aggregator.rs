@@ -164,7 +164,8 @@ impl Aggregator {
     }
 
     /// Rounds until `stop` says so, then until nothing is left. Naps while there is nothing to do: 50 µs,
-    /// growing to 1 ms, and to 5 ms when the bus is idle; with `spin` never. `report` hears of a snapshot that could not grow.
+    /// growing to 1 ms, and to 5 ms when the bus is idle; with `spin` never. `report` hears of a
+    /// snapshot that could not grow. It also ends when the bus was removed and nothing comes any more.
     pub fn run(
         &mut self,
         spin: bool,
@@ -179,6 +180,8 @@ impl Aggregator {
             }
             if round.drained > 0 {
                 nap = Nap::default();
+            } else if self.consumer.bus().is_removed() {
+                break;
             } else if spin {
                 std::hint::spin_loop();
             } else {

@@ -147,6 +147,12 @@ impl<'a> Lane<'a> {
         self.tail.tail.load(Ordering::Acquire)
     }
 
+    /// Whether there is a free slot, as far as tail and head tell.
+    #[cfg(not(loom))]
+    pub(crate) fn has_room(&self) -> bool {
+        self.tail().wrapping_sub(self.head()) < self.capacity()
+    }
+
     /// Where the consumer stands, as producers see it.
     pub(crate) fn head(&self) -> u64 {
         self.head.head.load(Ordering::Acquire)

@@ -68,5 +68,10 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
         warn("the sampler panicked");
     }
     aggregator.finish();
+    if bus.is_removed() {
+        return Err(Error::Absent(format!(
+            "the bus {address} was removed; nothing is aggregated any more"
+        )));
+    }
     Ok(())
 }

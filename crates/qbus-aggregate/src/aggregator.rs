@@ -164,7 +164,7 @@ impl Aggregator {
     }
 
     /// Rounds until `stop` says so, then until nothing is left. Naps while there is nothing to do: 50 µs,
-    /// growing to 1 ms, and to 5 ms when the bus is idle; with `spin` never. `report` hears of a
+    /// growing to 1 ms, and to 20 ms when the bus is idle; with `spin` never. `report` hears of a
     /// snapshot that could not grow. It also ends when the bus was removed and nothing comes any more.
     pub fn run(
         &mut self,
@@ -262,10 +262,11 @@ impl Aggregator {
 
 /// The longest nap of a bus in use: what an emit waits for, at most, until a commit.
 const NAP_MAX: Duration = Duration::from_millis(1);
-/// The longest nap of an idle bus: a wake-up costs some 10 µs, which adds up a thousand times a second.
-const IDLE_NAP_MAX: Duration = Duration::from_millis(5);
-/// A bus is idle when there was nothing to do for this long.
-const IDLE: Duration = Duration::from_millis(50);
+/// A bus is idle when there was nothing to do for this long. From then on a nap is at most a quarter
+/// of the time that nothing came: a wake-up costs some 10 µs, which adds up a thousand times a second.
+const IDLE: Duration = Duration::from_millis(25);
+/// The longest nap of an idle bus.
+const IDLE_NAP_MAX: Duration = Duration::from_millis(20);
 
 /// Sleeps that grow while there is nothing to do.
 struct Nap {
@@ -289,7 +290,7 @@ impl Nap {
         let longest = if self.slept < IDLE {
             NAP_MAX
         } else {
-            IDLE_NAP_MAX
+            (self.slept / 4).min(IDLE_NAP_MAX)
         };
         self.next = (self.next * 5 / 4).min(longest);
     }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qbus::{Bus, ConsumeError, Consumer, CreateError};
 
@@ -180,6 +180,9 @@ impl Aggregator {
             }
             if round.drained > 0 {
                 nap = Nap::default();
+                if round.drained < BUDGET / 2 {
+                    pause();
+                }
             } else if self.consumer.bus().is_removed() {
                 break;
             } else if spin {
@@ -260,6 +263,18 @@ impl Aggregator {
     }
 }
 
+/// Lets records gather. An aggregator that is faster than its producers would else follow them record
+/// by record, and each emit would wait for the cache line that was just read: 140 ns instead of 5.
+fn pause() {
+    let start = Instant::now();
+    while start.elapsed() < GATHER {
+        std::hint::spin_loop();
+    }
+}
+
+/// A quarter of what the fastest producer needs to fill a default lane.
+const GATHER: Duration = Duration::from_micros(10);
+
 /// The longest nap of a bus in use: what an emit waits for, at most, until a commit.
 const NAP_MAX: Duration = Duration::from_millis(1);
 /// A bus is idle when there was nothing to do for this long. From then on a nap is at most a quarter
@@ -303,7 +318,6 @@ fn now_ns() -> u64 {
 /// Nanoseconds on a clock that is never set back.
 fn monotonic_ns() -> u64 {
     use std::sync::OnceLock;
-    use std::time::Instant;
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }

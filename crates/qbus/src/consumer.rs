@@ -9,6 +9,7 @@ use crate::lane::{Drained, Lane, POSITION_MAX, count, shared::Stall};
 use crate::liveness::{AGGREGATOR_BYTE, Locks, owner_byte};
 use crate::owner::{OwnerCounts, Phase};
 use crate::sync::Ordering;
+use crate::testpoint;
 
 /// After this long a claim that is not published is given up, if its owner lives: 1 s.
 pub const STALL_LIMIT_NS: u64 = 1_000_000_000;
@@ -58,12 +59,14 @@ impl Consumer {
                 pid: header.aggregator_pid.load(Ordering::Acquire),
             });
         }
+        testpoint!("aggregator-byte");
         header
             .aggregator_started_ns
             .store(clock::precise_ns(), Ordering::Relaxed);
         header
             .aggregator_pid
             .store(u64::from(std::process::id()), Ordering::Release);
+        testpoint!("aggregator-signed");
         let cursor = |index| {
             let ring = inner.lane(index).extend();
             let head = ring.begin();
@@ -140,6 +143,7 @@ impl Consumer {
         if cursor.freed != cursor.position {
             cursor.freed = cursor.position;
             cursor.ring.free(cursor.position);
+            testpoint!("freed");
         }
     }
 
@@ -248,8 +252,10 @@ impl Consumer {
         if self.reaper.is_held(byte)? || !self.reaper.try_lock(byte)? {
             return Ok(false);
         }
+        testpoint!("byte-taken");
         let repaired = inner.repair(index);
         self.reaper.unlock(byte)?;
+        testpoint!("byte-returned");
         Ok(repaired)
     }
 }

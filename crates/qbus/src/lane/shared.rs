@@ -34,6 +34,7 @@ use super::{Drained, Lane, POSITION_MAX, Phase, Refused, Sequence};
 use crate::owner::OwnerId;
 use crate::record::{PAYLOAD_WORDS, Record};
 use crate::sync::{Ordering, PrivateU64};
+use crate::testpoint;
 
 /// The producing half, for all threads of a process.
 #[derive(Debug)]
@@ -70,6 +71,7 @@ impl<'a> Producer<'a> {
     pub(crate) fn emit(&self, payload: &[u64; PAYLOAD_WORDS]) -> Result<(), Refused> {
         let claim = self.claim().ok_or(Refused::Full)?;
         self.lane.slot(claim.position).write(payload);
+        testpoint!("written");
         self.publish(&claim)
     }
 
@@ -82,7 +84,10 @@ impl<'a> Producer<'a> {
             claim.sequence.with_phase(Phase::Ready),
             Ordering::Release,
         ) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                testpoint!("published");
+                Ok(())
+            }
             Err(found) => {
                 self.acknowledge(claim, found);
                 Err(Refused::Revoked)
@@ -118,6 +123,7 @@ impl<'a> Producer<'a> {
                     self.next.fetch_max(position + 1, Ordering::Relaxed);
                     // Relaxed: a hint orders nothing.
                     lane.tail.tail.store(position + 1, Ordering::Relaxed);
+                    testpoint!("hinted");
                     return Some(Claim { position, sequence });
                 }
                 Step::Passed => position += 1,
@@ -166,7 +172,10 @@ impl<'a> Producer<'a> {
                 let claimed = Sequence::new(lap, self.owner, Phase::Claimed);
                 // E2 and E4 (acquire): whoever had the slot before is done with it.
                 match slot.swap(found, claimed, Ordering::Acquire) {
-                    Ok(()) => Step::Claimed(claimed),
+                    Ok(()) => {
+                        testpoint!("claimed");
+                        Step::Claimed(claimed)
+                    }
                     Err(_) => Step::Again,
                 }
             }
@@ -174,7 +183,10 @@ impl<'a> Producer<'a> {
                 // Its owner may still write there: it stays out of service on this lap too.
                 let skipped = Sequence::new(lap, found.owner(), Phase::Skipped);
                 match slot.swap(found, skipped, Ordering::Relaxed) {
-                    Ok(()) => Step::Passed,
+                    Ok(()) => {
+                        testpoint!("skipped");
+                        Step::Passed
+                    }
                     Err(_) => Step::Again,
                 }
             }
@@ -195,7 +207,10 @@ impl<'a> Producer<'a> {
             };
             // E4 (release): pairs with the exchange in `claim_at`.
             match slot.swap(found, found.with_phase(released), Ordering::Release) {
-                Ok(()) => return,
+                Ok(()) => {
+                    testpoint!("acknowledged");
+                    return;
+                }
                 Err(again) => found = again,
             }
         }
@@ -285,6 +300,7 @@ impl Lane<'_> {
             claimed.with_phase(Phase::Retired),
             Ordering::Relaxed,
         );
+        testpoint!("retired");
     }
 
     /// Releases every slot of a dead owner, which the caller has proved dead. It makes no new claim,
@@ -301,7 +317,10 @@ impl Lane<'_> {
                 };
                 // E4 (release): pairs with the exchange in `claim_at`.
                 match slot.swap(found, found.with_phase(released), Ordering::Release) {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        testpoint!("slot-reaped");
+                        break;
+                    }
                     Err(again) => found = again,
                 }
             }

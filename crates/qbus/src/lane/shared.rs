@@ -24,6 +24,9 @@
 //! |                           |                | fails, so it knows) or is dead                        |
 //! | the publication           | a whole record | none                                                  |
 //!
+//! The stall limit runs for every claim from when the consumer sees it first, and not from when it is
+//! in the way: several stopped producers keep the others waiting no longer than one.
+//!
 //! What is owed to the ledger lies in the slot until `head` has passed it: a consumer that dies
 //! before its commit finds it there again.
 
@@ -288,6 +291,19 @@ impl Lane<'_> {
             }
         }
         (position + budget.min(self.capacity()), None)
+    }
+
+    /// The claims from `position` on that are not published.
+    pub(crate) fn claims(&self, position: u64) -> impl Iterator<Item = Stall> {
+        (position..position + self.capacity()).filter_map(move |at| {
+            // Relaxed: whatever is decided about a claim is decided by an exchange.
+            let found = self.slot(at).load(Ordering::Relaxed);
+            let is_claim = found.is_lap(self.lap(at)) && found.phase() == Some(Phase::Claimed);
+            is_claim.then_some(Stall {
+                position: at,
+                owner: found.owner(),
+            })
+        })
     }
 
     /// Gives up the record at `stall`, whose owner lives but was stopped for too long. The next drain

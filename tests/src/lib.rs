@@ -2,11 +2,13 @@
 //! bound, and the totals that everything is checked against.
 
 mod bus;
+mod journal;
 mod load;
 mod process;
 mod totals;
 
 pub use bus::{Place, TestBus};
+pub use journal::{Entries, Journal};
 pub use load::{Lane, Load, Report};
 pub use process::{Finished, LIMIT, Process, run, until};
 pub use totals::{Totals, check_load};

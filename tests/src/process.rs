@@ -109,6 +109,20 @@ impl Process {
         self.child.try_wait().expect("a child").is_none()
     }
 
+    /// Whether it is stopped by a signal.
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.unwrap_or_default();
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.starts_with(" T"))
+    }
+
+    /// How it ended; `None` while it runs.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child")
+    }
+
     /// Closes its input and waits for its end.
     pub fn end(mut self) -> ExitStatus {
         self.input = None;

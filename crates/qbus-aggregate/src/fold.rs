@@ -16,6 +16,7 @@ use std::collections::HashMap;
 
 use qbus::{
     Bus, CreateError, Drained, FamilyId, Kind, MetricType, OwnerCounts, Record, SeriesId, Words,
+    testpoint,
 };
 
 use crate::distribution::{Distribution, OCTAVE, Octave};
@@ -120,6 +121,7 @@ impl Ring {
         };
         words.store(self.start + 1, self.next);
         words.release();
+        testpoint!("point-claimed");
         at
     }
 }
@@ -213,6 +215,7 @@ impl Fold {
             }
         }
         words.store(start + 1, old.next);
+        testpoint!("ring-moved");
         Ok(Ring::new(start, capacity, old.next))
     }
 
@@ -418,6 +421,7 @@ impl Fold {
         );
         words.store(at + 2, record.value.to_bits());
         words.store(at + 3, record.count);
+        testpoint!("point-written");
     }
 
     /// Adds a point. A counter has one for each timestamp, since its clock moves in steps: so many
@@ -449,6 +453,7 @@ impl Fold {
         let at = series.history.claim(words, POINT_WORDS);
         words.store(at, record.timestamp_ns);
         words.store(at + 1, value.to_bits());
+        testpoint!("point-written");
     }
 
     /// Moves a history to a larger ring.

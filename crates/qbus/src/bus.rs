@@ -26,6 +26,7 @@ use crate::record::{MetricType, SeriesId};
 use crate::region::Region;
 use crate::registry::{FamilyDefinition, FamilyId, Registry, SeriesDefinition, Table};
 use crate::sync::{Ordering, PrivatePtr, PrivateU64};
+use crate::testpoint;
 use crate::thread;
 
 /// How long an opener waits for a creator.
@@ -659,6 +660,9 @@ impl Inner {
         let entry = &self.owners()[index];
         let repaired = entry.repair(index, &self.shared_lanes(), &self.exclusive_lanes());
         count(&self.header().reaped, u64::from(repaired));
+        if repaired {
+            testpoint!("reaped");
+        }
         repaired
     }
 
@@ -764,9 +768,11 @@ impl Inner {
             if !locks.try_lock(owner_byte(index)).map_err(JoinError::Io)? {
                 continue;
             }
+            testpoint!("byte");
             self.repair(index);
             let owner = entries[index].occupy(index, &identity);
             count(&self.header().joined, 1);
+            testpoint!("joined");
             return Ok(Attachment {
                 owner,
                 generation,
@@ -789,6 +795,7 @@ impl Drop for Inner {
         let attachment = unsafe { Box::from_raw(attachment) };
         if fork::word().is(attachment.generation) {
             self.entry(attachment.owner).vacate();
+            testpoint!("left");
             return;
         }
         // A forked child: the entry and the byte are its parent's.

@@ -1,5 +1,6 @@
 //! The consuming side: drains all lanes, frees what was committed, reaps the dead.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use crate::bus::{Bus, Inner};
@@ -9,6 +10,7 @@ use crate::lane::{Drained, Lane, POSITION_MAX, count, shared::Stall};
 use crate::liveness::{AGGREGATOR_BYTE, Locks, owner_byte};
 use crate::owner::{OwnerCounts, Phase};
 use crate::sync::Ordering;
+use crate::testpoint;
 
 /// After this long a claim that is not published is given up, if its owner lives: 1 s.
 pub const STALL_LIMIT_NS: u64 = 1_000_000_000;
@@ -38,8 +40,10 @@ struct LaneCursor {
     position: u64,
     /// What the lane's head says: positions below are free.
     freed: u64,
-    /// A claim that is not published, and since when it is in the way.
-    stalled: Option<(Stall, u64)>,
+    /// Claims that are not published, by position, and since when each is known.
+    claims: BTreeMap<u64, (Stall, u64)>,
+    /// When claims were last looked for, while one is in the way.
+    looked_ns: u64,
 }
 
 impl Consumer {
@@ -58,12 +62,14 @@ impl Consumer {
                 pid: header.aggregator_pid.load(Ordering::Acquire),
             });
         }
+        testpoint!("aggregator-byte");
         header
             .aggregator_started_ns
             .store(clock::precise_ns(), Ordering::Relaxed);
         header
             .aggregator_pid
             .store(u64::from(std::process::id()), Ordering::Release);
+        testpoint!("aggregator-signed");
         let cursor = |index| {
             let ring = inner.lane(index).extend();
             let head = ring.begin();
@@ -72,7 +78,8 @@ impl Consumer {
                 is_shared: index < inner.geometry().shared_lanes as usize,
                 position: head,
                 freed: head,
-                stalled: None,
+                claims: BTreeMap::new(),
+                looked_ns: 0,
             }
         };
         let lanes = (0..inner.geometry().lanes as usize).map(cursor).collect();
@@ -140,6 +147,7 @@ impl Consumer {
         if cursor.freed != cursor.position {
             cursor.freed = cursor.position;
             cursor.ring.free(cursor.position);
+            testpoint!("freed");
         }
     }
 
@@ -204,36 +212,56 @@ impl Consumer {
         self.bus.inner()
     }
 
-    /// Asks, and in the end decides, about a claim that is not published.
+    /// Asks, and in the end decides, about claims that are not published.
     fn attend(&mut self, lane: usize, stall: Option<Stall>, now_ns: u64) {
+        let cursor = &mut self.lanes[lane];
+        cursor.claims = cursor.claims.split_off(&cursor.position);
         let Some(stall) = stall else {
-            self.lanes[lane].stalled = None;
             return;
         };
-        let since_ns = match self.lanes[lane].stalled {
-            Some((known, since_ns)) if known == stall => since_ns,
-            _ => {
-                self.lanes[lane].stalled = Some((stall, now_ns));
-                return;
+        // The clocks of all claims run at once: else who waits behind several of stopped producers
+        // would wait for one after the other.
+        let is_known = cursor.claims.contains_key(&stall.position);
+        if !is_known || now_ns.saturating_sub(cursor.looked_ns) >= SUSPICION_NS {
+            cursor.looked_ns = now_ns;
+            for claim in cursor.ring.claims(stall.position) {
+                cursor
+                    .claims
+                    .entry(claim.position)
+                    .or_insert((claim, now_ns));
             }
-        };
-        let waited_ns = now_ns.saturating_sub(since_ns);
-        if waited_ns < SUSPICION_NS {
-            return;
         }
+        let waited_ns = |since_ns: u64| now_ns.saturating_sub(since_ns);
+        let is_suspect = |&(claim, since_ns): &(Stall, u64)| {
+            let limit_ns = if claim.position == stall.position {
+                SUSPICION_NS
+            } else {
+                STALL_LIMIT_NS
+            };
+            waited_ns(since_ns) >= limit_ns
+        };
+        let suspects: Vec<_> = cursor.claims.values().copied().filter(is_suspect).collect();
+        for (claim, since_ns) in suspects {
+            self.decide(lane, claim, waited_ns(since_ns) >= STALL_LIMIT_NS);
+        }
+    }
+
+    /// Repairs what a dead owner left, and gives up a living one's claim when it is overdue.
+    fn decide(&mut self, lane: usize, claim: Stall, is_overdue: bool) {
         // The owner's entry may be another's by now, or none: then the claim is garbage or a dead
         // one's whom a joiner repairs right now; the stall limit covers both.
-        let index = usize::from(stall.owner.index);
+        let index = usize::from(claim.owner.index);
         let reaped = index < self.inner().owners().len() && self.reap_owner(index).unwrap_or(false);
-        if reaped || waited_ns < STALL_LIMIT_NS {
+        if reaped || !is_overdue {
             return;
         }
         let ring = self.lanes[lane].ring;
-        if self.inner().is_nobody(stall.owner) {
-            ring.reap(stall.owner);
+        if self.inner().is_nobody(claim.owner) {
+            ring.reap(claim.owner);
         } else {
-            ring.revoke(stall);
+            ring.revoke(claim);
         }
+        self.lanes[lane].claims.remove(&claim.position);
     }
 
     /// Repairs an entry if its occupant is dead.
@@ -248,8 +276,10 @@ impl Consumer {
         if self.reaper.is_held(byte)? || !self.reaper.try_lock(byte)? {
             return Ok(false);
         }
+        testpoint!("byte-taken");
         let repaired = inner.repair(index);
         self.reaper.unlock(byte)?;
+        testpoint!("byte-returned");
         Ok(repaired)
     }
 }

@@ -50,6 +50,8 @@ mod record;
 mod region;
 mod registry;
 mod sync;
+#[doc(hidden)]
+pub mod testpoint;
 #[cfg(not(loom))]
 mod thread;
 mod words;

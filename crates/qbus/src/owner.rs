@@ -22,6 +22,7 @@ use crate::clock;
 use crate::lane::Lane;
 use crate::layout::OwnerEntry;
 use crate::sync::{AtomicU64, Ordering, fence};
+use crate::testpoint;
 use crate::words::{Cursor, Words, pack_text};
 
 /// An occupant of the owner table: entry and generation.
@@ -203,6 +204,7 @@ impl OwnerEntry {
             generation,
             phase: Phase::Joining,
         });
+        testpoint!("joining");
         // E6 (release): pairs with the fence in `counts`: who sees a word of this occupant sees JOINING.
         fence(Ordering::Release);
         let relaxed = |word: &AtomicU64, value| word.store(value, Ordering::Relaxed);
@@ -217,10 +219,12 @@ impl OwnerEntry {
         relaxed(&self.joined_ns, clock::precise_ns());
         store_text(&self.role, &identity.role);
         store_text(&self.command, &identity.command);
+        testpoint!("identity");
         self.set(State {
             generation,
             phase: Phase::Active,
         });
+        testpoint!("active");
         OwnerId {
             index: index as u16,
             generation,
@@ -253,6 +257,7 @@ impl OwnerEntry {
             lane.take_back(owner);
         }
         self.vacate();
+        testpoint!("vacated");
         true
     }
 

@@ -30,6 +30,7 @@ use std::hash::{BuildHasher, Hasher};
 use crate::error::{Largest, RegisterError};
 use crate::record::{MetricType, SeriesId};
 use crate::sync::{AtomicU64, Ordering};
+use crate::testpoint;
 use crate::words::{Cursor, Words, pack_text};
 
 /// The longest metric, unit or label name in bytes.
@@ -393,7 +394,9 @@ impl<'a> Registry<'a> {
                 };
                 match publish(&table.index[place], offset | tag(hash) << 32) {
                     Ok(()) => {
+                        testpoint!("interned");
                         table.count.fetch_add(1, Ordering::Relaxed);
+                        testpoint!("counted");
                         return Ok(place as u32);
                     }
                     // Another registrant took the place: perhaps for the same key.
@@ -425,9 +428,11 @@ impl<'a> Registry<'a> {
                 Err(moved) => next = moved,
             }
         };
+        testpoint!("arena-taken");
         for (word, value) in self.arena[start as usize..].iter().zip(words) {
             word.store(*value, Ordering::Relaxed);
         }
+        testpoint!("defined");
         Ok(start)
     }
 

@@ -27,7 +27,7 @@
 #[cfg(all(test, loom))]
 mod model;
 
-use qbus::Words;
+use qbus::{Words, testpoint};
 
 /// Words of a row whose versions are `len` words long.
 pub(crate) const fn row_words(len: usize) -> usize {
@@ -70,13 +70,16 @@ impl Row {
         let tag = if words.load(a) <= words.load(b) { a } else { b };
         // S4 (release): pairs with the fence in `read`.
         words.publish(tag, 0);
+        testpoint!("row-opened");
         // S3 (release): pairs with the second fence in `copy`.
         words.release();
         for (index, value) in payload.iter().enumerate() {
             words.store(tag + 1 + index, *value);
         }
+        testpoint!("row-filled");
         // S2 (release): pairs with the first fence in `copy`.
         words.publish(tag, epoch);
+        testpoint!("row-tagged");
     }
 
     /// Erases tags above `committed`: what a predecessor had begun to commit.
@@ -84,6 +87,7 @@ impl Row {
         for tag in self.tags() {
             if words.load(tag) > committed {
                 words.store(tag, 0);
+                testpoint!("row-erased");
             }
         }
     }
@@ -152,6 +156,7 @@ pub(crate) fn committed(words: Words<'_>, at: usize) -> Option<u64> {
 pub(crate) fn commit(words: Words<'_>, at: usize, epoch: u64) {
     // S1 (release): pairs with the load in `committed`.
     words.publish(at, epoch);
+    testpoint!("committed");
 }
 
 #[cfg(all(test, not(loom)))]

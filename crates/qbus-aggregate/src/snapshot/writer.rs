@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use qbus::{Access, Bus, CreateError, MappedFile, OpenError, Words};
+use qbus::{Access, Bus, CreateError, MappedFile, OpenError, Words, testpoint};
 
 use super::layout::{
     AT_ALLOCATED, AT_COMMITTED, AT_CREATED, AT_GLOBALS, AT_INSTANCE, AT_MAGIC, AT_NAME, AT_PID,
@@ -84,22 +84,10 @@ impl Writer {
         match MappedFile::open(path, Access::Write) {
             Ok(file) => match Self::check(&file, bus, shape).map_err(SnapshotError::Open)? {
                 Fit::Same => return Ok((Self::resume(file, shape), true)),
-                Fit::Unfinished => {
-                    let removed = std::fs::remove_file(path);
-                    removed.map_err(|source| SnapshotError::Aside {
-                        path: path.to_owned(),
-                        source,
-                    })?;
-                }
+                Fit::Unfinished => remove(path)?,
                 Fit::Other => move_aside(path)?,
             },
-            Err(OpenError::Unfinished { .. }) => {
-                let removed = std::fs::remove_file(path);
-                removed.map_err(|source| SnapshotError::Aside {
-                    path: path.to_owned(),
-                    source,
-                })?;
-            }
+            Err(OpenError::Unfinished { .. }) => remove(path)?,
             Err(OpenError::Absent { .. }) => {}
             Err(error) => return Err(SnapshotError::Open(error)),
         }
@@ -143,6 +131,7 @@ impl Writer {
         // Readers of the bus's group may read it; nobody else writes it.
         let group = file_mode(bus) & 0o060 != 0;
         let file = MappedFile::create(path, bytes, if group { 0o640 } else { 0o600 })?;
+        testpoint!("snapshot-made");
         let words = file.words();
         words.store(AT_VERSION, VERSION);
         for (index, value) in bus.instance().into_iter().enumerate() {
@@ -165,7 +154,9 @@ impl Writer {
         }
         words.store(AT_ALLOCATED, shape.heap() as u64);
         let end = words.len();
+        testpoint!("snapshot-filled");
         words.publish(AT_MAGIC, MAGIC);
+        testpoint!("snapshot-published");
         Ok(Writer {
             file,
             shape,
@@ -231,6 +222,7 @@ impl Writer {
     pub(crate) fn sign(&self, pid: u32, started_ns: u64) {
         self.words().store(AT_STARTED, started_ns);
         self.words().store(AT_PID, u64::from(pid));
+        testpoint!("snapshot-signed");
     }
 
     fn globals_row(&self) -> Row {
@@ -285,15 +277,18 @@ impl Writer {
     pub(crate) fn write_globals(&mut self, epoch: u64, globals: Globals) {
         self.globals_row()
             .write(self.words(), epoch, &globals.to_words());
+        testpoint!("globals-row");
     }
 
     pub(crate) fn write_head(&mut self, epoch: u64, lane: usize, position: u64) {
         self.head_row(lane).write(self.words(), epoch, &[position]);
+        testpoint!("head-row");
     }
 
     pub(crate) fn write_owner(&mut self, epoch: u64, owner: usize, row: OwnerRow) {
         self.owner_row(owner)
             .write(self.words(), epoch, &row.to_words());
+        testpoint!("owner-row");
     }
 
     /// Writes a series' version as `encode` lays it out.
@@ -307,6 +302,7 @@ impl Writer {
         scratch.clear();
         encode(&mut scratch);
         row.write(self.words(), epoch, &scratch);
+        testpoint!("series-row");
         self.scratch = scratch;
     }
 
@@ -336,11 +332,13 @@ impl Writer {
             let grown = grown.or_else(|_| self.file.grow(needed.next_multiple_of(4096)));
             self.full_at = grown.is_err().then_some(self.epoch);
             grown?;
+            testpoint!("file-grown");
             self.end = self.words().len();
         }
         self.allocated = start + len;
         // Before anything refers to them: a successor must not give them away again.
         self.words().store(AT_ALLOCATED, self.allocated as u64);
+        testpoint!("allocated");
         Ok(start)
     }
 
@@ -350,6 +348,7 @@ impl Writer {
         for (index, value) in content.iter().enumerate() {
             self.words().store(start + index, *value);
         }
+        testpoint!("appended");
         Ok(start)
     }
 
@@ -358,6 +357,7 @@ impl Writer {
         let start = self.allocate(RING_HEADER + capacity * each)?;
         self.words().store(start, capacity as u64);
         self.words().store(start + 1, 0);
+        testpoint!("ring-made");
         Ok(start)
     }
 
@@ -392,8 +392,10 @@ impl Writer {
         if let (Some(current), true) = (current, self.epoch > 0) {
             row.write(words, self.epoch, current);
         }
+        testpoint!("block-filled");
         // Release: who follows the directory finds the block whole.
         words.publish(self.shape.directory() + id, block as u64);
+        testpoint!("placed");
         Ok(row)
     }
 }
@@ -423,13 +425,25 @@ pub(crate) fn series_row(words: Words<'_>, shape: Shape, id: usize) -> Option<Ro
     row.fits(words).then_some(row)
 }
 
+/// Takes away what a dead aggregator began to make.
+fn remove(path: &Path) -> Result<(), SnapshotError> {
+    std::fs::remove_file(path).map_err(|source| SnapshotError::Aside {
+        path: path.to_owned(),
+        source,
+    })?;
+    testpoint!("unfinished-removed");
+    Ok(())
+}
+
 fn move_aside(path: &Path) -> Result<(), SnapshotError> {
     let mut previous = path.as_os_str().to_owned();
     previous.push(".previous");
     std::fs::rename(path, previous).map_err(|source| SnapshotError::Aside {
         path: path.to_owned(),
         source,
-    })
+    })?;
+    testpoint!("moved-aside");
+    Ok(())
 }
 
 fn file_mode(bus: &Bus) -> u32 {

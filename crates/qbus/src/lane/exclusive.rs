@@ -29,6 +29,7 @@ use super::{Drained, Lane, Lease, POSITION_MAX, Phase, Refused, Sequence};
 use crate::owner::OwnerId;
 use crate::record::{PAYLOAD_WORDS, Record};
 use crate::sync::Ordering;
+use crate::testpoint;
 
 /// How far ahead a line is asked for: a transfer between cores takes some 150 ns, an emit 5 ns.
 const AHEAD: u64 = 24;
@@ -54,6 +55,7 @@ impl<'a> Lane<'a> {
             .lease
             .compare_exchange(Lease::FREE, lease, Ordering::AcqRel, Ordering::Relaxed)
             .ok()?;
+        testpoint!("leased");
         let (head, mut tail) = (self.head(), self.tail.tail.load(Ordering::Relaxed));
         if head > POSITION_MAX {
             self.tail.lease.store(Lease::FREE, Ordering::Release);
@@ -85,6 +87,7 @@ impl<'a> Lane<'a> {
             let lease = &self.tail.lease;
             // Failure: another reaper was faster.
             let _ = lease.compare_exchange(found, free, order, Ordering::Relaxed);
+            testpoint!("lease-reaped");
         }
     }
 
@@ -192,15 +195,18 @@ impl Producer<'_> {
     pub(crate) fn give_back(&self) {
         // E3 (release): pairs with the exchange in `lease`.
         self.lane.tail.lease.store(Lease::FREE, Ordering::Release);
+        testpoint!("lane-returned");
     }
 
     #[inline]
     fn write(&self, at: u64, payload: &[u64; PAYLOAD_WORDS]) {
         let slot = self.lane.slot(at);
         slot.write(payload);
+        testpoint!("payload");
         let sequence = Sequence::new(self.lane.lap(at), self.owner, Phase::Ready);
         // Release: whoever reads this word by itself (a post-mortem reader) sees a whole record.
         slot.sequence.store(sequence.0, Ordering::Release);
+        testpoint!("sequence");
     }
 
     #[inline]
@@ -208,6 +214,7 @@ impl Producer<'_> {
         self.tail.set(tail);
         // E1 (release): pairs with the load in `drain_exclusive`.
         self.lane.tail.tail.store(tail, Ordering::Release);
+        testpoint!("tail");
     }
 
     #[cold]

@@ -24,6 +24,9 @@
 //! |                           |                | fails, so it knows) or is dead                        |
 //! | the publication           | a whole record | none                                                  |
 //!
+//! The stall limit runs for every claim from when the consumer sees it first, and not from when it is
+//! in the way: several stopped producers keep the others waiting no longer than one.
+//!
 //! What is owed to the ledger lies in the slot until `head` has passed it: a consumer that dies
 //! before its commit finds it there again.
 
@@ -34,6 +37,7 @@ use super::{Drained, Lane, POSITION_MAX, Phase, Refused, Sequence};
 use crate::owner::OwnerId;
 use crate::record::{PAYLOAD_WORDS, Record};
 use crate::sync::{Ordering, PrivateU64};
+use crate::testpoint;
 
 /// The producing half, for all threads of a process.
 #[derive(Debug)]
@@ -70,6 +74,7 @@ impl<'a> Producer<'a> {
     pub(crate) fn emit(&self, payload: &[u64; PAYLOAD_WORDS]) -> Result<(), Refused> {
         let claim = self.claim().ok_or(Refused::Full)?;
         self.lane.slot(claim.position).write(payload);
+        testpoint!("written");
         self.publish(&claim)
     }
 
@@ -82,7 +87,10 @@ impl<'a> Producer<'a> {
             claim.sequence.with_phase(Phase::Ready),
             Ordering::Release,
         ) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                testpoint!("published");
+                Ok(())
+            }
             Err(found) => {
                 self.acknowledge(claim, found);
                 Err(Refused::Revoked)
@@ -118,6 +126,7 @@ impl<'a> Producer<'a> {
                     self.next.fetch_max(position + 1, Ordering::Relaxed);
                     // Relaxed: a hint orders nothing.
                     lane.tail.tail.store(position + 1, Ordering::Relaxed);
+                    testpoint!("hinted");
                     return Some(Claim { position, sequence });
                 }
                 Step::Passed => position += 1,
@@ -166,7 +175,10 @@ impl<'a> Producer<'a> {
                 let claimed = Sequence::new(lap, self.owner, Phase::Claimed);
                 // E2 and E4 (acquire): whoever had the slot before is done with it.
                 match slot.swap(found, claimed, Ordering::Acquire) {
-                    Ok(()) => Step::Claimed(claimed),
+                    Ok(()) => {
+                        testpoint!("claimed");
+                        Step::Claimed(claimed)
+                    }
                     Err(_) => Step::Again,
                 }
             }
@@ -174,7 +186,10 @@ impl<'a> Producer<'a> {
                 // Its owner may still write there: it stays out of service on this lap too.
                 let skipped = Sequence::new(lap, found.owner(), Phase::Skipped);
                 match slot.swap(found, skipped, Ordering::Relaxed) {
-                    Ok(()) => Step::Passed,
+                    Ok(()) => {
+                        testpoint!("skipped");
+                        Step::Passed
+                    }
                     Err(_) => Step::Again,
                 }
             }
@@ -195,7 +210,10 @@ impl<'a> Producer<'a> {
             };
             // E4 (release): pairs with the exchange in `claim_at`.
             match slot.swap(found, found.with_phase(released), Ordering::Release) {
-                Ok(()) => return,
+                Ok(()) => {
+                    testpoint!("acknowledged");
+                    return;
+                }
                 Err(again) => found = again,
             }
         }
@@ -275,6 +293,19 @@ impl Lane<'_> {
         (position + budget.min(self.capacity()), None)
     }
 
+    /// The claims from `position` on that are not published.
+    pub(crate) fn claims(&self, position: u64) -> impl Iterator<Item = Stall> {
+        (position..position + self.capacity()).filter_map(move |at| {
+            // Relaxed: whatever is decided about a claim is decided by an exchange.
+            let found = self.slot(at).load(Ordering::Relaxed);
+            let is_claim = found.is_lap(self.lap(at)) && found.phase() == Some(Phase::Claimed);
+            is_claim.then_some(Stall {
+                position: at,
+                owner: found.owner(),
+            })
+        })
+    }
+
     /// Gives up the record at `stall`, whose owner lives but was stopped for too long. The next drain
     /// counts it.
     pub(crate) fn revoke(&self, stall: Stall) {
@@ -285,6 +316,7 @@ impl Lane<'_> {
             claimed.with_phase(Phase::Retired),
             Ordering::Relaxed,
         );
+        testpoint!("retired");
     }
 
     /// Releases every slot of a dead owner, which the caller has proved dead. It makes no new claim,
@@ -301,7 +333,10 @@ impl Lane<'_> {
                 };
                 // E4 (release): pairs with the exchange in `claim_at`.
                 match slot.swap(found, found.with_phase(released), Ordering::Release) {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        testpoint!("slot-reaped");
+                        break;
+                    }
                     Err(again) => found = again,
                 }
             }

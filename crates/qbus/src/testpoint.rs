@@ -1,0 +1,161 @@
+//! Test points: after each side effect that others can see, a place where a test can end or stop
+//! the process.
+//!
+//! `testpoint!("claimed")` expands to nothing without the feature `testpoints`, which only tests turn
+//! on. With it the environment arms points: `QBUS_TESTPOINT=NAME:N:KILL` (or `STOP`, and several behind
+//! commas) raises the signal in the thread that makes the N-th passage.
+
+/// Ends or stops the process here if a test said so; nothing in an ordinary build.
+#[cfg(not(feature = "testpoints"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! testpoint {
+    ($name:literal) => {};
+}
+
+/// Ends or stops the process here if a test said so; nothing in an ordinary build.
+#[cfg(feature = "testpoints")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! testpoint {
+    ($name:literal) => {{
+        const { assert!($crate::testpoint::is_listed($name)) };
+        $crate::testpoint::pass($name);
+    }};
+}
+
+#[cfg(feature = "testpoints")]
+pub use armed::{EXCLUSIVE, JOIN, REAP, REGISTRY, SHARED, SNAPSHOT, is_listed, pass};
+
+#[cfg(feature = "testpoints")]
+mod armed {
+    use std::sync::OnceLock;
+
+    use crate::sync::{Ordering, PrivateU64};
+
+    /// A producer of an exclusive lane.
+    pub const EXCLUSIVE: &[&str] = &["leased", "payload", "sequence", "tail", "lane-returned"];
+    /// A producer of a shared lane.
+    pub const SHARED: &[&str] = &[
+        "claimed",
+        "hinted",
+        "written",
+        "published",
+        "skipped",
+        "acknowledged",
+    ];
+    /// A process that joins, and leaves.
+    pub const JOIN: &[&str] = &["byte", "joining", "identity", "active", "joined", "left"];
+    /// A process that registers families and series.
+    pub const REGISTRY: &[&str] = &["arena-taken", "defined", "interned", "counted"];
+    /// Whoever repairs what the dead left: the aggregator, or a joiner.
+    pub const REAP: &[&str] = &[
+        "retired",
+        "byte-taken",
+        "slot-reaped",
+        "lease-reaped",
+        "vacated",
+        "reaped",
+        "byte-returned",
+    ];
+    /// The aggregator.
+    pub const SNAPSHOT: &[&str] = &[
+        "aggregator-byte",
+        "aggregator-signed",
+        "snapshot-made",
+        "snapshot-filled",
+        "snapshot-published",
+        "unfinished-removed",
+        "moved-aside",
+        "row-erased",
+        "snapshot-signed",
+        "file-grown",
+        "allocated",
+        "appended",
+        "ring-made",
+        "ring-moved",
+        "block-filled",
+        "placed",
+        "point-claimed",
+        "point-written",
+        "row-opened",
+        "row-filled",
+        "row-tagged",
+        "series-row",
+        "owner-row",
+        "globals-row",
+        "head-row",
+        "committed",
+        "freed",
+    ];
+
+    const fn is_same(a: &[u8], b: &[u8]) -> bool {
+        let mut at = 0;
+        while at < a.len() && at < b.len() && a[at] == b[at] {
+            at += 1;
+        }
+        at == a.len() && at == b.len()
+    }
+
+    /// Whether a point is in one of the lists, so that the tests know of it.
+    pub const fn is_listed(name: &str) -> bool {
+        let lists = [EXCLUSIVE, SHARED, JOIN, REGISTRY, REAP, SNAPSHOT];
+        let mut list = 0;
+        while list < lists.len() {
+            let mut at = 0;
+            while at < lists[list].len() {
+                if is_same(lists[list][at].as_bytes(), name.as_bytes()) {
+                    return true;
+                }
+                at += 1;
+            }
+            list += 1;
+        }
+        false
+    }
+
+    struct Armed {
+        name: String,
+        signal: libc::c_int,
+        /// Passages left.
+        left: PrivateU64,
+    }
+
+    /// Counts a passage, and raises the signal at the one that was asked for.
+    ///
+    /// # Panics
+    ///
+    /// The environment names no point, or nothing to do there.
+    pub fn pass(name: &str) {
+        static ARMED: OnceLock<Vec<Armed>> = OnceLock::new();
+        let armed = ARMED.get_or_init(|| {
+            let text = std::env::var("QBUS_TESTPOINT").unwrap_or_default();
+            let points = text.split(',').filter(|point| !point.is_empty());
+            points
+                .map(|point| parse(point).expect("NAME:N:KILL or NAME:N:STOP"))
+                .collect()
+        });
+        for point in armed.iter().filter(|point| point.name == name) {
+            // Beyond the last passage it wraps, which no test lives to see.
+            if point.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                // SAFETY: no memory is passed. The signal goes to this very thread.
+                unsafe { libc::raise(point.signal) };
+            }
+        }
+    }
+
+    fn parse(point: &str) -> Option<Armed> {
+        let mut parts = point.split(':');
+        let (name, left, signal) = (parts.next()?, parts.next()?, parts.next()?);
+        let signal = match signal {
+            "KILL" => libc::SIGKILL,
+            "STOP" => libc::SIGSTOP,
+            _ => return None,
+        };
+        is_listed(name).then_some(Armed {
+            name: name.to_owned(),
+            signal,
+            left: PrivateU64::new(left.parse().ok()?),
+        })
+    }
+}

@@ -1,0 +1,109 @@
+//! What a producer writes down beside its emits, in a file that outlives it.
+
+use std::path::Path;
+use std::time::Instant;
+
+use qbus::{Access, EmitError, MappedFile};
+
+const ATTEMPTED: usize = 0;
+const ACCEPTED: usize = 1;
+const FULL: usize = 2;
+const REVOKED: usize = 3;
+const DONE: usize = 4;
+const GAP_NS: usize = 5;
+const CALL_NS: usize = 6;
+
+/// An attempt is counted before the call, its outcome after it: at most one call of a dead thread is
+/// without an outcome.
+#[derive(Debug)]
+pub struct Journal {
+    file: MappedFile,
+}
+
+impl Journal {
+    /// Makes an empty one.
+    pub fn create(path: &Path) -> Journal {
+        let file = MappedFile::create(path, 4096, 0o600).expect("a new file");
+        Journal { file }
+    }
+
+    /// Opens one that is there.
+    pub fn open(path: &Path) -> Journal {
+        let file = MappedFile::open(path, Access::Write).expect("the journal");
+        Journal { file }
+    }
+
+    fn add(&self, at: usize) {
+        let words = self.file.words();
+        // Beyond what the emit stores next, or after what it has stored.
+        words.publish(at, words.load(at) + 1);
+        words.release();
+    }
+
+    /// Writes down an emit, before and after; whether it was accepted.
+    ///
+    /// # Panics
+    ///
+    /// It was refused for a reason that no test here has.
+    pub fn emit(&self, emit: impl FnOnce() -> Result<(), EmitError>) -> bool {
+        self.add(ATTEMPTED);
+        let start = Instant::now();
+        let emitted = emit();
+        let took_ns = start.elapsed().as_nanos() as u64;
+        let words = self.file.words();
+        words.store(CALL_NS, words.load(CALL_NS).max(took_ns));
+        self.add(match emitted {
+            Ok(()) => ACCEPTED,
+            Err(EmitError::Full) => FULL,
+            Err(EmitError::Revoked) => REVOKED,
+            Err(error) => panic!("an emit failed: {error}"),
+        });
+        emitted.is_ok()
+    }
+
+    /// Says that all was emitted, and how long it went without an emit that was accepted.
+    pub fn finish(&self, gap_ns: u64) {
+        self.file.words().store(GAP_NS, gap_ns);
+        self.file.words().publish(DONE, 1);
+    }
+
+    /// What it says.
+    pub fn read(&self) -> Entries {
+        let word = |at| self.file.words().load(at);
+        Entries {
+            attempted: word(ATTEMPTED),
+            accepted: word(ACCEPTED),
+            full: word(FULL),
+            revoked: word(REVOKED),
+            done: word(DONE) != 0,
+            gap_ns: word(GAP_NS),
+            call_ns: word(CALL_NS),
+        }
+    }
+}
+
+/// What a journal says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entries {
+    /// Emits that were begun.
+    pub attempted: u64,
+    /// Emits that returned `Ok`.
+    pub accepted: u64,
+    /// Emits that met a full lane.
+    pub full: u64,
+    /// Emits that were given up while the thread was stopped.
+    pub revoked: u64,
+    /// Whether all was emitted.
+    pub done: bool,
+    /// The longest time without an emit that was accepted.
+    pub gap_ns: u64,
+    /// The longest call.
+    pub call_ns: u64,
+}
+
+impl Entries {
+    /// The call that a dead thread was inside: 1, or 0 when it was in none.
+    pub fn open_calls(&self) -> u64 {
+        self.attempted - self.accepted - self.full - self.revoked
+    }
+}

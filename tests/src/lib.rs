@@ -5,10 +5,12 @@ mod bus;
 mod journal;
 mod load;
 mod process;
+mod random;
 mod totals;
 
 pub use bus::{Place, TestBus};
 pub use journal::{Entries, Journal};
 pub use load::{Lane, Load, Report};
 pub use process::{Finished, LIMIT, Process, run, until};
+pub use random::Random;
 pub use totals::{Totals, check_load};

@@ -1,0 +1,359 @@
+//! Files that hold anything harm nobody: thousands of images of a bus and of a snapshot, each with
+//! some words changed, are opened, drained, read and gone on with. Nothing panics, hangs, or takes
+//! memory without bound.
+//!
+//! `QBUS_SEED` begins with another image, and `QBUS_IMAGES` says how many; a failure names its seed.
+
+use std::io::sink;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+
+use qbus::{Address, Bus, Config as BusConfig, Geometry, Kind, Record, SeriesId};
+use qbus_aggregate::export::{self, Format};
+use qbus_aggregate::{Aggregator, Config, ReadOptions, Reader};
+use qbus_tests::{LIMIT, Random};
+use tempfile::TempDir;
+
+const GEOMETRY: Geometry = Geometry {
+    lanes: 3,
+    shared_lanes: 1,
+    slots: 8,
+    owners: 4,
+    families: 4,
+    series: 8,
+    arena_words: 512,
+};
+/// More than any image needs, beside what the test itself has.
+const MEMORY_MAX_KIB: u64 = 512 << 10;
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    let set = std::env::var(variable).ok();
+    set.map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+fn config() -> Config {
+    Config {
+        history: 8,
+        recent: 16,
+        ..Config::default()
+    }
+}
+
+/// A bus and its snapshot in a folder.
+struct Image {
+    folder: TempDir,
+    address: Address,
+}
+
+impl Image {
+    /// With series of each type, some records committed, and some left in the lanes.
+    fn new() -> Image {
+        let folder = TempDir::new().expect("a temporary folder");
+        let path = folder.path().join("bus").display().to_string();
+        let address: Address = path.parse().expect("a path");
+        let config_of_bus = BusConfig {
+            geometry: GEOMETRY,
+            ..BusConfig::default()
+        };
+        let bus = Bus::create(&address, &config_of_bus).expect("a new bus");
+        let mut aggregator = Aggregator::open(&bus, &config()).expect("the only one");
+        for n in 0..40 {
+            emit(&bus);
+            if n < 37 {
+                aggregator.round();
+            }
+        }
+        Image { folder, address }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.address.file().to_owned()
+    }
+}
+
+/// A record of each type, through a lane of each sort, as far as the bus takes them.
+fn emit(bus: &Bus) {
+    let record = |series, kind, value| Record::new(1000, series, kind, value);
+    let exclusive = bus.producer();
+    let shared = bus.shared_producer();
+    let producers: Vec<_> = [exclusive, shared].into_iter().flatten().collect();
+    let ids = [
+        bus.counter("a")
+            .label("x", "y")
+            .register()
+            .map(|counter| counter.series()),
+        bus.gauge("b")
+            .unit("seconds")
+            .register()
+            .map(|gauge| gauge.series()),
+        bus.histogram("c")
+            .buckets([1.0, 2.0])
+            .register()
+            .map(|histogram| histogram.series()),
+        bus.summary("d").register().map(|summary| summary.series()),
+    ];
+    let kinds = [Kind::Increment, Kind::Set, Kind::Observe, Kind::Observe];
+    for producer in &producers {
+        for (id, kind) in ids.iter().zip(kinds) {
+            if let Ok(id) = id {
+                let _ = producer.emit(record(*id, kind, 1.5));
+            }
+        }
+    }
+}
+
+/// Changes some words within `range`, in one way or another.
+fn mutate(image: &mut [u8], range: Range<usize>, random: &mut Random) {
+    for _ in 0..=random.below(6) {
+        let at = range.start + random.below(range.len() as u64) as usize;
+        let old = word(image, at);
+        let other = word(image, random.below(image.len() as u64 / 8) as usize);
+        let new: u64 = match random.below(9) {
+            0 => 0,
+            1 => u64::MAX,
+            2 => random.word(),
+            3 => old.wrapping_add(1),
+            4 => old.wrapping_sub(1),
+            5 => old ^ 1 << random.below(64),
+            6 => random.below(4096),
+            7 => 1 << 62,
+            _ => other,
+        };
+        image[at * 8..at * 8 + 8].copy_from_slice(&new.to_le_bytes());
+    }
+}
+
+fn word(image: &[u8], at: usize) -> u64 {
+    let bytes = image[at * 8..at * 8 + 8].try_into();
+    u64::from_le_bytes(bytes.expect("8 bytes"))
+}
+
+/// Where something was written, a few words around it each: a change elsewhere has less to break.
+fn used(image: &[u8]) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for at in (0..image.len() / 8).filter(|&at| word(image, at) != 0) {
+        match ranges.last_mut() {
+            Some(last) if at < last.end + 8 => last.end = at + 1,
+            _ => ranges.push(at..at + 1),
+        }
+    }
+    ranges
+}
+
+/// What became of an image.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It did not open.
+    Refused,
+    /// Something in it made no sense, and was counted.
+    Counted,
+    /// Nobody noticed, or nothing was wrong with it.
+    Taken,
+}
+
+/// All that a process can do with a bus.
+fn use_bus(address: &Address) -> Outcome {
+    let Ok(bus) = Bus::open(address) else {
+        return Outcome::Refused;
+    };
+    let _ = (bus.owners(), bus.lanes(), bus.counts(), bus.aggregator());
+    for id in 0..bus.geometry().series_ids() as u32 + 2 {
+        if let Some(series) = bus.series(SeriesId(id)) {
+            let _ = bus.family(series.family);
+        }
+    }
+    emit(&bus);
+    if let Ok(mut aggregator) = Aggregator::open(&bus, &config()) {
+        for _ in 0..3 {
+            aggregator.round();
+            emit(&bus);
+        }
+        aggregator.finish();
+    }
+    let counted = use_snapshot(&address.snapshot()).unwrap_or(0);
+    let counted = counted.saturating_add(bus.counts().violations);
+    let _ = (bus.owners(), bus.lanes());
+    // Other types under the same names, and more than there is room for.
+    let _ = bus.gauge("a").register();
+    for n in 0..4 {
+        let _ = bus.counter(&format!("more_{n}")).label("n", "m").register();
+    }
+    if counted > 0 {
+        Outcome::Counted
+    } else {
+        Outcome::Taken
+    }
+}
+
+/// All that a process can do with a snapshot; how much in it made no sense.
+fn use_snapshot(path: &Path) -> Option<u64> {
+    let mut reader = Reader::open(path).ok()?;
+    let globals = reader.globals();
+    let _ = (reader.bus_name(), reader.writer());
+    let _ = (reader.heads(), reader.series_count());
+    let violations = reader.owners().into_iter();
+    let violations = violations.map(|row| row.present.plus(&row.departed).violations);
+    let counted = [globals.unknown_series, globals.lost_positions].into_iter();
+    let counted = counted.chain(violations).fold(0, u64::saturating_add);
+    let _ = reader.recent();
+    let options = ReadOptions {
+        history: true,
+        ..ReadOptions::default()
+    };
+    if let Ok(snapshot) = reader.read(&options) {
+        for format in [Format::Json, Format::Csv, Format::Prometheus] {
+            let _ = export::export(&snapshot, format, &export::Options::default(), &mut sink());
+        }
+    }
+    Some(counted)
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    std::fs::read(path).expect("the file")
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    std::fs::write(path, bytes).expect("room");
+}
+
+/// The most memory that this process ever had.
+fn memory_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .expect("a peak");
+    let number = line.split_whitespace().nth(1).expect("a number");
+    number.parse().expect("a number")
+}
+
+/// Ends the process when an image takes too long: what hangs cannot be unwound.
+fn watch() -> Sender<u64> {
+    let (sender, images) = channel::<u64>();
+    std::thread::spawn(move || {
+        let mut seed = 0;
+        loop {
+            match images.recv_timeout(LIMIT) {
+                Ok(next) => seed = next,
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    eprintln!("the image of QBUS_SEED={seed} hangs");
+                    std::process::abort();
+                }
+            }
+        }
+    });
+    sender
+}
+
+/// Tries many images; `attempt` makes one and uses it.
+fn check(what: &str, images: u64, mut attempt: impl FnMut(&mut Random) -> Outcome) {
+    let (first, images) = (number("QBUS_SEED", 1), number("QBUS_IMAGES", images));
+    let (watchdog, mut outcomes) = (watch(), Vec::new());
+    for seed in first..first + images {
+        watchdog.send(seed).expect("it watches");
+        let mut random = Random::new(seed);
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attempt(&mut random)));
+        let failed = |_| panic!("{what}: QBUS_SEED={seed} QBUS_IMAGES=1 panics");
+        outcomes.push(ended.unwrap_or_else(failed));
+        let memory = memory_kib();
+        assert!(
+            memory < MEMORY_MAX_KIB,
+            "{what}: {memory} KiB at QBUS_SEED={seed}"
+        );
+    }
+    let count = |outcome| outcomes.iter().filter(|found| **found == outcome).count() as u64;
+    let [refused, counted, taken] = [Outcome::Refused, Outcome::Counted, Outcome::Taken].map(count);
+    say(&format!(
+        "{what}: {refused} images refused, {counted} counted, {taken} taken"
+    ));
+    // Else most images would try the check at the door alone, or nothing at all.
+    let tried = images < 1000 || (refused < images / 2 && counted > images / 50);
+    assert!(
+        tried,
+        "{what}: of {images} {refused} refused, {counted} counted"
+    );
+}
+
+/// Writes a line to the test's output.
+fn say(line: &str) {
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{line}").expect("an output");
+}
+
+#[test]
+fn a_bus_of_any_bytes_harms_nobody() {
+    let image = Image::new();
+    let good = read(&image.path());
+    let snapshot = read(&image.address.snapshot());
+    let used = used(&good);
+    check("a bus", 2000, |random| {
+        let mut bytes = good.clone();
+        let range = match random.below(8) {
+            0 => 0..64,
+            1 => 0..bytes.len() / 8,
+            _ => random.one_of(&used).clone(),
+        };
+        mutate(&mut bytes, range, random);
+        if random.below(50) == 0 {
+            bytes.truncate(random.below(good.len() as u64) as usize);
+        }
+        write(&image.path(), &bytes);
+        // One seed's image must not depend on the image before.
+        write(&image.address.snapshot(), &snapshot);
+        use_bus(&image.address)
+    });
+}
+
+#[test]
+fn a_registry_of_any_bytes_harms_nobody() {
+    let image = Image::new();
+    let good = read(&image.path());
+    // The two indexes and the arena: the last pages.
+    let registry = good.len() / 8 - 3 * 512..good.len() / 8;
+    let used: Vec<_> = used(&good)
+        .into_iter()
+        .filter(|range| range.start >= registry.start)
+        .collect();
+    assert!(used.len() >= 2, "{used:?}");
+    check("a registry", 1500, |random| {
+        let mut bytes = good.clone();
+        let range = random.one_of(&used).clone();
+        mutate(&mut bytes, range, random);
+        write(&image.path(), &bytes);
+        // Without the snapshot every definition is looked up again.
+        let _ = std::fs::remove_file(image.address.snapshot());
+        use_bus(&image.address)
+    });
+}
+
+#[test]
+fn a_snapshot_of_any_bytes_harms_nobody() {
+    let image = Image::new();
+    let (bus, snapshot) = (read(&image.path()), image.address.snapshot());
+    let good = read(&snapshot);
+    let used = used(&good);
+    check("a snapshot", 2000, |random| {
+        let mut bytes = good.clone();
+        let range = match random.below(8) {
+            0 => 0..128,
+            1 => 0..bytes.len() / 8,
+            _ => random.one_of(&used).clone(),
+        };
+        mutate(&mut bytes, range, random);
+        if random.below(50) == 0 {
+            bytes.truncate(random.below(good.len() as u64) as usize);
+        }
+        write(&snapshot, &bytes);
+        let is_readable = use_snapshot(&snapshot).is_some();
+        write(&image.path(), &bus);
+        let outcome = use_bus(&image.address);
+        if is_readable {
+            outcome
+        } else {
+            Outcome::Refused
+        }
+    });
+    drop(image.folder);
+}

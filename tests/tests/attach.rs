@@ -339,7 +339,6 @@ fn a_new_bus_does_not_go_on_with_the_snapshot_of_an_old_one() {
 }
 
 #[test]
-#[ignore = "a snapshot that was moved aside stays when the bus is removed"]
 fn nothing_stays_of_a_bus_that_is_removed() {
     let test = TestBus::small(Place::Path);
     Process::ready(AGGREGATOR, test.address(), &[]).end_well();
@@ -353,7 +352,6 @@ fn nothing_stays_of_a_bus_that_is_removed() {
 }
 
 #[test]
-#[ignore = "a lease takes the first free lane, also one that its last lessee left full"]
 fn a_lane_with_room_is_leased_before_a_full_one() {
     let test = TestBus::small(Place::Named);
     let bus = test.open();

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qbus::{Bus, ConsumeError, Consumer, CreateError};
 
@@ -164,7 +164,8 @@ impl Aggregator {
     }
 
     /// Rounds until `stop` says so, then until nothing is left. Naps while there is nothing to do: 50 µs,
-    /// growing to 1 ms, and to 5 ms when the bus is idle; with `spin` never. `report` hears of a snapshot that could not grow.
+    /// growing to 1 ms, and to 20 ms when the bus is idle; with `spin` never. `report` hears of a
+    /// snapshot that could not grow. It also ends when the bus was removed and nothing comes any more.
     pub fn run(
         &mut self,
         spin: bool,
@@ -179,6 +180,11 @@ impl Aggregator {
             }
             if round.drained > 0 {
                 nap = Nap::default();
+                if round.drained < BUDGET / 2 {
+                    pause();
+                }
+            } else if self.consumer.bus().is_removed() {
+                break;
             } else if spin {
                 std::hint::spin_loop();
             } else {
@@ -257,12 +263,25 @@ impl Aggregator {
     }
 }
 
+/// Lets records gather. An aggregator that is faster than its producers would else follow them record
+/// by record, and each emit would wait for the cache line that was just read: 140 ns instead of 5.
+fn pause() {
+    let start = Instant::now();
+    while start.elapsed() < GATHER {
+        std::hint::spin_loop();
+    }
+}
+
+/// A quarter of what the fastest producer needs to fill a default lane.
+const GATHER: Duration = Duration::from_micros(10);
+
 /// The longest nap of a bus in use: what an emit waits for, at most, until a commit.
 const NAP_MAX: Duration = Duration::from_millis(1);
-/// The longest nap of an idle bus: a wake-up costs some 10 µs, which adds up a thousand times a second.
-const IDLE_NAP_MAX: Duration = Duration::from_millis(5);
-/// A bus is idle when there was nothing to do for this long.
-const IDLE: Duration = Duration::from_millis(50);
+/// A bus is idle when there was nothing to do for this long. From then on a nap is at most a quarter
+/// of the time that nothing came: a wake-up costs some 10 µs, which adds up a thousand times a second.
+const IDLE: Duration = Duration::from_millis(25);
+/// The longest nap of an idle bus.
+const IDLE_NAP_MAX: Duration = Duration::from_millis(20);
 
 /// Sleeps that grow while there is nothing to do.
 struct Nap {
@@ -286,7 +305,7 @@ impl Nap {
         let longest = if self.slept < IDLE {
             NAP_MAX
         } else {
-            IDLE_NAP_MAX
+            (self.slept / 4).min(IDLE_NAP_MAX)
         };
         self.next = (self.next * 5 / 4).min(longest);
     }
@@ -299,7 +318,6 @@ fn now_ns() -> u64 {
 /// Nanoseconds on a clock that is never set back.
 fn monotonic_ns() -> u64 {
     use std::sync::OnceLock;
-    use std::time::Instant;
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }

@@ -234,13 +234,13 @@ impl Fold {
     pub(crate) fn add(&mut self, drained: Drained) {
         match drained {
             Drained::Record(owner, record) => {
-                let known = self.add_record(&record);
+                let makes_sense = self.add_record(&record);
                 self.owner(owner.index, |row| {
                     let tally = row.tally(owner.generation);
                     // A record that makes no sense was delivered, and refused here: it counts twice over
                     // in no total.
                     tally.delivered += 1;
-                    tally.violations += u64::from(!known);
+                    tally.violations += u64::from(!makes_sense);
                 });
             }
             Drained::Torn(owner) => {
@@ -298,14 +298,14 @@ impl Fold {
         }
     }
 
-    /// Folds a record; whether its series is one and takes it.
+    /// Folds a record; whether its series is one and takes it, be there room for it or not.
     #[inline]
     fn add_record(&mut self, record: &Record) -> bool {
         self.globals.records += 1;
         let place = match self.places.get(record.series.0 as usize) {
             Some(0) | None => match self.place(record.series) {
-                Some(place) => place,
-                None => return false,
+                Ok(place) => place,
+                Err(makes_sense) => return makes_sense,
             },
             Some(place) => *place as usize - 1,
         };
@@ -324,9 +324,10 @@ impl Fold {
         true
     }
 
-    /// Finds the definition of a series that was not met yet, and makes room for it.
+    /// Finds the definition of a series that was not met yet, and makes room for it; if there is none,
+    /// whether the series is one at all.
     #[cold]
-    fn place(&mut self, id: SeriesId) -> Option<usize> {
+    fn place(&mut self, id: SeriesId) -> Result<usize, bool> {
         let definition = self.bus.series(id);
         let placed = match definition {
             Some(definition) if (id.0 as usize) < self.places.len() => {
@@ -335,15 +336,15 @@ impl Fold {
             _ => Ok(None),
         };
         match placed {
-            Ok(Some(place)) => Some(place),
+            Ok(Some(place)) => Ok(place),
             Ok(None) => {
                 self.globals.unknown_series += 1;
-                None
+                Err(false)
             }
             Err(error) => {
                 self.globals.unplaced += 1;
                 self.failure = Some(error);
-                None
+                Err(true)
             }
         }
     }

@@ -41,8 +41,17 @@ impl Address {
 
     /// Where the aggregator keeps the snapshot unless told otherwise: beside the region.
     pub fn snapshot(&self) -> PathBuf {
+        self.beside(".snapshot")
+    }
+
+    /// Where an aggregator moves the snapshot of an earlier bus of the same name.
+    pub(crate) fn previous_snapshot(&self) -> PathBuf {
+        self.beside(".snapshot.previous")
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
         let mut path = OsString::from(self.file());
-        path.push(".snapshot");
+        path.push(suffix);
         PathBuf::from(path)
     }
 

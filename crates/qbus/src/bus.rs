@@ -31,6 +31,8 @@ use crate::thread;
 
 /// How long an opener waits for a creator.
 const CREATION_WAIT: Duration = Duration::from_secs(1);
+/// Entries that are used before one is used again.
+const REMEMBERED: usize = 64;
 /// How long a process that could not join waits before it tries again.
 const JOIN_RETRY_NS: u64 = 100_000_000;
 
@@ -277,7 +279,8 @@ impl Bus {
     }
 
     /// Takes the name of a bus away. Processes that have it open keep it; its memory goes with the last
-    /// of them. The snapshot beside it is removed as well.
+    /// of them. The snapshot beside it is removed as well, and an earlier bus's that was moved
+    /// aside.
     ///
     /// # Errors
     ///
@@ -316,6 +319,7 @@ impl Bus {
         region.header().removed.store(1, Ordering::Release);
         // Only holders of the byte take the name away, so it still means this file.
         let _ = rustix::fs::unlink(address.snapshot());
+        let _ = rustix::fs::unlink(address.previous_snapshot());
         rustix::fs::unlink(address.file()).map_err(|errno| RemoveError::Io(errno.into()))
     }
 
@@ -750,14 +754,17 @@ impl Inner {
         let role = self.role.get().map_or("", String::as_str);
         let identity = Identity::of_this_process(role);
         let entries = self.owners();
-        // Fresh entries first, then those that were left, then dead ones that nobody reaped yet.
-        let order = |phases: &'static [Phase]| {
-            (0..entries.len()).filter(move |&index| phases.contains(&entries[index].state().phase))
+        // A few fresh entries first, so that `qbus stat` still knows the last who left; then those
+        // that were left, so that one-shots do not fill the table; then dead ones that nobody reaped.
+        let order = |phases: &'static [Phase], within: std::ops::Range<usize>| {
+            within.filter(move |&index| phases.contains(&entries[index].state().phase))
         };
-        let fresh = order(&[Phase::Free])
-            .chain(order(&[Phase::Left]))
-            .chain(order(&[Phase::Joining, Phase::Active]));
-        for index in fresh {
+        let few = entries.len().min(REMEMBERED);
+        let candidates = order(&[Phase::Free], 0..few)
+            .chain(order(&[Phase::Left], 0..entries.len()))
+            .chain(order(&[Phase::Free], few..entries.len()))
+            .chain(order(&[Phase::Joining, Phase::Active], 0..entries.len()));
+        for index in candidates {
             if !locks.try_lock(owner_byte(index)).map_err(JoinError::Io)? {
                 continue;
             }

@@ -147,6 +147,12 @@ impl<'a> Lane<'a> {
         self.tail.tail.load(Ordering::Acquire)
     }
 
+    /// Whether there is a free slot, as far as tail and head tell.
+    #[cfg(not(loom))]
+    pub(crate) fn has_room(&self) -> bool {
+        self.tail().wrapping_sub(self.head()) < self.capacity()
+    }
+
     /// Where the consumer stands, as producers see it.
     pub(crate) fn head(&self) -> u64 {
         self.head.head.load(Ordering::Acquire)
@@ -183,6 +189,17 @@ impl<'a> Lane<'a> {
 }
 
 impl Slot {
+    /// Asks for the slot's cache line, which the consumer's core has since it read the last lap.
+    #[inline]
+    fn prefetch(&self) {
+        #[cfg(all(target_arch = "x86_64", not(loom)))]
+        {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            // SAFETY: a hint, which reads and writes nothing, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(self).cast()) };
+        }
+    }
+
     #[inline]
     fn load(&self, order: Ordering) -> Sequence {
         Sequence(self.sequence.load(order))

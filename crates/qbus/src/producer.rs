@@ -88,11 +88,13 @@ impl Producer {
         let attachment = inner.attachment()?;
         let owner = attachment.owner;
         let lanes = inner.exclusive_lanes();
-        // Owners start at different lanes, so that they seldom race for one.
+        // Owners start at different lanes, so that they seldom race for one. A lane that its last
+        // lessee left full is for those who find no other.
         let start = usize::from(owner.index) % lanes.len().max(1);
-        let order = (start..lanes.len()).chain(0..start);
-        for index in order {
-            if let Some(lane) = lanes[index].extend().lease(owner) {
+        let in_turn = || lanes[start..].iter().chain(&lanes[..start]);
+        let with_room = in_turn().filter(|lane| lane.has_room());
+        for lane in with_room.chain(in_turn()) {
+            if let Some(lane) = lane.extend().lease(owner) {
                 return Ok(Producer::new(
                     inner,
                     attachment,

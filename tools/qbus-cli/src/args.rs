@@ -50,12 +50,14 @@ pub(crate) enum Command {
 #[derive(Debug, Parser)]
 #[command(after_help = "Example:\n  qbus create -b inference --lanes 128 --mode 0660")]
 pub(crate) struct Create {
-    /// Ring buffers: one for each producing thread, 256 KiB each with the default slots.
+    /// Ring buffers: one for each producing thread, 256 KiB each with the default slots, and the shared
+    /// ones.
     #[arg(long, default_value_t = qbus::Geometry::default().lanes)]
     pub(crate) lanes: u64,
-    /// Lanes that any number of producers share when the others are leased.
-    #[arg(long, default_value_t = qbus::Geometry::default().shared_lanes)]
-    pub(crate) shared_lanes: u64,
+    /// Lanes, of those, that any number of producers share when the others are leased: 4, or a quarter
+    /// of fewer than 16.
+    #[arg(long)]
+    pub(crate) shared_lanes: Option<u64>,
     /// Records that a lane holds until they are committed: a power of two.
     #[arg(long, default_value_t = qbus::Geometry::default().slots)]
     pub(crate) slots: u64,

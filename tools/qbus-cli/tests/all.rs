@@ -6,4 +6,5 @@ mod bad_places;
 mod dumping;
 mod emitting;
 mod reports;
+mod sampling;
 mod support;

@@ -285,7 +285,6 @@ fn no_free_lane_falls_back_to_a_shared_one() {
 }
 
 #[test]
-#[ignore = "the series is registered before the value is looked at"]
 fn a_refused_value_registers_nothing() {
     let bus = TestBus::small(Place::Named);
     let args = ["emit", "--type", "counter", "--", "x", "-1"];

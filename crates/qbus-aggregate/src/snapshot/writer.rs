@@ -61,6 +61,8 @@ pub(crate) struct Writer {
     /// Next free word of the heap, and the end of the file in words.
     allocated: usize,
     end: usize,
+    /// The epoch in which the file could not grow: not tried again before the next.
+    full_at: Option<u64>,
     scratch: Vec<u64>,
 }
 
@@ -161,6 +163,7 @@ impl Writer {
             epoch: 0,
             allocated: shape.heap(),
             end,
+            full_at: None,
             scratch: Vec::new(),
         })
     }
@@ -179,6 +182,7 @@ impl Writer {
             epoch,
             allocated,
             end,
+            full_at: None,
             scratch: Vec::new(),
         };
         // First of all: a later epoch would make what a predecessor had begun come to count.
@@ -313,8 +317,21 @@ impl Writer {
         let start = self.allocated;
         if start + len > self.end {
             let needed = (start + len) as u64 * 8;
+            if self.full_at == Some(self.epoch) {
+                // A system call for each record would be worse than the lack of room.
+                let path = self.path().to_owned();
+                return Err(CreateError::NoSpace {
+                    path,
+                    needed_bytes: needed,
+                    available_bytes: 0,
+                });
+            }
             let more = (self.end as u64 * 2).max(CHUNK_BYTES);
-            self.file.grow((needed + more).next_multiple_of(4096))?;
+            // All that is asked for at once, or the little that is needed now.
+            let grown = self.file.grow((needed + more).next_multiple_of(4096));
+            let grown = grown.or_else(|_| self.file.grow(needed.next_multiple_of(4096)));
+            self.full_at = grown.is_err().then_some(self.epoch);
+            grown?;
             testpoint!("file-grown");
             self.end = self.words().len();
         }

@@ -31,6 +31,9 @@ use crate::record::{PAYLOAD_WORDS, Record};
 use crate::sync::Ordering;
 use crate::testpoint;
 
+/// How far ahead a line is asked for: a transfer between cores takes some 150 ns, an emit 5 ns.
+const AHEAD: u64 = 24;
+
 /// The producing half. One thread at a time: it is not `Sync`.
 #[derive(Debug)]
 pub(crate) struct Producer<'a> {
@@ -159,6 +162,10 @@ impl Producer<'_> {
         }
         self.write(tail, payload);
         self.publish(tail + 1);
+        // Only lines that the consumer is done with: the others it will read soon.
+        if tail + AHEAD < self.limit.get() {
+            self.lane.slot(tail + AHEAD).prefetch();
+        }
         Ok(())
     }
 

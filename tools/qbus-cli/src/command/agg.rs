@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use qbus::{Address, Bus};
 use qbus_aggregate::{Aggregator, Config};
@@ -13,6 +14,9 @@ use crate::args::Agg;
 use crate::command::open;
 use crate::error::{Doing, Error};
 use crate::sampling::{self, warn};
+
+/// A lack of room that lasts is told this often.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
     // Before anything is made that a signal would leave behind.
@@ -57,10 +61,14 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
             .spawn(sample)
             .doing("start the sampler")?
     };
+    let mut warned: Option<Instant> = None;
     aggregator.run(agg.spin, &|| stop.load(Ordering::Relaxed), &mut |error| {
-        warn(format_args!(
-            "the snapshot cannot grow, new series are left out: {error}"
-        ));
+        if warned.is_none_or(|warned| warned.elapsed() >= WARN_EVERY) {
+            warned = Some(Instant::now());
+            warn(format_args!(
+                "the snapshot cannot grow, new series are left out: {error}"
+            ));
+        }
     });
     // The sampler's last records are part of what is left.
     drop(stop_sampler);
@@ -68,5 +76,10 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
         warn("the sampler panicked");
     }
     aggregator.finish();
+    if bus.is_removed() {
+        return Err(Error::Absent(format!(
+            "the bus {address} was removed; nothing is aggregated any more"
+        )));
+    }
     Ok(())
 }

@@ -8,9 +8,14 @@ use crate::args::Create;
 use crate::error::Error;
 
 pub(crate) fn run(address: &Address, create: &Create, out: &mut dyn Write) -> Result<(), Error> {
+    let few = create
+        .lanes
+        .div_ceil(4)
+        .min(Geometry::default().shared_lanes);
     let geometry = Geometry {
         lanes: create.lanes,
-        shared_lanes: create.shared_lanes,
+        // A single lane is better shared than leased by whoever comes first.
+        shared_lanes: create.shared_lanes.unwrap_or(few),
         slots: create.slots,
         owners: create.max_owners,
         families: create.max_families,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use qbus::{
     Address, Bus, Clock, DEFAULT_BUCKETS, FamilyDefinition, Kind, MetricType, Producer, Record,
+    SeriesId,
 };
 use serde::Deserialize;
 
@@ -137,6 +138,18 @@ impl Line {
                 ));
             }
         };
+        let kind = match metric_type {
+            MetricType::Counter => Kind::Increment,
+            MetricType::Gauge => Kind::Set,
+            MetricType::Histogram | MetricType::Summary => Kind::Observe,
+        };
+        if !kind.takes(self.value.0) {
+            // Refused and counted by the producer as any other; and the metric is not registered, for
+            // ever, for the sake of a value that it cannot take.
+            let unfit = Record::new(timestamp_ns, SeriesId(u32::MAX), kind, self.value.0);
+            let refused = producer.emit(unfit);
+            return refused.map_err(|error| format!("metric {}: {error}", self.name));
+        }
         // A known histogram keeps its buckets when the line names none.
         let known = bus
             .family_by_name(&self.name)
@@ -159,11 +172,6 @@ impl Line {
         let series = bus
             .intern(&family, &labels)
             .map_err(|error| error.to_string())?;
-        let kind = match metric_type {
-            MetricType::Counter => Kind::Increment,
-            MetricType::Gauge => Kind::Set,
-            MetricType::Histogram | MetricType::Summary => Kind::Observe,
-        };
         let record = Record::new(timestamp_ns, series, kind, self.value.0);
         producer
             .emit_or_wait(record, PATIENCE)

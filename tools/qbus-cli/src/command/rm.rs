@@ -13,7 +13,7 @@ pub(crate) fn run(address: &Address, rm: &Rm) -> Result<(), Error> {
     };
     Bus::remove(address, removal).map_err(|error| match error {
         RemoveError::Open(error) if error.is_absent() => {
-            Error::Absent(format!("there is no bus {address}: {error}"))
+            Error::Absent(format!("no bus {address}: {error}"))
         }
         error => Error::failed(error),
     })

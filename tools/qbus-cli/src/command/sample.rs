@@ -32,6 +32,7 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
     }
     let config = Config {
         patience: Duration::from_secs(2),
+        own_role: Some("sampler".to_owned()),
         ..config(&sample.sources, false, false)
     };
     let mut sampler = Sampler::new(config);

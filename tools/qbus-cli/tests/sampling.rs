@@ -1,0 +1,215 @@
+//! What the sampler puts on the bus, and what `qbus sample` prints.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use qbus_aggregate::{ReadOptions, Reader, Value};
+use qbus_tests::{Place, Process, TestBus, run, until};
+
+use crate::support::{QBUS, stop, well};
+
+/// Samples of a page of Prometheus text, by name and labels as written.
+fn samples(page: &str) -> BTreeMap<&str, f64> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (series, value) = line.rsplit_once(' ').expect("a series and a value");
+            (series, value.parse().expect("a number"))
+        })
+        .collect()
+}
+
+/// What a committed series is by now, wherever its labels begin with these.
+fn value(bus: &TestBus, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let mut reader = Reader::open(&bus.address().snapshot()).ok()?;
+    let snapshot = reader.read(&ReadOptions::default()).ok()?;
+    let has = |have: &[(String, String)]| {
+        labels
+            .iter()
+            .all(|(name, value)| have.iter().any(|(n, v)| n == name && v == value))
+    };
+    let series = snapshot
+        .series
+        .iter()
+        .find(|series| series.family.name == name && has(&series.labels))?;
+    match series.value {
+        Value::Counter(value) | Value::Gauge(value) => Some(value),
+        Value::Histogram(_) | Value::Summary(_) => None,
+    }
+}
+
+fn aggregator(bus: &TestBus, args: &[&str]) -> Process {
+    let mut command = Command::new(QBUS);
+    command.args([
+        "agg",
+        "--interval",
+        "50ms",
+        "--bus",
+        &bus.address().to_string(),
+    ]);
+    command.args(args).stderr(Stdio::null());
+    Process::spawn(command)
+}
+
+#[test]
+fn each_set_of_names_says_what_the_machine_says() {
+    let bus = TestBus::reserve(Place::Named);
+    let meminfo = fs::read_to_string("/proc/meminfo").expect("Linux");
+    let total = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .expect("it has one");
+    let kibibytes: f64 = total
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number");
+    for (names, memory, cpu) in [
+        (
+            "qbus",
+            "qbus_host_memory_total_bytes",
+            "qbus_host_cpu_usage_ratio",
+        ),
+        (
+            "node",
+            "node_memory_MemTotal_bytes",
+            "node_cpu_seconds_total{cpu=\"0\",mode=\"idle\"}",
+        ),
+        ("seed", "system_memory_total_bytes", "system_cpu_percent"),
+    ] {
+        let page = well(&bus, &["sample", "--names", names]);
+        let samples = samples(&page);
+        assert_eq!(samples.get(memory), Some(&(kibibytes * 1024.0)), "{names}");
+        assert!(samples.contains_key(cpu), "{names}: no {cpu} in {page}");
+    }
+}
+
+#[test]
+fn a_source_can_be_left_out() {
+    let bus = TestBus::reserve(Place::Named);
+    let page = well(
+        &bus,
+        &[
+            "sample",
+            "--once",
+            "--no-collect",
+            "load",
+            "--no-collect",
+            "gpu",
+        ],
+    );
+    let samples = samples(&page);
+    assert!(!samples.contains_key("qbus_host_load1"));
+    assert!(
+        samples.contains_key("qbus_host_boot_time_seconds"),
+        "{page}"
+    );
+    let listed = well(&bus, &["sample", "--list"]);
+    assert_eq!(
+        listed
+            .lines()
+            .filter(|line| line.starts_with("load "))
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn the_whole_page_of_an_aggregator_passes_promtool() {
+    let bus = TestBus::reserve(Place::Named);
+    let aggregator = aggregator(&bus, &[]);
+    until("its own metrics are committed", || {
+        value(&bus, "qbus_bus_records_total", &[]).is_some_and(|records| records > 0.0)
+            && value(&bus, "qbus_host_cpu_usage_ratio", &[]).is_some()
+    });
+    let page = well(&bus, &["dump"]);
+    stop(aggregator);
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]);
+    if std::env::var_os("QBUS_REQUIRE_PROMTOOL").is_none()
+        && Command::new("promtool").arg("--version").output().is_err()
+    {
+        eprintln!("skipped: promtool is not installed");
+        return;
+    }
+    let checked = run(&mut promtool, &page);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+}
+
+#[test]
+fn an_attached_process_is_sampled_by_its_role() {
+    let bus = TestBus::reserve(Place::Named);
+    let aggregator = aggregator(&bus, &["--no-gpu"]);
+    until("the bus is there", || {
+        bus.address().file().exists() && qbus::Bus::open(bus.address()).is_ok()
+    });
+    let attached = bus.open();
+    attached.set_role("inference");
+    let _producer = attached.producer().expect("a free lane");
+    let threads = || value(&bus, "qbus_process_threads", &[("role", "inference")]);
+    until("this process is sampled", || {
+        threads().is_some_and(|threads| threads >= 1.0)
+    });
+    let resident = value(
+        &bus,
+        "qbus_process_resident_memory_bytes",
+        &[("role", "inference")],
+    );
+    assert!(resident.is_some_and(|bytes| bytes > 1e6), "{resident:?}");
+    stop(aggregator);
+}
+
+#[test]
+fn gpus_are_sampled_through_the_library_that_was_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let library = fake(folder.path());
+    let bus = TestBus::reserve(Place::Named);
+    let aggregator = aggregator(&bus, &["--nvml", &library]);
+    let used = || value(&bus, "qbus_gpu_memory_used_bytes", &[("uuid", "GPU-one")]);
+    until("the GPU is sampled", || used() == Some(4_294_967_296.0));
+    // A call that hangs delays neither the host nor the bus.
+    set(
+        folder.path(),
+        &GPU.replace("0.power = 250500", "0.power = hang"),
+    );
+    until("the hanging source is told", || {
+        value(&bus, "qbus_sampler_source_hanging", &[("source", "gpu")]) == Some(1.0)
+    });
+    let switches = || value(&bus, "qbus_host_context_switches_total", &[]).unwrap_or(0.0);
+    let before = switches();
+    until("the host is sampled all the same", || switches() > before);
+    // Only then does the library's thread return.
+    set(folder.path(), GPU);
+    stop(aggregator);
+}
+
+const GPU: &str = "
+    driver = 580.82.07
+    count = 1
+    0.uuid = GPU-one
+    0.name = NVIDIA H100
+    0.memory = 85899345920 1073741824 4294967296
+    0.utilization = 40 7
+    0.power = 250500
+    0.temperature0 = 55
+";
+
+/// A copy of the fake library with values of its own; its path.
+fn fake(folder: &Path) -> String {
+    let built = std::env::current_exe()
+        .expect("a path")
+        .with_file_name("libfake_nvml.so");
+    let library = folder.join("libnvidia-ml.so.1");
+    fs::copy(built, &library).expect("it was built beside the test");
+    set(folder, GPU);
+    library.display().to_string()
+}
+
+/// Replaces the values as a whole: the library may be reading.
+fn set(folder: &Path, values: &str) {
+    let new = folder.join("new.txt");
+    fs::write(&new, values).expect("room");
+    fs::rename(new, folder.join("values.txt")).expect("the same folder");
+}

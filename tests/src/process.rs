@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -112,15 +112,28 @@ impl Process {
     /// Whether it is stopped by a signal.
     pub fn is_stopped(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        // After the name in parentheses, which may hold anything.
         let stat = stat.unwrap_or_default();
-        stat.rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.starts_with(" T"))
+        let after = stat.rsplit(')').next().unwrap_or_default();
+        after.trim_start().starts_with('T')
     }
 
     /// How it ended; `None` while it runs.
     pub fn status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child")
+    }
+
+    /// Waits until nobody holds its output any more: it has ended, and so have all that it forked.
+    pub fn await_silence(&self) {
+        loop {
+            match self.lines.recv_timeout(LIMIT) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("pid {} or a child of it goes on", self.child.id())
+                }
+            }
+        }
     }
 
     /// Closes its input and waits for its end.

@@ -1,0 +1,101 @@
+//! Does at random what producers do: `test-stormer BUS FOLDER NAME SEED`.
+//!
+//! It joins, emits through lanes of each sort, forks, emits from threads, leaves and joins again, and
+//! sometimes kills itself, for as long as there is a file `go` in the folder. Every thread that emits
+//! has a journal in the folder, and a series, of its own name.
+
+use std::error::Error;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use qbus::{Bus, Clock, Kind, Record};
+use qbus_tests::{Journal, Random};
+use rustix::process::{Signal, getpid, kill_process};
+
+/// Children of children of a worker, at most.
+const DEPTH_MAX: u32 = 2;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [bus, folder, name, seed] = args.as_slice() else {
+        return Err("expected BUS FOLDER NAME SEED".into());
+    };
+    let bus = Bus::open(&bus.parse()?)?;
+    live(bus, Path::new(folder), name, Random::new(seed.parse()?), 0)
+}
+
+fn live(
+    mut bus: Bus,
+    folder: &Path,
+    name: &str,
+    mut random: Random,
+    depth: u32,
+) -> Result<(), Box<dyn Error>> {
+    if random.below(3) == 0 {
+        let life = Duration::from_micros(random.below(1_000_000));
+        // At any instruction of the threads that emit.
+        thread::spawn(move || {
+            thread::sleep(life);
+            kill_process(getpid(), Signal::KILL)
+        });
+    }
+    let mut children = 0;
+    while folder.join("go").exists() {
+        match random.below(16) {
+            0 if depth < DEPTH_MAX && children < 2 => {
+                children += 1;
+                let (name, seed) = (format!("{name}.f{children}"), random.word());
+                // SAFETY: the child goes on in this one thread, with what a forked child may use: the
+                // libraries under test promise no less, and glibc's allocator is usable after a fork.
+                if unsafe { libc::fork() } == 0 {
+                    return live(bus, folder, &name, Random::new(seed), depth + 1);
+                }
+            }
+            1 => thread::scope(|scope| {
+                for n in 0..2 {
+                    let (name, seed) = (format!("{name}.t{n}"), random.word());
+                    let bus = &bus;
+                    scope.spawn(move || burst(bus, folder, &name, &mut Random::new(seed)));
+                }
+            }),
+            2 => {
+                let address = bus.address().clone();
+                drop(bus);
+                bus = Bus::open(&address)?;
+            }
+            _ => burst(&bus, folder, name, &mut random),
+        }
+        thread::sleep(Duration::from_micros(random.below(2000)));
+    }
+    Ok(())
+}
+
+/// Emits some records through a lane of one sort or another.
+fn burst(bus: &Bus, folder: &Path, name: &str, random: &mut Random) {
+    let path = folder.join(name);
+    let journal = if path.exists() {
+        Journal::open(&path)
+    } else {
+        Journal::create(&path)
+    };
+    let counter = bus.counter("test_storm").label("worker", name).register();
+    let counter = counter.expect("room for a series");
+    let producer = match random.below(3) {
+        0 => None,
+        1 => Some(bus.producer().expect("a lane")),
+        _ => Some(bus.shared_producer().expect("a shared lane")),
+    };
+    for _ in 0..random.below(300) {
+        let accepted = journal.emit(|| match &producer {
+            None => counter.try_add(1.0),
+            Some(producer) => {
+                let now_ns = Clock::Coarse.now_ns();
+                producer.emit(Record::new(now_ns, counter.series(), Kind::Increment, 1.0))
+            }
+        });
+        if !accepted {
+            thread::sleep(Duration::from_micros(100));
+        }
+    }
+}

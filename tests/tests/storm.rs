@@ -1,0 +1,267 @@
+//! A storm: producers join, emit, fork, leave, are killed, stopped and continued at random, the
+//! aggregator is killed and restarted, and a reader dumps all the time. No dump is unreadable, nothing
+//! is ever counted back, and in the end all adds up.
+//!
+//! `QBUS_STORM_SECONDS` says how long it lasts, `QBUS_SEED` replays what was decided.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use qbus::{Bus, Clock, Geometry};
+use qbus_aggregate::export::{self, Format};
+use qbus_aggregate::{Aggregator, Config, ReadError, ReadOptions, Reader, Series, Value};
+use qbus_tests::{Journal, Place, Process, Random, TestBus, Totals};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+const AGGREGATOR: &str = env!("CARGO_BIN_EXE_test-aggregator");
+const STORMER: &str = env!("CARGO_BIN_EXE_test-stormer");
+const GEOMETRY: Geometry = Geometry {
+    lanes: 6,
+    shared_lanes: 2,
+    slots: 64,
+    owners: 128,
+    families: 4,
+    series: 16384,
+    arena_words: 1 << 18,
+};
+const WORKERS_MAX: usize = 6;
+
+/// What the storm has done.
+#[derive(Debug, Default)]
+struct Done {
+    started: u64,
+    killed: u64,
+    stopped: u64,
+    aggregators_killed: u64,
+}
+
+struct Storm<'a> {
+    test: &'a TestBus,
+    folder: &'a Path,
+    random: Random,
+    workers: Vec<Process>,
+    ended: Vec<Process>,
+    aggregator: Option<Process>,
+    done: Done,
+}
+
+impl Storm<'_> {
+    fn step(&mut self) {
+        let among = self.workers.len() as u64;
+        match self.random.below(16) {
+            0..5 if self.workers.len() < WORKERS_MAX => self.start(),
+            5..7 if among > 0 => {
+                let at = self.random.below(among) as usize;
+                self.workers[at].signal(Signal::KILL);
+                self.done.killed += 1;
+            }
+            7..9 if among > 0 => {
+                let at = self.random.below(among) as usize;
+                self.workers[at].signal(Signal::STOP);
+                self.done.stopped += 1;
+            }
+            9..13 if among > 0 => {
+                let at = self.random.below(among) as usize;
+                self.workers[at].signal(Signal::CONT);
+            }
+            13 => {
+                if let Some(aggregator) = self.aggregator.take() {
+                    aggregator.kill();
+                    self.done.aggregators_killed += 1;
+                }
+                self.aggregator = Some(Process::ready(AGGREGATOR, self.test.address(), &[]));
+            }
+            _ => {}
+        }
+        // Dead ones make room; their children go on for themselves.
+        for at in (0..self.workers.len()).rev() {
+            if self.workers[at].status().is_some() {
+                self.ended.push(self.workers.swap_remove(at));
+            }
+        }
+        thread::sleep(Duration::from_micros(self.random.below(20_000)));
+    }
+
+    fn start(&mut self) {
+        self.done.started += 1;
+        let name = format!("w{}", self.done.started);
+        let folder = self.folder.display().to_string();
+        let args = [folder, name, self.random.word().to_string()];
+        self.workers
+            .push(Process::start(STORMER, self.test.address(), &args));
+    }
+}
+
+/// Dumps until it is told to end; how many dumps there were.
+fn dump(path: &Path, stop: &AtomicBool) -> u64 {
+    let (mut dumps, mut epoch, mut counted) = (0, 0, HashMap::<String, f64>::new());
+    while !stop.load(Ordering::Relaxed) {
+        let mut reader = Reader::open(path).expect("the snapshot opens");
+        // Often with a mapping of before a growth.
+        for _ in 0..20 {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let snapshot = match reader.read(&ReadOptions::default()) {
+                Err(ReadError::Empty) => continue,
+                read => read.expect("a dump"),
+            };
+            assert!(snapshot.epoch >= epoch, "{} after {epoch}", snapshot.epoch);
+            epoch = snapshot.epoch;
+            for series in &snapshot.series {
+                let (worker, sum) = (worker(series), sum(series));
+                let before = counted.insert(worker.clone(), sum).unwrap_or(0.0);
+                assert!(
+                    sum >= before,
+                    "{worker} counted back from {before} to {sum}"
+                );
+            }
+            let mut page = Vec::new();
+            export::export(
+                &snapshot,
+                Format::Json,
+                &export::Options::default(),
+                &mut page,
+            )
+            .expect("memory takes it");
+            serde_json::from_slice::<serde_json::Value>(&page).expect("a JSON document");
+            dumps += 1;
+        }
+    }
+    dumps
+}
+
+fn worker(series: &Series) -> String {
+    let (_, value) = &series.labels[0];
+    value.clone()
+}
+
+fn sum(series: &Series) -> f64 {
+    match series.value {
+        Value::Counter(sum) => sum,
+        _ => panic!("{series:?} is no counter"),
+    }
+}
+
+/// Has everything drained and repaired, by a successor.
+fn settle(bus: &Bus) {
+    let mut aggregator = Aggregator::open(bus, &Config::default()).expect("the only one");
+    aggregator.finish();
+    // What the reaper found in the first pass.
+    aggregator.finish();
+}
+
+fn entry_len(path: &Path) -> u64 {
+    std::fs::metadata(path).expect("a file").len()
+}
+
+/// Checks what the journals say against the snapshot; how many records were attempted.
+fn check_totals(test: &TestBus, folder: &Path) -> u64 {
+    let totals = Totals::read(&test.open(), &mut test.reader());
+    let by_worker: HashMap<String, f64> = totals
+        .series
+        .iter()
+        .map(|series| (worker(series), sum(series)))
+        .collect();
+    let (mut attempted, mut open_calls, mut full, mut revoked) = (0, 0, 0, 0);
+    for entry in std::fs::read_dir(folder).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        if entry_len(&path) == 0 {
+            // Killed before the first attempt.
+            continue;
+        }
+        let entries = Journal::open(&path).read();
+        let name = path
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        let (open, found) = (
+            entries.open_calls(),
+            by_worker.get(&name).copied().unwrap_or(0.0),
+        );
+        assert!(open <= 1, "{name}: {entries:?}");
+        let range = entries.accepted as f64..=(entries.accepted + open) as f64;
+        assert!(range.contains(&found), "{name}: {entries:?}, but {found}");
+        attempted += entries.attempted;
+        open_calls += open;
+        full += entries.full;
+        revoked += entries.revoked;
+    }
+    let ledger = totals.ledger();
+    let within = |found, least| (least..=least + open_calls).contains(&found);
+    let parts = format!("{ledger:?}: {attempted} attempted, {full} full, {revoked} revoked");
+    let accounted = ledger.delivered + ledger.dropped() + ledger.torn + ledger.revoked;
+    assert!(
+        accounted <= attempted && attempted <= accounted + open_calls,
+        "{parts}"
+    );
+    assert!(
+        within(ledger.dropped_full, full) && within(ledger.revoked, revoked),
+        "{parts}"
+    );
+    assert_eq!((ledger.rejected, ledger.violations), (0, 0), "{parts}");
+    let delivered: f64 = by_worker.values().sum();
+    assert_eq!(delivered, ledger.delivered as f64, "{parts}");
+    assert_eq!(test.open().counts().violations, 0);
+    attempted
+}
+
+#[test]
+fn a_storm_leaves_every_count_exact() {
+    let number = |variable: &str| -> Option<u64> {
+        let set = std::env::var(variable).ok();
+        set.map(|text| text.parse().expect("a number"))
+    };
+    let seed = number("QBUS_SEED").unwrap_or_else(|| Clock::Precise.now_ns() & 0xffff_ffff);
+    let lasts = Duration::from_secs(number("QBUS_STORM_SECONDS").unwrap_or(8));
+    let mut out = std::io::stdout();
+    writeln!(out, "storm: QBUS_SEED={seed}").expect("an output");
+
+    let (test, folder) = (
+        TestBus::create(Place::Named, GEOMETRY),
+        TempDir::new().expect("a temporary folder"),
+    );
+    let go = folder.path().join("go");
+    std::fs::write(&go, "").expect("room");
+    let mut storm = Storm {
+        test: &test,
+        folder: folder.path(),
+        random: Random::new(seed),
+        workers: Vec::new(),
+        ended: Vec::new(),
+        aggregator: Some(Process::ready(AGGREGATOR, test.address(), &[])),
+        done: Done::default(),
+    };
+    let (stop, start) = (AtomicBool::new(false), Instant::now());
+    let dumps = thread::scope(|scope| {
+        let dumps = scope.spawn(|| dump(&test.address().snapshot(), &stop));
+        while start.elapsed() < lasts && !dumps.is_finished() {
+            storm.step();
+        }
+        stop.store(true, Ordering::Relaxed);
+        dumps.join().expect("every dump is good")
+    });
+    std::fs::remove_file(&go).expect("it was there");
+    for worker in &storm.workers {
+        worker.signal(Signal::CONT);
+    }
+    for worker in storm.workers.iter().chain(&storm.ended) {
+        worker.await_silence();
+    }
+    if let Some(aggregator) = storm.aggregator.take() {
+        aggregator.end_well();
+    }
+    let bus = test.open();
+    settle(&bus);
+    let attempted = check_totals(&test, folder.path());
+    let held = |lane: &qbus::LaneView| lane.holder.is_some();
+    assert!(!bus.lanes().iter().any(held), "{:?}", bus.lanes());
+    let done = &storm.done;
+    writeln!(out, "storm: {done:?}, {dumps} dumps, {attempted} records").expect("an output");
+}

@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qbus::{Bus, Clock, Kind, Record};
 use qbus_tests::{Journal, Random};
@@ -41,7 +41,9 @@ fn live(
         });
     }
     let mut children = 0;
-    while folder.join("go").exists() {
+    // A child may outlive its parent, but not for long: else they would fill the machine.
+    let end = Instant::now() + Duration::from_millis(random.below(4000));
+    while folder.join("go").exists() && (depth == 0 || Instant::now() < end) {
         match random.below(16) {
             0 if depth < DEPTH_MAX && children < 2 => {
                 children += 1;

@@ -533,7 +533,7 @@ impl Fold {
             metric_type: family.metric_type,
             touched: false,
             definitions,
-            records: version[0],
+            records: sane(*version.first()?),
             last_ns: *version.get(1)?,
             start_ns: *version.get(2)?,
             value: f64::from_bits(*version.get(3)?),

@@ -1,7 +1,7 @@
 //! Does at random what producers do: `test-stormer BUS FOLDER NAME SEED`.
 //!
 //! It joins, emits through lanes of each sort, forks, emits from threads, leaves and joins again, and
-//! sometimes kills itself, for as long as there is a file `go` in the folder. Every thread that emits
+//! sometimes kills itself, for a second at most, and while there is a file `go` in the folder. Every thread that emits
 //! has a journal in the folder, and a series, of its own name.
 
 use std::error::Error;
@@ -15,6 +15,8 @@ use rustix::process::{Signal, getpid, kill_process};
 
 /// Children of children of a worker, at most.
 const DEPTH_MAX: u32 = 2;
+/// How long a process lives, at most, in microseconds.
+const LIFE_MAX_US: u64 = 1_000_000;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -32,8 +34,12 @@ fn live(
     mut random: Random,
     depth: u32,
 ) -> Result<(), Box<dyn Error>> {
+    // Bounded, so that there are never many more of them than a machine has to run.
+    let (life, start) = (
+        Duration::from_micros(random.below(LIFE_MAX_US)),
+        Instant::now(),
+    );
     if random.below(3) == 0 {
-        let life = Duration::from_micros(random.below(1_000_000));
         // At any instruction of the threads that emit.
         thread::spawn(move || {
             thread::sleep(life);
@@ -41,9 +47,7 @@ fn live(
         });
     }
     let mut children = 0;
-    // A child may outlive its parent, but not for long: else they would fill the machine.
-    let end = Instant::now() + Duration::from_millis(random.below(4000));
-    while folder.join("go").exists() && (depth == 0 || Instant::now() < end) {
+    while folder.join("go").exists() && start.elapsed() < life {
         match random.below(16) {
             0 if depth < DEPTH_MAX && children < 2 => {
                 children += 1;

@@ -20,6 +20,8 @@ const GEOMETRY: Geometry = Geometry {
     series: 64,
     arena_words: 4096,
 };
+/// How often a case may take too long.
+const ATTEMPTS: usize = 4;
 /// Several laps of a lane.
 const RECORDS: u64 = 200;
 
@@ -296,6 +298,20 @@ fn check_places(bus: &Bus) {
     );
 }
 
+/// Runs a case, and again when it took too long: a machine with other work is late now and then, a
+/// protocol that lets somebody wait is late every time.
+fn check_stall(case: &Case) -> Duration {
+    let waits = (0..ATTEMPTS).map(|_| check(case));
+    let mut shortest = Duration::MAX;
+    for waited in waits {
+        shortest = shortest.min(waited);
+        if shortest <= STALL_MAX {
+            return shortest;
+        }
+    }
+    panic!("{case:?}: waited {shortest:?}, and that {ATTEMPTS} times");
+}
+
 /// Runs all cases of these points, in 1 to 3 victims.
 fn check_all(points: &'static [&'static str], lanes: &[Lane]) {
     let (mut cases, mut survivors, mut longest) = (0, 0, Duration::ZERO);
@@ -308,8 +324,7 @@ fn check_all(points: &'static [&'static str], lanes: &[Lane]) {
                     victims,
                     lane,
                 };
-                let waited = check(&case);
-                assert!(waited <= STALL_MAX, "{case:?}: waited {waited:?}");
+                let waited = check_stall(&case);
                 longest = longest.max(waited);
                 cases += 1;
                 survivors += 1 + u64::from(point == "acknowledged");
@@ -339,4 +354,56 @@ fn processes_that_join_and_leave() {
 #[test]
 fn processes_that_register() {
     check_all(testpoint::REGISTRY, &[Lane::Wait, Lane::Shared]);
+}
+
+/// A joiner takes a dead owner's place, and dies while it repairs what that one left; the next joiner
+/// does all of it again. No aggregator runs.
+#[test]
+fn joiners_that_repair() {
+    let mut cases = 0;
+    for &point in testpoint::REAP {
+        let (died_at, lane) = match point {
+            "slot-reaped" => ("claimed", Lane::Shared),
+            "lease-reaped" | "vacated" | "reaped" => ("payload", Lane::Wait),
+            // The aggregator's alone.
+            _ => continue,
+        };
+        let geometry = Geometry {
+            owners: 1,
+            ..GEOMETRY
+        };
+        let stage = Stage {
+            test: TestBus::create(Place::Named, geometry),
+            folder: TempDir::new().expect("a temporary folder"),
+        };
+        let hit = |worker: &str, point, passage| {
+            let points = Action::Kill.at(point, passage);
+            let mut emitter = stage.start(lane, worker.to_owned(), &points);
+            await_hit(&mut emitter.process, Action::Kill, &points);
+            emitter.bury().2
+        };
+        let dead = hit("dead", died_at, 5);
+        let joiner = hit("joiner", point, 1);
+        let survivor = stage.start(lane, "survivor".to_owned(), "");
+        until("the survivor to emit", || {
+            survivor.journal.read().attempted > 40
+        });
+        let (_, _, alive) = survivor.bury();
+        let bus = stage.test.open();
+        settle(&bus);
+        let totals = Totals::read(&bus, &mut stage.test.reader());
+        let (ledger, holds) = (totals.ledger(), format!("{point}: {dead:?}, {alive:?}"));
+        assert_eq!((dead.accepted, joiner.attempted), (4, 0), "{holds}");
+        assert_eq!(ledger.torn, u64::from(died_at == "claimed"), "{holds}");
+        // The survivor was killed wherever it was.
+        let delivered = dead.accepted + alive.accepted;
+        assert!(
+            (delivered..=delivered + alive.open_calls()).contains(&ledger.delivered),
+            "{holds}"
+        );
+        let held = |lane: &LaneView| lane.holder.is_some();
+        assert!(!bus.lanes().iter().any(held), "{holds}: {:?}", bus.lanes());
+        cases += 1;
+    }
+    say(&format!("joiners that repair: {cases} cases"));
 }

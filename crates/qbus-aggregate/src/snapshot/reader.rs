@@ -305,12 +305,13 @@ impl Reader {
             consistent: true,
             ..Cut::default()
         };
+        let newest = take_newer.then_some(AT_COMMITTED);
         let mut version = Vec::new();
         for id in 0..self.shape.series_ids {
             let Some(row) = series_row(words, self.shape, id) else {
                 continue;
             };
-            match row.read(words, cut.epoch, take_newer, &mut version) {
+            match row.read(words, cut.epoch, newest, &mut version) {
                 Found::Version => {
                     let start = cut.words.len();
                     cut.words.extend_from_slice(&version);
@@ -326,7 +327,7 @@ impl Reader {
             start: AT_GLOBALS,
             len: GLOBALS_LEN,
         };
-        let found = globals.read(words, cut.epoch, take_newer, &mut version);
+        let found = globals.read(words, cut.epoch, newest, &mut version);
         cut.unix_ns = (found == Found::Version).then(|| version[0])?;
         // With newer rows among them the cut may be of several epochs.
         cut.consistent = !take_newer;
@@ -425,7 +426,8 @@ impl Reader {
     /// The newest version of a row that has nothing to agree with.
     fn newest(&self, row: Row) -> Option<Vec<u64>> {
         let mut out = Vec::new();
-        (row.read(self.words(), self.epoch(), true, &mut out) == Found::Version).then_some(out)
+        let found = row.read(self.words(), self.epoch(), Some(AT_COMMITTED), &mut out);
+        (found == Found::Version).then_some(out)
     }
 }
 

@@ -92,28 +92,30 @@ impl Row {
         }
     }
 
-    /// Copies the version that counts at `committed` to `out`, from its start. With `newest` a row that
-    /// was overtaken gives the newest version that is whole.
+    /// Copies the version that counts at `epoch` to `out`, from its start. With `newest`, the place of
+    /// the committed epoch, a row that was overtaken gives the version that counts by now; never one
+    /// that is not committed yet, for its writer may die before it is.
     pub(crate) fn read(
         self,
         words: Words<'_>,
-        committed: u64,
-        newest: bool,
+        mut epoch: u64,
+        newest: Option<usize>,
         out: &mut Vec<u64>,
     ) -> Found {
         // A version is overwritten once in two commits: a reader that fails this often is hostile
         // memory's, or was overtaken.
         for attempt in 0..64 {
             let tags = self.tags().map(|tag| (words.load(tag), tag));
-            let counts = |&&(tag, _): &&(u64, usize)| tag != 0 && tag <= committed;
-            let whole = |&&(tag, _): &&(u64, usize)| tag != 0;
-            let mut best = tags.iter().filter(counts).max();
-            if best.is_none() && newest {
-                best = tags.iter().filter(whole).max();
-            }
-            let Some(&(tag, at)) = best else {
+            let counts = |&&(tag, _): &&(u64, usize)| tag != 0 && tag <= epoch;
+            let Some(&(tag, at)) = tags.iter().filter(counts).max() else {
                 if tags.iter().any(|(tag, _)| *tag != 0) {
-                    return Found::Overtaken;
+                    // S4 (acquire): what overtook the version was written after another commit.
+                    words.acquire();
+                    match newest.and_then(|at| committed(words, at)) {
+                        Some(later) if later > epoch => epoch = later,
+                        _ => return Found::Overtaken,
+                    }
+                    continue;
                 }
                 // A version being written has tag 0 too, and the two tags are not loaded at once.
                 // S4 (acquire): pairs with the store of a tag 0 in `write`.
@@ -170,7 +172,7 @@ mod tests {
     fn read(words: Words<'_>) -> (Found, Vec<u64>) {
         let mut out = Vec::new();
         let epoch = committed(words, COMMITTED).unwrap();
-        let found = ROW.read(words, epoch, false, &mut out);
+        let found = ROW.read(words, epoch, None, &mut out);
         (
             found,
             if found == Found::Version {
@@ -194,6 +196,21 @@ mod tests {
         assert_eq!(read(words), (Found::Version, vec![7, 8]));
         commit(words, COMMITTED, 2);
         assert_eq!(read(words), (Found::Version, vec![9, 10]));
+    }
+
+    #[test]
+    fn a_row_that_was_overtaken_gives_nothing_uncommitted() {
+        let memory = HeapWords::new(1 + row_words(2));
+        let (words, mut out) = (memory.words(), Vec::new());
+        for epoch in 1..=3 {
+            ROW.write(words, epoch, &[epoch, epoch]);
+            if epoch < 3 {
+                commit(words, COMMITTED, epoch);
+            }
+        }
+        assert_eq!(ROW.read(words, 1, None, &mut out), Found::Overtaken);
+        let found = ROW.read(words, 1, Some(COMMITTED), &mut out);
+        assert_eq!((found, out), (Found::Version, vec![2, 2]));
     }
 
     #[test]

@@ -249,7 +249,7 @@ impl Writer {
     /// What counts of a row, or nothing.
     fn read(&self, row: Row) -> Option<Vec<u64>> {
         let mut out = Vec::new();
-        (row.read(self.words(), self.epoch, false, &mut out) == Found::Version).then_some(out)
+        (row.read(self.words(), self.epoch, None, &mut out) == Found::Version).then_some(out)
     }
 
     pub(crate) fn read_globals(&self) -> Globals {

@@ -113,6 +113,11 @@ impl Row {
                     words.acquire();
                     match newest.and_then(|at| committed(words, at)) {
                         Some(later) if later > epoch => epoch = later,
+                        // Only in a copy that was made while commits went on: in the file itself S4
+                        // shows a later epoch. The older of the two was committed long before.
+                        Some(_) if tags.iter().all(|(tag, _)| *tag != 0) => {
+                            epoch = tags.iter().map(|(tag, _)| *tag).min().unwrap_or(epoch);
+                        }
                         _ => return Found::Overtaken,
                     }
                     continue;
@@ -211,6 +216,18 @@ mod tests {
         assert_eq!(ROW.read(words, 1, None, &mut out), Found::Overtaken);
         let found = ROW.read(words, 1, Some(COMMITTED), &mut out);
         assert_eq!((found, out), (Found::Version, vec![2, 2]));
+    }
+
+    #[test]
+    fn a_torn_copy_gives_the_older_of_two_later_versions() {
+        let memory = HeapWords::new(1 + row_words(2));
+        let (words, mut out) = (memory.words(), Vec::new());
+        // The copy has the epoch of before, and the row of after two more commits.
+        commit(words, COMMITTED, 1);
+        ROW.write(words, 3, &[3, 3]);
+        ROW.write(words, 4, &[4, 4]);
+        let found = ROW.read(words, 1, Some(COMMITTED), &mut out);
+        assert_eq!((found, out), (Found::Version, vec![3, 3]));
     }
 
     #[test]

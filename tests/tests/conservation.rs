@@ -1,8 +1,10 @@
 //! Attempted = delivered + dropped + torn + revoked, by owner, and the series add up to what was
 //! delivered: whoever emits, through whatever lane.
 
-use qbus::{Clock, EmitError, EmitManyError, Geometry, Kind, MetricType, Record};
-use qbus_aggregate::{Aggregator, Config};
+use qbus::{
+    Clock, EmitError, EmitManyError, Geometry, Kind, MetricType, Producer, Record, SeriesId,
+};
+use qbus_aggregate::{Aggregator, Config, ReadOptions, Value};
 use qbus_tests::{Lane, Load, Place, Process, Report, TestBus, Totals, check_load};
 
 const AGGREGATOR: &str = env!("CARGO_BIN_EXE_test-aggregator");
@@ -214,4 +216,51 @@ fn owners_that_follow_each_other_in_one_place_add_up() {
         assert_eq!(ledger.dropped_full, attempted - accepted, "{ledger:?}");
         assert_eq!(totals.counter("test_counter"), accepted as f64);
     }
+}
+
+#[test]
+fn records_that_make_no_sense_are_counted_for_their_owner_and_harm_nobody_else() {
+    let test = TestBus::small(Place::Named);
+    let (wild, good) = (test.open(), test.open());
+    let counter = good.counter("test_counter").register().expect("it fits");
+    let gauge = good.gauge("test_gauge").register().expect("it fits");
+    let (wild_one, good_one) = (
+        wild.producer().expect("a lane"),
+        good.producer().expect("a lane"),
+    );
+    let emit = |producer: &Producer, series, kind| {
+        producer
+            .emit(Record::new(1, series, kind, 1.0))
+            .expect("room");
+    };
+    for n in 0..10 {
+        // No series of that id; one beyond all ids; a kind that the series does not take.
+        emit(&wild_one, SeriesId(n), Kind::Adjust);
+        emit(&wild_one, SeriesId(u32::MAX - n), Kind::Increment);
+        emit(&wild_one, gauge.series(), Kind::Observe);
+        emit(&good_one, counter.series(), Kind::Increment);
+    }
+    let mut aggregator = Aggregator::open(&good, &Config::default()).expect("the only one");
+    aggregator.finish();
+    let rows = test.reader().owners();
+    let tally = |producer: &Producer| rows[usize::from(producer.owner().index)].present;
+    let known = u64::from(gauge.series().0 < 10);
+    assert_eq!(tally(&wild_one).delivered, 30, "all of them arrived");
+    assert_eq!(tally(&wild_one).violations, 30 - known, "and were refused");
+    assert_eq!(
+        (tally(&good_one).delivered, tally(&good_one).violations),
+        (10, 0)
+    );
+    let snapshot = test
+        .reader()
+        .read(&ReadOptions::default())
+        .expect("a snapshot");
+    let counted = snapshot
+        .series
+        .iter()
+        .find(|series| series.family.name == "test_counter");
+    assert_eq!(
+        counted.map(|series| &series.value),
+        Some(&Value::Counter(10.0))
+    );
 }

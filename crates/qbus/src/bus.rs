@@ -1,12 +1,13 @@
 //! A bus: create, open, remove; join and leave.
 
+mod attach;
+mod view;
+
 use std::io;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
-
-use crossbeam_utils::Backoff;
 
 use crate::address::Address;
 use crate::clock;
@@ -15,12 +16,11 @@ use crate::error::{
     ConsumeError, CreateError, JoinError, OpenError, OpenOrCreateError, RegisterError, RemoveError,
     creating,
 };
-use crate::fork::{self, Generation};
 use crate::handle::{Counter, Gauge, Histogram, Registration, Summary};
 use crate::lane::{Lane, count};
 use crate::layout::{Geometry, Header, MAGIC, OwnerEntry, Sections, VERSION};
 use crate::liveness::{AGGREGATOR_BYTE, CREATE_BYTE, Locks, owner_byte};
-use crate::owner::{Identity, OwnerId, OwnerView, Phase, State};
+use crate::owner::{OwnerId, OwnerView, Phase, State};
 use crate::producer::Producer;
 use crate::record::{MetricType, SeriesId};
 use crate::region::Region;
@@ -31,10 +31,9 @@ use crate::thread;
 
 /// How long an opener waits for a creator.
 const CREATION_WAIT: Duration = Duration::from_secs(1);
-/// Entries that are used before one is used again.
-const REMEMBERED: usize = 64;
-/// How long a process that could not join waits before it tries again.
-const JOIN_RETRY_NS: u64 = 100_000_000;
+
+pub(crate) use attach::Attachment;
+pub use view::{AggregatorView, BusCounts, LaneView};
 
 /// How to create a bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,15 +110,6 @@ pub(crate) struct Inner {
     joining: PrivateU64,
     /// No attempt to join before this monotonic time.
     retry_ns: PrivateU64,
-}
-
-/// This process as an owner of a bus.
-#[derive(Debug)]
-pub(crate) struct Attachment {
-    pub(crate) owner: OwnerId,
-    pub(crate) generation: Generation,
-    /// Holds the owner's byte.
-    _locks: Locks,
 }
 
 /// Whether a bus that is in use may be removed.
@@ -534,54 +524,6 @@ impl FromStr for Bus {
     }
 }
 
-/// The aggregator as others see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AggregatorView {
-    /// Its pid, in its own pid namespace.
-    pub pid: u64,
-    /// Whether it holds its byte.
-    pub alive: bool,
-    /// When it started, in nanoseconds since the Unix epoch.
-    pub started_ns: u64,
-}
-
-/// A lane as others see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneView {
-    /// Its place among the lanes.
-    pub index: usize,
-    /// Whether any number of producers share it.
-    pub shared: bool,
-    /// Who leases it.
-    pub holder: Option<OwnerId>,
-    /// Position of the next record to drain.
-    pub head: u64,
-    /// Slots that wait to be drained and committed; in a shared lane a lower bound.
-    pub fill: u64,
-}
-
-/// What the bus as a whole has counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BusCounts {
-    /// Registered families.
-    pub families: u64,
-    /// Registered series.
-    pub series: u64,
-    /// Words of the arena in use.
-    pub arena_words: u64,
-    /// Records of processes that found no place in the owner table, or that used a producer which a
-    /// fork had made theirs.
-    pub dropped_unowned: u64,
-    /// Registrations that found the registry full.
-    pub refused_series: u64,
-    /// Words that somebody overwrote, and that were put right.
-    pub violations: u64,
-    /// Processes that joined so far.
-    pub joined: u64,
-    /// Owners that were found dead, and repaired.
-    pub reaped: u64,
-}
-
 impl Inner {
     pub(crate) fn header(&self) -> &Header {
         self.region.header()
@@ -683,123 +625,6 @@ impl Inner {
             let State { generation, phase } = entry.state();
             generation != owner.generation || matches!(phase, Phase::Free | Phase::Left)
         })
-    }
-
-    /// This process as an owner; joins when it is not one yet, or is a forked child of one.
-    pub(crate) fn attachment(&self) -> Result<&Attachment, JoinError> {
-        let generation = fork::generation();
-        let backoff = Backoff::new();
-        loop {
-            if let Some(attachment) = self.attached(generation) {
-                return Ok(attachment);
-            }
-            let joining = self.joining.load(Ordering::Acquire);
-            // A parent's thread may have been joining at the fork: its generation is not ours.
-            if joining != generation.word()
-                && self
-                    .joining
-                    .compare_exchange(
-                        joining,
-                        generation.word(),
-                        Ordering::AcqRel,
-                        Ordering::Relaxed,
-                    )
-                    .is_ok()
-            {
-                let joined = match self.attached(generation) {
-                    Some(_) => Ok(()),
-                    None => self.join(generation).map(|attachment| {
-                        self.attachment
-                            .store(Box::into_raw(Box::new(attachment)), Ordering::Release);
-                    }),
-                };
-                self.joining.store(0, Ordering::Release);
-                joined?;
-            }
-            backoff.snooze();
-        }
-    }
-
-    fn attached(&self, generation: Generation) -> Option<&Attachment> {
-        // SAFETY: null, or a box that only `drop` frees, which needs the bus alone.
-        let attachment = unsafe { self.attachment.load(Ordering::Acquire).as_ref() };
-        attachment.filter(|attachment| attachment.generation == generation)
-    }
-
-    /// As [`attachment`](Self::attachment), without an attempt soon after a failed one.
-    pub(crate) fn attachment_or_wait(&self) -> Option<&Attachment> {
-        if let Some(attachment) = self.attached(fork::generation()) {
-            return Some(attachment);
-        }
-        let now_ns = clock::monotonic_ns();
-        if now_ns < self.retry_ns.load(Ordering::Relaxed) {
-            return None;
-        }
-        let joined = self.attachment().ok();
-        if joined.is_none() {
-            self.retry_ns
-                .store(now_ns + JOIN_RETRY_NS, Ordering::Relaxed);
-        }
-        joined
-    }
-
-    fn join(&self, generation: Generation) -> Result<Attachment, JoinError> {
-        if self.is_removed() {
-            return Err(JoinError::Removed);
-        }
-        let locks = self
-            .locks()
-            .map_err(JoinError::Io)?
-            .ok_or(JoinError::Removed)?;
-        let role = self.role.get().map_or("", String::as_str);
-        let identity = Identity::of_this_process(role);
-        let entries = self.owners();
-        // A few fresh entries first, so that `qbus stat` still knows the last who left; then those
-        // that were left, so that one-shots do not fill the table; then dead ones that nobody reaped.
-        let order = |phases: &'static [Phase], within: std::ops::Range<usize>| {
-            within.filter(move |&index| phases.contains(&entries[index].state().phase))
-        };
-        let few = entries.len().min(REMEMBERED);
-        let candidates = order(&[Phase::Free], 0..few)
-            .chain(order(&[Phase::Left], 0..entries.len()))
-            .chain(order(&[Phase::Free], few..entries.len()))
-            .chain(order(&[Phase::Joining, Phase::Active], 0..entries.len()));
-        for index in candidates {
-            if !locks.try_lock(owner_byte(index)).map_err(JoinError::Io)? {
-                continue;
-            }
-            testpoint!("byte");
-            self.repair(index);
-            let owner = entries[index].occupy(index, &identity);
-            count(&self.header().joined, 1);
-            testpoint!("joined");
-            return Ok(Attachment {
-                owner,
-                generation,
-                _locks: locks,
-            });
-        }
-        Err(JoinError::OwnersFull {
-            owners: entries.len() as u64,
-        })
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        let attachment = *self.attachment.get_mut();
-        if attachment.is_null() {
-            return;
-        }
-        // SAFETY: made by `Box::into_raw`, and this is the last user of the bus.
-        let attachment = unsafe { Box::from_raw(attachment) };
-        if fork::word().is(attachment.generation) {
-            self.entry(attachment.owner).vacate();
-            testpoint!("left");
-            return;
-        }
-        // A forked child: the entry and the byte are its parent's.
-        std::mem::forget(attachment);
     }
 }
 

@@ -277,11 +277,11 @@ impl Reader {
         let rows: Vec<_> = cut
             .rows
             .iter()
-            .map(|(id, row, range)| (*id, *row, &cut.words[range.clone()]))
+            .map(|(row, range)| (*row, &cut.words[range.clone()]))
             .collect();
         let mut series = Vec::with_capacity(rows.len());
-        for (id, row, version) in rows {
-            series.extend(self.decode(id, row, version, options));
+        for (row, version) in rows {
+            series.extend(self.decode(row, version, options));
         }
         series.sort_by(|a: &Series, b| {
             a.family
@@ -315,7 +315,7 @@ impl Reader {
                 Found::Version => {
                     let start = cut.words.len();
                     cut.words.extend_from_slice(&version);
-                    cut.rows.push((id, row, start..cut.words.len()));
+                    cut.rows.push((row, start..cut.words.len()));
                 }
                 Found::Nothing => {}
                 // A series made after this epoch looks overtaken too.
@@ -334,13 +334,7 @@ impl Reader {
         Some(cut)
     }
 
-    fn decode(
-        &mut self,
-        id: usize,
-        row: Row,
-        version: &[u64],
-        options: &ReadOptions<'_>,
-    ) -> Option<Series> {
+    fn decode(&mut self, row: Row, version: &[u64], options: &ReadOptions<'_>) -> Option<Series> {
         let block = row.start - BLOCK_HEADER;
         let family_at = usize::try_from(self.words().get(block + 1)?).ok()?;
         let family = match self.families.get(&family_at) {
@@ -372,7 +366,6 @@ impl Reader {
         } else {
             Vec::new()
         };
-        let _ = id;
         let value = decode_value(&family, f64::from_bits(value), version)?;
         Some(Series {
             family,
@@ -437,8 +430,8 @@ struct Cut {
     epoch: u64,
     unix_ns: u64,
     consistent: bool,
-    /// Id, row, and where its version lies in `words`.
-    rows: Vec<(usize, Row, std::ops::Range<usize>)>,
+    /// A row, and where its version lies in `words`.
+    rows: Vec<(Row, std::ops::Range<usize>)>,
     words: Vec<u64>,
 }
 

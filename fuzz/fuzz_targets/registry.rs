@@ -1,42 +1,36 @@
-//! Any words in the registry: every id is looked up, known and new keys are interned until it is full.
+//! A registry of any bytes: looked up, registered with, and filled.
 #![no_main]
 
-use std::sync::OnceLock;
-
 use libfuzzer_sys::fuzz_target;
-use qbus::{Bus, FamilyDefinition, FamilyId, MetricType, SeriesId};
-use qbus_fuzz::{GEOMETRY, Image};
+use qbus::{FamilyDefinition, MetricType};
+use qbus_fuzz::{Files, GEOMETRY, aggregate, good, look, open, read, series, witness};
 
-fuzz_target!(|input: &[u8]| {
-    static IMAGE: OnceLock<Image> = OnceLock::new();
-    let image = IMAGE.get_or_init(Image::new);
-    // The index of the families, that of the series and the arena are the last three pages and more.
-    let end = image.bus_len();
-    image.patch_bus(input, end - 3 * 4096..end);
-    let Ok(bus) = Bus::open(image.address()) else {
-        return;
-    };
-    for id in 0..64 {
-        let _ = (bus.series(SeriesId(id)), bus.family(FamilyId(id)));
-    }
-    for name in ["a", "b", "c", "d", "e"] {
+fuzz_target!(|data: &[u8]| {
+    let (good, files) = (good(), Files::new());
+    files.write_bus(&good.bus.patched(data, good.bus.registry()));
+    let bus = open(&files).expect("a good header");
+    look(&bus);
+    // Known ones, then other types under known names, then more than there is room for.
+    series(&bus);
+    let _ = bus.gauge("a").register();
+    let _ = bus.histogram("c").buckets([3.0]).register();
+    for n in 0..=2 * GEOMETRY.series {
         let family = FamilyDefinition {
-            name: name.to_owned(),
+            name: format!("more_{}", n % 3),
             metric_type: MetricType::Counter,
             help: String::new(),
             unit: String::new(),
             buckets: Vec::new(),
         };
-        for value in ["y", "z", ""] {
-            let labels = [("x".to_owned(), value.to_owned())];
-            if let Ok(id) = bus.intern(&family, &labels) {
-                assert!((id.0 as usize) < GEOMETRY.series_ids());
-                assert_eq!(
-                    bus.intern(&family, &labels),
-                    Ok(id),
-                    "the same key is the same series"
-                );
-            }
+        let labels = [("n".to_owned(), n.to_string())];
+        if let Ok(id) = bus.intern(&family, &labels) {
+            let found = bus.series(id).expect("it was registered just now");
+            assert_eq!(found.labels, labels);
         }
     }
+    look(&bus);
+    if let Some(aggregator) = aggregate(&bus) {
+        witness(&bus, aggregator);
+    }
+    read(&files.address.snapshot()).expect("an aggregator's snapshot");
 });

@@ -1,53 +1,19 @@
-//! Any words in a snapshot: it is read and exported, or refused, and an aggregator goes on with it.
+//! A snapshot of any bytes: read, exported, and gone on with.
 #![no_main]
 
-use std::io::sink;
-use std::sync::OnceLock;
-
 use libfuzzer_sys::fuzz_target;
-use qbus::Bus;
-use qbus_aggregate::export::{Format, Options, export};
-use qbus_aggregate::{Aggregator, ReadOptions, Reader};
-use qbus_fuzz::{Image, emit, small};
+use qbus_fuzz::{Files, aggregate, good, open, read, witness};
 
-fuzz_target!(|input: &[u8]| {
-    static IMAGE: OnceLock<Image> = OnceLock::new();
-    let image = IMAGE.get_or_init(Image::new);
-    image.patch_snapshot(input);
-    read(image);
-    let bus = Bus::open(image.address()).expect("the bus is whole");
-    if let Ok(mut aggregator) = Aggregator::open(&bus, &small()) {
-        emit(&bus);
-        aggregator.round();
-        emit(&bus);
-        aggregator.finish();
+fuzz_target!(|data: &[u8]| {
+    let (good, files) = (good(), Files::new());
+    let snapshot = files.address.snapshot();
+    files.write_snapshot(&good.snapshot.patched(data, good.snapshot.all()));
+    read(&snapshot);
+    files.write_bus(&good.bus.patched(&[], good.bus.all()));
+    let bus = open(&files).expect("a good bus");
+    // It refuses what is no snapshot at all.
+    if let Some(aggregator) = aggregate(&bus) {
+        witness(&bus, aggregator);
+        read(&snapshot).expect("what an aggregator has gone on with");
     }
-    read(image);
 });
-
-fn read(image: &Image) {
-    let Ok(mut reader) = Reader::open(&image.address().snapshot()) else {
-        return;
-    };
-    let _ = (
-        reader.recent(),
-        reader.owners(),
-        reader.heads(),
-        reader.globals(),
-        reader.bus_name(),
-    );
-    let options = ReadOptions {
-        history: true,
-        ..ReadOptions::default()
-    };
-    let Ok(snapshot) = reader.read(&options) else {
-        return;
-    };
-    let options = Options {
-        timestamps: true,
-        history: true,
-    };
-    for format in Format::ALL {
-        export(&snapshot, format, &options, &mut sink()).expect("a sink takes all");
-    }
-}

@@ -184,7 +184,7 @@ impl Fold {
         let words = self.writer.words();
         let start = usize::try_from(self.globals.recent_ring).unwrap_or(0);
         let room = words.get(start).unwrap_or(0) as usize;
-        let fits = start != 0
+        let fits = start >= self.writer.shape().heap()
             && room <= 1 << 28
             && words
                 .slice(start, RING_HEADER + room * RECENT_WORDS)
@@ -515,6 +515,10 @@ impl Fold {
         let family = qbus::FamilyDefinition::decode(words, definitions[0])?;
         let labels = qbus::SeriesDefinition::decode(words, definitions[1])?;
         let ring = *version.get(4)? as usize;
+        // Garbage must not lead the writing of points to what lies before the heap.
+        if ring < self.writer.shape().heap() {
+            return None;
+        }
         let capacity = words.get(ring)? as usize;
         words.slice(
             ring,

@@ -3,7 +3,8 @@
 //!
 //! An input is a plan byte and then patches: a place (two bytes), a length (one), and the bytes that
 //! are laid there. Most places count among the words that a good image uses, so that most inputs get
-//! past the header and meet something. A few plans take the input as the file itself, or cut it short.
+//! past the header and meet something. A few plans begin with
+//! zeros, take the input as the file itself, or cut it short.
 
 use std::io::sink;
 use std::ops::Range;
@@ -73,7 +74,10 @@ impl Image {
         match plan {
             0 if range.len() >= self.len => return (input.0.to_vec(), input.0.len()),
             1 if range.len() >= self.len => len = input.place().unwrap_or(0) % self.len,
-            2 => bytes.clear(),
+            2 => {
+                let end = range.end.min(bytes.len());
+                bytes[range.start.min(end)..end].fill(0);
+            }
             _ => {}
         }
         let used: Vec<usize> = self

@@ -357,3 +357,28 @@ fn a_snapshot_of_any_bytes_harms_nobody() {
     });
     drop(image.folder);
 }
+
+#[test]
+fn a_place_that_is_garbage_leads_nobody_out_of_the_heap() {
+    let image = Image::new();
+    let (bus, snapshot) = (read(&image.path()), image.address.snapshot());
+    let good = read(&snapshot);
+    // The length of the bus's name, which a ring would take for its capacity: its points would lie on
+    // the name, and on what comes after.
+    const NAME: u64 = 10;
+    let places = used(&good).into_iter().flatten();
+    for at in places.filter(|&at| at > 80 && word(&good, at) >= 512) {
+        let mut bytes = good.clone();
+        bytes[at * 8..at * 8 + 8].copy_from_slice(&NAME.to_le_bytes());
+        write(&snapshot, &bytes);
+        write(&image.path(), &bus);
+        let bus = Bus::open(&image.address).expect("a good bus");
+        let mut aggregator = Aggregator::open(&bus, &config()).expect("the only one");
+        for _ in 0..3 {
+            emit(&bus);
+            aggregator.finish();
+        }
+        let reader = Reader::open(&snapshot).expect("a snapshot");
+        assert_eq!(reader.bus_name(), image.address.to_string(), "word {at}");
+    }
+}

@@ -22,7 +22,7 @@ use qbus::{
 use crate::distribution::{Distribution, OCTAVE, Octave};
 use crate::snapshot::layout::{POINT_WORDS, RECENT_WORDS, RING_HEADER};
 use crate::snapshot::versioned::Row;
-use crate::snapshot::writer::Writer;
+use crate::snapshot::writer::{Writer, ring_capacity};
 use crate::snapshot::{Globals, OwnerRow, sane};
 
 pub(crate) const PLAIN_LEN: usize = 6;
@@ -183,13 +183,8 @@ impl Fold {
     fn load_recent(&mut self, capacity: usize) -> Result<(), CreateError> {
         let words = self.writer.words();
         let start = usize::try_from(self.globals.recent_ring).unwrap_or(0);
-        let room = words.get(start).unwrap_or(0) as usize;
-        let fits = start != 0
-            && room <= 1 << 28
-            && words
-                .slice(start, RING_HEADER + room * RECENT_WORDS)
-                .is_some();
-        let old = Ring::new(start, if fits { room } else { 0 }, self.globals.recent);
+        let room = ring_capacity(words, self.writer.shape(), start, RECENT_WORDS);
+        let old = Ring::new(start, room.unwrap_or(0), self.globals.recent);
         self.recent = if old.capacity == capacity && capacity != 0 {
             old
         } else {
@@ -515,11 +510,7 @@ impl Fold {
         let family = qbus::FamilyDefinition::decode(words, definitions[0])?;
         let labels = qbus::SeriesDefinition::decode(words, definitions[1])?;
         let ring = *version.get(4)? as usize;
-        let capacity = words.get(ring)? as usize;
-        words.slice(
-            ring,
-            RING_HEADER.checked_add(capacity.checked_mul(POINT_WORDS)?)?,
-        )?;
+        let capacity = ring_capacity(words, self.writer.shape(), ring, POINT_WORDS)?;
         let observed = match family.metric_type {
             MetricType::Counter | MetricType::Gauge => None,
             MetricType::Histogram => Some(decode_observed(version, Some(&family.buckets))?),

@@ -425,6 +425,22 @@ pub(crate) fn series_row(words: Words<'_>, shape: Shape, id: usize) -> Option<Ro
     row.fits(words).then_some(row)
 }
 
+/// Capacity of a ring that its writer may go on with; `None` when there is none, or it does not fit: its
+/// points would lie on what is not the heap's.
+pub(crate) fn ring_capacity(
+    words: Words<'_>,
+    shape: Shape,
+    ring: usize,
+    words_each: usize,
+) -> Option<usize> {
+    if ring < shape.heap() {
+        return None;
+    }
+    let capacity = usize::try_from(words.get(ring)?).ok()?;
+    let len = RING_HEADER.checked_add(capacity.checked_mul(words_each)?)?;
+    words.slice(ring, len).is_some().then_some(capacity)
+}
+
 /// Takes away what a dead aggregator began to make.
 fn remove(path: &Path) -> Result<(), SnapshotError> {
     std::fs::remove_file(path).map_err(|source| SnapshotError::Aside {

@@ -22,7 +22,7 @@ use qbus::{
 use crate::distribution::{Distribution, OCTAVE, Octave};
 use crate::snapshot::layout::{POINT_WORDS, RECENT_WORDS, RING_HEADER};
 use crate::snapshot::versioned::Row;
-use crate::snapshot::writer::{Writer, ring_capacity};
+use crate::snapshot::writer::{Writer, ring_capacity, take_room};
 use crate::snapshot::{Globals, OwnerRow, sane};
 
 pub(crate) const PLAIN_LEN: usize = 6;
@@ -167,8 +167,10 @@ impl Fold {
             failure: None,
             writer,
         };
+        let mut room = fold.writer.words().len();
         for id in 0..shape.series_ids {
             if let Some((row, Some(version))) = fold.writer.read_series(id)
+                && take_room(&mut room, row.len)
                 && let Some(series) = fold.decode(SeriesId(id as u32), row, &version)
             {
                 fold.series.push(series);
@@ -518,7 +520,7 @@ impl Fold {
         };
         let entry = (definitions[0], family.metric_type, family.buckets.clone());
         self.families.entry(labels.family).or_insert(entry);
-        Some(Series {
+        let series = Series {
             id,
             row,
             metric_type: family.metric_type,
@@ -530,7 +532,9 @@ impl Fold {
             value: f64::from_bits(*version.get(3)?),
             history: Ring::new(ring, capacity, sane(*version.get(5)?)),
             observed: observed.map(Box::new),
-        })
+        };
+        // Else it could need a larger row when there is no room for one.
+        (series.needed_len() <= row.len).then_some(series)
     }
 }
 

@@ -425,6 +425,15 @@ pub(crate) fn series_row(words: Words<'_>, shape: Shape, id: usize) -> Option<Ro
     row.fits(words).then_some(row)
 }
 
+/// Takes words out of the room that a file's words have; whether there were so many left. No two series
+/// share a word, so what they need together fits into the file, unless a directory that is garbage
+/// leads to the same place over and over.
+pub(crate) fn take_room(room: &mut usize, len: usize) -> bool {
+    let left = room.checked_sub(len);
+    *room = left.unwrap_or(*room);
+    left.is_some()
+}
+
 /// Capacity of a ring that its writer may go on with; `None` when there is none, or it does not fit: its
 /// points would lie on what is not the heap's.
 pub(crate) fn ring_capacity(

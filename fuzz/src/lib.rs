@@ -2,10 +2,9 @@
 //! with the files that come of it.
 //!
 //! An input is a plan byte and then patches: a place (two bytes), a length (one), and the bytes that
-//! are laid there, or
-//! another word to copy. Most places count among the words that a good image uses, so that most inputs get
-//! past the header and meet something. A few plans begin with
-//! zeros, take the input as the file itself, or cut it short.
+//! are laid there, or which other word. Most places count among the words that a good image uses, so
+//! that most inputs get past the header and meet something. A few plans begin with zeros, take the
+//! input as the file itself, or cut it short.
 
 use std::io::sink;
 use std::ops::Range;
@@ -387,19 +386,19 @@ pub fn witness(bus: &Bus, mut aggregator: Aggregator) {
     settle(&mut aggregator);
     let after = ledger(&path, owner);
     let (written, folded) = (globals(&path), aggregator.globals());
-    assert_eq!(written.records, folded.records);
-    assert_eq!(written.restarts, folded.restarts);
+    // What is read is clamped: a count that was garbage may be as large as any.
+    let is_sane = |count: u64| count < 1 << 61;
+    assert!(!is_sane(folded.records) || written.records == folded.records);
+    assert!(!is_sane(folded.restarts) || written.restarts == folded.restarts);
     assert_eq!(named(&path), name_before, "somebody wrote over the name");
     assert!(accepted > 0, "a drained lane took no record");
     assert!(
-        after.0 - before.0 >= accepted,
+        !is_sane(after.0) || after.0 - before.0 >= accepted,
         "{accepted} accepted, {before:?} {after:?}"
     );
     assert_eq!(dropped(bus).wrapping_sub(dropped_before), refused);
-    // A count that was garbage may be as large as any.
-    let is_sane = dropped(bus) < 1 << 62;
     assert!(
-        !is_sane || after.1 >= dropped(bus),
+        !is_sane(dropped(bus)) || after.1 >= dropped(bus),
         "{refused} refused, {after:?}"
     );
     drop(aggregator);

@@ -2,9 +2,9 @@
 //! with the files that come of it.
 //!
 //! An input is a plan byte and then patches: a place (two bytes), a length (one), and the bytes that
-//! are laid there. Most places count among the words that a good image uses, so that most inputs get
-//! past the header and meet something. A few plans begin with
-//! zeros, take the input as the file itself, or cut it short.
+//! are laid there, or which other word. Most places count among the words that a good image uses, so
+//! that most inputs get past the header and meet something. A few plans begin with zeros, take the
+//! input as the file itself, or cut it short.
 
 use std::io::sink;
 use std::ops::Range;
@@ -87,7 +87,13 @@ impl Image {
             .filter(|at| range.contains(&(at * 8)))
             .collect();
         while let (Some(place), Some(length)) = (input.place(), input.byte()) {
-            let patch = input.take(1 + usize::from(length) % 16);
+            // Some copy a word in use: a place that is one, though not the right one.
+            let patch = if length & 0x40 != 0 && !self.used.is_empty() {
+                let from = input.place().unwrap_or(0) % self.used.len();
+                &self.bytes[self.used[from] * 8..][..8]
+            } else {
+                input.take(1 + usize::from(length) % 16)
+            };
             // A length of 128 or more means any place, one below a word in use.
             let at = if length >= 0x80 || used.is_empty() {
                 range.start + place % range.len()
@@ -337,6 +343,11 @@ fn ledger(path: &Path, owner: usize) -> (u64, u64) {
     (row.delivered, row.dropped_full)
 }
 
+fn named(path: &Path) -> (String, [u64; 2], u64) {
+    let reader = Reader::open(path).expect("the aggregator's snapshot");
+    (reader.bus_name(), reader.instance(), reader.created_ns())
+}
+
 fn globals(path: &Path) -> Globals {
     let reader = Reader::open(path).expect("the aggregator's snapshot");
     reader.globals()
@@ -354,6 +365,7 @@ pub fn witness(bus: &Bus, mut aggregator: Aggregator) {
         usize::from(producer.owner().index),
     );
     settle(&mut aggregator);
+    let name_before = named(&path);
     let dropped = |bus: &Bus| {
         let owners = bus.owners().expect("locks");
         let view = owners.into_iter().find(|view| view.id == producer.owner());
@@ -374,18 +386,19 @@ pub fn witness(bus: &Bus, mut aggregator: Aggregator) {
     settle(&mut aggregator);
     let after = ledger(&path, owner);
     let (written, folded) = (globals(&path), aggregator.globals());
-    assert_eq!(written.records, folded.records);
-    assert_eq!(written.restarts, folded.restarts);
+    // What is read is clamped: a count that was garbage may be as large as any.
+    let is_sane = |count: u64| count < 1 << 61;
+    assert!(!is_sane(folded.records) || written.records == folded.records);
+    assert!(!is_sane(folded.restarts) || written.restarts == folded.restarts);
+    assert_eq!(named(&path), name_before, "somebody wrote over the name");
     assert!(accepted > 0, "a drained lane took no record");
     assert!(
-        after.0 - before.0 >= accepted,
+        !is_sane(after.0) || after.0 - before.0 >= accepted,
         "{accepted} accepted, {before:?} {after:?}"
     );
     assert_eq!(dropped(bus).wrapping_sub(dropped_before), refused);
-    // A count that was garbage may be as large as any.
-    let is_sane = dropped(bus) < 1 << 62;
     assert!(
-        !is_sane || after.1 >= dropped(bus),
+        !is_sane(dropped(bus)) || after.1 >= dropped(bus),
         "{refused} refused, {after:?}"
     );
     drop(aggregator);

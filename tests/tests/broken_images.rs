@@ -49,11 +49,15 @@ struct Image {
 impl Image {
     /// With series of each type, some records committed, and some left in the lanes.
     fn new() -> Image {
+        Self::of(GEOMETRY)
+    }
+
+    fn of(geometry: Geometry) -> Image {
         let folder = TempDir::new().expect("a temporary folder");
         let path = folder.path().join("bus").display().to_string();
         let address: Address = path.parse().expect("a path");
         let config_of_bus = BusConfig {
-            geometry: GEOMETRY,
+            geometry,
             ..BusConfig::default()
         };
         let bus = Bus::create(&address, &config_of_bus).expect("a new bus");
@@ -381,4 +385,44 @@ fn a_place_that_is_garbage_leads_nobody_out_of_the_heap() {
         let reader = Reader::open(&snapshot).expect("a snapshot");
         assert_eq!(reader.bus_name(), image.address.to_string(), "word {at}");
     }
+}
+
+#[test]
+fn a_directory_that_repeats_itself_takes_no_more_memory_than_the_file() {
+    let geometry = Geometry {
+        series: 1024,
+        ..GEOMETRY
+    };
+    let image = Image::of(geometry);
+    let snapshot = image.address.snapshot();
+    let mut bytes = read(&snapshot);
+    let mut set = |at: usize, value: usize| {
+        bytes[at * 8..at * 8 + 8].copy_from_slice(&(value as u64).to_le_bytes());
+    };
+    // Words as `snapshot/layout.rs` has them: all series are the first one, with a ring of nearly all of
+    // the file.
+    let (lanes, owners, ids) = (3, 4, geometry.series_ids());
+    let (directory, capacity) = (512 + lanes * 4 + owners * 28, 60_000);
+    set(7, capacity);
+    let good = read(&snapshot);
+    let mut blocks = (0..ids).map(|id| word(&good, directory + id) as usize);
+    let block = blocks.find(|&block| block != 0).expect("a series");
+    for id in 0..ids {
+        set(directory + id, block);
+    }
+    for tag in [block + 4, block + 5 + word(&good, block + 3) as usize] {
+        set(word(&good, tag + 5) as usize, capacity);
+        set(tag + 6, capacity);
+    }
+    write(&snapshot, &bytes);
+    let options = ReadOptions {
+        history: true,
+        ..ReadOptions::default()
+    };
+    let mut reader = Reader::open(&snapshot).expect("a snapshot");
+    let found = reader.read(&options).expect("an epoch");
+    let points = found.series.iter().map(|series| series.history.len());
+    let points: usize = points.sum();
+    assert!(points >= capacity, "{points} points");
+    assert!(points * 16 <= bytes.len(), "{points} points");
 }

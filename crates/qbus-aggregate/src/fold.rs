@@ -22,7 +22,7 @@ use qbus::{
 use crate::distribution::{Distribution, OCTAVE, Octave};
 use crate::snapshot::layout::{POINT_WORDS, RECENT_WORDS, RING_HEADER};
 use crate::snapshot::versioned::Row;
-use crate::snapshot::writer::Writer;
+use crate::snapshot::writer::{Writer, ring_capacity, take_room};
 use crate::snapshot::{Globals, OwnerRow, sane};
 
 pub(crate) const PLAIN_LEN: usize = 6;
@@ -167,8 +167,10 @@ impl Fold {
             failure: None,
             writer,
         };
+        let mut room = fold.writer.words().len();
         for id in 0..shape.series_ids {
             if let Some((row, Some(version))) = fold.writer.read_series(id)
+                && take_room(&mut room, row.len)
                 && let Some(series) = fold.decode(SeriesId(id as u32), row, &version)
             {
                 fold.series.push(series);
@@ -183,13 +185,8 @@ impl Fold {
     fn load_recent(&mut self, capacity: usize) -> Result<(), CreateError> {
         let words = self.writer.words();
         let start = usize::try_from(self.globals.recent_ring).unwrap_or(0);
-        let room = words.get(start).unwrap_or(0) as usize;
-        let fits = start >= self.writer.shape().heap()
-            && room <= 1 << 28
-            && words
-                .slice(start, RING_HEADER + room * RECENT_WORDS)
-                .is_some();
-        let old = Ring::new(start, if fits { room } else { 0 }, self.globals.recent);
+        let room = ring_capacity(words, self.writer.shape(), start, RECENT_WORDS);
+        let old = Ring::new(start, room.unwrap_or(0), self.globals.recent);
         self.recent = if old.capacity == capacity && capacity != 0 {
             old
         } else {
@@ -515,15 +512,7 @@ impl Fold {
         let family = qbus::FamilyDefinition::decode(words, definitions[0])?;
         let labels = qbus::SeriesDefinition::decode(words, definitions[1])?;
         let ring = *version.get(4)? as usize;
-        // Garbage must not lead the writing of points to what lies before the heap.
-        if ring < self.writer.shape().heap() {
-            return None;
-        }
-        let capacity = words.get(ring)? as usize;
-        words.slice(
-            ring,
-            RING_HEADER.checked_add(capacity.checked_mul(POINT_WORDS)?)?,
-        )?;
+        let capacity = ring_capacity(words, self.writer.shape(), ring, POINT_WORDS)?;
         let observed = match family.metric_type {
             MetricType::Counter | MetricType::Gauge => None,
             MetricType::Histogram => Some(decode_observed(version, Some(&family.buckets))?),
@@ -531,7 +520,7 @@ impl Fold {
         };
         let entry = (definitions[0], family.metric_type, family.buckets.clone());
         self.families.entry(labels.family).or_insert(entry);
-        Some(Series {
+        let series = Series {
             id,
             row,
             metric_type: family.metric_type,
@@ -543,7 +532,9 @@ impl Fold {
             value: f64::from_bits(*version.get(3)?),
             history: Ring::new(ring, capacity, sane(*version.get(5)?)),
             observed: observed.map(Box::new),
-        })
+        };
+        // Else it could need a larger row when there is no room for one.
+        (series.needed_len() <= row.len).then_some(series)
     }
 }
 

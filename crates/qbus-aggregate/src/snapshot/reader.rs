@@ -16,7 +16,7 @@ use super::layout::{
     RECENT_WORDS, RING_HEADER, Shape, VERSION,
 };
 use super::versioned::{Found, Row, committed, row_words};
-use super::writer::series_row;
+use super::writer::{series_row, take_room};
 use super::{Globals, OwnerRow};
 use crate::fold::{OBSERVED_LEN, PLAIN_LEN, decode_distribution, kind_word};
 use crate::series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
@@ -280,8 +280,10 @@ impl Reader {
             .map(|(row, range)| (*row, &cut.words[range.clone()]))
             .collect();
         let mut series = Vec::with_capacity(rows.len());
-        for (row, version) in rows {
-            series.extend(self.decode(row, version, options));
+        let mut room = self.words().len();
+        for (id, row, version) in rows {
+            let decoded = self.decode(id, row, version, options);
+            series.extend(decoded.filter(|series| take_room(&mut room, copied_words(series))));
         }
         series.sort_by(|a: &Series, b| {
             a.family
@@ -305,10 +307,10 @@ impl Reader {
             consistent: true,
             ..Cut::default()
         };
-        let newest = take_newer.then_some(AT_COMMITTED);
-        let mut version = Vec::new();
+        let (mut version, mut room) = (Vec::new(), words.len());
         for id in 0..self.shape.series_ids {
-            let Some(row) = series_row(words, self.shape, id) else {
+            let row = series_row(words, self.shape, id);
+            let Some(row) = row.filter(|row| take_room(&mut room, row.len)) else {
                 continue;
             };
             match row.read(words, cut.epoch, newest, &mut version) {
@@ -433,6 +435,15 @@ struct Cut {
     /// A row, and where its version lies in `words`.
     rows: Vec<(Row, std::ops::Range<usize>)>,
     words: Vec<u64>,
+}
+
+/// Words of the file that a series was copied from, beside its row.
+fn copied_words(series: &Series) -> usize {
+    let texts = series
+        .labels
+        .iter()
+        .map(|(name, value)| (name.len() + value.len()) / 8);
+    series.history.len() * POINT_WORDS + texts.sum::<usize>()
 }
 
 fn family_of(definition: FamilyDefinition) -> Family {

@@ -425,6 +425,31 @@ pub(crate) fn series_row(words: Words<'_>, shape: Shape, id: usize) -> Option<Ro
     row.fits(words).then_some(row)
 }
 
+/// Takes words out of the room that a file's words have; whether there were so many left. No two series
+/// share a word, so what they need together fits into the file, unless a directory that is garbage
+/// leads to the same place over and over.
+pub(crate) fn take_room(room: &mut usize, len: usize) -> bool {
+    let left = room.checked_sub(len);
+    *room = left.unwrap_or(*room);
+    left.is_some()
+}
+
+/// Capacity of a ring that its writer may go on with; `None` when there is none, or it does not fit: its
+/// points would lie on what is not the heap's.
+pub(crate) fn ring_capacity(
+    words: Words<'_>,
+    shape: Shape,
+    ring: usize,
+    words_each: usize,
+) -> Option<usize> {
+    if ring < shape.heap() {
+        return None;
+    }
+    let capacity = usize::try_from(words.get(ring)?).ok()?;
+    let len = RING_HEADER.checked_add(capacity.checked_mul(words_each)?)?;
+    words.slice(ring, len).is_some().then_some(capacity)
+}
+
 /// Takes away what a dead aggregator began to make.
 fn remove(path: &Path) -> Result<(), SnapshotError> {
     std::fs::remove_file(path).map_err(|source| SnapshotError::Aside {

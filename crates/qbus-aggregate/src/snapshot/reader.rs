@@ -281,8 +281,8 @@ impl Reader {
             .collect();
         let mut series = Vec::with_capacity(rows.len());
         let mut room = self.words().len();
-        for (id, row, version) in rows {
-            let decoded = self.decode(id, row, version, options);
+        for (row, version) in rows {
+            let decoded = self.decode(row, version, options);
             series.extend(decoded.filter(|series| take_room(&mut room, copied_words(series))));
         }
         series.sort_by(|a: &Series, b| {
@@ -307,6 +307,7 @@ impl Reader {
             consistent: true,
             ..Cut::default()
         };
+        let newest = take_newer.then_some(AT_COMMITTED);
         let (mut version, mut room) = (Vec::new(), words.len());
         for id in 0..self.shape.series_ids {
             let row = series_row(words, self.shape, id);

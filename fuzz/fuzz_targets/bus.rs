@@ -7,7 +7,7 @@ use qbus_fuzz::{Files, aggregate, good, look, open, read, witness};
 fuzz_target!(|data: &[u8]| {
     let (good, files) = (good(), Files::new());
     files.write_bus(&good.bus.patched(data, good.bus.all()));
-    if data.len() % 2 == 0 {
+    if data.len().is_multiple_of(2) {
         // Not of its own bus when the instance was changed.
         files.write_snapshot(&good.snapshot.patched(&[], good.snapshot.all()));
     }

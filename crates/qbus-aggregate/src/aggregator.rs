@@ -264,7 +264,7 @@ impl Aggregator {
 }
 
 /// Lets records gather. An aggregator that is faster than its producers would else follow them record
-/// by record, and each emit would wait for the cache line that was just read: 140 ns instead of 5.
+/// by record, and each emit would wait for the cache line that was just read: some 140 ns.
 fn pause() {
     let start = Instant::now();
     while start.elapsed() < GATHER {
@@ -278,7 +278,7 @@ const GATHER: Duration = Duration::from_micros(10);
 /// The longest nap of a bus in use: what an emit waits for, at most, until a commit.
 const NAP_MAX: Duration = Duration::from_millis(1);
 /// A bus is idle when there was nothing to do for this long. From then on a nap is at most a quarter
-/// of the time that nothing came: a wake-up costs some 10 µs, which adds up a thousand times a second.
+/// of the time that nothing came: a wake-up costs 10 to 25 µs in a VM, which adds up a thousand times a second.
 const IDLE: Duration = Duration::from_millis(25);
 /// The longest nap of an idle bus.
 const IDLE_NAP_MAX: Duration = Duration::from_millis(20);

@@ -308,6 +308,8 @@ fn check_stall(case: &Case) -> Duration {
         if shortest <= STALL_MAX {
             return shortest;
         }
+        // Told, so that no run looks faster than it was.
+        eprintln!("{case:?}: waited {waited:?}, which is run again");
     }
     panic!("{case:?}: waited {shortest:?}, and that {ATTEMPTS} times");
 }

@@ -188,7 +188,7 @@ impl Aggregator {
             } else if spin {
                 std::hint::spin_loop();
             } else {
-                nap.take();
+                self.consumer.nap(nap.next());
             }
         }
         self.finish();
@@ -285,29 +285,31 @@ const IDLE_NAP_MAX: Duration = Duration::from_millis(20);
 
 /// Sleeps that grow while there is nothing to do.
 struct Nap {
-    next: Duration,
+    longest: Duration,
     slept: Duration,
 }
 
 impl Default for Nap {
     fn default() -> Nap {
         Nap {
-            next: Duration::from_micros(50),
+            longest: Duration::from_micros(50),
             slept: Duration::ZERO,
         }
     }
 }
 
 impl Nap {
-    fn take(&mut self) {
-        std::thread::sleep(self.next);
-        self.slept += self.next;
-        let longest = if self.slept < IDLE {
+    /// How long to sleep now.
+    fn next(&mut self) -> Duration {
+        let next = self.longest;
+        self.slept += next;
+        let limit = if self.slept < IDLE {
             NAP_MAX
         } else {
             (self.slept / 4).min(IDLE_NAP_MAX)
         };
-        self.next = (self.next * 5 / 4).min(longest);
+        self.longest = (next * 5 / 4).min(limit);
+        next
     }
 }
 

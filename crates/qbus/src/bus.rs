@@ -1,6 +1,7 @@
 //! A bus: create, open, remove; join and leave.
 
 mod attach;
+mod flush;
 mod view;
 
 use std::io;
@@ -13,8 +14,8 @@ use crate::address::Address;
 use crate::clock;
 use crate::consumer::Consumer;
 use crate::error::{
-    ConsumeError, CreateError, JoinError, OpenError, OpenOrCreateError, RegisterError, RemoveError,
-    creating,
+    ConsumeError, CreateError, EmitError, JoinError, OpenError, OpenOrCreateError, RegisterError,
+    RemoveError, creating,
 };
 use crate::handle::{Counter, Gauge, Histogram, Registration, Summary};
 use crate::lane::{Lane, count};
@@ -22,7 +23,7 @@ use crate::layout::{Geometry, Header, MAGIC, OwnerEntry, Sections, VERSION};
 use crate::liveness::{AGGREGATOR_BYTE, CREATE_BYTE, Locks, owner_byte};
 use crate::owner::{OwnerId, OwnerView, Phase, State};
 use crate::producer::Producer;
-use crate::record::{MetricType, SeriesId};
+use crate::record::{MetricType, Record, SeriesId};
 use crate::region::Region;
 use crate::registry::{FamilyDefinition, FamilyId, Registry, SeriesDefinition, Table};
 use crate::sync::{Ordering, PrivatePtr, PrivateU64};
@@ -407,6 +408,26 @@ impl Bus {
         Consumer::new(self)
     }
 
+    /// Writes one record through this thread's producer, as handles do. Lock-free, and without a system
+    /// call but for the first record of a thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`Producer::emit`]; or the process could not join.
+    #[inline]
+    pub fn emit(&self, record: Record) -> Result<(), EmitError> {
+        thread::emit(&self.inner, record)
+    }
+
+    /// As [`emit`](Self::emit), and waits while the lane is full.
+    ///
+    /// # Errors
+    ///
+    /// As `emit`; the lane was full for all of `patience`, which counts as one drop.
+    pub fn emit_or_wait(&self, record: Record, patience: Duration) -> Result<(), EmitError> {
+        thread::emit_or_wait(&self.inner, record, patience)
+    }
+
     /// The id of a series, registered now if it was not. Handles do this for you.
     ///
     /// # Errors
@@ -422,6 +443,11 @@ impl Bus {
             count(&self.inner.header().refused_series, 1);
         }
         interned
+    }
+
+    /// The id of a series if it is registered.
+    pub fn find(&self, name: &str, labels: &[(String, String)]) -> Option<SeriesId> {
+        self.inner.registry().find_series(name, labels)
     }
 
     /// What a series is registered as; `None` when there is none of that id.
@@ -482,7 +508,10 @@ impl Bus {
         let shared = self.inner.geometry.shared_lanes as usize;
         let view = |index| {
             let lane = self.inner.lane(index);
-            let fill = lane.tail().saturating_sub(lane.head()).min(lane.capacity());
+            let fill = self
+                .end(index)
+                .saturating_sub(lane.head())
+                .min(lane.capacity());
             LaneView {
                 index,
                 shared: index < shared,

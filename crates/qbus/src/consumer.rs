@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use crate::bus::{Bus, Inner};
 use crate::clock;
+use crate::doorbell;
 use crate::error::ConsumeError;
 use crate::lane::{Drained, Lane, POSITION_MAX, count, shared::Stall};
 use crate::liveness::{AGGREGATOR_BYTE, Locks, owner_byte};
@@ -201,6 +203,12 @@ impl Consumer {
         } else {
             entry.counts()
         }
+    }
+
+    /// Sleeps until somebody waits for the consumer ([`Bus::flush`], a producer that waits for room), at
+    /// most for `longest`.
+    pub fn nap(&self, longest: Duration) {
+        doorbell::sleep(&self.inner().header().doorbell, longest);
     }
 
     /// Counts what made no sense in the registry or a lane.

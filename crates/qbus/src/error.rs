@@ -624,6 +624,36 @@ impl fmt::Display for EmitError {
 
 impl Error for EmitError {}
 
+/// Why it is not known that all that was emitted is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FlushError {
+    /// No aggregator is running. What was emitted waits in the lanes for the next one.
+    NoAggregator,
+    /// It was not committed in time.
+    TimedOut {
+        /// How many lanes hold what is not committed.
+        lanes: usize,
+    },
+}
+
+impl fmt::Display for FlushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FlushError::NoAggregator => write!(
+                f,
+                "no aggregator is running; start `qbus agg`: what was emitted waits in the lanes until then"
+            ),
+            FlushError::TimedOut { lanes } => write!(
+                f,
+                "{lanes} lanes were not committed in time: the aggregator lags, or is stopped"
+            ),
+        }
+    }
+}
+
+impl Error for FlushError {}
+
 /// Why this process did not become the aggregator.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -54,7 +54,9 @@ pub(crate) struct Header {
     _pad1: [AtomicU64; 15],
     pub(crate) aggregator_pid: AtomicU64,
     pub(crate) aggregator_started_ns: AtomicU64,
-    _pad2: [AtomicU64; 14],
+    /// 1 while the aggregator sleeps ([`crate::doorbell`]).
+    pub(crate) doorbell: AtomicU64,
+    _pad2: [AtomicU64; 13],
     /// Records of processes that found no place in the owner table.
     pub(crate) dropped_unowned: AtomicU64,
     /// Registrations that found the registry full.

@@ -30,6 +30,8 @@ mod bus;
 mod clock;
 #[cfg(not(loom))]
 mod consumer;
+#[cfg(not(loom))]
+mod doorbell;
 mod error;
 #[cfg(not(loom))]
 mod fork;
@@ -63,8 +65,8 @@ pub use clock::Clock;
 #[cfg(not(loom))]
 pub use consumer::{Consumer, STALL_LIMIT_NS};
 pub use error::{
-    ConsumeError, CreateError, EmitError, JoinError, Largest, OpenError, OpenOrCreateError,
-    RegisterError, RemoveError,
+    ConsumeError, CreateError, EmitError, FlushError, JoinError, Largest, OpenError,
+    OpenOrCreateError, RegisterError, RemoveError,
 };
 #[cfg(not(loom))]
 pub use handle::{

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::Backoff;
 
 use crate::bus::{Attachment, Inner};
+use crate::doorbell;
 use crate::error::{EmitError, JoinError};
 use crate::fork::{self, ForkWord, Generation};
 use crate::lane::{Refused, count, exclusive, shared};
@@ -180,6 +181,7 @@ impl Producer {
                 return Err(self.refuse(refused, 1));
             }
             if backoff.is_completed() {
+                doorbell::ring(&self.inner.header().doorbell);
                 std::thread::sleep(NAP);
             } else {
                 backoff.snooze();

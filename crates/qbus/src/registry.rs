@@ -248,34 +248,31 @@ impl<'a> Registry<'a> {
         family.check()?;
         check_labels(&family.name, labels)?;
         let family_id = self.intern_family(family)?;
-        // An empty value is the same as no label.
-        let labels = labels
-            .iter()
-            .filter(|(_, value)| !value.is_empty())
-            .cloned()
-            .collect();
         let series = SeriesDefinition {
             family: family_id,
-            labels,
+            labels: without_empty(labels),
         };
         let key = canonical(&series.labels);
-        let hash = hash_of(&|hasher| {
-            hasher.write_u32(family_id.0);
-            for (name, value) in &key {
-                hasher.write(name.as_bytes());
-                hasher.write_u8(0xff);
-                hasher.write(value.as_bytes());
-                hasher.write_u8(0xff);
-            }
-        });
-        let same = |offset: usize| {
-            SeriesDefinition::decode(self.arena(), offset)
-                .is_some_and(|found| found.family == family_id && canonical(&found.labels) == key)
-        };
+        let same = |offset: usize| self.is_series(offset, family_id, &key);
+        let hash = series_hash(family_id, &key);
         let interned = self.intern_in(&self.series, hash, &|| series.encode(), &same);
         interned
             .map(SeriesId)
             .map_err(|full| self.full(&family.name, full, "series", self.series.capacity))
+    }
+
+    /// The id of a series that is registered.
+    pub(crate) fn find_series(&self, name: &str, labels: &[(String, String)]) -> Option<SeriesId> {
+        let family = self.find_family(name)?;
+        let key = canonical(&without_empty(labels));
+        let same = |offset: usize| self.is_series(offset, family, &key);
+        self.find(&self.series, series_hash(family, &key), &same)
+            .map(SeriesId)
+    }
+
+    fn is_series(&self, offset: usize, family: FamilyId, key: &[(String, String)]) -> bool {
+        SeriesDefinition::decode(self.arena(), offset)
+            .is_some_and(|found| found.family == family && canonical(&found.labels) == key)
     }
 
     fn intern_family(&self, family: &FamilyDefinition) -> Result<FamilyId, RegisterError> {
@@ -331,14 +328,15 @@ impl<'a> Registry<'a> {
 
     /// The family of that name.
     pub(crate) fn family_by_name(&self, name: &str) -> Option<FamilyDefinition> {
+        self.family(self.find_family(name)?)
+    }
+
+    fn find_family(&self, name: &str) -> Option<FamilyId> {
         let same = |offset: usize| {
             FamilyDefinition::decode(self.arena(), offset).is_some_and(|found| found.name == name)
         };
-        self.family(FamilyId(self.find(
-            &self.families,
-            name_hash(name),
-            &same,
-        )?))
+        self.find(&self.families, name_hash(name), &same)
+            .map(FamilyId)
     }
 
     /// What a family is registered as; `None` when there is none, or garbage.
@@ -553,6 +551,24 @@ impl Hasher for Fnv {
     fn write_u32(&mut self, value: u32) {
         self.write(&value.to_le_bytes());
     }
+}
+
+/// An empty value is the same as no label.
+fn without_empty(labels: &[(String, String)]) -> Vec<(String, String)> {
+    let with_value = labels.iter().filter(|(_, value)| !value.is_empty());
+    with_value.cloned().collect()
+}
+
+fn series_hash(family: FamilyId, key: &[(String, String)]) -> u64 {
+    hash_of(&|hasher| {
+        hasher.write_u32(family.0);
+        for (name, value) in key {
+            hasher.write(name.as_bytes());
+            hasher.write_u8(0xff);
+            hasher.write(value.as_bytes());
+            hasher.write_u8(0xff);
+        }
+    })
 }
 
 /// Labels sorted by name: their order makes no other series.

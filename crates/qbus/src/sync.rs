@@ -31,3 +31,17 @@ pub(crate) use std::sync::atomic::Ordering;
 pub(crate) type PrivateU64 = std::sync::atomic::AtomicU64;
 /// A private pointer of this process that no model looks at.
 pub(crate) type PrivatePtr<T> = std::sync::atomic::AtomicPtr<T>;
+
+/// The half of a word that the kernel compares in futex(2). For the kernel alone: nobody loads or stores
+/// it through this reference.
+#[cfg(not(loom))]
+pub(crate) fn low_half(word: &AtomicU64) -> &std::sync::atomic::AtomicU32 {
+    let halves: *const std::sync::atomic::AtomicU32 = std::ptr::from_ref(word).cast();
+    let low = if cfg!(target_endian = "big") {
+        halves.wrapping_add(1)
+    } else {
+        halves
+    };
+    // SAFETY: it lies inside the word, is aligned as it must be, and lives as long.
+    unsafe { &*low }
+}

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::compiler_fence;
+use std::time::Duration;
 
 use crate::bus::Inner;
 use crate::error::EmitError;
@@ -49,22 +50,31 @@ pub(crate) fn emit(inner: &Arc<Inner>, record: Record) -> Result<(), EmitError> 
         && slot.producer.is_current()
         && !slot.busy.get()
     {
-        return slot.emit(record);
+        return slot.with(|producer| producer.emit(record));
     }
-    emit_slowly(inner, record)
+    emit_with(inner, &|producer| producer.emit(record))
 }
 
 impl Slot {
     #[inline]
-    fn emit(&self, record: Record) -> Result<(), EmitError> {
+    fn with(&self, emit: impl FnOnce(&Producer) -> Result<(), EmitError>) -> Result<(), EmitError> {
         self.busy.set(true);
         // A signal handler runs on this thread: the compiler alone could reorder.
         compiler_fence(Ordering::SeqCst);
-        let emitted = self.producer.emit(record);
+        let emitted = emit(&self.producer);
         compiler_fence(Ordering::SeqCst);
         self.busy.set(false);
         emitted
     }
+}
+
+/// As [`emit`], and waits while the lane is full: `patience` at most.
+pub(crate) fn emit_or_wait(
+    inner: &Arc<Inner>,
+    record: Record,
+    patience: Duration,
+) -> Result<(), EmitError> {
+    emit_with(inner, &|producer| producer.emit_or_wait(record, patience))
 }
 
 /// Gives this thread's lane of a bus back, which nobody has open any more.
@@ -78,8 +88,12 @@ pub(crate) fn forget(key: u64) {
     });
 }
 
+/// Emits through this thread's producer, made now if there is none.
 #[cold]
-fn emit_slowly(inner: &Arc<Inner>, record: Record) -> Result<(), EmitError> {
+fn emit_with(
+    inner: &Arc<Inner>,
+    emit: &dyn Fn(&Producer) -> Result<(), EmitError>,
+) -> Result<(), EmitError> {
     if inner.attachment_or_wait().is_none() {
         count(&inner.header().dropped_unowned, 1);
         return Err(if inner.is_removed() {
@@ -108,13 +122,13 @@ fn emit_slowly(inner: &Arc<Inner>, record: Record) -> Result<(), EmitError> {
         // SAFETY: the box was found just now, and only this thread takes it out.
         let slot = unsafe { &*slot };
         drop(slots);
-        (!slot.busy.get()).then(|| slot.emit(record))
+        (!slot.busy.get()).then(|| slot.with(emit))
     });
     match through_slot {
         Ok(Some(emitted)) => emitted,
         // No slot to use: the shared lane takes everybody.
         Ok(None) | Err(_) => match Producer::shared(inner) {
-            Ok(producer) => producer.emit(record),
+            Ok(producer) => emit(&producer),
             Err(_) => {
                 count(&inner.header().dropped_unowned, 1);
                 Err(EmitError::NotJoined)

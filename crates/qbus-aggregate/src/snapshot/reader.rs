@@ -253,6 +253,14 @@ impl Reader {
             .collect()
     }
 
+    /// One series at the newest commit, whatever the others are at; `None` when it was not committed yet.
+    pub fn series(&mut self, id: SeriesId, options: &ReadOptions<'_>) -> Option<Series> {
+        self.refresh();
+        let row = series_row(self.words(), self.shape, id.0 as usize)?;
+        let version = self.newest(row)?;
+        self.decode(row, &version, options)
+    }
+
     /// All series at one commit, sorted by name and labels.
     ///
     /// # Errors

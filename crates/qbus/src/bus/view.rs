@@ -24,7 +24,7 @@ pub struct LaneView {
     pub holder: Option<OwnerId>,
     /// Position of the next record to drain.
     pub head: u64,
-    /// Slots that wait to be drained and committed; in a shared lane a lower bound.
+    /// Slots that wait to be drained and committed.
     pub fill: u64,
 }
 

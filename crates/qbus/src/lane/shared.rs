@@ -306,6 +306,23 @@ impl Lane<'_> {
         })
     }
 
+    /// The first position that nobody has claimed yet.
+    pub(crate) fn frontier(&self) -> u64 {
+        let head = self.head().min(POSITION_MAX);
+        let end = head + self.capacity();
+        // The hint may lag, and claimers go on from it as this does.
+        let mut position = self.tail().clamp(head, end);
+        while position < end
+            && self
+                .slot(position)
+                .load(Ordering::Acquire)
+                .is_lap(self.lap(position))
+        {
+            position += 1;
+        }
+        position
+    }
+
     /// Gives up the record at `stall`, whose owner lives but was stopped for too long. The next drain
     /// counts it.
     pub(crate) fn revoke(&self, stall: Stall) {

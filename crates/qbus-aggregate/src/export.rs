@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 use std::str::FromStr;
 
 use crate::series::Snapshot;
@@ -133,6 +134,32 @@ pub fn export(
         Format::Csv => csv(snapshot, options, out).map(|()| LeftOut::default()),
         Format::Prometheus => prometheus(snapshot, options, out),
     }
+}
+
+/// Replaces a file by an export as a whole: whoever reads it meanwhile sees the old one or the new one.
+///
+/// # Errors
+///
+/// The first error of the file system, as it is; the old file is as it was.
+pub fn export_to_file(
+    snapshot: &Snapshot,
+    format: Format,
+    options: &Options,
+    path: &Path,
+) -> io::Result<LeftOut> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    // As any other new file: the user's umask decides who may read it.
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    let mut file = tempfile::Builder::new()
+        .prefix(".qbus-export-")
+        .permissions(permissions)
+        .tempfile_in(folder)?;
+    let left_out = export(snapshot, format, options, &mut file)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(left_out)
 }
 
 #[cfg(test)]

@@ -578,6 +578,11 @@ fn canonical(labels: &[(String, String)]) -> Vec<(String, String)> {
     sorted
 }
 
+/// Whether a metric can have that name: `[a-zA-Z_][a-zA-Z0-9_]*`, at most 255 bytes.
+pub fn is_metric_name(name: &str) -> bool {
+    is_name(name) && name.len() <= NAME_MAX
+}
+
 fn is_name(name: &str) -> bool {
     let legal = |(at, c): (usize, char)| {
         c == '_' || c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit())

@@ -4,7 +4,6 @@ mod args;
 mod command;
 mod error;
 mod sampling;
-mod self_metrics;
 
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::process::ExitCode;

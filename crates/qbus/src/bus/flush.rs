@@ -56,10 +56,15 @@ impl Bus {
                     lanes: waiting.len(),
                 });
             }
-            doorbell::ring(&self.inner.header().doorbell);
+            self.wake_aggregator();
             std::thread::sleep(nap);
             nap = (nap * 2).min(NAP_MAX);
         }
+    }
+
+    /// Wakes the aggregator if it sleeps: for who has something for it to do.
+    pub fn wake_aggregator(&self) {
+        doorbell::ring(&self.inner.header().doorbell);
     }
 
     /// Where a lane ends: all positions below were claimed.

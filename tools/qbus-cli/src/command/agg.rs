@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use qbus::{Address, Bus};
 use qbus_aggregate::{Aggregator, Config};
+use qbus_collector::sampling::sample_until;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::Agg;
@@ -50,9 +51,14 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
         let interval = agg.interval;
         let config = sampling::config(&agg.sources, agg.no_host, agg.no_gpu);
         let sample = move || {
-            if let Err(error) =
-                sampling::sample_until(&bus, snapshot.as_deref(), config, interval, &stopped)
-            {
+            if let Err(error) = sample_until(
+                &bus,
+                snapshot.as_deref(),
+                config,
+                interval,
+                &stopped,
+                &mut |news| warn(news),
+            ) {
                 warn(format_args!("not sampling: {error}"));
             }
         };

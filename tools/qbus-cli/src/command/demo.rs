@@ -10,13 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qbus::{Address, Bus, Removal};
-use qbus_aggregate::export::{Format, Options, export};
+use qbus_aggregate::export::{Format, Options, export, export_to_file};
 use qbus_aggregate::{ReadOptions, Reader, Snapshot, Value};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::Demo;
-use crate::command::{dump, open, stat};
+use crate::command::{open, stat};
 use crate::error::{Doing, Error};
 
 /// Lines of each format that are shown.
@@ -138,7 +138,8 @@ fn show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Error> {
             history: format != Format::Prometheus,
         };
         let path = folder.join(name);
-        dump::to_file(&snapshot, format, &options, &path)?;
+        export_to_file(&snapshot, format, &options, &path)
+            .doing(format!("write {}", path.display()))?;
         brief(&snapshot, format, &path, out)?;
     }
     let ledger = stat::Report::new(&bus, Some(&reader))

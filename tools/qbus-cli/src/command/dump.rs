@@ -1,11 +1,10 @@
 //! `qbus dump`
 
-use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::io::Write;
 
 use qbus::Address;
-use qbus_aggregate::export::{Format, LeftOut, Options, export};
-use qbus_aggregate::{ReadOptions, Snapshot};
+use qbus_aggregate::ReadOptions;
+use qbus_aggregate::export::{Options, export, export_to_file};
 
 use crate::args::Dump;
 use crate::command::open_snapshot;
@@ -32,7 +31,8 @@ pub(crate) fn run(address: &Address, dump: &Dump, out: &mut dyn Write) -> Result
     };
     let left_out = match &dump.output {
         None => export(&snapshot, dump.format, &options, out)?,
-        Some(path) => to_file(&snapshot, dump.format, &options, path)?,
+        Some(path) => export_to_file(&snapshot, dump.format, &options, path)
+            .doing(format!("write {}", path.display()))?,
     };
     if left_out.series > 0 {
         warn(format_args!(
@@ -41,36 +41,4 @@ pub(crate) fn run(address: &Address, dump: &Dump, out: &mut dyn Write) -> Result
         ));
     }
     Ok(())
-}
-
-/// Replaces a file as a whole: whoever reads it meanwhile sees the old one or the new one.
-pub(crate) fn to_file(
-    snapshot: &Snapshot,
-    format: Format,
-    options: &Options,
-    path: &Path,
-) -> Result<LeftOut, Error> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let doing = || format!("write {}", path.display());
-    let mut builder = tempfile::Builder::new();
-    // As any other new file: the user's umask decides who may read it.
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    let file = builder
-        .prefix(".qbus-dump-")
-        .permissions(permissions)
-        .tempfile_in(folder)
-        .doing(doing())?;
-    let mut out = BufWriter::new(file);
-    let left_out = export(snapshot, format, options, &mut out).doing(doing())?;
-    let file = out
-        .into_inner()
-        .map_err(std::io::IntoInnerError::into_error)
-        .doing(doing())?;
-    file.persist(path)
-        .map_err(|error| error.error)
-        .doing(doing())?;
-    Ok(left_out)
 }

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use qbus::{Clock, MetricType};
 use qbus_aggregate::export::{Options, export};
 use qbus_aggregate::{Family, Series, Snapshot, Value};
+use qbus_collector::sampling::{definition, owned};
 use qbus_sampler::{Config, Sampler, Source};
 
 use crate::args::Sample;
 use crate::error::Error;
-use crate::sampling::{config, definition, owned};
+use crate::sampling::config;
 
 /// Between the two samples that a ratio over time needs.
 const APART: Duration = Duration::from_millis(250);

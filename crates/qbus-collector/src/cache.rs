@@ -1,0 +1,148 @@
+//! Series that this thread has met: name and labels → id, without a lock.
+
+use std::cell::RefCell;
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use qbus::{MetricType, SeriesId};
+
+use crate::metric::Metric;
+
+/// More than a registry holds by default: only who writes the same labels in several orders has more.
+const ENTRIES_MAX: usize = 1 << 16;
+
+#[derive(Debug)]
+struct Entry {
+    /// Which collector it is of.
+    collector: u64,
+    hash: u64,
+    metric_type: MetricType,
+    name: Box<str>,
+    labels: Box<[(Box<str>, Box<str>)]>,
+    series: SeriesId,
+}
+
+impl Entry {
+    fn is_of(&self, collector: u64, metric: &Metric<'_>) -> bool {
+        self.collector == collector
+            && self.metric_type == metric.metric_type
+            && *self.name == *metric.name
+            && self.labels.len() == metric.labels.len()
+            && self
+                .labels
+                .iter()
+                .zip(metric.labels)
+                .all(|(known, (name, value))| *known.0 == **name && *known.1 == **value)
+    }
+}
+
+thread_local! {
+    static CACHE: RefCell<HashTable<Entry>> = const { RefCell::new(HashTable::new()) };
+}
+
+/// The series of a metric: as this thread knows it, else as `register` says.
+pub(crate) fn series<E>(
+    collector: u64,
+    metric: &Metric<'_>,
+    register: impl FnOnce() -> Result<SeriesId, E>,
+) -> Result<SeriesId, E> {
+    let hash = hash(metric);
+    let known = CACHE.try_with(|cache| {
+        let cache = cache.try_borrow().ok()?;
+        let entry = cache.find(hash, |entry| entry.is_of(collector, metric));
+        entry.map(|entry| entry.series)
+    });
+    if let Ok(Some(series)) = known {
+        return Ok(series);
+    }
+    let series = register()?;
+    // A thread past its end, or a signal handler that interrupted this, goes on without.
+    let _ = CACHE.try_with(|cache| {
+        let Ok(mut cache) = cache.try_borrow_mut() else {
+            return;
+        };
+        if cache.len() >= ENTRIES_MAX {
+            cache.clear();
+        }
+        let label = |&(name, value): &(&str, &str)| (name.into(), value.into());
+        let entry = Entry {
+            collector,
+            hash,
+            metric_type: metric.metric_type,
+            name: metric.name.into(),
+            labels: metric.labels.iter().map(label).collect(),
+            series,
+        };
+        cache.insert_unique(hash, entry, |entry| entry.hash);
+    });
+    Ok(series)
+}
+
+#[inline]
+fn hash(metric: &Metric<'_>) -> u64 {
+    // Colliding keys are the process's own: nothing is to be gained by a secret seed.
+    let mut hasher = FixedState::with_seed(0).build_hasher();
+    hasher.write(metric.name.as_bytes());
+    for (name, value) in metric.labels {
+        hasher.write(name.as_bytes());
+        hasher.write(value.as_bytes());
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(collector: u64, metric: &Metric<'_>) -> Option<SeriesId> {
+        series(collector, metric, || Err(())).ok()
+    }
+
+    #[test]
+    fn a_series_is_found_by_all_of_its_key() {
+        let metric = Metric {
+            labels: &[("a", "1"), ("b", "2")],
+            ..Metric::gauge("name", 0.0)
+        };
+        assert_eq!(known(7, &metric), None);
+        assert_eq!(
+            series::<()>(7, &metric, || Ok(SeriesId(3))),
+            Ok(SeriesId(3))
+        );
+        assert_eq!(known(7, &metric), Some(SeriesId(3)));
+        let other_value = [("a", "1"), ("b", "3")];
+        let others = [
+            Metric {
+                labels: &other_value,
+                ..metric
+            },
+            Metric {
+                labels: &metric.labels[..1],
+                ..metric
+            },
+            Metric {
+                metric_type: MetricType::Counter,
+                ..metric
+            },
+            Metric {
+                name: "names",
+                ..metric
+            },
+        ];
+        for other in others {
+            assert_eq!(known(7, &other), None);
+        }
+        assert_eq!(known(8, &metric), None, "another collector's");
+    }
+
+    #[test]
+    fn it_does_not_grow_without_bound() {
+        for n in 0..=ENTRIES_MAX {
+            let name = format!("name_{n}");
+            let made = series::<()>(9, &Metric::gauge(&name, 0.0), || Ok(SeriesId(n as u32)));
+            assert_eq!(made, Ok(SeriesId(n as u32)));
+        }
+        assert_eq!(known(9, &Metric::gauge("name_0", 0.0)), None);
+    }
+}

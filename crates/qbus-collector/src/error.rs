@@ -1,0 +1,221 @@
+//! An error enum per verb.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use qbus::{AddressError, EmitError, OpenOrCreateError, RegisterError};
+use qbus_aggregate::{AggregateError, ReadError};
+
+/// Why there is no collector.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The environment's `QBUS` names no bus.
+    Address(AddressError),
+    /// The bus cannot be opened or created.
+    Bus(OpenOrCreateError),
+    /// The private bus cannot be aggregated.
+    Aggregate(AggregateError),
+    /// There is no thread for the aggregator.
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Address(error) => write!(f, "the environment's QBUS: {error}"),
+            StartError::Bus(error) => error.fmt(f),
+            StartError::Aggregate(error) => error.fmt(f),
+            StartError::Thread(error) => write!(f, "no thread for the aggregator: {error}"),
+        }
+    }
+}
+
+impl Error for StartError {}
+
+/// Why a metric was not added.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum AddError {
+    /// Its name, a label or its type cannot be, or the registry is full.
+    Register(RegisterError),
+    /// The registry was full a moment ago, and this series is not in it.
+    Full {
+        /// The metric.
+        metric: String,
+    },
+    /// The value is none that its type takes.
+    Value {
+        /// The metric.
+        metric: String,
+        /// The value.
+        found: f64,
+        /// What a value of the type can be.
+        expected: &'static str,
+    },
+    /// A rule of [`register_validation_rule`](crate::Collector::register_validation_rule) refused it.
+    Invalid {
+        /// The metric.
+        metric: String,
+        /// The value.
+        found: f64,
+    },
+    /// The timestamp is no time.
+    Timestamp {
+        /// The metric.
+        metric: String,
+        /// Seconds since the Unix epoch.
+        found: f64,
+    },
+    /// The bus did not take it now.
+    Emit {
+        /// The metric.
+        metric: String,
+        /// Why.
+        source: EmitError,
+    },
+}
+
+impl AddError {
+    /// Whether there was no room, or no bus any more: the metric itself is as it should be.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            AddError::Register(error) => matches!(error, RegisterError::Full { .. }),
+            AddError::Full { .. } | AddError::Emit { .. } => true,
+            AddError::Value { .. } | AddError::Invalid { .. } | AddError::Timestamp { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for AddError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AddError::Register(error) => error.fmt(f),
+            AddError::Full { metric } => {
+                write!(
+                    f,
+                    "metric {metric}: no room for more series; known series go on"
+                )
+            }
+            AddError::Value {
+                metric,
+                found,
+                expected,
+            } => write!(f, "metric {metric}: value is {found}, expected {expected}"),
+            AddError::Invalid { metric, found } => {
+                write!(
+                    f,
+                    "metric {metric}: its validation rule refuses the value {found}"
+                )
+            }
+            AddError::Timestamp { metric, found } => write!(
+                f,
+                "metric {metric}: timestamp is {found}, expected seconds since 1970, as time.time() gives them"
+            ),
+            AddError::Emit { metric, source } => write!(f, "metric {metric}: {source}"),
+        }
+    }
+}
+
+impl Error for AddError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            AddError::Register(error) => Some(error),
+            AddError::Emit { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// Why nothing was exported.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// [`Config::enable_prometheus_export`](crate::Config::enable_prometheus_export) is off.
+    Disabled,
+    /// The snapshot cannot be read.
+    Read(ReadError),
+    /// The file cannot be written.
+    Write {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for ExportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExportError::Disabled => write!(
+                f,
+                "Prometheus export is off: the collector was made with enable_prometheus_export=False"
+            ),
+            ExportError::Read(error) => error.fmt(f),
+            ExportError::Write { path, source } => {
+                write!(f, "could not write {}: {source}", path.display())
+            }
+        }
+    }
+}
+
+impl Error for ExportError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            ExportError::Write { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// Why there is no result of a performance tracker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TrackError {
+    /// No tracker of that name was started, or it was ended already.
+    Unknown {
+        /// The name.
+        name: String,
+    },
+}
+
+impl fmt::Display for TrackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TrackError::Unknown { name } = self;
+        write!(
+            f,
+            "no performance tracker {name:?} is running: it was not started, or ended already"
+        )
+    }
+}
+
+impl Error for TrackError {}
+
+/// Why the metrics were not reset.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ResetError {
+    /// The bus is not this collector's own: its totals are others' too.
+    Shared {
+        /// The bus.
+        bus: String,
+    },
+    /// The aggregator that was to begin anew could not.
+    Aggregate(AggregateError),
+}
+
+impl fmt::Display for ResetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ResetError::Shared { bus } => write!(
+                f,
+                "the bus {bus} is not this process's own: its totals are those of other processes too, and are \
+                 never reset; `qbus rm` removes it"
+            ),
+            ResetError::Aggregate(error) => write!(f, "could not begin anew: {error}"),
+        }
+    }
+}
+
+impl Error for ResetError {}

@@ -1,0 +1,47 @@
+//! The Collector: add metrics from any thread and process, read them back, export them.
+//!
+//! Without set-up a [`Collector`] embeds everything: a private bus and an aggregator thread. With a bus
+//! named (in [`Config::bus`], or the environment's `QBUS`) it emits to that one and reads its snapshot,
+//! and `qbus agg` does the rest for all processes together.
+//!
+//! ```
+//! use qbus_collector::{Collector, Config, Metric};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let collector = Collector::new(&Config::default())?;
+//! collector.add_metric(&Metric {
+//!     labels: &[("model", "qwen3-vl"), ("input_size", "large")],
+//!     description: "Model inference latency in seconds",
+//!     ..Metric::gauge("model_inference_latency", 0.125)
+//! })?;
+//! let page = collector.export_to_prometheus(false)?;
+//! assert!(page.contains("model_inference_latency{model=\"qwen3-vl\",input_size=\"large\"} 0.125\n"));
+//! # Ok(()) }
+//! ```
+#![forbid(unsafe_code)]
+
+// In reading order: a metric → its series → the bus → back.
+mod cache;
+mod collector;
+mod embedded;
+mod error;
+mod global;
+mod metric;
+mod performance;
+mod query;
+pub mod sampling;
+mod self_metrics;
+mod statistics;
+mod validation;
+
+pub use collector::{Collector, Config};
+pub use error::{AddError, ExportError, ResetError, StartError, TrackError};
+pub use global::{
+    GlobalError, add_performance_metric, end_performance_tracking, get_metrics_collector,
+    queue_performance_metric, start_performance_tracking,
+};
+pub use metric::{Metric, Reading};
+pub use performance::Performance;
+pub use qbus::MetricType;
+pub use qbus_aggregate::export::Format;
+pub use statistics::Statistics;

@@ -1,0 +1,18 @@
+//! The collector as its users see it: embedded, and on a bus that others share.
+
+mod adding;
+mod lifecycle;
+mod reading;
+mod shared_bus;
+
+use qbus_collector::{Collector, Config};
+
+/// A private collector, whatever the environment says.
+fn collector() -> Collector {
+    assert_eq!(
+        std::env::var_os("QBUS"),
+        None,
+        "these tests need the default"
+    );
+    Collector::new(&Config::default()).unwrap()
+}

@@ -1,0 +1,60 @@
+//! On a bus that others share.
+
+use qbus_aggregate::{Aggregator, Value};
+use qbus_collector::{Collector, Config, Metric, ResetError};
+use qbus_tests::{Place, TestBus};
+
+fn on(test: &TestBus) -> Collector {
+    let config = Config {
+        bus: Some(test.address().clone()),
+        max_history_per_metric: 2,
+        ..Config::default()
+    };
+    Collector::new(&config).unwrap()
+}
+
+#[test]
+fn collectors_of_a_bus_see_each_other() {
+    for place in Place::ALL {
+        let test = TestBus::reserve(place);
+        let (one, other) = (on(&test), on(&test));
+        assert!(!one.is_embedded());
+        // Nobody aggregates yet: it waits in the lanes.
+        one.add_metric(&Metric::counter("requests_total", 1.0))
+            .unwrap();
+        assert_eq!(one.get_metric("requests_total", &[]), None);
+        assert!(!one.get_statistics().has_aggregator);
+        let bus = test.open();
+        let mut aggregator = Aggregator::open(&bus, &qbus_aggregate::Config::default()).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);
+            scope.spawn(move || aggregator.run(false, &stopped, &mut |error| panic!("{error}")));
+            other
+                .add_metric(&Metric::counter("requests_total", 2.0))
+                .unwrap();
+            for collector in [&one, &other] {
+                let value = collector.get_metric("requests_total", &[]).unwrap().value;
+                assert_eq!(value, Value::Counter(3.0));
+            }
+            for n in 0..4 {
+                let value = f64::from(n);
+                one.add_metric(&Metric {
+                    timestamp: Some(value),
+                    ..Metric::gauge("value", value)
+                })
+                .unwrap();
+            }
+            assert_eq!(
+                one.get_metrics_history("value", None).len(),
+                2,
+                "as this collector was told"
+            );
+            let refused = one.reset().unwrap_err();
+            assert!(matches!(refused, ResetError::Shared { .. }), "{refused}");
+            one.close();
+            assert!(qbus::Bus::open(test.address()).is_ok(), "it is not its own");
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    }
+}

@@ -428,6 +428,11 @@ impl Bus {
         thread::emit_or_wait(&self.inner, record, patience)
     }
 
+    /// Whether this thread's next record finds room: in a lane of its own that answer holds.
+    pub fn has_room(&self) -> bool {
+        thread::has_room(&self.inner)
+    }
+
     /// The id of a series, registered now if it was not. Handles do this for you.
     ///
     /// # Errors

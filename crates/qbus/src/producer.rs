@@ -233,6 +233,14 @@ impl Producer {
         (records.len(), Refused::Full)
     }
 
+    /// Whether its lane has a free slot.
+    pub(crate) fn has_room(&self) -> bool {
+        match &self.lane {
+            ProducerLane::Exclusive(lane) => lane.lane.has_room(),
+            ProducerLane::Shared(lane) => lane.lane.has_room(),
+        }
+    }
+
     /// Whether it has a lane of its own.
     pub fn is_exclusive(&self) -> bool {
         matches!(self.lane, ProducerLane::Exclusive(_))

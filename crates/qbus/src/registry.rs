@@ -110,6 +110,14 @@ impl FamilyDefinition {
         family.check().is_ok().then_some(family)
     }
 
+    /// Whether series of both can be of one family: name, type, unit and buckets are the same.
+    pub fn agrees(&self, other: &FamilyDefinition) -> bool {
+        self.name == other.name
+            && self.metric_type == other.metric_type
+            && self.unit == other.unit
+            && self.buckets == other.buckets
+    }
+
     fn check(&self) -> Result<(), RegisterError> {
         if !is_name(&self.name) || self.name.len() > NAME_MAX {
             return Err(RegisterError::Name {
@@ -288,10 +296,7 @@ impl<'a> Registry<'a> {
             .intern_in(&self.families, hash, &|| family.encode(), &same)
             .map_err(|full| self.full(&family.name, full, "families", self.families.capacity))?;
         let existing = self.family(FamilyId(id)).unwrap_or_else(|| family.clone());
-        let agrees = existing.metric_type == family.metric_type
-            && existing.unit == family.unit
-            && existing.buckets == family.buckets;
-        if agrees {
+        if existing.agrees(family) {
             return Ok(FamilyId(id));
         }
         Err(RegisterError::Conflict {
@@ -590,6 +595,31 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().enumerate().all(legal)
 }
 
+/// Whether a series of `metric` can have a label of that name.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn check_label(metric: &str, name: &str) -> Result<(), RegisterError> {
+    let refuse = |reason| {
+        Err(RegisterError::Label {
+            metric: metric.to_owned(),
+            found: name.to_owned(),
+            reason,
+        })
+    };
+    if !is_name(name) || name.len() > NAME_MAX {
+        return refuse("is no label name: expected [a-zA-Z_][a-zA-Z0-9_]*, at most 255 bytes");
+    }
+    if name.starts_with("__") {
+        return refuse("starts with two underscores: such names are reserved");
+    }
+    if name == "le" || name == "quantile" {
+        return refuse("is reserved for the samples of histograms and summaries");
+    }
+    Ok(())
+}
+
 fn check_labels(metric: &str, labels: &[(String, String)]) -> Result<(), RegisterError> {
     let too_long = |what, found, longest| RegisterError::TooLong {
         metric: metric.to_owned(),
@@ -601,24 +631,13 @@ fn check_labels(metric: &str, labels: &[(String, String)]) -> Result<(), Registe
         return Err(too_long("the list of labels", labels.len(), LABELS_MAX));
     }
     for (at, (name, value)) in labels.iter().enumerate() {
-        let refuse = |reason| {
-            Err(RegisterError::Label {
+        check_label(metric, name)?;
+        if labels[..at].iter().any(|(earlier, _)| earlier == name) {
+            return Err(RegisterError::Label {
                 metric: metric.to_owned(),
                 found: name.clone(),
-                reason,
-            })
-        };
-        if !is_name(name) || name.len() > NAME_MAX {
-            return refuse("is no label name: expected [a-zA-Z_][a-zA-Z0-9_]*, at most 255 bytes");
-        }
-        if name.starts_with("__") {
-            return refuse("starts with two underscores: such names are reserved");
-        }
-        if name == "le" || name == "quantile" {
-            return refuse("is reserved for the samples of histograms and summaries");
-        }
-        if labels[..at].iter().any(|(earlier, _)| earlier == name) {
-            return refuse("is given twice");
+                reason: "is given twice",
+            });
         }
         if value.len() > VALUE_MAX {
             return Err(too_long("a label value", value.len(), VALUE_MAX));

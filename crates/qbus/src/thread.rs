@@ -77,6 +77,15 @@ pub(crate) fn emit_or_wait(
     emit_with(inner, &|producer| producer.emit_or_wait(record, patience))
 }
 
+/// Whether this thread's lane has room; a thread that has none yet will get one that has.
+pub(crate) fn has_room(inner: &Arc<Inner>) -> bool {
+    // SAFETY: null, or a box in this thread's `SLOTS`, which sets it to null before it goes.
+    match unsafe { CURRENT.get().as_ref() } {
+        Some(slot) if slot.key == inner.key => slot.producer.has_room(),
+        _ => true,
+    }
+}
+
 /// Gives this thread's lane of a bus back, which nobody has open any more.
 pub(crate) fn forget(key: u64) {
     let _ = SLOTS.try_with(|slots| {

@@ -2,7 +2,6 @@
 
 use std::fmt::{self, Display};
 use std::io;
-use std::process::ExitCode;
 
 use qbus::{Address, OpenError};
 use qbus_aggregate::ReadError;
@@ -60,10 +59,10 @@ impl Error {
         }
     }
 
-    pub(crate) fn exit_code(&self) -> ExitCode {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Error::Absent(_) => ExitCode::from(1),
-            Error::Failed(_) | Error::Io { .. } => ExitCode::from(2),
+            Error::Absent(_) => 1,
+            Error::Failed(_) | Error::Io { .. } => 2,
         }
     }
 }

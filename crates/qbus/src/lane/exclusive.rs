@@ -38,7 +38,7 @@ const AHEAD: u64 = 24;
 /// The producing half. One thread at a time: it is not `Sync`.
 #[derive(Debug)]
 pub(crate) struct Producer<'a> {
-    lane: Lane<'a>,
+    pub(crate) lane: Lane<'a>,
     owner: OwnerId,
     /// Position of the next record; the lane's `tail`, which nobody else writes.
     tail: Cell<u64>,

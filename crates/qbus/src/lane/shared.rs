@@ -42,7 +42,7 @@ use crate::testpoint;
 /// The producing half, for all threads of a process.
 #[derive(Debug)]
 pub(crate) struct Producer<'a> {
-    lane: Lane<'a>,
+    pub(crate) lane: Lane<'a>,
     owner: OwnerId,
     /// After the last claim of this process: where the next walk may begin.
     next: PrivateU64,

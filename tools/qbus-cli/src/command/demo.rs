@@ -51,7 +51,7 @@ impl Drop for Stage {
 
 impl Stage {
     fn start(&mut self, args: &[&str]) -> Result<(), Error> {
-        let program = std::env::current_exe().doing("find this program")?;
+        let program = crate::program()?;
         let mut command = Command::new(program);
         command
             .args(args)

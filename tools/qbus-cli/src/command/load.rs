@@ -110,7 +110,7 @@ impl Drop for Worker {
 
 impl Worker {
     fn start(address: &Address, load: &Load, worker: u32) -> Result<Worker, Error> {
-        let program = std::env::current_exe().doing("find this program")?;
+        let program = crate::program()?;
         let mut command = Command::new(program);
         command.args([
             "load",

@@ -1,0 +1,58 @@
+"""Lock-free shared-memory telemetry bus: metrics of many processes in one place.
+
+>>> import qbus
+>>> requests = qbus.Counter("predictions", "Predictions made.", ["model"])
+>>> requests.labels("qwen3-vl").inc()
+>>> qbus.snapshot().get("predictions_total", {"model": "qwen3-vl"}).value
+1.0
+
+Without set-up all of it is private to this process, its forks and its multiprocessing workers. With
+the environment's QBUS naming a bus, it is shared by all who name the same, and ``qbus agg`` folds it.
+"""
+
+from qbus._collector import (
+    add_performance_metric,
+    end_performance_tracking,
+    generate_latest,
+    get_metrics_collector,
+    queue_performance_metric,
+    snapshot,
+    start_performance_tracking,
+)
+from qbus._errors import (
+    ArgumentError,
+    BusError,
+    MetricError,
+    QbusError,
+    RefusedWarning,
+    TrackerError,
+)
+from qbus._info import Info
+from qbus._qbus import Counter, Gauge, Histogram, Metric, MetricsCollector, Snapshot, Summary
+from qbus._types import CONTENT_TYPE_LATEST, MetricType
+
+__all__ = [
+    "CONTENT_TYPE_LATEST",
+    "ArgumentError",
+    "BusError",
+    "Counter",
+    "Gauge",
+    "Histogram",
+    "Info",
+    "Metric",
+    "MetricError",
+    "MetricType",
+    "MetricsCollector",
+    "QbusError",
+    "RefusedWarning",
+    "Snapshot",
+    "Summary",
+    "TrackerError",
+    "add_performance_metric",
+    "end_performance_tracking",
+    "generate_latest",
+    "get_metrics_collector",
+    "queue_performance_metric",
+    "snapshot",
+    "start_performance_tracking",
+]

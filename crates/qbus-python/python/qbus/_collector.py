@@ -1,0 +1,183 @@
+"""The process's own collector, and shorthands for it."""
+
+import atexit
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from qbus import _qbus
+from qbus._errors import BusError, RefusedWarning
+from qbus._qbus import MetricsCollector, Snapshot
+from qbus._types import MetricType
+
+#: Where the workers that multiprocessing starts anew find the private bus of their parent.
+_EMBEDDED = "QBUS_EMBEDDED"
+
+_collector: Optional[MetricsCollector] = None
+_making = threading.Lock()
+
+
+def _unlock_child() -> None:
+    # Another thread may have held it when this process was forked.
+    global _making
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock_child)
+
+
+def get_metrics_collector() -> MetricsCollector:
+    """The process's collector, made when it is first asked for.
+
+    >>> get_metrics_collector() is get_metrics_collector()
+    True
+    """
+    if _collector is not None:
+        return _collector
+    with _making:
+        return _make()
+
+
+def _make() -> MetricsCollector:
+    global _collector
+    if _collector is None:
+        collector = _of_parent() or MetricsCollector()
+        if collector.is_embedded:
+            os.environ[_EMBEDDED] = collector.bus
+        # A private bus is removed in the end; a forked child leaves it to its parent.
+        atexit.register(collector.close)
+        _collector = collector
+    return _collector
+
+
+def _of_parent() -> Optional[MetricsCollector]:
+    """A collector on the parent's private bus, in a worker that multiprocessing started anew."""
+    if os.environ.get("QBUS") or not _is_worker():
+        return None
+    bus = os.environ.get(_EMBEDDED)
+    if bus is None:
+        _warn_alone("its parent had none when the worker, or its fork server, was started")
+        return None
+    try:
+        return MetricsCollector(bus=bus)
+    except BusError as error:
+        _warn_alone(str(error))
+        return None
+
+
+def _is_worker() -> bool:
+    # Who did not import it was not started by it.
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
+
+
+def _warn_alone(why: str) -> None:
+    warnings.warn(
+        f"this worker has a collector of its own, whose metrics end with it: {why}. Make the collector "
+        "before the first worker, or name a bus for all (environment QBUS, and `qbus agg`)",
+        RefusedWarning,
+        stacklevel=4,
+    )
+
+
+def attach(bus: str, configuration: tuple[float, int, bool, int, bool]) -> MetricsCollector:
+    """What a collector becomes in another process: one on the same bus."""
+    if _collector is not None and _collector.bus == bus:
+        return _collector
+    return MetricsCollector(*configuration, bus=bus)
+
+
+def rebuild(
+    class_name: str,
+    name: str,
+    documentation: str,
+    labelnames: list[str],
+    labelvalues: list[str],
+    unit: str,
+    buckets: list[float],
+    registry: MetricsCollector,
+) -> Any:
+    """What a handle becomes in another process: the same metric."""
+    options: dict[str, Any] = {"unit": unit, "registry": registry}
+    if class_name == "Histogram":
+        options["buckets"] = buckets
+    handle = getattr(_qbus, class_name)(name, documentation, labelnames, **options)
+    return handle.labels(*labelvalues) if labelvalues else handle
+
+
+def add_performance_metric(
+    name: str,
+    value: float,
+    labels: Optional[Mapping[str, str]] = None,
+    description: str = "",
+) -> bool:
+    """Adds a gauge to the process's collector.
+
+    >>> add_performance_metric("tokens_per_second", 71.5, {"model": "qwen3-vl"})
+    True
+    """
+    return get_metrics_collector().add_metric(name, value, MetricType.GAUGE, labels, description)
+
+
+def queue_performance_metric(
+    name: str,
+    value: float,
+    labels: Optional[Mapping[str, str]] = None,
+    description: str = "",
+) -> bool:
+    """Queues a gauge at the process's collector: never waits.
+
+    >>> queue_performance_metric("tokens_per_second", 72.0, {"model": "qwen3-vl"})
+    True
+    """
+    return get_metrics_collector().queue_metric(name, value, MetricType.GAUGE, labels, description)
+
+
+def start_performance_tracking(name: str) -> None:
+    """Starts to track an operation.
+
+    >>> start_performance_tracking("inference")
+    >>> result = end_performance_tracking("inference")
+    >>> result["duration"] < 60, isinstance(result["memory_delta"], int)
+    (True, True)
+    """
+    get_metrics_collector().add_performance_tracker(name)
+
+
+def end_performance_tracking(name: str) -> dict[str, Any]:
+    """Ends the tracking of an operation: ``duration`` in seconds, ``memory_delta`` in bytes.
+
+    >>> end_performance_tracking("never started")
+    Traceback (most recent call last):
+        ...
+    qbus.TrackerError: no performance tracker "never started" is running: it was not started, or ended already
+    """
+    return get_metrics_collector().end_performance_tracker(name)
+
+
+def snapshot(
+    bus: Optional[str] = None, *, match: Optional[str] = None, history: bool = False
+) -> Snapshot:
+    """All series at one commit: of the process's collector, or of a bus by its name or path.
+
+    ``match`` is a pattern of names with ``*`` and ``?``. A bus that is named is read without joining it,
+    also when nobody aggregates it any more.
+
+    >>> snapshot(match="no_such_*").metrics
+    []
+    """
+    if bus is not None:
+        return _qbus.read_snapshot(bus, match, history)
+    return get_metrics_collector().snapshot(match, history)
+
+
+def generate_latest(registry: Optional[MetricsCollector] = None) -> bytes:
+    """All metrics in the Prometheus text format, for a page of your own.
+
+    >>> isinstance(generate_latest(), bytes)
+    True
+    """
+    return (registry or get_metrics_collector()).export_to_prometheus().encode()

@@ -1,0 +1,538 @@
+//! The collector, as the seed document's API has it.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use qbus::Address;
+use qbus_aggregate::export::Options;
+use qbus_collector::{Collector, Config, Format, Statistics};
+
+use crate::convert::{metric_type, number, optional_text, text, timestamp, with_labels};
+use crate::error;
+use crate::metric::{Metric, series_name};
+use crate::snapshot::{Snapshot, pattern};
+
+/// Collects the metrics of this process, of its forks and workers, and of all who name the same bus.
+///
+/// Without a bus (here, or in the environment's QBUS) it embeds everything: a private bus and an
+/// aggregator thread. With one it emits to that bus, and reads what `qbus agg` makes of it.
+///
+/// collection_interval: seconds between samples of the machine, from start_collection() on.
+/// max_metrics_buffer: how many of the last records get_all_metrics_buffer() gives.
+/// enable_prometheus_export: whether export_to_prometheus() works.
+/// max_history_per_metric: how many values of each series are kept.
+/// validation_enabled: whether registered rules are asked.
+/// bus: the name, or the path with a slash, of a bus that is shared.
+///
+/// Raises BusError (an OSError) if the bus cannot be used.
+///
+/// >>> import qbus
+/// >>> collector = qbus.MetricsCollector(max_history_per_metric=100)
+/// >>> collector.add_metric("queue_length", 3, qbus.MetricType.GAUGE)
+/// True
+/// >>> collector.get_metric("queue_length").value
+/// 3.0
+/// >>> collector.close()
+#[pyclass(frozen, module = "qbus", weakref)]
+pub(crate) struct MetricsCollector {
+    pub(crate) collector: Collector,
+    config: Config,
+}
+
+impl MetricsCollector {
+    fn add(
+        &self,
+        arguments: Arguments<'_, '_>,
+        add: impl FnOnce(&qbus_collector::Metric<'_>) -> Result<(), qbus_collector::AddError>,
+    ) -> PyResult<bool> {
+        let Arguments {
+            name,
+            value,
+            metric_type: of_type,
+            labels,
+            description,
+            timestamp: at,
+        } = arguments;
+        let mut metric = qbus_collector::Metric::new(
+            text("name", name)?,
+            number("value", value)?,
+            metric_type(of_type)?,
+        );
+        metric.description = optional_text("description", description)?;
+        metric.timestamp = timestamp(at)?;
+        let added = with_labels(labels, |labels| {
+            add(&qbus_collector::Metric { labels, ..metric })
+        })?;
+        match added {
+            Ok(()) => Ok(true),
+            Err(error) => error::refused(name.py(), &error),
+        }
+    }
+
+    fn to_file_or_text(
+        &self,
+        py: Python<'_>,
+        format: Format,
+        options: &Options,
+        path: Option<PathBuf>,
+    ) -> PyResult<String> {
+        let collector = &self.collector;
+        let exported = py.detach(|| {
+            if let Some(path) = path {
+                collector.export_to_file(format, options, &path)?;
+                return std::fs::read_to_string(&path)
+                    .map_err(|source| qbus_collector::ExportError::Write { path, source });
+            }
+            collector.export(format, options)
+        });
+        exported.map_err(|error| error::export(py, &error))
+    }
+}
+
+/// What a metric is added with.
+struct Arguments<'a, 'py> {
+    name: &'a Bound<'py, PyAny>,
+    value: &'a Bound<'py, PyAny>,
+    metric_type: &'a Bound<'py, PyAny>,
+    labels: Option<&'a Bound<'py, PyAny>>,
+    description: Option<&'a Bound<'py, PyAny>>,
+    timestamp: Option<&'a Bound<'py, PyAny>>,
+}
+
+#[pymethods]
+impl MetricsCollector {
+    #[new]
+    #[pyo3(signature = (
+        collection_interval=1.0,
+        max_metrics_buffer=10_000,
+        enable_prometheus_export=true,
+        max_history_per_metric=1000,
+        validation_enabled=true,
+        *,
+        bus=None,
+    ))]
+    fn new(
+        py: Python<'_>,
+        collection_interval: f64,
+        max_metrics_buffer: usize,
+        enable_prometheus_export: bool,
+        max_history_per_metric: usize,
+        validation_enabled: bool,
+        bus: Option<&str>,
+    ) -> PyResult<MetricsCollector> {
+        let collection_interval = Duration::try_from_secs_f64(collection_interval)
+            .ok()
+            .filter(|interval| !interval.is_zero())
+            .ok_or_else(|| {
+                error::metric(
+                    py,
+                    format_args!(
+                        "argument \"collection_interval\" is {collection_interval}, expected seconds above 0"
+                    ),
+                )
+            })?;
+        let bus: Option<Address> = bus
+            .map(str::parse)
+            .transpose()
+            .map_err(|error| error::metric(py, error))?;
+        let config = Config {
+            bus,
+            collection_interval,
+            max_metrics_buffer,
+            enable_prometheus_export,
+            max_history_per_metric,
+            validation_enabled,
+        };
+        let made = py.detach(|| Collector::new(&config));
+        let collector = made.map_err(|error| error::start(py, &error))?;
+        Ok(MetricsCollector { collector, config })
+    }
+
+    /// Adds a metric: get_metric() and the exports show it from now on. A counter's value is an
+    /// increment.
+    ///
+    /// Returns True; False when there is no room for it, which a warning says once. Raises MetricError
+    /// (a ValueError) for a name, label, type or value that cannot be, and ArgumentError (a TypeError)
+    /// for an argument of the wrong type.
+    #[pyo3(signature = (name, value, metric_type, labels=None, description=None, timestamp=None))]
+    fn add_metric(
+        &self,
+        name: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        metric_type: &Bound<'_, PyAny>,
+        labels: Option<&Bound<'_, PyAny>>,
+        description: Option<&Bound<'_, PyAny>>,
+        timestamp: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        let arguments = Arguments {
+            name,
+            value,
+            metric_type,
+            labels,
+            description,
+            timestamp,
+        };
+        self.add(arguments, |metric| {
+            // To give the interpreter up is to wait for it again: only where there is a wait anyway.
+            if self.collector.bus().has_room() {
+                self.collector.add_metric(metric)
+            } else {
+                name.py().detach(|| self.collector.add_metric(metric))
+            }
+        })
+    }
+
+    /// Queues a metric for the aggregator: takes no lock and never waits. A counter's value is an
+    /// increment.
+    ///
+    /// Returns True if it was queued; False when the queue is full, which a warning says once. Raises as
+    /// add_metric().
+    #[pyo3(signature = (name, value, metric_type, labels=None, description=None, timestamp=None))]
+    fn queue_metric(
+        &self,
+        name: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        metric_type: &Bound<'_, PyAny>,
+        labels: Option<&Bound<'_, PyAny>>,
+        description: Option<&Bound<'_, PyAny>>,
+        timestamp: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        let arguments = Arguments {
+            name,
+            value,
+            metric_type,
+            labels,
+            description,
+            timestamp,
+        };
+        self.add(arguments, |metric| self.collector.queue_metric(metric))
+    }
+
+    /// The metric of that name and labels as it is now, or None. Without labels, if there is no such
+    /// series: the one of that name that was emitted last.
+    #[pyo3(signature = (name, labels=None))]
+    fn get_metric(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyAny>,
+        labels: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Option<Metric>> {
+        let name = text("name", name)?;
+        let found = with_labels(labels, |labels| {
+            py.detach(|| self.collector.get_metric(name, labels))
+        })?;
+        Ok(found.map(Metric::from))
+    }
+
+    /// The last values of all series of a name as a list of Metric, oldest first.
+    #[pyo3(signature = (name, limit=None))]
+    fn get_metrics_history(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyAny>,
+        limit: Option<usize>,
+    ) -> PyResult<Vec<Metric>> {
+        let name = text("name", name)?;
+        let readings = py.detach(|| self.collector.get_metrics_history(name, limit));
+        Ok(readings.into_iter().map(Metric::from).collect())
+    }
+
+    /// All metrics as they are now: a dict from the series, as Prometheus writes it, to its Metric.
+    fn get_all_current_metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let current = PyDict::new(py);
+        for series in py.detach(|| self.collector.get_all_current_metrics()) {
+            current.set_item(series_name(&series), Metric::from(series))?;
+        }
+        Ok(current)
+    }
+
+    /// The last values that were added, of all series, as a list of Metric, oldest first.
+    fn get_all_metrics_buffer(&self, py: Python<'_>) -> Vec<Metric> {
+        let readings = py.detach(|| self.collector.get_all_metrics_buffer());
+        readings.into_iter().map(Metric::from).collect()
+    }
+
+    /// All metrics as a JSON document; written to a file as well if there is a path.
+    #[pyo3(signature = (output_path=None, include_history=true))]
+    fn export_to_json(
+        &self,
+        py: Python<'_>,
+        output_path: Option<PathBuf>,
+        include_history: bool,
+    ) -> PyResult<String> {
+        let options = Options {
+            history: include_history,
+            timestamps: false,
+        };
+        self.to_file_or_text(py, Format::Json, &options, output_path)
+    }
+
+    /// All metrics as a table; written to a file as well if there is a path.
+    #[pyo3(signature = (output_path=None, include_history=false))]
+    fn export_to_csv(
+        &self,
+        py: Python<'_>,
+        output_path: Option<PathBuf>,
+        include_history: bool,
+    ) -> PyResult<String> {
+        let options = Options {
+            history: include_history,
+            timestamps: false,
+        };
+        self.to_file_or_text(py, Format::Csv, &options, output_path)
+    }
+
+    /// All metrics in the Prometheus text format; written to a file as well if there is a path. With
+    /// timestamps each line ends with its time in milliseconds: for reading, not for scraping.
+    #[pyo3(signature = (output_path=None, timestamps=false))]
+    fn export_to_prometheus(
+        &self,
+        py: Python<'_>,
+        output_path: Option<PathBuf>,
+        timestamps: bool,
+    ) -> PyResult<String> {
+        let options = Options {
+            history: false,
+            timestamps,
+        };
+        self.to_file_or_text(py, Format::Prometheus, &options, output_path)
+    }
+
+    /// All metrics in the format "json", "csv" or "prometheus", with the options of its own method.
+    ///
+    /// >>> import qbus
+    /// >>> qbus.get_metrics_collector().export("xml")
+    /// Traceback (most recent call last):
+    ///     ...
+    /// qbus.MetricError: format is "xml", expected json, csv or prometheus
+    #[pyo3(signature = (format_type, output_path=None, **kwargs))]
+    fn export<'py>(
+        slf: &Bound<'py, Self>,
+        format_type: &Bound<'py, PyAny>,
+        output_path: Option<PathBuf>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let format = text("format_type", format_type)?.to_ascii_lowercase();
+        let format: Format = format.parse().map_err(|error| error::metric(py, error))?;
+        let method = format!("export_to_{format}");
+        let arguments = PyTuple::new(py, [output_path])?;
+        slf.call_method(method.as_str(), arguments, kwargs)
+    }
+
+    /// Samples the machine and this process from now on, in the background: CPU, memory, disks,
+    /// network, GPUs. A named bus is sampled by its aggregator instead.
+    fn start_collection(&self, py: Python<'_>) {
+        py.detach(|| self.collector.start_collection());
+    }
+
+    /// Samples no more. What was added stays, and adding goes on.
+    fn stop_collection(&self, py: Python<'_>) {
+        py.detach(|| self.collector.stop_collection());
+    }
+
+    /// Starts to track an operation; from a time (seconds since the Unix epoch) and memory (bytes), if
+    /// given. Threads can track the same name at once.
+    #[pyo3(signature = (name, start_time=None, start_memory=None))]
+    fn add_performance_tracker(
+        &self,
+        name: &Bound<'_, PyAny>,
+        start_time: Option<f64>,
+        start_memory: Option<u64>,
+    ) -> PyResult<()> {
+        let name = text("name", name)?;
+        let from_epoch = |seconds| Duration::try_from_secs_f64(seconds).ok();
+        let start_time = start_time
+            .and_then(from_epoch)
+            .map(|since| SystemTime::UNIX_EPOCH + since);
+        self.collector
+            .add_performance_tracker(name, start_time, start_memory);
+        Ok(())
+    }
+
+    /// Ends the tracking of an operation: a dict with `duration` in seconds and `memory_delta`, the
+    /// change of the process's resident memory in bytes.
+    ///
+    /// Raises TrackerError (a ValueError and a KeyError) if it was not started.
+    fn end_performance_tracker<'py>(
+        &self,
+        name: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let (py, found) = (name.py(), text("name", name)?);
+        let ended = self.collector.end_performance_tracker(found);
+        let performance = ended.map_err(|error| error::tracker(py, error))?;
+        let result = PyDict::new(py);
+        result.set_item("name", name)?;
+        result.set_item("duration", performance.duration.as_secs_f64())?;
+        result.set_item("memory_delta", performance.memory_delta)?;
+        Ok(result)
+    }
+
+    /// Forgets all values, history and buffer.
+    ///
+    /// Raises BusError on a named bus, whose totals are others' too.
+    fn reset(&self, py: Python<'_>) -> PyResult<()> {
+        let reset = py.detach(|| self.collector.reset());
+        reset.map_err(|error| error::reset(py, &error))
+    }
+
+    /// The state of the collector and its bus, as a dict.
+    fn get_statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let Statistics {
+            bus,
+            is_embedded,
+            has_aggregator,
+            is_collecting,
+            uptime,
+            families,
+            series,
+            series_capacity,
+            delivered,
+            dropped,
+            torn,
+            revoked,
+            queued,
+            lane_capacity,
+            buffered,
+            refused,
+            invalid,
+            validation_rules,
+            active_trackers,
+            background_errors,
+            last_background_error,
+            ..
+        } = py.detach(|| self.collector.get_statistics());
+        let dict = PyDict::new(py);
+        dict.set_item("bus", bus)?;
+        dict.set_item("is_embedded", is_embedded)?;
+        dict.set_item("has_aggregator", has_aggregator)?;
+        dict.set_item("is_collecting", is_collecting)?;
+        dict.set_item("uptime_seconds", uptime.as_secs_f64())?;
+        dict.set_item("families", families)?;
+        dict.set_item("series", series)?;
+        dict.set_item("series_capacity", series_capacity)?;
+        dict.set_item("delivered", delivered)?;
+        dict.set_item("dropped", dropped)?;
+        dict.set_item("torn", torn)?;
+        dict.set_item("revoked", revoked)?;
+        dict.set_item("queued", queued)?;
+        dict.set_item("lane_capacity", lane_capacity)?;
+        dict.set_item("buffered", buffered)?;
+        dict.set_item("buffer_capacity", self.config.max_metrics_buffer)?;
+        dict.set_item("refused", refused)?;
+        dict.set_item("invalid", invalid)?;
+        dict.set_item("validation_rules", validation_rules)?;
+        dict.set_item("active_trackers", active_trackers)?;
+        dict.set_item("background_errors", background_errors)?;
+        dict.set_item("last_background_error", last_background_error)?;
+        Ok(dict)
+    }
+
+    /// Has every value of a name pass a rule, a function of the value, from now on in this process.
+    fn register_validation_rule(
+        &self,
+        name: &Bound<'_, PyAny>,
+        rule: Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let found = text("name", name)?;
+        if !rule.is_callable() {
+            let py = rule.py();
+            return Err(error::argument(
+                py,
+                "argument \"rule\" cannot be called, expected a function of the value",
+            ));
+        }
+        let rule = rule.unbind();
+        self.collector
+            .register_validation_rule(found, move |value| {
+                Python::attach(|py| {
+                    let accepted = rule.bind(py).call1((value,));
+                    let accepted = accepted.and_then(|accepted| accepted.is_truthy());
+                    // A rule that fails takes nothing, and says why.
+                    accepted.unwrap_or_else(|error| {
+                        error.write_unraisable(py, Some(rule.bind(py)));
+                        false
+                    })
+                })
+            });
+        Ok(())
+    }
+
+    /// Whether a metric could have that name and value, by its rule if it has one.
+    fn validate_metric(&self, name: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> bool {
+        match (text("name", name), number("value", value)) {
+            (Ok(name), Ok(value)) => self.collector.validate_metric(name, value),
+            _ => false,
+        }
+    }
+
+    /// All series at one commit: those whose name matches a pattern with * and ?, if there is one.
+    #[pyo3(signature = (r#match=None, history=false))]
+    fn snapshot(&self, py: Python<'_>, r#match: Option<&str>, history: bool) -> PyResult<Snapshot> {
+        let pattern = pattern(py, r#match)?;
+        let read = py.detach(|| self.collector.snapshot(history));
+        let mut snapshot = Snapshot::from(read.map_err(|error| error::read(py, &error))?);
+        snapshot.keep(pattern.as_ref());
+        Ok(snapshot)
+    }
+
+    /// Stops what runs in the background; a private bus is removed. What is added afterwards is refused.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.collector.close());
+    }
+
+    /// The name of the bus.
+    #[getter]
+    fn bus(&self) -> String {
+        self.collector.bus().address().to_string()
+    }
+
+    /// Whether the bus is private to this collector, its forks and workers.
+    #[getter]
+    fn is_embedded(&self) -> bool {
+        self.collector.is_embedded()
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _class: &Bound<'_, PyAny>,
+        _error: &Bound<'_, PyAny>,
+        _trace: &Bound<'_, PyAny>,
+    ) {
+        self.close(py);
+    }
+
+    /// Another process gets a collector of the same bus.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        let py = slf.py();
+        let attach = py.import("qbus._collector")?.getattr("attach")?;
+        let Config {
+            collection_interval,
+            max_metrics_buffer,
+            enable_prometheus_export,
+            max_history_per_metric,
+            validation_enabled,
+            ..
+        } = slf.get().config;
+        let configuration = (
+            collection_interval.as_secs_f64(),
+            max_metrics_buffer,
+            enable_prometheus_export,
+            max_history_per_metric,
+            validation_enabled,
+        );
+        let arguments = (slf.get().bus(), configuration);
+        (attach, arguments).into_pyobject(py)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("MetricsCollector(bus={:?})", self.bus())
+    }
+}

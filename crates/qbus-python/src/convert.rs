@@ -1,0 +1,146 @@
+//! From Python's values to Rust's. An error names the argument, what it is and what was expected.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyFloat, PyString};
+use qbus::MetricType;
+
+use crate::error;
+
+/// As many labels are looked at without an allocation.
+const FEW: usize = 8;
+
+fn wrong(argument: &str, found: &Bound<'_, PyAny>, expected: &str) -> PyErr {
+    let shown = found.repr().map_or_else(
+        |_| "?".to_owned(),
+        |shown| shown.to_string_lossy().chars().take(60).collect(),
+    );
+    let class = found
+        .get_type()
+        .name()
+        .map_or_else(|_| "?".to_owned(), |name| name.to_string());
+    error::argument(
+        found.py(),
+        format_args!("argument {argument:?} is {shown} ({class}), expected {expected}"),
+    )
+}
+
+/// A number: a float, an int, or what turns itself into a float (numpy, torch, Decimal).
+#[inline]
+pub(crate) fn number(argument: &str, found: &Bound<'_, PyAny>) -> PyResult<f64> {
+    if let Ok(float) = found.cast_exact::<PyFloat>() {
+        return Ok(float.value());
+    }
+    found
+        .extract::<f64>()
+        .map_err(|_| wrong(argument, found, "a number"))
+}
+
+#[inline]
+pub(crate) fn text<'a>(argument: &str, found: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
+    match found.cast::<PyString>() {
+        Ok(text) => text.to_str(),
+        Err(_) => Err(wrong(argument, found, "a string")),
+    }
+}
+
+/// A text that may be left out.
+pub(crate) fn optional_text<'a>(
+    argument: &str,
+    found: Option<&'a Bound<'_, PyAny>>,
+) -> PyResult<&'a str> {
+    found
+        .filter(|found| !found.is_none())
+        .map_or(Ok(""), |found| text(argument, found))
+}
+
+/// A member of the enum `MetricType`, which is a string, or its value.
+#[inline]
+pub(crate) fn metric_type(found: &Bound<'_, PyAny>) -> PyResult<MetricType> {
+    let expected = "a MetricType, or 'counter', 'gauge', 'histogram' or 'summary'";
+    let name = found
+        .cast::<PyString>()
+        .map_err(|_| wrong("metric_type", found, expected))?;
+    MetricType::from_name(name.to_str()?).ok_or_else(|| {
+        let found = found
+            .repr()
+            .map(|shown| shown.to_string())
+            .unwrap_or_default();
+        error::metric(
+            name.py(),
+            format_args!("argument \"metric_type\" is {found}, expected {expected}"),
+        )
+    })
+}
+
+/// Seconds since the Unix epoch: a number, or a datetime.
+pub(crate) fn timestamp(found: Option<&Bound<'_, PyAny>>) -> PyResult<Option<f64>> {
+    let Some(found) = found.filter(|found| !found.is_none()) else {
+        return Ok(None);
+    };
+    if let Ok(seconds) = found.extract::<f64>() {
+        return Ok(Some(seconds));
+    }
+    let expected = "seconds since 1970 or a datetime";
+    let seconds = found.call_method0("timestamp");
+    seconds
+        .and_then(|seconds| seconds.extract::<f64>())
+        .map(Some)
+        .map_err(|_| wrong("timestamp", found, expected))
+}
+
+/// Hands the labels of a dict, or of nothing, to `use_labels`. Values that are no strings become what
+/// `str()` makes of them.
+#[inline]
+pub(crate) fn with_labels<R>(
+    found: Option<&Bound<'_, PyAny>>,
+    use_labels: impl FnOnce(&[(&str, &str)]) -> R,
+) -> PyResult<R> {
+    let Some(found) = found.filter(|found| !found.is_none()) else {
+        return Ok(use_labels(&[]));
+    };
+    let labels = found
+        .cast::<PyDict>()
+        .map_err(|_| wrong("labels", found, "a dict of strings, or None"))?;
+    if labels.len() > FEW {
+        let held = labels.iter().map(held).collect::<PyResult<Vec<_>>>()?;
+        let texts = held.iter().map(texts).collect::<PyResult<Vec<_>>>()?;
+        return Ok(use_labels(&texts));
+    }
+    let mut all: [Option<HeldLabel<'_>>; FEW] = [const { None }; FEW];
+    let mut len = 0;
+    for label in labels.iter() {
+        // A dict that grows while it is iterated raises before it gets here.
+        all[len.min(FEW - 1)] = Some(held(label)?);
+        len += 1;
+    }
+    let mut few = [("", ""); FEW];
+    for (text, label) in few.iter_mut().zip(all.iter().flatten()) {
+        *text = texts(label)?;
+    }
+    Ok(use_labels(&few[..len.min(FEW)]))
+}
+
+/// Name and value of a label, kept alive.
+type HeldLabel<'py> = (Bound<'py, PyString>, Bound<'py, PyString>);
+
+#[inline]
+fn held<'py>((name, value): (Bound<'py, PyAny>, Bound<'py, PyAny>)) -> PyResult<HeldLabel<'py>> {
+    let name = name
+        .cast_into::<PyString>()
+        .map_err(|error| wrong("labels", &error.into_inner(), "strings as names"))?;
+    Ok((name, label_value(value)?))
+}
+
+/// A label's value as a string.
+#[inline]
+pub(crate) fn label_value<'py>(value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
+    match value.cast_into::<PyString>() {
+        Ok(value) => Ok(value),
+        Err(error) => error.into_inner().str(),
+    }
+}
+
+#[inline]
+fn texts<'a>((name, value): &'a HeldLabel<'_>) -> PyResult<(&'a str, &'a str)> {
+    Ok((name.to_str()?, value.to_str()?))
+}

@@ -1,0 +1,259 @@
+//! A metric as Python reads it.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyList};
+use qbus::MetricType;
+use qbus_aggregate::{Series, Value};
+use qbus_collector::Reading;
+
+use crate::error;
+
+/// A value with its name, type, labels and time.
+///
+/// >>> import qbus
+/// >>> collector = qbus.MetricsCollector()
+/// >>> collector.add_metric("temperature", 21.5, "gauge", {"room": "lab"})
+/// True
+/// >>> metric = collector.get_metric("temperature", {"room": "lab"})
+/// >>> metric.name, metric.value, metric.labels
+/// ('temperature', 21.5, {'room': 'lab'})
+/// >>> collector.close()
+#[pyclass(frozen, module = "qbus")]
+pub(crate) struct Metric {
+    series: Series,
+}
+
+impl From<Series> for Metric {
+    fn from(series: Series) -> Metric {
+        Metric { series }
+    }
+}
+
+impl From<Reading> for Metric {
+    fn from(reading: Reading) -> Metric {
+        let value = match reading.family.metric_type {
+            MetricType::Counter => Value::Counter(reading.value),
+            // One observation has neither buckets nor quantiles.
+            _ => Value::Gauge(reading.value),
+        };
+        Metric {
+            series: Series {
+                family: reading.family,
+                labels: reading.labels,
+                value,
+                timestamp_ns: reading.timestamp_ns,
+                start_ns: reading.timestamp_ns,
+                records: 1,
+                history: Vec::new(),
+            },
+        }
+    }
+}
+
+impl Metric {
+    fn timestamp_seconds(&self) -> f64 {
+        self.series.timestamp_ns as f64 / 1e9
+    }
+
+    /// Count, sum, min and max of a histogram or summary.
+    fn observations(&self) -> Option<(u64, f64, f64, f64)> {
+        match &self.series.value {
+            Value::Counter(_) | Value::Gauge(_) => None,
+            Value::Histogram(value) => Some((value.count, value.sum, value.min, value.max)),
+            Value::Summary(value) => Some((value.count, value.sum, value.min, value.max)),
+        }
+    }
+}
+
+#[pymethods]
+impl Metric {
+    /// The metric's name.
+    #[getter]
+    fn name(&self) -> &str {
+        &self.series.family.name
+    }
+
+    /// A counter's sum, a gauge's value, the last observation of a histogram or summary.
+    #[getter]
+    fn value(&self) -> f64 {
+        match &self.series.value {
+            Value::Counter(value) | Value::Gauge(value) => *value,
+            Value::Histogram(value) => value.last,
+            Value::Summary(value) => value.last,
+        }
+    }
+
+    /// A member of MetricType.
+    #[getter]
+    fn metric_type<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let class = CLASS.import(py, "qbus._types", "MetricType")?;
+        class.call1((self.series.family.metric_type.as_str(),))
+    }
+
+    /// The same as metric_type.
+    #[getter]
+    fn r#type<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.metric_type(py)
+    }
+
+    /// Label names and values, in the order in which they were first given.
+    #[getter]
+    fn labels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let labels = PyDict::new(py);
+        for (name, value) in &self.series.labels {
+            labels.set_item(name, value)?;
+        }
+        Ok(labels)
+    }
+
+    /// What the metric means.
+    #[getter]
+    fn description(&self) -> &str {
+        &self.series.family.help
+    }
+
+    /// The base unit; may be empty.
+    #[getter]
+    fn unit(&self) -> &str {
+        &self.series.family.unit
+    }
+
+    /// When the last value was emitted, in seconds since the Unix epoch.
+    #[getter]
+    fn timestamp(&self) -> f64 {
+        self.timestamp_seconds()
+    }
+
+    /// The same time as a datetime in UTC.
+    #[getter]
+    fn datetime<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let module = py.import("datetime")?;
+        let utc = module.getattr("timezone")?.getattr("utc")?;
+        module
+            .getattr("datetime")?
+            .call_method1("fromtimestamp", (self.timestamp_seconds(), utc))
+    }
+
+    /// How many values were folded into this one.
+    #[getter]
+    fn records(&self) -> u64 {
+        self.series.records
+    }
+
+    /// How many observations there were; None for counters and gauges.
+    #[getter]
+    fn count(&self) -> Option<u64> {
+        self.observations().map(|(count, ..)| count)
+    }
+
+    /// The sum of the observations; None for counters and gauges.
+    #[getter]
+    fn sum(&self) -> Option<f64> {
+        self.observations().map(|(_, sum, ..)| sum)
+    }
+
+    /// The smallest observation; None for counters and gauges.
+    #[getter]
+    fn min(&self) -> Option<f64> {
+        self.observations().map(|(_, _, min, _)| min)
+    }
+
+    /// The largest observation; None for counters and gauges.
+    #[getter]
+    fn max(&self) -> Option<f64> {
+        self.observations().map(|(.., max)| max)
+    }
+
+    /// A histogram's upper bounds, each with the count of observations up to it, the last one infinite.
+    #[getter]
+    fn buckets(&self) -> Option<Vec<(f64, u64)>> {
+        let Value::Histogram(value) = &self.series.value else {
+            return None;
+        };
+        let bounds = self.series.family.buckets.iter().copied();
+        let bounds = bounds.chain([f64::INFINITY]);
+        Some(bounds.zip(value.cumulative.iter().copied()).collect())
+    }
+
+    /// A summary's quantiles (0 to 1), each with its value.
+    #[getter]
+    fn quantiles(&self) -> Option<Vec<(f64, f64)>> {
+        match &self.series.value {
+            Value::Summary(value) => Some(value.quantiles.clone()),
+            _ => None,
+        }
+    }
+
+    /// The last values as pairs of time and value, oldest first; empty unless asked for.
+    #[getter]
+    fn history<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let points = self.series.history.iter();
+        PyList::new(
+            py,
+            points.map(|point| (point.timestamp_ns as f64 / 1e9, point.value)),
+        )
+    }
+
+    /// The members as a dict, as the JSON export has them; those that do not apply are left out.
+    fn to_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(slf.py());
+        for name in [
+            "name",
+            "value",
+            "type",
+            "labels",
+            "description",
+            "timestamp",
+        ] {
+            dict.set_item(name, slf.getattr(name)?)?;
+        }
+        dict.set_item("type", slf.get().series.family.metric_type.as_str())?;
+        dict.set_item(
+            "datetime",
+            slf.getattr("datetime")?.call_method0("isoformat")?,
+        )?;
+        for name in ["count", "sum", "min", "max", "buckets", "quantiles"] {
+            let value = slf.getattr(name)?;
+            if !value.is_none() {
+                dict.set_item(name, value)?;
+            }
+        }
+        Ok(dict)
+    }
+
+    fn __getitem__<'py>(slf: &Bound<'py, Self>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        Self::to_dict(slf)?
+            .get_item(name)?
+            .ok_or_else(|| error::missing(name))
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "Metric({} = {}, {})",
+            series_name(&self.series),
+            self.value(),
+            self.series.family.metric_type
+        )
+    }
+
+    fn __eq__(&self, other: &Metric) -> bool {
+        self.series == other.series
+    }
+}
+
+/// A series as Prometheus writes it: `name{label="value"}`.
+pub(crate) fn series_name(series: &Series) -> String {
+    let labels: Vec<_> = series
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value:?}"))
+        .collect();
+    let name = &series.family.name;
+    if labels.is_empty() {
+        name.clone()
+    } else {
+        format!("{name}{{{}}}", labels.join(","))
+    }
+}

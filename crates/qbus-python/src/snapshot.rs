@@ -1,0 +1,172 @@
+//! All series at one commit.
+
+use pyo3::prelude::*;
+use pyo3::types::PyIterator;
+use qbus::Address;
+use qbus_aggregate::export::{Format, Options, export};
+use qbus_aggregate::{ReadOptions, Reader};
+
+use crate::error;
+use crate::metric::Metric;
+
+/// All series at one commit of the aggregator.
+///
+/// >>> import qbus
+/// >>> qbus.Counter("pages_read", "Pages that were read.").inc(3)
+/// >>> snapshot = qbus.snapshot(match="pages_*")
+/// >>> snapshot.get("pages_read_total").value
+/// 3.0
+/// >>> [metric.name for metric in snapshot]
+/// ['pages_read_total']
+#[pyclass(frozen, module = "qbus")]
+pub(crate) struct Snapshot {
+    snapshot: qbus_aggregate::Snapshot,
+}
+
+impl From<qbus_aggregate::Snapshot> for Snapshot {
+    fn from(snapshot: qbus_aggregate::Snapshot) -> Snapshot {
+        Snapshot { snapshot }
+    }
+}
+
+impl Snapshot {
+    fn export(&self, format: Format, options: &Options) -> String {
+        let mut page = Vec::new();
+        export(&self.snapshot, format, options, &mut page).expect("a vector takes all");
+        String::from_utf8(page).expect("exports are text")
+    }
+
+    pub(crate) fn keep(&mut self, pattern: Option<&glob::Pattern>) {
+        if let Some(pattern) = pattern {
+            let series = &mut self.snapshot.series;
+            series.retain(|series| pattern.matches(&series.family.name));
+        }
+    }
+}
+
+#[pymethods]
+impl Snapshot {
+    /// Counts the commits of the aggregator, over its restarts.
+    #[getter]
+    fn epoch(&self) -> u64 {
+        self.snapshot.epoch
+    }
+
+    /// When the commit was made, in seconds since the Unix epoch.
+    #[getter]
+    fn timestamp(&self) -> f64 {
+        self.snapshot.unix_ns as f64 / 1e9
+    }
+
+    /// Whether all series show exactly this commit.
+    #[getter]
+    fn consistent(&self) -> bool {
+        self.snapshot.consistent
+    }
+
+    /// The series, sorted by name and labels.
+    #[getter]
+    fn metrics(&self) -> Vec<Metric> {
+        let series = self.snapshot.series.iter();
+        series.map(|series| Metric::from(series.clone())).collect()
+    }
+
+    /// The series of that name and exactly these labels, or None.
+    #[pyo3(signature = (name, labels=None))]
+    fn get(&self, name: &str, labels: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Metric>> {
+        crate::convert::with_labels(labels, |labels| {
+            let is_it = |series: &&qbus_aggregate::Series| {
+                series.family.name == name
+                    && series.labels.len() == labels.len()
+                    && labels.iter().all(|&(name, value)| {
+                        let mut known = series.labels.iter();
+                        known.any(|known| known.0 == name && known.1 == value)
+                    })
+            };
+            let found = self.snapshot.series.iter().find(is_it);
+            found.map(|series| Metric::from(series.clone()))
+        })
+    }
+
+    /// The snapshot as a JSON document.
+    #[pyo3(signature = (include_history=false))]
+    fn to_json(&self, include_history: bool) -> String {
+        let options = Options {
+            history: include_history,
+            timestamps: false,
+        };
+        self.export(Format::Json, &options)
+    }
+
+    /// The snapshot as a table.
+    #[pyo3(signature = (include_history=false))]
+    fn to_csv(&self, include_history: bool) -> String {
+        let options = Options {
+            history: include_history,
+            timestamps: false,
+        };
+        self.export(Format::Csv, &options)
+    }
+
+    /// The snapshot in the Prometheus text format.
+    #[pyo3(signature = (timestamps=false))]
+    fn to_prometheus(&self, timestamps: bool) -> String {
+        let options = Options {
+            history: false,
+            timestamps,
+        };
+        self.export(Format::Prometheus, &options)
+    }
+
+    fn __len__(&self) -> usize {
+        self.snapshot.series.len()
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        self.metrics().into_pyobject(py)?.try_iter()
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "Snapshot(epoch={}, {} metrics)",
+            self.snapshot.epoch,
+            self.snapshot.series.len()
+        )
+    }
+}
+
+/// A pattern of names.
+pub(crate) fn pattern(py: Python<'_>, text: Option<&str>) -> PyResult<Option<glob::Pattern>> {
+    let parsed = text.map(glob::Pattern::new).transpose();
+    parsed.map_err(|error| {
+        error::metric(
+            py,
+            format_args!("argument \"match\" is {text:?}, which is no pattern: {error}"),
+        )
+    })
+}
+
+/// Reads the snapshot of a bus; joins nothing, and waits for nobody.
+#[pyfunction]
+#[pyo3(signature = (bus, r#match=None, history=false))]
+pub(crate) fn read_snapshot(
+    py: Python<'_>,
+    bus: &str,
+    r#match: Option<&str>,
+    history: bool,
+) -> PyResult<Snapshot> {
+    let address: Address = bus.parse().map_err(|error| error::metric(py, error))?;
+    let pattern = pattern(py, r#match)?;
+    let read = py.detach(|| {
+        let matches = |name: &str| {
+            let matches = pattern.as_ref().map(|pattern| pattern.matches(name));
+            matches.unwrap_or(true)
+        };
+        Reader::open(&address.snapshot())?.read(&ReadOptions {
+            history,
+            matches: Some(&matches),
+        })
+    });
+    let snapshot = read.map_err(|error| error::read(py, &error))?;
+    Ok(snapshot.into())
+}

@@ -47,10 +47,21 @@ def _make() -> MetricsCollector:
         collector = _of_parent() or MetricsCollector()
         if collector.is_embedded:
             os.environ[_EMBEDDED] = collector.bus
-        # A private bus is removed in the end; a forked child leaves it to its parent.
-        atexit.register(collector.close)
+        _close_in_the_end(collector)
         _collector = collector
     return _collector
+
+
+def _close_in_the_end(collector: MetricsCollector) -> None:
+    """Removes a private bus with its process; a forked child leaves it to its parent."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is None:
+        # What is imported later ends earlier.
+        atexit.register(collector.close)
+    else:
+        # Below 0 is after the workers have been waited for: they emit until then. And the workers
+        # themselves skip atexit, not this.
+        util.Finalize(None, collector.close, exitpriority=-1)
 
 
 def _of_parent() -> Optional[MetricsCollector]:
@@ -71,7 +82,14 @@ def _of_parent() -> Optional[MetricsCollector]:
 def _is_worker() -> bool:
     # Who did not import it was not started by it.
     process = sys.modules.get("multiprocessing.process")
-    return process is not None and process.parent_process() is not None
+    if process is None:
+        return False
+    if process.parent_process() is not None:
+        return True
+    # A worker has no parent yet while it imports the main module, where handles are made as a rule;
+    # nor has the fork server, whose modules the workers inherit.
+    importing = getattr(process.current_process(), "_inheriting", False)
+    return importing or any("multiprocessing.forkserver import" in word for word in sys.orig_argv)
 
 
 def _warn_alone(why: str) -> None:

@@ -1,0 +1,207 @@
+"""A scene: a program of tests/workers and all processes that come of it, watched from outside."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+WORKERS = Path(__file__).parent / "workers"
+SHM = Path("/dev/shm")
+#: Longer than anything takes on a busy machine; nothing waits for its end when all is well.
+PATIENCE = 120.0
+
+
+def until(what: str, found: Callable[[], Any]) -> Any:
+    """Waits until something is true, and gives it."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        value = found()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"still not so after {PATIENCE:.0f} s: {what}")
+
+
+def qbus_command(*typed: str) -> list[str]:
+    return [sys.executable, "-m", "qbus._command", *typed]
+
+
+def stat(bus: str) -> Any:
+    """What `qbus stat --json` says of a bus."""
+    shown = subprocess.run(
+        qbus_command("stat", "--json", "-b", bus),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stderr
+    return json.loads(shown.stdout)
+
+
+def children_of_session(session: int) -> list[int]:
+    """The living processes of a session. A zombie is over; who is to reap it is not our matter."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                after_name = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(after_name[3]) == session and after_name[0] not in "ZX":
+                found.append(int(entry.name))
+    return found
+
+
+class Actor:
+    """A process in a session of its own, with what it prints."""
+
+    def __init__(self, scene: "Scene", command: list[str], pass_fds: tuple[int, ...] = ()) -> None:
+        self.errors = scene.folder / f"stderr-{len(scene.actors)}"
+        with self.errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=scene.environment,
+                cwd=scene.folder,
+                pass_fds=pass_fds,
+                start_new_session=True,
+            )
+        scene.actors.append(self)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def hear(self) -> Any:
+        """The next line that it shows."""
+        deadline = time.monotonic() + PATIENCE
+        line = b""
+        while not line.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([self.process.stdout], [], [], max(left, 0))
+            byte = os.read(self.process.stdout.fileno(), 1) if ready else b""
+            assert byte, f"it showed no more than {line!r}: {self.errors.read_text()}"
+            line += byte
+        return json.loads(line)
+
+    def go_on(self) -> None:
+        """Ends its pause."""
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+
+    def end(self, errors: str = "", returncode: int = 0) -> None:
+        """Lets it end: all of its processes end with it, and none had anything to complain of."""
+        self.process.stdin.close()
+        assert self.process.wait(PATIENCE) == returncode, self.errors.read_text()
+        self.check_end(errors)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+
+    def check_end(self, errors: str = "") -> None:
+        until("its processes have ended", lambda: not children_of_session(self.pid))
+        assert self.errors.read_text() == errors
+
+    def clear(self) -> None:
+        """Ends what a failed test left."""
+        for pid in children_of_session(self.pid):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.process.wait(PATIENCE)
+        for pipe in (self.process.stdin, self.process.stdout):
+            try:
+                pipe.close()
+            except BrokenPipeError:
+                pass
+
+
+class Scene:
+    """Where the programs of one test run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.actors: list[Actor] = []
+        self.buses: list[str] = []
+        self.pids_file = folder / "pids"
+        self.pids_file.touch()
+        self.environment = {
+            **os.environ,
+            "STAGE_PIDS": str(self.pids_file),
+            # Newer Pythons warn of every fork in a process with threads, as one with a private bus is.
+            "PYTHONWARNINGS": "ignore:This process:DeprecationWarning",
+            # Not beside the sources; the scripts find each other by their own folder.
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        for name in ("QBUS", "QBUS_EMBEDDED"):
+            self.environment.pop(name, None)
+
+    def name_bus(self) -> str:
+        """Has the programs of this scene name a bus that an aggregator of its own folds."""
+        bus = f"test-py-{os.getpid()}-{time.monotonic_ns()}"
+        self.buses.append(bus)
+        self.environment["QBUS"] = bus
+        self.aggregate(bus)
+        return bus
+
+    def aggregate(self, bus: str) -> Actor:
+        command = qbus_command("agg", "-b", bus, "--no-host", "--no-gpu", "--no-self")
+        aggregator = Actor(self, command)
+        until("there is an aggregator", lambda: self._is_aggregated(bus, aggregator))
+        return aggregator
+
+    def _is_aggregated(self, bus: str, aggregator: Actor) -> bool:
+        assert aggregator.process.poll() is None, aggregator.errors.read_text()
+        return (SHM / f"qbus.{bus}").exists() and stat(bus)["aggregator"]["alive"]
+
+    def run(self, script: str, *typed: str) -> Actor:
+        """Starts a program of tests/workers."""
+        return Actor(self, [sys.executable, str(WORKERS / script), *typed])
+
+    def python(self, code: str) -> Actor:
+        return Actor(self, [sys.executable, "-c", code])
+
+    def settled(self, bus: str, alive: set[int], delivered: Optional[int] = None) -> Any:
+        """Waits until those processes alone are owners and hold lanes; the bus then. Nothing was lost."""
+
+        def is_so() -> Any:
+            found = stat(bus)
+            living = {owner["id"]: owner["pid"] for owner in found["owners"] if owner["alive"]}
+            lessees = {lane["owner"] for lane in found["lanes"]} - {None}
+            unread = any(lane["fill"] for lane in found["lanes"])
+            so = set(living.values()) == alive and lessees <= set(living) and not unread
+            return found if so and len(living) == len(alive) else None
+
+        found = until(f"the owners of {bus} are {alive}", is_so)
+        ledger = found["ledger"]
+        lost = {kind: count for kind, count in ledger.items() if kind != "delivered" and count}
+        assert lost == {}
+        if delivered is not None:
+            assert ledger["delivered"] == delivered
+        return found
+
+    def left_behind(self) -> list[str]:
+        """Private buses of the processes of this scene."""
+        pids = {*self.pids_file.read_text().split(), *(str(actor.pid) for actor in self.actors)}
+        names = [path.name for path in SHM.glob("qbus.embedded-*")]
+        return [name for name in names if name.split("-")[1] in pids]
+
+    def close(self) -> None:
+        """Leaves nothing, also when the test failed."""
+        for actor in self.actors:
+            actor.clear()
+        private = self.left_behind()
+        named = [path.name for bus in self.buses for path in SHM.glob(f"qbus.{bus}*")]
+        for name in {*private, *named}:
+            (SHM / name).unlink(missing_ok=True)

@@ -1,11 +1,12 @@
 """Several processes at once: totals are exact, and nothing is left behind, however they came to be."""
 
-import re
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes_scene import Actor, Scene
+from processes_scene import PATIENCE, SHM, Actor, Scene
 
 METHODS = ["fork", "spawn", "forkserver"]
 
@@ -40,6 +41,151 @@ def test_workers_of_multiprocessing(either: Scene, kind: str, method: str) -> No
     shown = actor.hear()
     expected = shown["expected"]
     assert shown["totals"] == dict.fromkeys(["module", "argument", "queued"], expected)
-    # The parent itself emitted nothing.
-    either.settled(shown["bus"], alive=set(), delivered=3 * expected)
+    # The parent itself emitted nothing. A worker is one owner, however many handles it was sent.
+    found = either.settled(shown["bus"], alive=set(), delivered=3 * expected)
+    assert len(found["owners"]) == shown["emitters"]
     end(either, actor)
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        ("os._exit", 7),
+        ("sys.exit", 7),
+        ("exception", 1),
+        ("return", 0),
+        ("uses all", 7),
+    ],
+)
+def test_os_fork(either: Scene, ending: str, code: int) -> None:
+    actor = either.run("forks.py", ending)
+    shown = actor.hear()
+    assert shown["codes"] == [code] * 3
+    totals = shown["totals"]
+    assert totals['calls_total{who="child"}'] == 3 * 300
+    assert totals['calls_total{who="parent"}'] == 2
+    assert totals["queued_total"] == 3 * 300
+    if ending == "uses all":
+        assert totals['calls_total{who="thread of a child"}'] == 3 * 4
+    either.settled(shown["bus"], alive={shown["pid"]})
+    end(either, actor)
+
+
+def test_os_fork_with_a_collector_of_the_childs_own(scene: Scene) -> None:
+    actor = scene.run("forks.py", "own collector")
+    shown = actor.hear()
+    assert shown["codes"] == [7] * 3
+    assert shown["totals"]["queued_total"] == 3 * 300
+    scene.settled(shown["bus"], alive={shown["pid"]})
+    end(scene, actor)
+
+
+def test_fork_while_other_threads_emit(either: Scene) -> None:
+    actor = either.run("fork_and_threads.py")
+    shown = actor.hear()
+    assert shown["codes"] == [0]
+    assert shown["emitted"] == shown["expected"]
+    assert shown["of_children"] == shown["expected_of_children"]
+    either.settled(shown["bus"], alive={shown["pid"]})
+    end(either, actor)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("workers", ["persistent", "epochs"])
+def test_workers_of_a_data_loader(either: Scene, workers: str, method: str) -> None:
+    actor = either.run("loader.py", method, workers)
+    shown = actor.hear()
+    assert shown["totals"] == [shown["expected"]] * 3
+    assert shown["observed"] == shown["expected"]
+    assert len(shown["workers"]) == (3 if workers == "persistent" else 0)
+    # A worker is one owner, however many handles it was sent; with one lane for its one thread.
+    found = either.settled(shown["bus"], alive=set(shown["workers"]))
+    assert {owner["lanes"] for owner in found["owners"] if owner["alive"]} <= {1}
+    assert found["ledger"]["delivered"] == 4 * shown["expected"]
+    end(either, actor)
+
+
+def test_threads_and_tasks(either: Scene) -> None:
+    actor = either.run("threads.py")
+    shown = actor.hear()
+    assert shown["calls"] == shown["expected"]
+    assert shown["queued"] == shown["expected"]
+    assert shown["timed"] == dict.fromkeys(["task", "decorated"], shown["expected_timed"])
+    assert shown["active"] == 0
+    found = either.settled(shown["bus"], alive={shown["pid"]})
+    # The threads' lanes were given back: what is left is the main thread's.
+    assert [owner["lanes"] for owner in found["owners"] if owner["alive"]] == [1]
+    end(either, actor)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_handles_that_come_one_by_one(scene: Scene, method: str) -> None:
+    scene.environment["OTHER_BUS"] = scene.name_bus()
+    del scene.environment["QBUS"]
+    actor = scene.run("sent.py", method)
+    shown = actor.hear()
+    assert shown["totals"] == [shown["expected"]] * 2
+    for bus in shown["buses"]:
+        assert len(scene.settled(bus, alive=set())["owners"]) == 1
+    end(scene, actor)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_worker_that_outlives_the_main_thread(either: Scene, method: str) -> None:
+    actor = either.run("unjoined.py", method)
+    bus = actor.hear()["bus"]
+    assert actor.hear() == {"bus": bus, "added": [True] * 10, "total": 10}
+    end(either, actor)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_workers_of_a_parent_without_a_collector(scene: Scene, method: str) -> None:
+    actor = scene.run("alone.py", method)
+    shown = actor.hear()
+    assert shown["totals"] == [1, 1]
+    assert len(set(shown["buses"])) == 2
+    actor.process.stdin.close()
+    assert actor.process.wait(PATIENCE) == 0
+    warnings = actor.errors.read_text()
+    assert warnings.count("RefusedWarning: this worker has a collector of its own") == 2
+    assert "Traceback" not in warnings
+    assert scene.left_behind() == []
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("means", ["inc", "queue", "add"])
+def test_a_killed_worker_loses_nothing(either: Scene, means: str, method: str) -> None:
+    actor = either.run("killed.py", method, means)
+    shown = actor.hear()
+    for target, returned, total in zip(shown["targets"], shown["returned"], shown["totals"]):
+        # The last call was accepted, and killed before it could be noted.
+        assert target <= returned <= total <= returned + 1
+    found = either.settled(shown["bus"], alive=set(), may_drop=means == "queue")
+    workers = len(shown["targets"])
+    assert found["ledger"]["delivered"] == sum(shown["totals"])
+    assert shown["refused"] <= found["ledger"]["dropped"] <= shown["refused"] + workers
+    end(either, actor)
+
+
+def test_a_killed_parent_leaves_a_bus_that_is_swept(scene: Scene) -> None:
+    actor = scene.run("orphan.py")
+    shown = actor.hear()
+    files = [SHM / f"qbus.{shown['bus']}", SHM / f"qbus.{shown['bus']}.snapshot"]
+    actor.kill()
+    sweep_later(scene, files)
+    assert [file.exists() for file in files] == [True, True], "its child has it open"
+    actor.go_on()
+    assert actor.hear() == {"added": True}
+    actor.check_end()
+    sweep_later(scene, files)
+    assert [file.exists() for file in files] == [False, False]
+
+
+def sweep_later(scene: Scene, files: list[Path]) -> None:
+    """Has another process make a collector when the files are older than a bus that is just made."""
+    long_ago = time.time() - 3600
+    for file in files:
+        os.utime(file, (long_ago, long_ago))
+    other = scene.run("collector.py")
+    other.hear()
+    other.end()

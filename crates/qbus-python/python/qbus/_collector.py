@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Mapping
 from typing import Any, Optional
+from weakref import WeakValueDictionary
 
 from qbus import _qbus
 from qbus._errors import BusError, RefusedWarning
@@ -18,6 +19,8 @@ _EMBEDDED = "QBUS_EMBEDDED"
 
 _collector: Optional[MetricsCollector] = None
 _making = threading.Lock()
+#: Collectors of buses that came with handles from other processes: one for all handles of a bus.
+_attached: WeakValueDictionary[str, MetricsCollector] = WeakValueDictionary()
 
 
 def _unlock_child() -> None:
@@ -102,10 +105,16 @@ def _warn_alone(why: str) -> None:
 
 
 def attach(bus: str, configuration: tuple[float, int, bool, int, bool]) -> MetricsCollector:
-    """What a collector becomes in another process: one on the same bus."""
+    """What a collector becomes in another process: the one that it has on the same bus."""
+    if bus == os.environ.get("QBUS") or (bus == os.environ.get(_EMBEDDED) and _is_worker()):
+        get_metrics_collector()
     if _collector is not None and _collector.bus == bus:
         return _collector
-    return MetricsCollector(*configuration, bus=bus)
+    with _making:
+        collector = _attached.get(bus)
+        if collector is None:
+            collector = _attached[bus] = MetricsCollector(*configuration, bus=bus)
+        return collector
 
 
 def rebuild(

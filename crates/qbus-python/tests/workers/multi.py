@@ -2,8 +2,10 @@
 
 import concurrent.futures
 import multiprocessing
+import os
 import sys
 from functools import partial
+from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import stage
@@ -13,6 +15,7 @@ from qbus import MetricType
 
 WORKERS = 3
 EACH = 400
+TASKS = 120
 
 #: Made by whoever imports this module: with spawn by each worker again, with forkserver by its server.
 calls = qbus.Counter("calls", "Calls by a handle of the module.", ["kind"])
@@ -30,17 +33,30 @@ def work(given: qbus.Counter, kind: str, times: int) -> None:
 
 def task(given: qbus.Counter, kind: str, _number: int) -> int:
     work(given, kind, 1)
-    return multiprocessing.current_process().pid
+    return os.getpid()
 
 
-def process(context: Any, given: qbus.Counter) -> int:
-    workers = [context.Process(target=work, args=(given, "process", EACH)) for _ in range(WORKERS)]
+def work_with_memory(given: qbus.Counter, name: str) -> None:
+    work(given, "process", EACH)
+    # What the resource tracker looks after, and what it must leave alone, in one process.
+    block = SharedMemory(name)
+    block.buf[0] = 1
+    block.close()
+
+
+def process(context: Any, given: qbus.Counter) -> tuple[int, int]:
+    block = SharedMemory(create=True, size=8)
+    arguments = (given, block.name)
+    workers = [context.Process(target=work_with_memory, args=arguments) for _ in range(WORKERS)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0] * WORKERS
-    return WORKERS * EACH
+    assert block.buf[0] == 1
+    block.close()
+    block.unlink()
+    return WORKERS * EACH, WORKERS
 
 
 def parent_of_one(context_name: str, given: qbus.Counter) -> None:
@@ -52,7 +68,7 @@ def parent_of_one(context_name: str, given: qbus.Counter) -> None:
     assert child.exitcode == 0
 
 
-def nested(context: Any, given: qbus.Counter) -> int:
+def nested(context: Any, given: qbus.Counter) -> tuple[int, int]:
     name = context.get_start_method()
     workers = [context.Process(target=parent_of_one, args=(name, given)) for _ in range(2)]
     for worker in workers:
@@ -60,20 +76,20 @@ def nested(context: Any, given: qbus.Counter) -> int:
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
-    return 2 * 2 * EACH
+    return 2 * 2 * EACH, 2 * 2
 
 
-def pool(context: Any, given: qbus.Counter) -> int:
+def pool(context: Any, given: qbus.Counter) -> tuple[int, int]:
     # The handle travels with each chunk; leaving the block kills the workers with SIGTERM.
     with context.Pool(WORKERS, maxtasksperchild=20) as workers:
-        workers.map(partial(task, given, "pool"), range(120), chunksize=2)
-    return 120
+        pids = workers.map(partial(task, given, "pool"), range(TASKS), chunksize=2)
+    return TASKS, len(set(pids))
 
 
-def executor(context: Any, given: qbus.Counter) -> int:
+def executor(context: Any, given: qbus.Counter) -> tuple[int, int]:
     with concurrent.futures.ProcessPoolExecutor(WORKERS, mp_context=context) as workers:
-        list(workers.map(partial(task, given, "executor"), range(120), chunksize=3))
-    return 120
+        pids = list(workers.map(partial(task, given, "executor"), range(TASKS), chunksize=3))
+    return TASKS, len(set(pids))
 
 
 KINDS = {"process": process, "nested": nested, "pool": pool, "executor": executor}
@@ -86,7 +102,7 @@ def main() -> None:
         # As a newer Python does by itself with the main module.
         context.set_forkserver_preload(["multi"])
     given = qbus.Counter("given", "Calls by a handle that was an argument.")
-    expected = KINDS[kind](context, given)
+    expected, emitters = KINDS[kind](context, given)
     collector = qbus.get_metrics_collector()
     totals = {
         "module": collector.get_metric("calls_total", {"kind": kind}),
@@ -96,6 +112,7 @@ def main() -> None:
     stage.show(
         bus=collector.bus,
         expected=expected,
+        emitters=emitters,
         totals={means: total and total.value for means, total in totals.items()},
     )
     stage.pause()

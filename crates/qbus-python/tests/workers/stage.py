@@ -27,3 +27,7 @@ def show(**found: Any) -> None:
 def pause() -> None:
     """Waits for the test."""
     sys.stdin.readline()
+
+
+#: Longer than anything takes on a busy machine.
+PATIENCE = 60

@@ -1,6 +1,7 @@
 //! The collector itself: made, added to, closed.
 
 use std::env;
+use std::mem;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle};
@@ -383,6 +384,12 @@ impl Collector {
 
 impl Drop for Collector {
     fn drop(&mut self) {
+        if self.is_inherited() {
+            // The threads are the parent's. To let go of their handles here would detach whichever of
+            // the child's own threads has the same place in memory by now.
+            mem::forget(self.embedded.take());
+            mem::forget(self.collection.get_mut().map(Option::take));
+        }
         self.close();
     }
 }

@@ -45,7 +45,7 @@ def stat(bus: str) -> Any:
     return json.loads(shown.stdout)
 
 
-def children_of_session(session: int) -> list[int]:
+def living_processes(session: int) -> list[int]:
     """The living processes of a session. A zombie is over; who is to reap it is not our matter."""
     found = []
     for entry in Path("/proc").iterdir():
@@ -109,12 +109,12 @@ class Actor:
         self.process.wait(PATIENCE)
 
     def check_end(self, errors: str = "") -> None:
-        until("its processes have ended", lambda: not children_of_session(self.pid))
+        until("its processes have ended", lambda: not living_processes(self.pid))
         assert self.errors.read_text() == errors
 
     def clear(self) -> None:
         """Ends what a failed test left."""
-        for pid in children_of_session(self.pid):
+        for pid in living_processes(self.pid):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:

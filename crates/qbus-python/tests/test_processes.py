@@ -1,12 +1,22 @@
 """Several processes at once: totals are exact, and nothing is left behind, however they came to be."""
 
+import json
 import os
+import signal
+import socket
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any, Optional
 
 import pytest
-from processes_scene import PATIENCE, SHM, Actor, Scene
+from processes_scene import PATIENCE, SHM, WORKERS, Actor, Scene, living_processes, until
+
+import qbus
 
 METHODS = ["fork", "spawn", "forkserver"]
 
@@ -116,6 +126,63 @@ def test_threads_and_tasks(either: Scene) -> None:
     # The threads' lanes were given back: what is left is the main thread's.
     assert [owner["lanes"] for owner in found["owners"] if owner["alive"]] == [1]
     end(either, actor)
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["prefork", "preload"])
+def test_workers_of_gunicorn(scene: Scene, options: tuple[str, ...]) -> None:
+    pytest.importorskip("gunicorn")
+    bus = scene.name_bus()
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        where = ["--bind", f"fd://{listener.fileno()}", "--chdir", str(WORKERS)]
+        configuration = ["--config", str(WORKERS / "gunicorn_conf.py"), *where, *options]
+        # The log lies in the scene's folder, and not in that of the application.
+        configuration += ["--error-logfile", str(scene.folder / "gunicorn.log")]
+        actor = Actor(
+            scene, [sys.executable, "-m", "gunicorn", *configuration], (listener.fileno(),)
+        )
+        port = listener.getsockname()[1]
+        with ThreadPoolExecutor(4) as clients:
+            served = list(clients.map(partial(ask, port), ["/"] * 100))
+            assert None not in served
+            assert ask(port, "/total")["total"] == 100
+
+            # One that waits for requests.
+            os.kill(served[-1]["pid"], signal.SIGKILL)
+            until("it is replaced", lambda: is_replaced(actor, served[-1]["pid"]))
+            more = list(clients.map(partial(ask, port), ["/"] * 100))
+            assert None not in more
+            assert ask(port, "/total")["total"] == 200
+
+            # One in the midst of them: what it answered is counted, what it had counted may be not
+            # answered.
+            answers = clients.map(partial(ask, port), ["/"] * 200)
+            first = next(answers)
+            os.kill(first["pid"], signal.SIGKILL)
+            answers = [first, *answers]
+        answered = 200 + sum(answer is not None for answer in answers)
+        total = ask(port, "/total")["total"]
+        assert answered <= total <= 400
+    actor.process.terminate()
+    actor.end()
+    scene.settled(bus, alive=set())
+    assert qbus.snapshot(bus).get("requests_total", {"path": "/"}).value == total
+
+
+def ask(port: int, path: str) -> Optional[Any]:
+    """What the application answers, or None if the worker that was to do so was killed."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request("GET", path)
+        return json.loads(connection.getresponse().read())
+    except (ConnectionError, HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def is_replaced(actor: Actor, pid: int) -> bool:
+    workers = {*living_processes(actor.pid)} - {actor.pid}
+    return pid not in workers and len(workers) == 3
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -128,10 +128,12 @@ def test_threads_and_tasks(either: Scene) -> None:
     end(either, actor)
 
 
-@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["prefork", "preload"])
-def test_workers_of_gunicorn(scene: Scene, options: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("how", ["prefork", "preload", "preload, private"])
+def test_workers_of_gunicorn(scene: Scene, how: str) -> None:
     pytest.importorskip("gunicorn")
-    bus = scene.name_bus()
+    # A private bus is that of the arbiter, which makes it before it forks, if it loads the application.
+    bus = None if how == "preload, private" else scene.name_bus()
+    options = [] if how == "prefork" else ["--preload"]
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         where = ["--bind", f"fd://{listener.fileno()}", "--chdir", str(WORKERS)]
         configuration = ["--config", str(WORKERS / "gunicorn_conf.py"), *where, *options]
@@ -163,9 +165,10 @@ def test_workers_of_gunicorn(scene: Scene, options: tuple[str, ...]) -> None:
         total = ask(port, "/total")["total"]
         assert answered <= total <= 400
     actor.process.terminate()
-    actor.end()
-    scene.settled(bus, alive=set())
-    assert qbus.snapshot(bus).get("requests_total", {"path": "/"}).value == total
+    end(scene, actor)
+    if bus is not None:
+        scene.settled(bus, alive=set())
+        assert qbus.snapshot(bus).get("requests_total", {"path": "/"}).value == total
 
 
 def ask(port: int, path: str) -> Optional[Any]:

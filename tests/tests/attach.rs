@@ -363,3 +363,16 @@ fn a_lane_with_room_is_leased_before_a_full_one() {
         assert_eq!(accepted, 256, "of lessee {lessee}");
     }
 }
+
+#[test]
+fn threads_that_come_and_go_do_not_fill_one_lane_in_a_row() {
+    let test = TestBus::small(Place::Named);
+    let bus = test.open();
+    let counter = bus.counter("test_counter").register().expect("it fits");
+    let some = || (0..100).filter(|_| counter.try_add(1.0).is_ok()).count();
+    // Nobody drains; two of them find room in a lane of 256 slots, and there are seven lanes.
+    for thread in 1..=14 {
+        let accepted = thread::scope(|scope| scope.spawn(some).join().expect("it ends well"));
+        assert_eq!(accepted, 100, "of thread {thread}");
+    }
+}

@@ -147,10 +147,16 @@ impl<'a> Lane<'a> {
         self.tail.tail.load(Ordering::Acquire)
     }
 
+    /// How many slots wait to be drained and committed, as far as tail and head tell.
+    #[cfg(not(loom))]
+    pub(crate) fn fill(&self) -> u64 {
+        self.tail().wrapping_sub(self.head())
+    }
+
     /// Whether there is a free slot, as far as tail and head tell.
     #[cfg(not(loom))]
     pub(crate) fn has_room(&self) -> bool {
-        self.tail().wrapping_sub(self.head()) < self.capacity()
+        self.fill() < self.capacity()
     }
 
     /// Where the consumer stands, as producers see it.

@@ -90,11 +90,13 @@ impl Producer {
         let owner = attachment.owner;
         let lanes = inner.exclusive_lanes();
         // Owners start at different lanes, so that they seldom race for one. A lane that its last
-        // lessee left full is for those who find no other.
+        // lessees left fuller than half is for those who find no other: threads that come and go would
+        // fill one lane in a row while the consumer naps.
         let start = usize::from(owner.index) % lanes.len().max(1);
         let in_turn = || lanes[start..].iter().chain(&lanes[..start]);
+        let roomy = in_turn().filter(|lane| lane.fill() <= lane.capacity() / 2);
         let with_room = in_turn().filter(|lane| lane.has_room());
-        for lane in with_room.chain(in_turn()) {
+        for lane in roomy.chain(with_room).chain(in_turn()) {
             if let Some(lane) = lane.extend().lease(owner) {
                 return Ok(Producer::new(
                     inner,

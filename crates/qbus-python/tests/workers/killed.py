@@ -33,9 +33,10 @@ def counts_of(path: str) -> memoryview:
 def emit(means: str, path: str, worker: int) -> None:
     counts, labels = counts_of(path), {"worker": str(worker)}
     handle = calls.labels(**labels)
-    # `queue` is refused when its lane is full: that is counted here, and need not be told.
+    # What is refused is counted here, and need not be told.
     warnings.simplefilter("ignore", qbus.RefusedWarning)
     accepted = refused = 0
+    emit_one = collector.add_metric if means == "add" else collector.queue_metric
     while True:
         if means == "inc":
             if accepted % BURST == 0:
@@ -43,10 +44,7 @@ def emit(means: str, path: str, worker: int) -> None:
                     pass
             handle.inc()
             accepted += 1
-        elif means == "add":
-            assert collector.add_metric("calls_total", 1, MetricType.COUNTER, labels)
-            accepted += 1
-        elif collector.queue_metric("calls_total", 1, MetricType.COUNTER, labels):
+        elif emit_one("calls_total", 1, MetricType.COUNTER, labels):
             accepted += 1
         else:
             refused += 1

@@ -59,6 +59,20 @@ def living_processes(session: int) -> list[int]:
     return found
 
 
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def kill_if_alive(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
 class Actor:
     """A process in a session of its own, with what it prints."""
 
@@ -114,17 +128,22 @@ class Actor:
 
     def clear(self) -> None:
         """Ends what a failed test left."""
-        for pid in living_processes(self.pid):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        until("its processes have ended", lambda: not self._kill_all())
         self.process.wait(PATIENCE)
         for pipe in (self.process.stdin, self.process.stdout):
             try:
                 pipe.close()
             except BrokenPipeError:
                 pass
+
+    def _kill_all(self) -> list[int]:
+        """Kills what there is; one of them may have started another just now."""
+        living = living_processes(self.pid)
+        for pid in living:
+            # Python's resource tracker ends by itself after all others, and tidies up after them.
+            if "resource_tracker" not in command_line(pid):
+                kill_if_alive(pid)
+        return living
 
 
 class Scene:

@@ -1,5 +1,8 @@
 //! Handles in the shape of `prometheus_client`: registered once, used from any thread and process.
 
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -11,6 +14,10 @@ use qbus::{
 use crate::collector::MetricsCollector;
 use crate::convert::{label_value, number, trace_id};
 use crate::error;
+
+/// How long a handle waits for room in its lane, and how long no handle does after that was in vain.
+const PATIENCE: Duration = Duration::from_millis(100);
+const IMPATIENCE: Duration = Duration::from_secs(1);
 
 /// A family, or one series of it.
 struct Handle {
@@ -216,10 +223,42 @@ impl Handle {
             return self.not_a_series(py);
         };
         let record = Record::new(clock.now_ns(), series, kind, value);
-        match self.bus.emit(Record { trace_id, ..record }) {
+        let record = Record { trace_id, ..record };
+        let emitted = if self.bus.has_room() {
+            self.bus.emit(record)
+        } else {
+            self.wait(py, record)
+        };
+        match emitted {
             Ok(()) => Ok(()),
             Err(error) => self.failed(py, error),
         }
+    }
+
+    /// Emits when the aggregator has made room. Whoever counts in a loop is faster than it wakes up, and
+    /// expects no loss; but nobody waits for one that is not there, or again and again for one that lags.
+    #[cold]
+    fn wait(&self, py: Python<'_>, record: Record) -> Result<(), EmitError> {
+        static IMPATIENT: Mutex<Option<Instant>> = Mutex::new(None);
+        let mut until = IMPATIENT.try_lock().map_or(None, |until| *until);
+        until = until.filter(|until| Instant::now() < *until);
+        let is_aggregated = || {
+            let aggregator = self.bus.aggregator();
+            aggregator.is_some_and(|aggregator| aggregator.alive)
+        };
+        let patience = if until.is_none() && is_aggregated() {
+            PATIENCE
+        } else {
+            Duration::ZERO
+        };
+        let emitted = py.detach(|| self.bus.emit_or_wait(record, patience));
+        if emitted == Err(EmitError::Full)
+            && until.is_none()
+            && let Ok(mut until) = IMPATIENT.try_lock()
+        {
+            *until = Some(Instant::now() + IMPATIENCE);
+        }
+        emitted
     }
 
     #[cold]

@@ -22,6 +22,7 @@ mod samples;
 
 pub use self::csv::csv;
 pub use self::json::{SCHEMA_VERSION, json};
+pub use self::number::seconds;
 pub use self::prometheus::{CONTENT_TYPE, prometheus};
 
 /// A format that [`export`] writes.

@@ -1,7 +1,7 @@
 //! From Python's values to Rust's. An error names the argument, what it is and what was expected.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyFloat, PyString};
+use pyo3::types::{PyDict, PyFloat, PyMapping, PyString};
 use qbus::MetricType;
 
 use crate::error;
@@ -88,6 +88,20 @@ pub(crate) fn timestamp(found: Option<&Bound<'_, PyAny>>) -> PyResult<Option<f64
         .map_err(|_| wrong("timestamp", found, expected))
 }
 
+/// The trace of an exemplar: its `trace_id`, 32 hexadecimal digits; 0 without one.
+pub(crate) fn trace_id(exemplar: Option<&Bound<'_, PyAny>>) -> PyResult<u128> {
+    let Some(exemplar) = exemplar.filter(|exemplar| !exemplar.is_none()) else {
+        return Ok(0);
+    };
+    let expected = "a dict with trace_id, up to 32 hexadecimal digits";
+    let id = exemplar
+        .get_item("trace_id")
+        .or_else(|_| exemplar.get_item("TraceID"));
+    let id = id.map_err(|_| wrong("exemplar", exemplar, expected))?;
+    u128::from_str_radix(text("exemplar", &id)?, 16)
+        .map_err(|_| wrong("exemplar", exemplar, expected))
+}
+
 /// Hands the labels of a dict, or of nothing, to `use_labels`. Values that are no strings become what
 /// `str()` makes of them.
 #[inline]
@@ -98,9 +112,18 @@ pub(crate) fn with_labels<R>(
     let Some(found) = found.filter(|found| !found.is_none()) else {
         return Ok(use_labels(&[]));
     };
-    let labels = found
-        .cast::<PyDict>()
-        .map_err(|_| wrong("labels", found, "a dict of strings, or None"))?;
+    let copied;
+    let labels = match found.cast::<PyDict>() {
+        Ok(labels) => labels,
+        Err(_) => {
+            copied = PyDict::new(found.py());
+            let mapping = found.cast::<PyMapping>().ok();
+            mapping
+                .and_then(|mapping| copied.update(mapping).ok())
+                .ok_or_else(|| wrong("labels", found, "a dict of strings, or None"))?;
+            &copied
+        }
+    };
     if labels.len() > FEW {
         let held = labels.iter().map(held).collect::<PyResult<Vec<_>>>()?;
         let texts = held.iter().map(texts).collect::<PyResult<Vec<_>>>()?;

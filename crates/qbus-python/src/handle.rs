@@ -1,5 +1,8 @@
 //! Handles in the shape of `prometheus_client`: registered once, used from any thread and process.
 
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -9,8 +12,12 @@ use qbus::{
 };
 
 use crate::collector::MetricsCollector;
-use crate::convert::{label_value, number};
+use crate::convert::{label_value, number, trace_id};
 use crate::error;
+
+/// How long a handle waits for room in its lane, and how long no handle does after that was in vain.
+const PATIENCE: Duration = Duration::from_millis(100);
+const IMPATIENCE: Duration = Duration::from_secs(1);
 
 /// A family, or one series of it.
 struct Handle {
@@ -204,17 +211,54 @@ impl Handle {
     }
 
     #[inline]
-    fn emit(&self, py: Python<'_>, clock: Clock, kind: Kind, value: f64) -> PyResult<()> {
+    fn emit(
+        &self,
+        py: Python<'_>,
+        clock: Clock,
+        kind: Kind,
+        value: f64,
+        trace_id: u128,
+    ) -> PyResult<()> {
         let Target::Series(series) = self.target else {
             return self.not_a_series(py);
         };
-        match self
-            .bus
-            .emit(Record::new(clock.now_ns(), series, kind, value))
-        {
+        let record = Record::new(clock.now_ns(), series, kind, value);
+        let record = Record { trace_id, ..record };
+        let emitted = if self.bus.has_room() {
+            self.bus.emit(record)
+        } else {
+            self.wait(py, record)
+        };
+        match emitted {
             Ok(()) => Ok(()),
             Err(error) => self.failed(py, error),
         }
+    }
+
+    /// Emits when the aggregator has made room. Whoever counts in a loop is faster than it wakes up, and
+    /// expects no loss; but nobody waits for one that is not there, or again and again for one that lags.
+    #[cold]
+    fn wait(&self, py: Python<'_>, record: Record) -> Result<(), EmitError> {
+        static IMPATIENT: Mutex<Option<Instant>> = Mutex::new(None);
+        let mut until = IMPATIENT.try_lock().map_or(None, |until| *until);
+        until = until.filter(|until| Instant::now() < *until);
+        let is_aggregated = || {
+            let aggregator = self.bus.aggregator();
+            aggregator.is_some_and(|aggregator| aggregator.alive)
+        };
+        let patience = if until.is_none() && is_aggregated() {
+            PATIENCE
+        } else {
+            Duration::ZERO
+        };
+        let emitted = py.detach(|| self.bus.emit_or_wait(record, patience));
+        if emitted == Err(EmitError::Full)
+            && until.is_none()
+            && let Ok(mut until) = IMPATIENT.try_lock()
+        {
+            *until = Some(Instant::now() + IMPATIENCE);
+        }
+        emitted
     }
 
     #[cold]
@@ -326,7 +370,7 @@ macro_rules! handle {
         $class:ident = $metric_type:ident {$($methods:tt)*}
     ) => {
         $(#[$docs])*
-        #[pyclass(frozen, module = "qbus", weakref, subclass)]
+        #[pyclass(frozen, module = "qbus", weakref)]
         pub(crate) struct $class {
             handle: Handle,
         }
@@ -433,12 +477,12 @@ handle! {
             amount: Option<&Bound<'_, PyAny>>,
             exemplar: Option<&Bound<'_, PyAny>>,
         ) -> PyResult<()> {
-            let _ = exemplar;
             let amount = match amount {
                 None => 1.0,
                 Some(amount) => number("amount", amount)?,
             };
-            self.handle.emit(py, Clock::Coarse, Kind::Increment, amount)
+            let trace_id = trace_id(exemplar)?;
+            self.handle.emit(py, Clock::Coarse, Kind::Increment, amount, trace_id)
         }
 
         /// Counts the exceptions of a block or function: `with c.count_exceptions(): …`, or a decorator.
@@ -486,27 +530,27 @@ handle! {
         /// Sets the value.
         fn set(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
             let value = number("value", value)?;
-            self.handle.emit(py, Clock::Precise, Kind::Set, value)
+            self.handle.emit(py, Clock::Precise, Kind::Set, value, 0)
         }
 
         /// Adds to the value; 1 if no amount is given.
         #[pyo3(signature = (amount=None))]
         fn inc(&self, py: Python<'_>, amount: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
             let amount = amount.map_or(Ok(1.0), |amount| number("amount", amount))?;
-            self.handle.emit(py, Clock::Precise, Kind::Adjust, amount)
+            self.handle.emit(py, Clock::Precise, Kind::Adjust, amount, 0)
         }
 
         /// Subtracts from the value; 1 if no amount is given.
         #[pyo3(signature = (amount=None))]
         fn dec(&self, py: Python<'_>, amount: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
             let amount = amount.map_or(Ok(1.0), |amount| number("amount", amount))?;
-            self.handle.emit(py, Clock::Precise, Kind::Adjust, -amount)
+            self.handle.emit(py, Clock::Precise, Kind::Adjust, -amount, 0)
         }
 
         /// Sets the value to the current time, in seconds since the Unix epoch.
         fn set_to_current_time(&self, py: Python<'_>) -> PyResult<()> {
             let now = Clock::Precise.now_ns() as f64 / 1e9;
-            self.handle.emit(py, Clock::Precise, Kind::Set, now)
+            self.handle.emit(py, Clock::Precise, Kind::Set, now, 0)
         }
 
         /// Adds 1 for as long as a block or function runs: `with g.track_inprogress(): …`, or a decorator,
@@ -561,9 +605,8 @@ handle! {
             amount: &Bound<'_, PyAny>,
             exemplar: Option<&Bound<'_, PyAny>>,
         ) -> PyResult<()> {
-            let _ = exemplar;
-            let amount = number("amount", amount)?;
-            self.handle.emit(py, Clock::Precise, Kind::Observe, amount)
+            let (amount, trace_id) = (number("amount", amount)?, trace_id(exemplar)?);
+            self.handle.emit(py, Clock::Precise, Kind::Observe, amount, trace_id)
         }
 
         /// Observes how many seconds a block or function takes: `with h.time(): …`, or a decorator, of an
@@ -607,7 +650,7 @@ handle! {
         /// Adds an observation.
         fn observe(&self, py: Python<'_>, amount: &Bound<'_, PyAny>) -> PyResult<()> {
             let amount = number("amount", amount)?;
-            self.handle.emit(py, Clock::Precise, Kind::Observe, amount)
+            self.handle.emit(py, Clock::Precise, Kind::Observe, amount, 0)
         }
 
         /// Observes how many seconds a block or function takes: `with s.time(): …`, or a decorator, of an

@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList};
 use qbus::MetricType;
+use qbus_aggregate::export::seconds;
 use qbus_aggregate::{Series, Value};
 use qbus_collector::Reading;
 
@@ -53,7 +54,7 @@ impl From<Reading> for Metric {
 
 impl Metric {
     fn timestamp_seconds(&self) -> f64 {
-        self.series.timestamp_ns as f64 / 1e9
+        seconds(self.series.timestamp_ns)
     }
 
     /// Count, sum, min and max of a histogram or summary.
@@ -192,7 +193,7 @@ impl Metric {
         let points = self.series.history.iter();
         PyList::new(
             py,
-            points.map(|point| (point.timestamp_ns as f64 / 1e9, point.value)),
+            points.map(|point| (seconds(point.timestamp_ns), point.value)),
         )
     }
 

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 use qbus::Address;
-use qbus_aggregate::export::{Format, Options, export};
+use qbus_aggregate::export::{Format, Options, export, seconds};
 use qbus_aggregate::{ReadOptions, Reader};
 
 use crate::error;
@@ -55,7 +55,7 @@ impl Snapshot {
     /// When the commit was made, in seconds since the Unix epoch.
     #[getter]
     fn timestamp(&self) -> f64 {
-        self.snapshot.unix_ns as f64 / 1e9
+        seconds(self.snapshot.unix_ns)
     }
 
     /// Whether all series show exactly this commit.

@@ -424,11 +424,13 @@ impl Bus {
     /// # Errors
     ///
     /// As `emit`; the lane was full for all of `patience`, which counts as one drop.
+    #[inline]
     pub fn emit_or_wait(&self, record: Record, patience: Duration) -> Result<(), EmitError> {
         thread::emit_or_wait(&self.inner, record, patience)
     }
 
     /// Whether this thread's next record finds room: in a lane of its own that answer holds.
+    #[inline]
     pub fn has_room(&self) -> bool {
         thread::has_room(&self.inner)
     }

@@ -16,6 +16,7 @@ use crate::lane::{Refused, count, exclusive, shared};
 use crate::layout::OwnerEntry;
 use crate::owner::OwnerId;
 use crate::record::Record;
+use crate::sync::AtomicU64;
 
 /// Between two looks at a lane that stays full.
 const NAP: Duration = Duration::from_micros(50);
@@ -98,11 +99,8 @@ impl Producer {
         let with_room = in_turn().filter(|lane| lane.has_room());
         for lane in roomy.chain(with_room).chain(in_turn()) {
             if let Some(lane) = lane.extend().lease(owner) {
-                return Ok(Producer::new(
-                    inner,
-                    attachment,
-                    ProducerLane::Exclusive(lane),
-                ));
+                let lane = ProducerLane::Exclusive(lane.ringing(bell(inner)));
+                return Ok(Producer::new(inner, attachment, lane));
             }
         }
         Producer::shared(inner)
@@ -117,7 +115,8 @@ impl Producer {
             });
         };
         let lane = shared::Producer::new(lane.extend(), attachment.owner);
-        Ok(Producer::new(inner, attachment, ProducerLane::Shared(lane)))
+        let lane = ProducerLane::Shared(lane.ringing(bell(inner)));
+        Ok(Producer::new(inner, attachment, lane))
     }
 
     fn new(inner: &Arc<Inner>, attachment: &Attachment, lane: ProducerLane) -> Producer {
@@ -134,7 +133,8 @@ impl Producer {
         }
     }
 
-    /// Writes one record. Lock-free and without a system call; on an exclusive lane wait-free.
+    /// Writes one record. Lock-free; on an exclusive lane wait-free. The only system call is the one that
+    /// wakes an aggregator that sleeps while the lane fills.
     ///
     /// # Errors
     ///
@@ -236,9 +236,10 @@ impl Producer {
     }
 
     /// Whether its lane has a free slot.
+    #[inline]
     pub(crate) fn has_room(&self) -> bool {
         match &self.lane {
-            ProducerLane::Exclusive(lane) => lane.lane.has_room(),
+            ProducerLane::Exclusive(lane) => !lane.is_full(),
             ProducerLane::Shared(lane) => lane.lane.has_room(),
         }
     }
@@ -294,6 +295,13 @@ impl Producer {
             }
         }
     }
+}
+
+/// The aggregator's doorbell.
+fn bell(inner: &Inner) -> &'static AtomicU64 {
+    let bell: *const AtomicU64 = &inner.header().doorbell;
+    // SAFETY: it lies in the mapping, which the producer that rings it keeps for as long as it lives.
+    unsafe { &*bell }
 }
 
 impl Drop for Producer {

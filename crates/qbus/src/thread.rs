@@ -44,15 +44,43 @@ thread_local! {
 /// Emits through this thread's producer.
 #[inline]
 pub(crate) fn emit(inner: &Arc<Inner>, record: Record) -> Result<(), EmitError> {
-    // SAFETY: null, or a box in this thread's `SLOTS`, which sets it to null before it goes.
-    if let Some(slot) = unsafe { CURRENT.get().as_ref() }
-        && slot.key == inner.key
-        && slot.producer.is_current()
-        && !slot.busy.get()
-    {
-        return slot.with(|producer| producer.emit(record));
+    with_producer(inner, |producer| producer.emit(record))
+}
+
+/// As [`emit`], and waits while the lane is full: `patience` at most.
+#[inline]
+pub(crate) fn emit_or_wait(
+    inner: &Arc<Inner>,
+    record: Record,
+    patience: Duration,
+) -> Result<(), EmitError> {
+    with_producer(inner, |producer| producer.emit_or_wait(record, patience))
+}
+
+/// Whether this thread's lane has room; a thread that has none yet will get one that has.
+#[inline]
+pub(crate) fn has_room(inner: &Arc<Inner>) -> bool {
+    current(inner).is_none_or(|slot| slot.producer.has_room())
+}
+
+#[inline]
+fn with_producer(
+    inner: &Arc<Inner>,
+    emit: impl Fn(&Producer) -> Result<(), EmitError>,
+) -> Result<(), EmitError> {
+    match current(inner) {
+        Some(slot) if !slot.busy.get() => slot.with(emit),
+        _ => with_producer_slowly(inner, &emit),
     }
-    emit_with(inner, &|producer| producer.emit(record))
+}
+
+/// The slot used last, if it is of this bus and not inherited by a fork.
+#[inline]
+fn current<'a>(inner: &Arc<Inner>) -> Option<&'a Slot> {
+    // SAFETY: null, or a box in this thread's `SLOTS`, which sets it to null before it goes; no caller
+    // keeps it.
+    let slot = unsafe { CURRENT.get().as_ref() };
+    slot.filter(|slot| slot.key == inner.key && slot.producer.is_current())
 }
 
 impl Slot {
@@ -65,24 +93,6 @@ impl Slot {
         compiler_fence(Ordering::SeqCst);
         self.busy.set(false);
         emitted
-    }
-}
-
-/// As [`emit`], and waits while the lane is full: `patience` at most.
-pub(crate) fn emit_or_wait(
-    inner: &Arc<Inner>,
-    record: Record,
-    patience: Duration,
-) -> Result<(), EmitError> {
-    emit_with(inner, &|producer| producer.emit_or_wait(record, patience))
-}
-
-/// Whether this thread's lane has room; a thread that has none yet will get one that has.
-pub(crate) fn has_room(inner: &Arc<Inner>) -> bool {
-    // SAFETY: null, or a box in this thread's `SLOTS`, which sets it to null before it goes.
-    match unsafe { CURRENT.get().as_ref() } {
-        Some(slot) if slot.key == inner.key => slot.producer.has_room(),
-        _ => true,
     }
 }
 
@@ -99,7 +109,7 @@ pub(crate) fn forget(key: u64) {
 
 /// Emits through this thread's producer, made now if there is none.
 #[cold]
-fn emit_with(
+fn with_producer_slowly(
     inner: &Arc<Inner>,
     emit: &dyn Fn(&Producer) -> Result<(), EmitError>,
 ) -> Result<(), EmitError> {

@@ -53,7 +53,7 @@ pub(super) fn push(out: &mut String, arguments: std::fmt::Arguments<'_>) {
 
 /// Seconds since the Unix epoch. A double holds today's times to about 0.2 µs only; the date of
 /// the same row is exact.
-pub(super) fn seconds(unix_ns: u64) -> f64 {
+pub fn seconds(unix_ns: u64) -> f64 {
     // Whole seconds are exact below 2^53, so a time on a second comes out as just that.
     (unix_ns / 1_000_000_000) as f64 + (unix_ns % 1_000_000_000) as f64 / 1e9
 }

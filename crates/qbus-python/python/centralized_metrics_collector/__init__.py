@@ -2,9 +2,9 @@
 
 >>> from centralized_metrics_collector import MetricType, get_metrics_collector
 >>> collector = get_metrics_collector()
->>> collector.add_metric("model_inference_latency", 0.125, MetricType.GAUGE, {"model": "qwen3-vl"})
+>>> collector.add_metric("decode_latency", 0.125, MetricType.GAUGE, {"model": "qwen3-vl"})
 True
->>> collector.get_metric("model_inference_latency", {"model": "qwen3-vl"}).value
+>>> collector.get_metric("decode_latency", {"model": "qwen3-vl"}).value
 0.125
 """
 

@@ -26,8 +26,12 @@ mod model;
 use std::cell::Cell;
 
 use super::{Drained, Lane, Lease, POSITION_MAX, Phase, Refused, Sequence};
+#[cfg(not(loom))]
+use crate::doorbell;
 use crate::owner::OwnerId;
 use crate::record::{PAYLOAD_WORDS, Record};
+#[cfg(not(loom))]
+use crate::sync::AtomicU64;
 use crate::sync::Ordering;
 use crate::testpoint;
 
@@ -38,12 +42,17 @@ const AHEAD: u64 = 24;
 /// The producing half. One thread at a time: it is not `Sync`.
 #[derive(Debug)]
 pub(crate) struct Producer<'a> {
-    pub(crate) lane: Lane<'a>,
+    lane: Lane<'a>,
     owner: OwnerId,
     /// Position of the next record; the lane's `tail`, which nobody else writes.
     tail: Cell<u64>,
     /// `head` as last seen, plus the capacity: positions below it may be written.
     limit: Cell<u64>,
+    /// At most `limit`; from this position on the producer looks where the consumer is.
+    look: Cell<u64>,
+    /// Rung when the lane fills while the consumer sleeps.
+    #[cfg(not(loom))]
+    bell: Option<&'a AtomicU64>,
 }
 
 impl<'a> Lane<'a> {
@@ -76,6 +85,9 @@ impl<'a> Lane<'a> {
             owner,
             tail: Cell::new(tail),
             limit: Cell::new(limit),
+            look: Cell::new(limit),
+            #[cfg(not(loom))]
+            bell: None,
         })
     }
 
@@ -153,12 +165,20 @@ impl<'a> Lane<'a> {
     }
 }
 
-impl Producer<'_> {
+impl<'a> Producer<'a> {
+    /// The same, which wakes a consumer that sleeps while the lane fills.
+    #[cfg(not(loom))]
+    pub(crate) fn ringing(mut self, bell: &'a AtomicU64) -> Producer<'a> {
+        self.bell = Some(bell);
+        self.look.set(self.tail.get());
+        self
+    }
+
     /// Writes one record, or says that no slot is free.
     #[inline]
     pub(crate) fn emit(&self, payload: &[u64; PAYLOAD_WORDS]) -> Result<(), Refused> {
         let tail = self.tail.get();
-        if tail >= self.limit.get() && !self.has_room(tail) {
+        if tail >= self.look.get() && !self.has_room(tail) {
             return Err(Refused::Full);
         }
         self.write(tail, payload);
@@ -170,6 +190,14 @@ impl Producer<'_> {
         Ok(())
     }
 
+    /// Whether a record would be refused.
+    #[cfg(not(loom))]
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        let tail = self.tail.get();
+        tail >= self.look.get() && !self.has_room(tail)
+    }
+
     /// Writes as many records as there are free slots, with one publication; how many.
     #[inline]
     pub(crate) fn emit_many(
@@ -178,7 +206,7 @@ impl Producer<'_> {
     ) -> u64 {
         let tail = self.tail.get();
         let wanted = payloads.len() as u64;
-        if tail + wanted > self.limit.get() {
+        if tail + wanted > self.look.get() {
             self.has_room(tail);
         }
         let end = (tail + wanted).min(self.limit.get()).max(tail);
@@ -218,12 +246,24 @@ impl Producer<'_> {
         testpoint!("tail");
     }
 
+    /// Looks where the consumer is, and wakes it if it lets the lane fill.
     #[cold]
     fn has_room(&self, tail: u64) -> bool {
         let capacity = self.lane.capacity();
         let cached = self.limit.get() - capacity;
-        self.limit
-            .set(self.lane.refresh_head(cached, tail) + capacity);
-        tail < self.limit.get()
+        let head = self.lane.refresh_head(cached, tail);
+        let limit = head + capacity;
+        self.limit.set(limit);
+        self.look.set(limit);
+        #[cfg(not(loom))]
+        if let Some(bell) = self.bell {
+            // A lane is full some 100 µs after its producer began to hurry; a wake-up takes half of that.
+            let quarter = capacity / 4;
+            self.look.set(limit.min(tail + quarter.max(1)));
+            if tail.saturating_sub(head) >= quarter {
+                doorbell::ring(bell);
+            }
+        }
+        tail < limit
     }
 }

@@ -34,8 +34,12 @@
 mod model;
 
 use super::{Drained, Lane, POSITION_MAX, Phase, Refused, Sequence};
+#[cfg(not(loom))]
+use crate::doorbell;
 use crate::owner::OwnerId;
 use crate::record::{PAYLOAD_WORDS, Record};
+#[cfg(not(loom))]
+use crate::sync::AtomicU64;
 use crate::sync::{Ordering, PrivateU64};
 use crate::testpoint;
 
@@ -46,6 +50,9 @@ pub(crate) struct Producer<'a> {
     owner: OwnerId,
     /// After the last claim of this process: where the next walk may begin.
     next: PrivateU64,
+    /// Rung when the lane fills while the consumer sleeps.
+    #[cfg(not(loom))]
+    bell: Option<&'a AtomicU64>,
 }
 
 /// Why a drain of a shared lane ended before its budget.
@@ -67,15 +74,39 @@ impl<'a> Producer<'a> {
             lane,
             owner,
             next: PrivateU64::new(0),
+            #[cfg(not(loom))]
+            bell: None,
         }
+    }
+
+    /// The same, which wakes a consumer that sleeps while the lane fills.
+    #[cfg(not(loom))]
+    pub(crate) fn ringing(mut self, bell: &'a AtomicU64) -> Producer<'a> {
+        self.bell = Some(bell);
+        self
     }
 
     /// Writes one record, or says why not.
     pub(crate) fn emit(&self, payload: &[u64; PAYLOAD_WORDS]) -> Result<(), Refused> {
-        let claim = self.claim().ok_or(Refused::Full)?;
+        let claim = self.claim();
+        #[cfg(not(loom))]
+        if let Some(bell) = self.bell
+            && claim
+                .as_ref()
+                .is_none_or(|claim| self.is_filling(claim.position))
+        {
+            doorbell::ring(bell);
+        }
+        let claim = claim.ok_or(Refused::Full)?;
         self.lane.slot(claim.position).write(payload);
         testpoint!("written");
         self.publish(&claim)
+    }
+
+    /// Whether a position is one of four of a lap.
+    #[cfg(not(loom))]
+    fn is_filling(&self, position: u64) -> bool {
+        position & (self.lane.capacity() / 4).saturating_sub(1) == 0
     }
 
     fn publish(&self, claim: &Claim) -> Result<(), Refused> {

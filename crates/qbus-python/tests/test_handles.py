@@ -1,0 +1,237 @@
+"""Handles in the shape of prometheus_client."""
+
+import asyncio
+import pickle
+import threading
+from typing import Any
+
+import pytest
+
+import qbus
+from qbus import Counter, Gauge, Histogram, Info, MetricsCollector, Summary
+
+
+def value(collector: MetricsCollector, metric_name: str, **labels: str) -> Any:
+    metric = collector.get_metric(metric_name, labels)
+    return metric and metric.value
+
+
+def test_names_are_made_as_elsewhere(collector: MetricsCollector) -> None:
+    for handle, name in [
+        (Counter("requests", registry=collector), "requests_total"),
+        (Counter("errors_total", registry=collector), "errors_total"),
+        (Counter("read", unit="bytes", registry=collector), "read_bytes_total"),
+        (Gauge("size", namespace="app", subsystem="cache", registry=collector), "app_cache_size"),
+        (Histogram("wait", unit="seconds", registry=collector), "wait_seconds"),
+        (Summary("took_seconds", unit="seconds", registry=collector), "took_seconds"),
+    ]:
+        assert handle.name == name
+
+
+def test_each_handle_does_what_it_is_for(collector: MetricsCollector) -> None:
+    counter = Counter("c", "A counter.", registry=collector)
+    counter.inc()
+    counter.inc(2.5)
+    counter.inc(amount=1, exemplar={"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"})
+    gauge = Gauge("g", registry=collector)
+    gauge.set(10)
+    gauge.inc(2)
+    gauge.dec()
+    histogram = Histogram("h", registry=collector, buckets=(1, 2, float("inf")))
+    summary = Summary("s", registry=collector)
+    for observation in (0.5, 1.5, 99):
+        histogram.observe(observation)
+        summary.observe(amount=observation)
+    assert value(collector, "c_total") == 4.5
+    assert value(collector, "g") == 11
+    gauge.set_to_current_time()
+    assert value(collector, "g") > 1.7e9
+    found = collector.get_metric("h")
+    assert found is not None
+    assert found.buckets == [(1.0, 1), (2.0, 2), (float("inf"), 3)]
+    found = collector.get_metric("s")
+    assert found is not None and (found.count, found.sum) == (3, 101.0)
+    page = qbus.generate_latest(collector).decode()
+    assert "# HELP c_total A counter.\n" in page
+
+
+def test_labels_give_the_same_child(collector: MetricsCollector) -> None:
+    requests = Counter("requests", labelnames=["method", "status"], registry=collector)
+    child = requests.labels("GET", 200)
+    assert requests.labels("GET", "200") is child
+    assert requests.labels(status=200, method="GET") is child
+    child.inc()
+    assert value(collector, "requests_total", method="GET", status="200") == 1
+    assert repr(child) == 'Counter(requests_total{method="GET",status="200"})'
+    for wrong in [
+        lambda: requests.labels("GET"),
+        lambda: requests.labels("GET", method="GET"),
+        lambda: requests.labels(method="GET", state="200"),
+        lambda: requests.labels(),
+    ]:
+        with pytest.raises(ValueError, match=r"its labels are \[\"method\", \"status\"\]"):
+            wrong()
+    with pytest.raises(ValueError, match="call labels\\(\\) first"):
+        requests.inc()
+    with pytest.raises(ValueError, match="labels\\(\\) is for a metric with labelnames"):
+        child.labels("GET", "200")
+
+
+def test_mistakes_are_told_where_they_are_made(collector: MetricsCollector) -> None:
+    counter = Counter("c", registry=collector)
+    with pytest.raises(ValueError, match="metric c_total: counter increment is -1"):
+        counter.inc(-1)
+    with pytest.raises(TypeError, match="argument \"amount\" is 'one'"):
+        counter.inc("one")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected a finite number"):
+        Summary("s", registry=collector).observe(float("nan"))
+    with pytest.raises(ValueError, match="is no metric name"):
+        Gauge("a-b", labelnames=["x"], registry=collector)
+    with pytest.raises(ValueError, match='label "quantile" is reserved'):
+        Gauge("a", labelnames=["quantile"], registry=collector)
+    with pytest.raises(ValueError, match="is registered as"):
+        Histogram("h", buckets=[1, 2], registry=collector)
+        Histogram("h", buckets=[1, 3], registry=collector, labelnames=["x"])
+    with pytest.raises(ValueError, match="buckets are"):
+        Histogram("i", buckets=[2, 1], registry=collector)
+    with pytest.raises(TypeError, match="labelnames"):
+        Gauge("b", labelnames="endpoint", registry=collector)
+    with pytest.raises(TypeError, match="registry"):
+        Gauge("b", registry=object())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="exemplar"):
+        counter.inc(1, {"trace_id": "no number"})
+
+
+def test_times_of_blocks_functions_and_tasks(collector: MetricsCollector) -> None:
+    summary = Summary("took_seconds", registry=collector)
+    timer = summary.time()
+    with timer, timer:
+        pass
+
+    @summary.time()
+    def work(n: int) -> int:
+        """Works."""
+        return n if n == 0 else work(n - 1)
+
+    @summary.time()
+    async def task(gate: asyncio.Event) -> str:
+        await gate.wait()
+        return "done"
+
+    async def tasks() -> list[str]:
+        gate = asyncio.Event()
+        waiting = [asyncio.create_task(task(gate)) for _ in range(5)]
+        gate.set()
+        return await asyncio.gather(*waiting)
+
+    assert work(3) == 0
+    assert (work.__name__, work.__doc__) == ("work", "Works.")
+    assert asyncio.run(tasks()) == ["done"] * 5
+    assert asyncio.iscoroutinefunction(task)
+    with pytest.raises(ZeroDivisionError), summary.time():
+        1 / 0
+    found = collector.get_metric("took_seconds")
+    assert found is not None and found.count == 2 + 4 + 5 + 1
+    assert found.max is not None and 0 <= found.max < 60
+    gauge = Gauge("last_seconds", registry=collector)
+    with gauge.time():
+        pass
+    assert 0 <= value(collector, "last_seconds") < 60
+
+
+def test_tasks_of_one_timer_have_their_own_starts(collector: MetricsCollector) -> None:
+    timer = Histogram("wait_seconds", registry=collector).time()
+
+    async def wait(before: asyncio.Event, after: asyncio.Event) -> None:
+        with timer:
+            before.set()
+            await after.wait()
+
+    async def overlapping() -> None:
+        events = [asyncio.Event() for _ in range(4)]
+        first = asyncio.create_task(wait(events[0], events[1]))
+        await events[0].wait()
+        second = asyncio.create_task(wait(events[2], events[3]))
+        await events[2].wait()
+        # The one that began first ends first.
+        events[1].set()
+        await first
+        events[3].set()
+        await second
+
+    asyncio.run(overlapping())
+    found = collector.get_metric("wait_seconds")
+    assert found is not None and found.count == 2
+
+
+def test_in_progress_and_exceptions(collector: MetricsCollector) -> None:
+    running = Gauge("running", registry=collector)
+    failures = Counter("failures", registry=collector)
+
+    @running.track_inprogress()
+    @failures.count_exceptions(ValueError)
+    async def work(text: str) -> int:
+        assert value(collector, "running") == 1
+        return int(text)
+
+    assert asyncio.run(work("1")) == 1
+    with pytest.raises(ValueError):
+        asyncio.run(work("one"))
+    with pytest.raises(KeyError), failures.count_exceptions(ValueError):
+        raise KeyError
+    with pytest.raises(KeyError), failures.count_exceptions():
+        raise KeyError
+    with running.track_inprogress():
+        assert value(collector, "running") == 1
+    assert value(collector, "running") == 0
+    assert value(collector, "failures_total") == 2
+
+
+def test_info_states_facts(collector: MetricsCollector) -> None:
+    info = Info("model", "What is served.", registry=collector)
+    info.info({"name": "qwen3-vl", "revision": "1"})
+    info.info({"name": "qwen3-vl", "revision": "2"})
+    assert value(collector, "model_info", name="qwen3-vl", revision="1") == 0
+    assert value(collector, "model_info", name="qwen3-vl", revision="2") == 1
+    by_worker = Info("worker", labelnames=["rank"], registry=collector)
+    by_worker.labels(0).info({"device": "cuda:0"})
+    assert by_worker.labels(rank="0") is by_worker.labels(0)
+    assert value(collector, "worker_info", rank="0", device="cuda:0") == 1
+    with pytest.raises(ValueError, match="are labels already"):
+        by_worker.labels(0).info({"rank": "1"})
+    with pytest.raises(ValueError, match="call labels"):
+        by_worker.info({"device": "cuda:1"})
+
+
+def test_threads_share_handles(collector: MetricsCollector) -> None:
+    counter = Counter("work", labelnames=["thread"], registry=collector)
+    total = Counter("all_work", registry=collector)
+
+    def work(thread: int) -> None:
+        for _ in range(1000):
+            counter.labels(thread).inc()
+            total.inc()
+
+    threads = [threading.Thread(target=work, args=[n]) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert value(collector, "all_work_total") == 6000
+    assert [value(collector, "work_total", thread=str(n)) for n in range(6)] == [1000] * 6
+
+
+def test_handles_travel(collector: MetricsCollector) -> None:
+    counter = Counter("requests", "Requests.", ["path"], unit="", registry=collector)
+    histogram = Histogram("size", buckets=[1, 2], registry=collector)
+    for handle in (counter, counter.labels("/"), histogram):
+        other = pickle.loads(pickle.dumps(handle))
+        assert repr(other) == repr(handle)
+    pickle.loads(pickle.dumps(counter)).labels("/").inc()
+    pickle.loads(pickle.dumps(histogram)).observe(1.5)
+    assert value(collector, "requests_total", path="/") == 1
+    assert value(collector, "size") == 1.5
+    again = pickle.loads(pickle.dumps(collector))
+    assert (again.bus, again.is_embedded) == (collector.bus, False)
+    again.close()
+    assert value(collector, "size") == 1.5

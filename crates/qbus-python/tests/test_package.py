@@ -1,0 +1,98 @@
+"""What is installed: examples that run, stubs that are true, the command."""
+
+import doctest
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import qbus
+
+FOLDER = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("module", "at_least"),
+    [
+        # The native classes among them.
+        ("qbus", 25),
+        ("qbus._collector", 9),
+        ("qbus._info", 3),
+        ("qbus._types", 1),
+        ("centralized_metrics_collector", 4),
+    ],
+)
+def test_examples_run(module: str, at_least: int) -> None:
+    result = doctest.testmod(import_module(module), raise_on_error=False)
+    assert result.failed == 0
+    assert result.attempted >= at_least
+
+
+def test_readme_runs() -> None:
+    text = (FOLDER / "README.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert 'requests_total{endpoint="/predict"} 1\n' in result.stdout
+    assert result.stderr == ""
+
+
+def mypy(*arguments: str) -> subprocess.CompletedProcess[str]:
+    pytest.importorskip("mypy")
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], capture_output=True, text=True, cwd=FOLDER, timeout=300
+    )
+
+
+def test_stubs_are_those_of_the_module() -> None:
+    result = mypy("mypy.stubtest", "qbus._qbus")
+    assert result.returncode == 0, result.stdout
+
+
+def test_package_and_tests_are_typed() -> None:
+    result = mypy("mypy", "--cache-dir=/dev/null", "-p", "qbus", "-p", "centralized_metrics_collector")
+    assert result.returncode == 0, result.stdout
+
+
+def test_everything_public_is_documented() -> None:
+    for name in qbus.__all__:
+        found = getattr(qbus, name)
+        assert getattr(found, "__doc__", None), name
+        for member, value in vars(found).items() if isinstance(found, type) else ():
+            if not member.startswith("_") and callable(value) and found.__module__ == "qbus":
+                assert value.__doc__, f"{name}.{member}"
+
+
+def command(*typed: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "qbus._command", *typed], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_the_command_is_carried(bus: str) -> None:
+    collector = qbus.MetricsCollector(bus=bus)
+    collector.add_metric("from_python", 7, "counter", {"a": "b"}, "A counter.")
+    with subprocess.Popen(
+        [sys.executable, "-m", "qbus._command", "agg", "-b", bus, "--no-host", "--no-gpu"],
+        stderr=subprocess.PIPE,
+    ) as aggregator:
+        try:
+            assert aggregator.stderr is not None
+            assert b"aggregating" in aggregator.stderr.readline()
+            metric = collector.get_metric("from_python", {"a": "b"})
+            assert metric is not None and metric.value == 7
+        finally:
+            aggregator.terminate()
+        assert aggregator.wait(60) == 0
+    dump = command("dump", "-f", "json", "-b", bus, "--match", "from_*")
+    assert json.loads(dump.stdout)["metrics"][0]["value"] == 7.0
+    assert [metric.value for metric in qbus.snapshot(bus, match="from_*")] == [7.0]
+    assert command("dump", "-b", "no-such-bus").returncode == 1
+    wrong = command("dump", "--format", "xml")
+    assert wrong.returncode == 2
+    assert "xml" in wrong.stderr
+    assert command("--version").stdout.startswith("qbus ")
+    collector.close()
+    assert command("rm", "--force", "-b", bus).returncode == 0

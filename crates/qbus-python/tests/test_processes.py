@@ -237,6 +237,16 @@ def test_a_killed_worker_loses_nothing(either: Scene, means: str, method: str) -
     end(either, actor)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_what_finds_no_room_is_counted(either: Scene, method: str) -> None:
+    actor = either.run("burst.py", method)
+    shown = actor.hear()
+    ledger = either.settled(shown["bus"], alive=set(), may_drop=True)["ledger"]
+    assert ledger["delivered"] == shown["total"]
+    assert ledger["delivered"] + ledger["dropped"] == shown["emitted"]
+    end(either, actor)
+
+
 def test_a_killed_parent_leaves_a_bus_that_is_swept(scene: Scene) -> None:
     actor = scene.run("orphan.py")
     shown = actor.hear()

@@ -7,6 +7,9 @@ import os
 import sys
 from typing import Any
 
+#: Seconds: longer than anything takes on a busy machine.
+PATIENCE = 60
+
 
 def _note_pid() -> None:
     # The test looks for what any of the processes left behind.
@@ -27,7 +30,3 @@ def show(**found: Any) -> None:
 def pause() -> None:
     """Waits for the test."""
     sys.stdin.readline()
-
-
-#: Longer than anything takes on a busy machine.
-PATIENCE = 60

@@ -1,0 +1,98 @@
+//! How long after an emit somebody else knows of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use qbus::Clock;
+use qbus_aggregate::Reader;
+use qbus_benches::{Bench, quantile};
+
+use crate::others;
+use crate::report::Section;
+
+pub const NAPPING: &str = "qbus, a reader of the snapshot";
+pub const SPINNING: &str = "qbus with --spin, the same";
+
+pub fn section(quick: bool) -> Section {
+    let columns = &["p50", "p99", "max"];
+    let mut section = Section::new("visible", "from an emit until it is visible, µs", columns);
+    let emits = if quick { 100 } else { 1000 };
+    section.row(NAPPING, qbus(false, emits));
+    section.row(SPINNING, qbus(true, emits));
+    section.row("iceoryx2, a subscriber that spins", iceoryx2(emits));
+    section.row("statsd, a server on a Unix socket", statsd(emits));
+    section.notes.push(
+        "0 to 10 ms between emits; ours is folded and committed, theirs is received".to_owned(),
+    );
+    section
+}
+
+/// Calls `emit` again and again, and waits until `known` has changed.
+fn measure(emits: u64, emit: impl Fn(u64), known: impl Fn() -> u64) -> [f64; 3] {
+    let mut measured = Vec::new();
+    for n in 1..=emits {
+        // Apart by different times, so that naps are met at every point.
+        thread::sleep(Duration::from_micros(n * 7919 % 10_000));
+        let before = known();
+        let start = Instant::now();
+        emit(n);
+        while known() == before {
+            assert!(start.elapsed() < Duration::from_secs(10), "nothing comes");
+            std::hint::spin_loop();
+        }
+        measured.push(start.elapsed().as_nanos() as f64 / 1000.0);
+    }
+    [0.5, 0.99, 1.0].map(|q| quantile(&mut measured, q))
+}
+
+fn qbus(spin: bool, emits: u64) -> [f64; 3] {
+    let bench = Bench::start("visible", spin);
+    let gauge = bench.bus.gauge("bench_level").clock(Clock::Coarse);
+    let gauge = gauge.register().expect("a new bus takes it");
+    let reader = Reader::open(&bench.bus.address().snapshot()).expect("an aggregator runs");
+    measure(emits, |n| gauge.set(n as f64), || reader.globals().records)
+}
+
+/// A word that tells what a thread has received.
+#[derive(Clone, Default)]
+struct Received(Arc<AtomicU64>);
+
+impl Received {
+    fn one_more(&self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
+
+    fn so_far(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+fn iceoryx2(emits: u64) -> [f64; 3] {
+    let received = Received::default();
+    let tell = received.clone();
+    let _receiving = others::Receiving::start("visible", move |_| tell.one_more());
+    let publisher = others::publisher("visible");
+    measure(
+        emits,
+        |n| others::publish(&publisher, [n; 8]),
+        || received.so_far(),
+    )
+}
+
+fn statsd(emits: u64) -> [f64; 3] {
+    let received = Received::default();
+    let tell = received.clone();
+    let statsd = others::Statsd::start(move |packet| {
+        // As much as a server has to do at least: find the name and the value.
+        let line = std::str::from_utf8(packet).unwrap_or_default();
+        let value = line
+            .split_once(':')
+            .and_then(|(_, rest)| rest.split_once('|'));
+        if value.is_some_and(|(value, _)| value.parse::<f64>().is_ok()) {
+            tell.one_more();
+        }
+    });
+    measure(emits, |_| statsd.count(1), || received.so_far())
+}

@@ -15,6 +15,7 @@ mod sustained;
 mod visible;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use programs::Programs;
 use qbus_benches::Machine;
@@ -53,7 +54,7 @@ fn main() {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or_default().to_owned();
     println!("{machine}\nload average at the start {load}; figures are medians");
-    println!("beside {}", wrapped(&versions(), "").replace('\n', "\n  "));
+    println!("{}", wrapped(&versions(), ""));
     let mut sections = Vec::new();
     for (key, measure) in all() {
         if args.only.is_empty() || args.only.iter().any(|only| only == key) {
@@ -122,10 +123,11 @@ fn is_section(key: &str) -> bool {
     all().iter().any(|(known, _)| *known == key)
 }
 
-/// The versions of all peers, as the lock file has them.
+/// The versions of all that is measured, as the lock file has them, and of the compiler.
 fn versions() -> String {
     let lock = include_str!("../Cargo.lock");
     let peers = [
+        "qbus",
         "cadence",
         "crossbeam-queue",
         "iceoryx2",
@@ -142,7 +144,17 @@ fn versions() -> String {
             .nth(1)?;
         Some(format!("{name} {}", package.split('"').next()?))
     };
-    let versions: Vec<_> = peers.into_iter().filter_map(version).collect();
+    let compiler = Command::new("rustc").arg("--version").output();
+    let compiler = compiler.map_or(String::new(), |said| {
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    });
+    // Without its commit.
+    let compiler = compiler.split(" (").next().unwrap_or_default().to_owned();
+    let versions: Vec<_> = peers
+        .into_iter()
+        .filter_map(version)
+        .chain([compiler])
+        .collect();
     versions.join(", ")
 }
 

@@ -267,7 +267,10 @@ fn opentelemetry() -> [Case<'static>; 3] {
     ]
 }
 
-/// A subscriber that spins, on a thread of its own, which ends with it.
+/// Between two looks of a subscriber that does not spin: as long as the aggregator's first nap.
+const NAP: Duration = Duration::from_micros(50);
+
+/// A subscriber on a thread of its own, which ends with it.
 pub struct Receiving {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -277,6 +280,7 @@ impl Receiving {
     /// Waits until the subscriber is there.
     pub fn start(
         service: &'static str,
+        spin: bool,
         mut take: impl FnMut(Payload) + Send + 'static,
     ) -> Receiving {
         let stop = Arc::new(AtomicBool::new(false));
@@ -288,7 +292,8 @@ impl Receiving {
             while !stopped.load(Ordering::Relaxed) {
                 match subscriber.receive() {
                     Ok(Some(sample)) => take(*sample),
-                    _ => std::hint::spin_loop(),
+                    _ if spin => std::hint::spin_loop(),
+                    _ => thread::sleep(NAP),
                 }
             }
         };

@@ -29,7 +29,7 @@ pub fn section(quick: bool) -> Section {
     let record = Record::new(Clock::Precise.now_ns(), series, Kind::Increment, 1.0);
     let prometheus_client = others::prometheus_client_counter();
     let publisher = others::publisher("single");
-    let subscribed = others::Receiving::start("single", |payload| {
+    let subscribed = others::Receiving::start("single", false, |payload| {
         black_box(payload);
     });
     let statsd = others::Statsd::start(|_| {});

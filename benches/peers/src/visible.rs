@@ -18,21 +18,37 @@ pub const SPINNING: &str = "qbus with --spin, the same";
 pub fn section(quick: bool) -> Section {
     let columns = &["p50", "p99", "max"];
     let mut section = Section::new("visible", "from an emit until it is visible, µs", columns);
-    let emits = if quick { 100 } else { 1000 };
-    section.row(NAPPING, qbus(false, emits));
-    section.row(SPINNING, qbus(true, emits));
-    section.row("iceoryx2, a subscriber that spins", iceoryx2(emits));
-    section.row("statsd, a server on a Unix socket", statsd(emits));
+    let cases: [Case; 4] = [
+        (NAPPING, || qbus(false)),
+        (SPINNING, || qbus(true)),
+        ("iceoryx2, a subscriber that spins", iceoryx2),
+        ("statsd, a server on a Unix socket", statsd),
+    ];
+    let mut measured = cases.map(|_| Vec::new());
+    for _ in 0..if quick { 2 } else { 20 } {
+        for ((_, emits), measured) in cases.iter().zip(&mut measured) {
+            measured.extend(emits());
+        }
+    }
+    for ((name, _), mut measured) in cases.into_iter().zip(measured) {
+        section.row(name, [0.5, 0.99, 1.0].map(|q| quantile(&mut measured, q)));
+    }
     section.notes.push(
         "0 to 10 ms between emits; ours is folded and committed, theirs is received".to_owned(),
     );
     section
 }
 
+/// What is measured, and a round of it.
+type Case = (&'static str, fn() -> Vec<f64>);
+
+/// Emits of a round.
+const EMITS: u64 = 50;
+
 /// Calls `emit` again and again, and waits until `known` has changed.
-fn measure(emits: u64, emit: impl Fn(u64), known: impl Fn() -> u64) -> [f64; 3] {
+fn measure(emit: impl Fn(u64), known: impl Fn() -> u64) -> Vec<f64> {
     let mut measured = Vec::new();
-    for n in 1..=emits {
+    for n in 1..=EMITS {
         // Apart by different times, so that naps are met at every point.
         thread::sleep(Duration::from_micros(n * 7919 % 10_000));
         let before = known();
@@ -44,15 +60,15 @@ fn measure(emits: u64, emit: impl Fn(u64), known: impl Fn() -> u64) -> [f64; 3] 
         }
         measured.push(start.elapsed().as_nanos() as f64 / 1000.0);
     }
-    [0.5, 0.99, 1.0].map(|q| quantile(&mut measured, q))
+    measured
 }
 
-fn qbus(spin: bool, emits: u64) -> [f64; 3] {
+fn qbus(spin: bool) -> Vec<f64> {
     let bench = Bench::start("visible", spin);
     let gauge = bench.bus.gauge("bench_level").clock(Clock::Coarse);
     let gauge = gauge.register().expect("a new bus takes it");
     let reader = Reader::open(&bench.bus.address().snapshot()).expect("an aggregator runs");
-    measure(emits, |n| gauge.set(n as f64), || reader.globals().records)
+    measure(|n| gauge.set(n as f64), || reader.globals().records)
 }
 
 /// A word that tells what a thread has received.
@@ -69,19 +85,18 @@ impl Received {
     }
 }
 
-fn iceoryx2(emits: u64) -> [f64; 3] {
+fn iceoryx2() -> Vec<f64> {
     let received = Received::default();
     let tell = received.clone();
-    let _receiving = others::Receiving::start("visible", move |_| tell.one_more());
+    let _receiving = others::Receiving::start("visible", true, move |_| tell.one_more());
     let publisher = others::publisher("visible");
     measure(
-        emits,
         |n| others::publish(&publisher, [n; 8]),
         || received.so_far(),
     )
 }
 
-fn statsd(emits: u64) -> [f64; 3] {
+fn statsd() -> Vec<f64> {
     let received = Received::default();
     let tell = received.clone();
     let statsd = others::Statsd::start(move |packet| {
@@ -94,5 +109,5 @@ fn statsd(emits: u64) -> [f64; 3] {
             tell.one_more();
         }
     });
-    measure(emits, |_| statsd.count(1), || received.so_far())
+    measure(|_| statsd.count(1), || received.so_far())
 }

@@ -27,7 +27,7 @@ fn it_measures_each_thing_and_advises() {
     for part in [
         "clock source",
         "Counter::inc (coarse clock)",
-        "as by default",
+        "on a bus in use",
         "with qbus agg --spin",
         "waits while its lane is full",
         "% of a core",
@@ -70,7 +70,7 @@ fn its_json_has_the_keys_that_others_read_and_its_bus_goes() {
         }
     }
     let visible = report["visible"].as_array().expect("a list");
-    assert_eq!(visible.len(), 2);
+    assert_eq!(visible.len(), 3);
     for latency in visible {
         assert!(
             positive(&latency["p50_us"]) && positive(&latency["p99_us"]),

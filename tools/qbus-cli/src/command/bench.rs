@@ -17,6 +17,11 @@ use crate::error::{Doing, Error};
 use measure::{Cost, Latency, Load};
 use stage::Stage;
 
+/// Rows of latencies that advice is derived from.
+const IN_USE: &str = "on a bus in use";
+const IDLE: &str = "after 100 ms of nothing";
+const SPINNING: &str = "with qbus agg --spin";
+
 /// Columns of a page.
 const WIDTH: usize = 80;
 
@@ -45,7 +50,7 @@ struct Report {
     machine: Machine,
     /// What an emit costs its producer.
     emit: Vec<Cost>,
-    /// How long after an emit a reader sees it, with naps as by default and with `qbus agg --spin`.
+    /// How long after an emit a reader sees it: [`IN_USE`], [`IDLE`], [`SPINNING`].
     visible: Vec<Latency>,
     /// One producer, as fast as it goes.
     sustained: Vec<Load>,
@@ -76,19 +81,20 @@ impl Report {
         stage.aggregate(false)?;
         let emit = measure::emit(&stage, time.mul_f64(0.35))?;
         progress.show(0.35, "emit to visible");
-        let napping = measure::visible(&stage, "as by default", time.mul_f64(0.25))?;
-        progress.show(0.6, "sustained");
-        let sustained = measure::sustained(&stage, time.mul_f64(0.2))?;
+        let in_use = measure::visible(&stage, IN_USE, measure::in_use, time.mul_f64(0.2))?;
+        let idle = measure::visible(&stage, IDLE, measure::idle, time.mul_f64(0.1))?;
+        progress.show(0.65, "sustained");
+        let sustained = measure::sustained(&stage, time.mul_f64(0.15))?;
         progress.show(0.8, "emit to visible, aggregator spinning");
         stage.aggregate(true)?;
-        let spinning = measure::visible(&stage, "with qbus agg --spin", time.mul_f64(0.1))?;
+        let spinning = measure::visible(&stage, SPINNING, measure::in_use, time.mul_f64(0.1))?;
         progress.show(0.9, "aggregator at a steady rate");
         stage.aggregate(false)?;
         let (records_per_second, cores) = measure::paced(&mut stage, time.mul_f64(0.1))?;
         let mut report = Report {
             machine: Machine::this(),
             emit,
-            visible: vec![napping, spinning],
+            visible: vec![in_use, idle, spinning],
             sustained,
             paced: Paced {
                 records_per_second,

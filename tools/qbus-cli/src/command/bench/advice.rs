@@ -2,8 +2,8 @@
 
 use qbus::Geometry;
 
-use super::Report;
-use super::measure::{CLOCK_COARSE, CLOCK_PRECISE, OWN_LANE, SHARED_LANE};
+use super::measure::{CLOCK_COARSE, CLOCK_PRECISE, Latency, Load, OWN_LANE, SHARED_LANE};
+use super::{IDLE, IN_USE, Report, SPINNING};
 
 /// A vDSO reads a good clock in less; a system call takes more.
 const SLOW_CLOCK_NS: f64 = 60.0;
@@ -22,6 +22,12 @@ pub(super) fn of(report: &Report, geometry: &Geometry) -> Vec<String> {
 fn ns(report: &Report, name: &str) -> f64 {
     let row = report.emit.iter().find(|cost| cost.name == name);
     row.map_or(f64::NAN, |cost| cost.median_ns)
+}
+
+/// A latency that every report has.
+fn visible<'a>(report: &'a Report, name: &str) -> &'a Latency {
+    let row = report.visible.iter().find(|row| row.name == name);
+    row.expect("each of them is measured")
 }
 
 fn clock(report: &Report) -> String {
@@ -52,32 +58,32 @@ fn lanes(report: &Report, geometry: &Geometry) -> String {
 }
 
 fn slots(report: &Report, geometry: &Geometry) -> String {
+    let slots = geometry.slots;
+    let [in_use, idle] = [IN_USE, IDLE].map(|name| visible(report, name));
     // A lane has to hold what comes between two looks of the aggregator.
-    let p99_us = report.visible.first().map_or(f64::NAN, |row| row.p99_us);
-    let rate = geometry.slots as f64 / p99_us;
+    let rate = slots as f64 / in_use.p99_us;
+    let dropped = report.sustained.get(1).map_or(0.0, Load::dropped_ratio) * 100.0;
     format!(
-        "Slots: the aggregator looks again within {p99_us:.0} µs (p99), so a thread that starts to emit out of the \
-         blue loses nothing below {rate:.1} M records/s or a burst of {} records. For larger bursts: `qbus create \
-         --slots N`, at 64 bytes each.",
-        geometry.slots
+        "Slots: a lane holds {slots} records until the aggregator looks again, within {:.0} µs (p99) on a bus in use \
+         and {:.0} µs after a pause. Below {rate:.1} M records/s a thread loses none; one that never pauses drops \
+         {dropped:.0} % here. For longer bursts: `qbus create --slots N`, 64 bytes each.",
+        in_use.p99_us, idle.p99_us
     )
 }
 
 fn nap(report: &Report) -> String {
-    let [Some(napping), Some(spinning)] = [0, 1].map(|row| report.visible.get(row)) else {
-        return String::new();
-    };
-    if report.machine.cores < 2 || spinning.p99_us >= napping.p99_us {
+    let [in_use, idle, spinning] = [IN_USE, IDLE, SPINNING].map(|name| visible(report, name));
+    if report.machine.cores < 2 || spinning.p99_us >= in_use.p99_us {
         return format!(
             "Nap: leave it. `qbus agg --spin` needs a core that nobody else uses, and shows records no sooner here \
              ({:.0} µs at p99, against {:.0} µs).",
-            spinning.p99_us, napping.p99_us
+            spinning.p99_us, in_use.p99_us
         );
     }
     format!(
-        "Nap: a record is visible after {:.0} µs (p99 {:.0} µs), which no scrape notices. `qbus agg --spin` makes it \
-         {:.1} µs (p99 {:.0} µs), for a whole core.",
-        napping.p50_us, napping.p99_us, spinning.p50_us, spinning.p99_us
+        "Nap: a record is visible after {:.0} µs (p99 {:.0} µs; {:.0} µs after a pause), which no scrape notices. \
+         `qbus agg --spin` makes it {:.1} µs (p99 {:.0} µs), for a whole core.",
+        in_use.p50_us, in_use.p99_us, idle.p99_us, spinning.p50_us, spinning.p99_us
     )
 }
 

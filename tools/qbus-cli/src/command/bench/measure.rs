@@ -137,10 +137,21 @@ pub(super) fn emit(stage: &Stage<'_>, time: Duration) -> Result<Vec<Cost>, Error
     Ok(cases.into_iter().map(cost).collect())
 }
 
-/// How long after an emit a reader sees it.
+/// Between two emits while a bus is in use: different times, so that naps are met at every point.
+pub(super) fn in_use(n: u64) -> Duration {
+    Duration::from_micros(n * 7919 % 10_000)
+}
+
+/// Between two emits on a bus that has fallen idle.
+pub(super) fn idle(n: u64) -> Duration {
+    Duration::from_millis(100) + in_use(n)
+}
+
+/// How long after an emit a reader sees it; the emits are `apart` by what they ask for.
 pub(super) fn visible(
     stage: &Stage<'_>,
     name: &'static str,
+    apart: fn(u64) -> Duration,
     time: Duration,
 ) -> Result<Latency, Error> {
     let level = stage.bus().gauge("bench_level").clock(Clock::Coarse);
@@ -149,8 +160,7 @@ pub(super) fn visible(
     stage.settle()?;
     let (start, mut measured) = (Instant::now(), Vec::new());
     while start.elapsed() < time || measured.is_empty() {
-        // Apart by different times, so that naps are met at every point.
-        thread::sleep(Duration::from_micros(measured.len() as u64 * 7919 % 10_000));
+        thread::sleep(apart(measured.len() as u64));
         let before = reader.globals().records;
         let emitted = Instant::now();
         level.set(measured.len() as f64);

@@ -17,7 +17,7 @@ use crate::report::Section;
 use crate::rounds::spread;
 use crate::series::{COUNTS, ManySeries};
 
-pub const DUMP: &str = "qbus dump, whole process";
+pub const DUMP: &str = "qbus dump (Prometheus), whole process";
 pub const EXPORT: &str = "qbus export, Prometheus text";
 pub const PROMETHEUS_CLIENT: &str = "prometheus-client encode";
 
@@ -139,8 +139,8 @@ fn cases<'a>(many: &'a ManySeries, programs: &'a Programs) -> Vec<Run<'a>> {
     if let Some(qbus) = &programs.qbus {
         let formats = [
             (DUMP, "prometheus"),
-            ("the same, JSON", "json"),
-            ("the same, CSV", "csv"),
+            ("qbus dump (JSON), whole process", "json"),
+            ("qbus dump (CSV), whole process", "csv"),
         ];
         for (name, format) in formats {
             let path = path.clone();

@@ -34,7 +34,7 @@ pub fn section(quick: bool) -> Section {
     let mut section = Section::new("emit", "emit cost, one producer, ns", columns);
     let mut cases = ours(&bench.bus);
     cases.extend(others::cases());
-    take_turns(&mut cases, if quick { 200 } else { 2000 });
+    take_turns(&mut cases, if quick { 200 } else { 1500 });
     let measured: Vec<_> = cases
         .iter_mut()
         .map(|case| (case.name, case.beside, case.spread()))

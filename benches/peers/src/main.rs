@@ -16,6 +16,7 @@ mod visible;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use programs::Programs;
 use qbus_benches::Machine;
@@ -55,6 +56,7 @@ fn main() {
     let load = load.split(' ').next().unwrap_or_default().to_owned();
     println!("{machine}\nload average at the start {load}; figures are medians");
     println!("{}", wrapped(&versions(), ""));
+    let start = Instant::now();
     let mut sections = Vec::new();
     for (key, measure) in all() {
         if args.only.is_empty() || args.only.iter().any(|only| only == key) {
@@ -69,6 +71,7 @@ fn main() {
     for bar in bars.iter().filter(|bar| is_whole || bar.is_measured()) {
         println!("{}", bar.line());
     }
+    println!("\nmeasured in {:.0} s", start.elapsed().as_secs_f64());
     if let Some(out) = &args.out {
         let report = json!({
             "machine": machine.to_string(),
@@ -177,5 +180,5 @@ fn write(out: &Path, report: &serde_json::Value, sections: &[Section]) {
             std::fs::write(out.join(format!("{key}.svg")), plot).expect(failed);
         }
     }
-    println!("\nfigures and plots: {}", out.display());
+    println!("figures and plots: {}", out.display());
 }

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use crate::report::{Section, short};
 
 /// What the names of rows that are not ours begin with.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
+    "clock",
     "rtrb",
     "ArrayQueue",
     "iceoryx2",

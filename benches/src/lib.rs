@@ -2,6 +2,8 @@
 //! printed.
 #![allow(clippy::print_stdout)]
 
+use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -16,22 +18,57 @@ pub fn is_measured() -> bool {
     std::env::args().any(|arg| arg == "--bench")
 }
 
-/// Says what the figures were measured on.
+/// What figures were measured on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// The processor's model.
+    pub cpu: String,
+    /// Cores that this process may use.
+    pub cores: usize,
+    /// The kernel and its version.
+    pub kernel: String,
+    /// What the kernel's clocks read.
+    pub clock_source: String,
+}
+
+impl Machine {
+    /// The one that this runs on.
+    pub fn this() -> Machine {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let cpu = read("/proc/cpuinfo");
+        let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
+        let system = rustix::system::uname();
+        Machine {
+            cpu: model
+                .unwrap_or("unknown processor")
+                .trim_start_matches([' ', '\t', ':'])
+                .to_owned(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            kernel: format!(
+                "{} {}",
+                system.sysname().to_string_lossy(),
+                system.release().to_string_lossy()
+            ),
+            clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+                .trim()
+                .to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, {} cores, {}, clock source {}",
+            self.cpu, self.cores, self.kernel, self.clock_source
+        )
+    }
+}
+
+/// Says what is measured, and on what.
 pub fn print_machine(title: &str) {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let clock = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
-    let clock = std::fs::read_to_string(clock).unwrap_or_default();
-    println!("{title}");
-    println!(
-        "machine: {} ({cores} cores), clock source {}",
-        model.trim_start_matches([' ', '\t', ':']).trim(),
-        clock.trim()
-    );
+    println!("{title}\nmachine: {}", Machine::this());
 }
 
 /// The value at quantile `q` of measurements, which are sorted by this.
@@ -56,16 +93,23 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Makes a bus that nobody else uses, and aggregates it.
+    /// Makes a bus of the default geometry that nobody else uses, and aggregates it.
     ///
     /// # Panics
     ///
     /// When there is no room for it.
     pub fn start(name: &str, spin: bool) -> Bench {
-        let address: Address = format!("bench-{name}-{}", std::process::id())
-            .parse()
-            .expect("a name");
-        let bus = Bus::create(&address, &Config::default()).expect("room in /dev/shm");
+        Bench::with_config(name, &Config::default(), spin)
+    }
+
+    /// As [`start`](Self::start), with a bus as one likes.
+    ///
+    /// # Panics
+    ///
+    /// When there is no room for it.
+    pub fn with_config(name: &str, config: &Config, spin: bool) -> Bench {
+        let address = unused(name);
+        let bus = Bus::create(&address, config).expect("room in /dev/shm");
         let config = qbus_aggregate::Config::default();
         let mut aggregator = Aggregator::open(&bus, &config).expect("the only aggregator");
         let stop = Arc::new(AtomicBool::new(false));
@@ -108,6 +152,21 @@ impl Drop for Bench {
         }
         let _ = Bus::remove(&self.address, Removal::Forced);
     }
+}
+
+/// A bus's name that nobody else uses: in the folder QBUS_BENCH_FOLDER if that is set, so that whoever
+/// set it can clean up after a run that was killed.
+///
+/// # Panics
+///
+/// When that folder's name is none that a bus can have.
+pub fn unused(name: &str) -> Address {
+    let name = format!("bench-{name}-{}", std::process::id());
+    let text = match std::env::var_os("QBUS_BENCH_FOLDER") {
+        Some(folder) => Path::new(&folder).join(name).display().to_string(),
+        None => name,
+    };
+    text.parse().expect("a name")
 }
 
 /// Processor time of the calling thread.

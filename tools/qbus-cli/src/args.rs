@@ -42,6 +42,7 @@ pub(crate) enum Command {
     Stat(Stat),
     Sample(Sample),
     Load(Load),
+    Bench(Bench),
     Rm(Rm),
     Demo(Demo),
 }
@@ -279,6 +280,20 @@ pub(crate) struct Load {
     /// Be the worker of that number.
     #[arg(long, hide = true)]
     pub(crate) worker: Option<u32>,
+}
+
+/// Measure this machine: what an emit costs, when it is visible, what is sustained; with advice.
+///
+/// On a bus of its own, which is removed at the end.
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:\n  qbus bench --json | jq .advice")]
+pub(crate) struct Bench {
+    /// How long to measure, in all.
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) seconds: f64,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Remove a bus and its snapshot.

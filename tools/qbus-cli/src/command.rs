@@ -1,6 +1,7 @@
 //! A module for each subcommand.
 
 mod agg;
+mod bench;
 mod create;
 mod demo;
 mod dump;
@@ -30,6 +31,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Error> {
         Command::Stat(stat) => stat::run(address, &stat, out),
         Command::Sample(sample) => sample::run(&sample, out),
         Command::Load(load) => load::run(address, &load, out),
+        Command::Bench(bench) => bench::run(&bench, out),
         Command::Rm(rm) => rm::run(address, &rm),
         Command::Demo(demo) => demo::run(address, &demo, out),
     }

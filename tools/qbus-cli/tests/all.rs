@@ -3,6 +3,7 @@
 mod aggregating;
 mod bad_metrics;
 mod bad_places;
+mod benching;
 mod dumping;
 mod emitting;
 mod reports;

@@ -1,0 +1,3 @@
+//! A program that links nothing: what a producer's size is measured against.
+
+fn main() {}

@@ -1,0 +1,115 @@
+//! Cases that take turns, so that the machine's noise hits all of them alike.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use qbus_benches::quantile;
+
+/// A call whose cost is measured in runs.
+pub struct Case<'a> {
+    pub name: &'static str,
+    /// The row of ours that it stands beside.
+    pub beside: Option<&'static str>,
+    run: Box<dyn FnMut() -> f64 + 'a>,
+    settle: Box<dyn FnMut() + 'a>,
+    measured: Vec<f64>,
+}
+
+impl<'a> Case<'a> {
+    /// A call that is made so many times a run; the loop is compiled with it.
+    pub fn new(name: &'static str, calls: u32, mut call: impl FnMut(u32) + 'a) -> Case<'a> {
+        let run = move || {
+            let start = Instant::now();
+            for n in 0..calls {
+                call(n);
+            }
+            start.elapsed().as_nanos() as f64 / f64::from(calls)
+        };
+        Case {
+            name,
+            beside: None,
+            run: Box::new(run),
+            settle: Box::new(|| {}),
+            measured: Vec::new(),
+        }
+    }
+
+    /// What is to be compared with a row of ours.
+    pub fn beside(mut self, name: &'static str) -> Case<'a> {
+        self.beside = Some(name);
+        self
+    }
+
+    /// What makes room again after a run.
+    pub fn settled_by(mut self, settle: impl FnMut() + 'a) -> Case<'a> {
+        self.settle = Box::new(settle);
+        self
+    }
+
+    /// Median and spread: half the runs lie between the second and the third.
+    pub fn spread(&mut self) -> [f64; 3] {
+        spread(&mut self.measured)
+    }
+}
+
+/// Median, lower and upper quartile.
+pub fn spread(measured: &mut [f64]) -> [f64; 3] {
+    [0.5, 0.25, 0.75].map(|q| quantile(measured, q))
+}
+
+/// Measures each case once a round.
+pub fn take_turns(cases: &mut [Case<'_>], rounds: u32) {
+    for _ in 0..rounds {
+        for case in &mut *cases {
+            // The first run finds the caches as the case before left them.
+            (case.run)();
+            (case.settle)();
+            case.measured.push((case.run)());
+            (case.settle)();
+        }
+    }
+}
+
+/// A consumer on a thread of its own, as the aggregator is; it empties a queue when it is told to.
+pub struct Drain {
+    /// `None` when it is to end.
+    ask: Option<SyncSender<()>>,
+    done: Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drain {
+    /// `make` is called on the consumer's thread, and makes what empties the queue.
+    pub fn start<F: FnMut()>(make: impl FnOnce() -> F + Send + 'static) -> Drain {
+        let (ask, asked) = sync_channel(0);
+        let (tell, done) = sync_channel(0);
+        let thread = thread::spawn(move || {
+            let mut drain = make();
+            let _ = tell.send(());
+            while asked.recv().is_ok() {
+                drain();
+                let _ = tell.send(());
+            }
+        });
+        let _ = done.recv();
+        Drain {
+            ask: Some(ask),
+            done,
+            thread: Some(thread),
+        }
+    }
+
+    /// Empties it, and waits until that is done.
+    pub fn now(&self) {
+        let _ = self.ask.as_ref().map(|ask| ask.send(()));
+        let _ = self.done.recv();
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        self.ask = None;
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}

@@ -1,0 +1,247 @@
+//! `qbus bench`
+
+mod advice;
+mod measure;
+mod stage;
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::args::Bench;
+use crate::error::{Doing, Error};
+use measure::{Cost, Latency, Load};
+use stage::Stage;
+
+/// Rows of latencies that advice is derived from.
+const IN_USE: &str = "on a bus in use";
+const IDLE: &str = "after 100 ms of nothing";
+const SPINNING: &str = "with qbus agg --spin";
+
+/// Columns of a page.
+const WIDTH: usize = 80;
+
+pub(crate) fn run(bench: &Bench, out: &mut dyn Write) -> Result<(), Error> {
+    let time = Duration::try_from_secs_f64(bench.seconds)
+        .ok()
+        .filter(|time| !time.is_zero());
+    let time = time.ok_or_else(|| Error::Failed("--seconds is not positive".to_owned()))?;
+    // Before anything is made that a signal would leave behind.
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, stop.clone()).doing("handle signals")?;
+    }
+    let report = Report::measure(time, &stop)?;
+    if bench.json {
+        serde_json::to_writer_pretty(&mut *out, &report)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    report.print(out)
+}
+
+/// What was measured: the wire form of `--json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    machine: Machine,
+    /// What an emit costs its producer.
+    emit: Vec<Cost>,
+    /// How long after an emit a reader sees it: [`IN_USE`], [`IDLE`], [`SPINNING`].
+    visible: Vec<Latency>,
+    /// One producer, as fast as it goes.
+    sustained: Vec<Load>,
+    /// What the aggregator takes of a core while [`measure::PACE`] records a second come.
+    paced: Paced,
+    advice: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Machine {
+    cpu: String,
+    cores: usize,
+    kernel: String,
+    clock_source: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Paced {
+    records_per_second: f64,
+    cores: f64,
+}
+
+impl Report {
+    fn measure(time: Duration, stop: &AtomicBool) -> Result<Report, Error> {
+        let progress = Progress::default();
+        let mut stage = Stage::create(stop)?;
+        progress.show(0.0, "emit cost");
+        stage.aggregate(false)?;
+        let emit = measure::emit(&stage, time.mul_f64(0.35))?;
+        progress.show(0.35, "emit to visible");
+        let in_use = measure::visible(&stage, IN_USE, measure::in_use, time.mul_f64(0.2))?;
+        let idle = measure::visible(&stage, IDLE, measure::idle, time.mul_f64(0.1))?;
+        progress.show(0.65, "sustained");
+        let sustained = measure::sustained(&stage, time.mul_f64(0.15))?;
+        progress.show(0.8, "emit to visible, aggregator spinning");
+        stage.aggregate(true)?;
+        let spinning = measure::visible(&stage, SPINNING, measure::in_use, time.mul_f64(0.1))?;
+        progress.show(0.9, "aggregator at a steady rate");
+        stage.aggregate(false)?;
+        let (records_per_second, cores) = measure::paced(&mut stage, time.mul_f64(0.1))?;
+        let mut report = Report {
+            machine: Machine::this(),
+            emit,
+            visible: vec![in_use, idle, spinning],
+            sustained,
+            paced: Paced {
+                records_per_second,
+                cores,
+            },
+            advice: Vec::new(),
+        };
+        report.advice = advice::of(&report, stage.bus().geometry());
+        Ok(report)
+    }
+
+    fn print(&self, out: &mut dyn Write) -> Result<(), Error> {
+        let machine = &self.machine;
+        writeln!(
+            out,
+            "{}, {} cores, {}, clock source {}\n",
+            machine.cpu, machine.cores, machine.kernel, machine.clock_source
+        )?;
+        writeln!(
+            out,
+            "{:<38} {:>8} {:>8} {:>8}",
+            "ns an emit", "median", "p10", "p90"
+        )?;
+        for cost in &self.emit {
+            writeln!(
+                out,
+                "  {:<36} {:>8.1} {:>8.1} {:>8.1}",
+                cost.name, cost.median_ns, cost.p10_ns, cost.p90_ns
+            )?;
+        }
+        writeln!(
+            out,
+            "\n{:<38} {:>8} {:>8}",
+            "µs from an emit until it is visible", "p50", "p99"
+        )?;
+        for latency in &self.visible {
+            writeln!(
+                out,
+                "  {:<36} {:>8.1} {:>8.1}",
+                latency.name, latency.p50_us, latency.p99_us
+            )?;
+        }
+        writeln!(
+            out,
+            "\n{:<38} {:>8} {:>8}",
+            "sustained, one producer", "M/s", "dropped"
+        )?;
+        for load in &self.sustained {
+            writeln!(
+                out,
+                "  {:<36} {:>8.1} {:>6.1} %",
+                load.name,
+                load.committed_per_second / 1e6,
+                load.dropped_ratio() * 100.0
+            )?;
+        }
+        writeln!(
+            out,
+            "\n{:<38} {:>6.2} % of a core\n",
+            format!(
+                "aggregator at {:.0} records/s",
+                self.paced.records_per_second
+            ),
+            self.paced.cores * 100.0
+        )?;
+        for advice in &self.advice {
+            writeln!(out, "{}", wrapped(advice))?;
+        }
+        Ok(())
+    }
+}
+
+/// A paragraph in lines that fit a page.
+fn wrapped(text: &str) -> String {
+    let (mut lines, mut line) = (Vec::new(), String::from("*"));
+    for word in text.split(' ') {
+        if line.chars().count() + 1 + word.chars().count() > WIDTH {
+            lines.push(std::mem::replace(&mut line, String::from(" ")));
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines.join("\n")
+}
+
+impl Machine {
+    fn this() -> Machine {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let cpu = read("/proc/cpuinfo");
+        let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
+        let system = rustix::system::uname();
+        Machine {
+            cpu: model
+                .unwrap_or("unknown processor")
+                .trim_start_matches([' ', '\t', ':'])
+                .to_owned(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            kernel: format!(
+                "{} {}",
+                system.sysname().to_string_lossy(),
+                system.release().to_string_lossy()
+            ),
+            clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+                .trim()
+                .to_owned(),
+        }
+    }
+}
+
+/// A bar on a terminal, and nothing elsewhere.
+struct Progress {
+    is_terminal: bool,
+}
+
+impl Default for Progress {
+    fn default() -> Progress {
+        Progress {
+            is_terminal: io::stderr().is_terminal(),
+        }
+    }
+}
+
+impl Progress {
+    fn show(&self, done: f64, what: &str) {
+        if self.is_terminal {
+            let bar = "#".repeat((done * 20.0) as usize);
+            let percent = done * 100.0;
+            let _ = write!(io::stderr(), "\r[{bar:<20}] {percent:>3.0} %  {what:<40}");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.is_terminal {
+            let _ = write!(io::stderr(), "\r{:70}\r", "");
+        }
+    }
+}
+
+/// What a signal leaves to say.
+fn interrupted(stop: &AtomicBool) -> Result<(), Error> {
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::Failed(
+            "interrupted; the bench's bus is gone".to_owned(),
+        ));
+    }
+    Ok(())
+}

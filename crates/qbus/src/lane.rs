@@ -14,9 +14,11 @@ pub(crate) mod shared;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+use std::ops::Range;
+
 use crate::layout::{LaneHead, LaneTail, Slot};
 use crate::owner::OwnerId;
-use crate::record::{PAYLOAD_WORDS, Record};
+use crate::record::{BRIEF_WORDS, PAYLOAD_WORDS, Record, is_brief};
 use crate::sync::{AtomicU64, Ordering};
 
 const PHASE_BITS: u32 = 3;
@@ -207,16 +209,36 @@ impl Slot {
 
     #[inline]
     fn write(&self, payload: &[u64; PAYLOAD_WORDS]) {
-        for (word, value) in self.payload.iter().zip(payload) {
+        self.write_words(payload, 0..BRIEF_WORDS);
+        if !is_brief(payload) {
+            self.write_words(payload, BRIEF_WORDS..PAYLOAD_WORDS);
+        }
+    }
+
+    #[inline]
+    fn write_words(&self, payload: &[u64; PAYLOAD_WORDS], range: Range<usize>) {
+        for index in range {
             // Relaxed: the publication orders it.
-            word.store(*value, Ordering::Relaxed);
+            self.payload[index].store(payload[index], Ordering::Relaxed);
         }
     }
 
     #[inline]
     fn read(&self) -> [u64; PAYLOAD_WORDS] {
-        // Relaxed: the caller has acquired the publication.
-        std::array::from_fn(|index| self.payload[index].load(Ordering::Relaxed))
+        let mut payload = [0; PAYLOAD_WORDS];
+        self.read_words(&mut payload, 0..BRIEF_WORDS);
+        if !is_brief(&payload) {
+            self.read_words(&mut payload, BRIEF_WORDS..PAYLOAD_WORDS);
+        }
+        payload
+    }
+
+    #[inline]
+    fn read_words(&self, payload: &mut [u64; PAYLOAD_WORDS], range: Range<usize>) {
+        for index in range {
+            // Relaxed: the caller has acquired the publication.
+            payload[index] = self.payload[index].load(Ordering::Relaxed);
+        }
     }
 
     fn swap(&self, from: Sequence, to: Sequence, order: Ordering) -> Result<(), Sequence> {

@@ -17,6 +17,8 @@
 //! | `sequence`, before `tail`  | nothing         | none: as above; the emit had not returned       |
 //! | `tail`                     | a whole record  | none                                            |
 //!
+//! Whether a line is in a cache or in memory changes nothing of what it says: giving lines up is no edge.
+//!
 //! A stopped producer blocks nobody. A `tail` that somebody else overwrote is put right by the lessee's
 //! next publication, or by the next lessee; until then the consumer passes nothing that was not written.
 
@@ -25,7 +27,7 @@ mod model;
 
 use std::cell::Cell;
 
-use super::{Drained, Lane, Lease, POSITION_MAX, Phase, Refused, Sequence};
+use super::{Drained, Lane, Lease, POSITION_MAX, Phase, Refused, Sequence, gives_up_lines};
 use crate::owner::OwnerId;
 use crate::record::{PAYLOAD_WORDS, Record};
 use crate::sync::Ordering;
@@ -111,8 +113,12 @@ impl<'a> Lane<'a> {
         // A tail behind the head, or a lap ahead: of all this nothing can be trusted.
         let is_sound = ready <= self.capacity();
         let end = position + if is_sound { ready.min(budget) } else { 1 };
+        let gives_up_lines = gives_up_lines();
         for at in position..end {
             let taken = if is_sound { self.take(at, tail) } else { None };
+            if gives_up_lines {
+                self.slot(at).give_up_line();
+            }
             // One call, so that what `visit` does is compiled into the loop.
             if let Some(found) = taken.or_else(|| self.accuse()) {
                 visit(found);

@@ -16,6 +16,9 @@ use crate::layout::OwnerEntry;
 use crate::owner::OwnerId;
 use crate::record::Record;
 
+/// How long a lane that is full is watched without a nap, which takes longer than an aggregator that is
+/// awake needs for all that the lane holds.
+const AWAKE: Duration = Duration::from_micros(300);
 /// Between two looks at a lane that stays full.
 const NAP: Duration = Duration::from_micros(50);
 
@@ -175,14 +178,14 @@ impl Producer {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused,
             };
-            let is_over = start.get_or_insert_with(Instant::now).elapsed() >= patience;
-            if refused == Refused::Revoked || is_over || self.inner.is_removed() {
+            let waited = start.get_or_insert_with(Instant::now).elapsed();
+            if refused == Refused::Revoked || waited >= patience || self.inner.is_removed() {
                 return Err(self.refuse(refused, 1));
             }
-            if backoff.is_completed() {
-                std::thread::sleep(NAP);
-            } else {
+            if waited < AWAKE {
                 backoff.snooze();
+            } else {
+                std::thread::sleep(NAP);
             }
         }
     }

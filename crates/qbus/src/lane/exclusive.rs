@@ -115,10 +115,11 @@ impl<'a> Lane<'a> {
         let end = position + if is_sound { ready.min(budget) } else { 1 };
         let gives_up_lines = gives_up_lines();
         for at in position..end {
-            let taken = if is_sound { self.take(at, tail) } else { None };
-            if gives_up_lines {
-                self.slot(at).give_up_line();
-            }
+            let taken = if is_sound {
+                self.take(at, tail, gives_up_lines)
+            } else {
+                None
+            };
             // One call, so that what `visit` does is compiled into the loop.
             if let Some(found) = taken.or_else(|| self.accuse()) {
                 visit(found);
@@ -133,14 +134,18 @@ impl<'a> Lane<'a> {
     /// What lies at a position below `tail`; `None` when nothing was written there, nor below `tail`:
     /// then `tail` lies, and its lessee's next publication puts it right.
     #[inline(always)]
-    fn take(&self, at: u64, tail: u64) -> Option<Drained> {
+    fn take(&self, at: u64, tail: u64, gives_up_lines: bool) -> Option<Drained> {
         let slot = self.slot(at);
         // Relaxed: E1 ordered it.
         let sequence = slot.load(Ordering::Relaxed);
-        if self.is_whole(sequence, at)
-            && let Some(record) = Record::from_words(slot.read())
-        {
-            return Some(Drained::Record(sequence.owner(), record));
+        if self.is_whole(sequence, at) {
+            let payload = slot.read();
+            if gives_up_lines {
+                slot.give_up_line();
+            }
+            if let Some(record) = Record::from_words(payload) {
+                return Some(Drained::Record(sequence.owner(), record));
+            }
         }
         let is_old = sequence.is_lap(self.lap(at) - 1);
         if is_old && !self.is_written(tail - 1) {

@@ -145,9 +145,14 @@ impl Aggregator {
         for lane in 0..self.consumer.lanes() {
             let fold = &mut self.fold;
             let before = self.consumer.position(lane);
-            drained += self
-                .consumer
-                .drain(lane, BUDGET, monotonic_ns, &mut |found| fold.add(found));
+            // A closure each: what is called from one place alone is compiled into it.
+            drained += if self.consumer.is_shared(lane) {
+                self.consumer
+                    .drain_shared(lane, BUDGET, monotonic_ns, &mut |found| fold.add(found))
+            } else {
+                self.consumer
+                    .drain_exclusive(lane, BUDGET, &mut |found| fold.add(found))
+            };
             if self.consumer.position(lane) != before {
                 self.moved.push(lane);
             }

@@ -84,16 +84,42 @@ pub struct Distribution {
     pub(crate) zeros: u64,
     /// In the order in which they were first needed.
     pub(crate) octaves: Vec<Octave>,
-    /// Where the last observation went: the next one is likely to go there as well.
-    last: usize,
+    places: Places,
 }
+
+/// Where octaves are likely to be found, by the last bits of their keys.
+#[derive(Clone, Debug)]
+struct Places([u8; 64]);
+
+impl Default for Places {
+    fn default() -> Places {
+        Places([0; 64])
+    }
+}
+
+/// They say nothing of what was observed.
+impl PartialEq for Places {
+    fn eq(&self, _: &Places) -> bool {
+        true
+    }
+}
+
+impl Places {
+    #[inline(always)]
+    fn of(&mut self, key: u64) -> &mut u8 {
+        // The sign's bit falls on the highest of six.
+        &mut self.0[(key ^ key >> 11) as usize % 64]
+    }
+}
+
+const _: () = assert!(OCTAVES_MAX <= u8::MAX as usize);
 
 impl Distribution {
     pub(crate) fn from_parts(zeros: u64, octaves: Vec<Octave>) -> Distribution {
         Distribution {
             zeros,
             octaves,
-            last: 0,
+            places: Places::default(),
         }
     }
 
@@ -104,15 +130,17 @@ impl Distribution {
             self.zeros = self.zeros.saturating_add(count);
             return;
         };
-        match self.octaves.get_mut(self.last) {
+        let place = usize::from(*self.places.of(key));
+        match self.octaves.get_mut(place) {
             Some(octave) if octave.key == key => octave.add(bucket, count),
             _ => self.observe_elsewhere(key, bucket, count),
         }
     }
 
+    #[cold]
     fn observe_elsewhere(&mut self, key: u64, mut bucket: usize, count: u64) {
         let known = self.octaves.iter().position(|octave| octave.key == key);
-        self.last = match known {
+        let place = match known {
             Some(at) => at,
             None if self.octaves.len() < OCTAVES_MAX => {
                 self.octaves.push(Octave {
@@ -134,7 +162,8 @@ impl Distribution {
                 nearest
             }
         };
-        self.octaves[self.last].add(bucket, count);
+        *self.places.of(key) = place as u8;
+        self.octaves[place].add(bucket, count);
     }
 
     /// Puts the counts of all octaves after the first `octaves` together with the nearest of those.
@@ -150,7 +179,6 @@ impl Distribution {
                 octave.add(if last { OCTAVE - 1 } else { 0 }, count);
             }
         }
-        self.last = 0;
     }
 
     /// How many observations there were.

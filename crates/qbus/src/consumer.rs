@@ -121,21 +121,35 @@ impl Consumer {
         plausible
     }
 
-    /// Hands at most `budget` slots of a lane to `visit`; how many.
+    /// Whether any number of producers share a lane; else one has it at a time.
+    pub fn is_shared(&self, lane: usize) -> bool {
+        self.lanes[lane].is_shared
+    }
+
+    /// Hands at most `budget` slots of a lane that is not shared to `visit`; how many.
     #[inline]
-    pub fn drain(
+    pub fn drain_exclusive(
+        &mut self,
+        lane: usize,
+        budget: u64,
+        visit: &mut impl FnMut(Drained),
+    ) -> u64 {
+        let cursor = &mut self.lanes[lane];
+        let from = cursor.position;
+        cursor.position = cursor.ring.drain_exclusive(from, budget, visit);
+        cursor.position - from
+    }
+
+    /// Hands at most `budget` slots of a shared lane to `visit`; how many.
+    pub fn drain_shared(
         &mut self,
         lane: usize,
         budget: u64,
         now_ns: u64,
         visit: &mut impl FnMut(Drained),
     ) -> u64 {
-        let cursor = &mut self.lanes[lane];
+        let cursor = &self.lanes[lane];
         let (ring, from) = (cursor.ring, cursor.position);
-        if !cursor.is_shared {
-            cursor.position = ring.drain_exclusive(from, budget, visit);
-            return cursor.position - from;
-        }
         let is_nobody = |owner| self.bus.inner().is_nobody(owner);
         let (position, stall) = ring.drain_shared(from, budget, &is_nobody, visit);
         self.lanes[lane].position = position;

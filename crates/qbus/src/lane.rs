@@ -14,9 +14,11 @@ pub(crate) mod shared;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+use std::ops::Range;
+
 use crate::layout::{LaneHead, LaneTail, Slot};
 use crate::owner::OwnerId;
-use crate::record::{PAYLOAD_WORDS, Record};
+use crate::record::{BRIEF_WORDS, PAYLOAD_WORDS, Record, is_brief};
 use crate::sync::{AtomicU64, Ordering};
 
 const PHASE_BITS: u32 = 3;
@@ -206,6 +208,19 @@ impl Slot {
         }
     }
 
+    /// Takes the slot's cache line out of all caches: see [`gives_up_lines`].
+    #[inline(always)]
+    fn give_up_line(&self) {
+        #[cfg(all(target_arch = "x86_64", not(loom)))]
+        {
+            let line: *const Slot = self;
+            // SAFETY: it changes where the line is kept, and not what it says; the address is a slot's.
+            unsafe {
+                std::arch::asm!("clflushopt [{}]", in(reg) line, options(nostack, preserves_flags));
+            }
+        }
+    }
+
     #[inline]
     fn load(&self, order: Ordering) -> Sequence {
         Sequence(self.sequence.load(order))
@@ -213,16 +228,36 @@ impl Slot {
 
     #[inline]
     fn write(&self, payload: &[u64; PAYLOAD_WORDS]) {
-        for (word, value) in self.payload.iter().zip(payload) {
+        self.write_words(payload, 0..BRIEF_WORDS);
+        if !is_brief(payload) {
+            self.write_words(payload, BRIEF_WORDS..PAYLOAD_WORDS);
+        }
+    }
+
+    #[inline]
+    fn write_words(&self, payload: &[u64; PAYLOAD_WORDS], range: Range<usize>) {
+        for index in range {
             // Relaxed: the publication orders it.
-            word.store(*value, Ordering::Relaxed);
+            self.payload[index].store(payload[index], Ordering::Relaxed);
         }
     }
 
     #[inline]
     fn read(&self) -> [u64; PAYLOAD_WORDS] {
-        // Relaxed: the caller has acquired the publication.
-        std::array::from_fn(|index| self.payload[index].load(Ordering::Relaxed))
+        let mut payload = [0; PAYLOAD_WORDS];
+        self.read_words(&mut payload, 0..BRIEF_WORDS);
+        if !is_brief(&payload) {
+            self.read_words(&mut payload, BRIEF_WORDS..PAYLOAD_WORDS);
+        }
+        payload
+    }
+
+    #[inline]
+    fn read_words(&self, payload: &mut [u64; PAYLOAD_WORDS], range: Range<usize>) {
+        for index in range {
+            // Relaxed: the caller has acquired the publication.
+            payload[index] = self.payload[index].load(Ordering::Relaxed);
+        }
     }
 
     fn swap(&self, from: Sequence, to: Sequence, order: Ordering) -> Result<(), Sequence> {
@@ -234,6 +269,27 @@ impl Slot {
             Err(found) => Err(Sequence(found)),
         }
     }
+}
+
+/// Whether a consumer gives the lines back that it has read.
+///
+/// A producer that writes to a line which another core still has must first take it away from there, and
+/// the stores of a CPU wait for each other: on a Zen 4 that costs 4 ns for each store to each half of a
+/// line between cores that share a cache and 14 ns between others, whatever was asked for ahead. A line
+/// that nobody has comes from memory, many at a time.
+#[inline]
+fn gives_up_lines() -> bool {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    {
+        use std::sync::OnceLock;
+        static HAS_CLFLUSHOPT: OnceLock<bool> = OnceLock::new();
+        *HAS_CLFLUSHOPT.get_or_init(|| {
+            use std::arch::x86_64::{__cpuid, __cpuid_count};
+            __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ebx >> 23 & 1 == 1
+        })
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    false
 }
 
 /// What a consumer finds in a lane.

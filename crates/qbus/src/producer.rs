@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::Backoff;
 
 use crate::bus::{Attachment, Inner};
-use crate::doorbell;
 use crate::error::{EmitError, JoinError};
 use crate::fork::{self, ForkWord, Generation};
 use crate::lane::{Refused, count, exclusive, shared};
@@ -18,6 +17,9 @@ use crate::owner::OwnerId;
 use crate::record::Record;
 use crate::sync::AtomicU64;
 
+/// How long a lane that is full is watched without a nap, which takes longer than an aggregator that is
+/// awake needs for all that the lane holds.
+const AWAKE: Duration = Duration::from_micros(300);
 /// Between two looks at a lane that stays full.
 const NAP: Duration = Duration::from_micros(50);
 
@@ -178,15 +180,14 @@ impl Producer {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused,
             };
-            let is_over = start.get_or_insert_with(Instant::now).elapsed() >= patience;
-            if refused == Refused::Revoked || is_over || self.inner.is_removed() {
+            let waited = start.get_or_insert_with(Instant::now).elapsed();
+            if refused == Refused::Revoked || waited >= patience || self.inner.is_removed() {
                 return Err(self.refuse(refused, 1));
             }
-            if backoff.is_completed() {
-                doorbell::ring(&self.inner.header().doorbell);
-                std::thread::sleep(NAP);
-            } else {
+            if waited < AWAKE {
                 backoff.snooze();
+            } else {
+                std::thread::sleep(NAP);
             }
         }
     }

@@ -6,11 +6,14 @@
 //! |    1 |    64 | timestamp    | nanoseconds since the Unix epoch, CLOCK_REALTIME            |
 //! |    2 |  0–31 | series       | id from the registry                                        |
 //! |    2 | 32–47 | kind         | what `value` does to the series                             |
-//! |    2 | 48–63 | flags        | 0                                                           |
+//! |    2 | 48–63 | flags        | 1 = brief: the count is 1 and there is no trace             |
 //! |    3 |    64 | value        | f64                                                         |
 //! |    4 |    64 | count        | how many equal observations; 1 as a rule                    |
 //! |  5–6 |   128 | trace id     | exemplar; 0 = none                                          |
 //! |    7 |    64 | reserved     | 0                                                           |
+//!
+//! Words 4 to 7 of a brief record hold what an earlier one left there: they are neither written nor
+//! read. A store to a line that another core has read costs the same again for each half of it.
 
 use std::fmt;
 use std::mem::{offset_of, size_of};
@@ -19,6 +22,16 @@ use bytemuck::{Pod, Zeroable};
 
 /// Words of a record beside the slot's sequence.
 pub(crate) const PAYLOAD_WORDS: usize = 7;
+/// Those of them that a brief record has.
+pub(crate) const BRIEF_WORDS: usize = 3;
+/// The flag of a brief record.
+const BRIEF: u16 = 1;
+
+/// Whether a payload ends after [`BRIEF_WORDS`].
+#[inline]
+pub(crate) fn is_brief(payload: &[u64]) -> bool {
+    payload[1] >> 48 & u64::from(BRIEF) != 0
+}
 
 /// The type of a metric family, fixed at its registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -114,6 +127,7 @@ impl Kind {
     }
 
     /// Decodes a kind read from shared memory, where another process wrote it.
+    #[inline]
     fn from_raw(raw: u16) -> Option<Kind> {
         match raw {
             1 => Some(Kind::Increment),
@@ -126,6 +140,7 @@ impl Kind {
     }
 
     /// Whether a family of that type takes records of this kind.
+    #[inline]
     pub fn fits(self, metric_type: MetricType) -> bool {
         match self {
             Kind::Increment | Kind::Total => metric_type == MetricType::Counter,
@@ -178,11 +193,12 @@ impl Record {
 
     #[inline]
     pub(crate) fn to_words(self) -> [u64; PAYLOAD_WORDS] {
+        let is_brief = self.count == 1 && self.trace_id == 0;
         bytemuck::must_cast(Payload {
             timestamp_ns: self.timestamp_ns,
             series: self.series.0,
             kind: self.kind.to_raw(),
-            flags: 0,
+            flags: if is_brief { BRIEF } else { 0 },
             value: self.value,
             count: self.count,
             trace_id_low: self.trace_id as u64,
@@ -194,14 +210,16 @@ impl Record {
     /// Decodes a private copy of a slot; `None` when the kind is unknown.
     #[inline]
     pub(crate) fn from_words(words: [u64; PAYLOAD_WORDS]) -> Option<Record> {
+        let is_brief = is_brief(&words);
         let payload: Payload = bytemuck::must_cast(words);
+        let trace_id = u128::from(payload.trace_id_high) << 64 | u128::from(payload.trace_id_low);
         Some(Record {
             timestamp_ns: payload.timestamp_ns,
             series: SeriesId(payload.series),
             kind: Kind::from_raw(payload.kind)?,
             value: payload.value,
-            count: payload.count,
-            trace_id: u128::from(payload.trace_id_high) << 64 | u128::from(payload.trace_id_low),
+            count: if is_brief { 1 } else { payload.count },
+            trace_id: if is_brief { 0 } else { trace_id },
         })
     }
 }
@@ -242,6 +260,24 @@ mod tests {
             trace_id: 0x0123_4567_89ab_cdef_0011_2233_4455_6677,
         };
         assert_eq!(Record::from_words(record.to_words()), Some(record));
+    }
+
+    #[test]
+    fn a_brief_record_ignores_what_lies_behind_it() {
+        let record = Record::new(1, SeriesId(7), Kind::Increment, 17.0);
+        let mut words = record.to_words();
+        assert!(is_brief(&words));
+        words[BRIEF_WORDS..].fill(u64::MAX);
+        assert_eq!(Record::from_words(words), Some(record));
+        let twice = Record { count: 2, ..record };
+        let traced = Record {
+            trace_id: 1 << 64,
+            ..record
+        };
+        for record in [twice, traced] {
+            assert!(!is_brief(&record.to_words()));
+            assert_eq!(Record::from_words(record.to_words()), Some(record));
+        }
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct MappedFile {
     path: PathBuf,
     file: File,
     map: MmapRaw,
+    /// The words of `map`, for no longer than it.
+    words: Words<'static>,
     access: Access,
 }
 
@@ -111,14 +113,16 @@ impl MappedFile {
         Ok(MappedFile {
             path,
             file,
+            words: all_words(&map),
             map,
             access,
         })
     }
 
     /// The mapped words. A mapping with [`Access::Read`] takes loads alone; a store ends the process.
+    #[inline]
     pub fn words(&self) -> Words<'_> {
-        Words::new(view(self.map.as_ptr(), self.map.len(), 0, self.map.len() / 8).unwrap_or(&[]))
+        self.words
     }
 
     /// Reserves room up to `bytes`, and maps it. What was there stays; words of before the call are
@@ -145,6 +149,7 @@ impl MappedFile {
             return Ok(false);
         }
         self.map = map_file(&self.file, self.access)?;
+        self.words = all_words(&self.map);
         Ok(true)
     }
 
@@ -152,6 +157,11 @@ impl MappedFile {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The words of a mapping, which the caller keeps for as long as it has them.
+fn all_words(map: &MmapRaw) -> Words<'static> {
+    Words::new(view(map.as_ptr(), map.len(), 0, map.len() / 8).unwrap_or(&[]))
 }
 
 fn map_file(file: &File, access: Access) -> io::Result<MmapRaw> {

@@ -11,7 +11,7 @@ use crate::sync::{AtomicU64, Ordering, fence};
 ///
 /// # Panics
 ///
-/// `load` and `store` panic when `index` is out of range: check an index that was itself read from
+/// `load`, `store` and `store_all` panic when `index` is out of range: check an index that was itself read from
 /// shared memory with [`get`](Self::get) or [`slice`](Self::slice).
 #[derive(Clone, Copy)]
 pub struct Words<'a> {
@@ -54,6 +54,14 @@ impl<'a> Words<'a> {
     #[inline]
     pub fn store(self, index: usize, value: u64) {
         self.words[index].store(value, Ordering::Relaxed);
+    }
+
+    /// Stores words one after the other, unordered.
+    #[inline]
+    pub fn store_all(self, start: usize, values: &[u64]) {
+        for (word, value) in self.words[start..][..values.len()].iter().zip(values) {
+            word.store(*value, Ordering::Relaxed);
+        }
     }
 
     /// Stores a word after everything that this thread stored before.

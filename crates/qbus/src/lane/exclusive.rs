@@ -17,6 +17,8 @@
 //! | `sequence`, before `tail`  | nothing         | none: as above; the emit had not returned       |
 //! | `tail`                     | a whole record  | none                                            |
 //!
+//! Whether a line is in a cache or in memory changes nothing of what it says: giving lines up is no edge.
+//!
 //! A stopped producer blocks nobody. A `tail` that somebody else overwrote is put right by the lessee's
 //! next publication, or by the next lessee; until then the consumer passes nothing that was not written.
 
@@ -25,7 +27,7 @@ mod model;
 
 use std::cell::Cell;
 
-use super::{Drained, Lane, Lease, POSITION_MAX, Phase, Refused, Sequence};
+use super::{Drained, Lane, Lease, POSITION_MAX, Phase, Refused, Sequence, gives_up_lines};
 #[cfg(not(loom))]
 use crate::doorbell;
 use crate::owner::OwnerId;
@@ -120,38 +122,54 @@ impl<'a> Lane<'a> {
         // E1 (acquire): pairs with the store in `emit`.
         let tail = self.tail.tail.load(Ordering::Acquire);
         let ready = tail.wrapping_sub(position);
-        if ready > self.capacity() {
-            // A tail behind the head, or a lap ahead: of all this nothing can be trusted.
-            self.accuse(visit);
-            return position;
-        }
-        let end = position + ready.min(budget);
+        // A tail behind the head, or a lap ahead: of all this nothing can be trusted.
+        let is_sound = ready <= self.capacity();
+        let end = position + if is_sound { ready.min(budget) } else { 1 };
+        let gives_up_lines = gives_up_lines();
         for at in position..end {
-            let slot = self.slot(at);
-            // Relaxed: E1 ordered it.
-            let sequence = slot.load(Ordering::Relaxed);
-            if sequence.is_lap(self.lap(at) - 1) && !self.is_written(tail - 1) {
-                // Nothing was written here, nor below `tail`, so `tail` lies: its lessee's next
-                // publication puts it right.
-                self.accuse(visit);
-                return at;
+            let taken = if is_sound {
+                self.take(at, tail, gives_up_lines)
+            } else {
+                None
+            };
+            // One call, so that what `visit` does is compiled into the loop.
+            if let Some(found) = taken.or_else(|| self.accuse()) {
+                visit(found);
             }
-            match Record::from_words(slot.read()) {
-                Some(record) if self.is_whole(sequence, at) => {
-                    visit(Drained::Record(sequence.owner(), record))
-                }
-                _ => visit(Drained::Violation(sequence.owner())),
+            if taken.is_none() {
+                return at;
             }
         }
         end
     }
 
+    /// What lies at a position below `tail`; `None` when nothing was written there, nor below `tail`:
+    /// then `tail` lies, and its lessee's next publication puts it right.
+    #[inline(always)]
+    fn take(&self, at: u64, tail: u64, gives_up_lines: bool) -> Option<Drained> {
+        let slot = self.slot(at);
+        // Relaxed: E1 ordered it.
+        let sequence = slot.load(Ordering::Relaxed);
+        if self.is_whole(sequence, at) {
+            let payload = slot.read();
+            if gives_up_lines {
+                slot.give_up_line();
+            }
+            if let Some(record) = Record::from_words(payload) {
+                return Some(Drained::Record(sequence.owner(), record));
+            }
+        }
+        let is_old = sequence.is_lap(self.lap(at) - 1);
+        if is_old && !self.is_written(tail - 1) {
+            return None;
+        }
+        Some(Drained::Violation(sequence.owner()))
+    }
+
     /// A tail that makes no sense is the lessee's violation.
     #[cold]
-    fn accuse(&self, visit: &mut impl FnMut(Drained)) {
-        if let Some(owner) = self.holder() {
-            visit(Drained::Violation(owner));
-        }
+    fn accuse(&self) -> Option<Drained> {
+        self.holder().map(Drained::Violation)
     }
 
     #[inline]

@@ -216,31 +216,21 @@ impl Fold {
             }
         }
         let mut series = &mut self.series[place];
-        let is_counter = series.metric_type == MetricType::Counter;
-        // A counter by itself, so that the checks come down to a comparison or two.
-        let is_taken = if is_counter {
-            takes(MetricType::Counter, record)
-        } else {
-            takes(series.metric_type, record)
-        };
-        if !is_taken {
-            return self.refuse();
-        }
-        let needs_point = series.needs_point(record.timestamp_ns);
-        if needs_point && series.history.is_full() && series.history.capacity < self.longest {
+        if series.needs_room(record.timestamp_ns, self.longest) {
             self.grow_history(place);
             series = &mut self.series[place];
         }
         let words = self.writer.words();
-        if is_counter {
-            // Before: what the counter came to under the timestamp of its last point.
-            if needs_point {
-                series.add_point(words, record);
-            }
-            series.add_increment(record);
+        // No `match`: a jump through a table costs more than these two comparisons.
+        let is_taken = if series.metric_type == MetricType::Counter {
+            series.add_increment(words, record)
+        } else if series.metric_type == MetricType::Gauge {
+            series.add_level(words, record)
         } else {
-            series.add(record);
-            series.add_point(words, record);
+            series.add_observation(words, record)
+        };
+        if !is_taken {
+            return self.refuse();
         }
         if !series.touched {
             series.touched = true;
@@ -400,12 +390,6 @@ fn note_recent(recent: &mut Ring, words: Words<'_>, record: &Record) {
     ];
     words.store_all(at, &point);
     testpoint!("point-written");
-}
-
-/// Whether a record is one for a series of that type.
-#[inline(always)]
-fn takes(metric_type: MetricType, record: &Record) -> bool {
-    record.kind.fits(metric_type) && record.kind.takes(record.value)
 }
 
 pub(crate) fn type_word(metric_type: MetricType) -> u64 {

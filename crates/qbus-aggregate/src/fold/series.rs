@@ -90,18 +90,32 @@ impl Series {
         (self.needed_len() <= self.row.len).then_some(self)
     }
 
-    /// Whether a record's point needs a place of its own. A counter has one for each timestamp, since
+    /// Whether a record of that time adds a point that the history could be longer for.
+    #[inline(always)]
+    pub(super) fn needs_room(&self, timestamp_ns: u64, longest: usize) -> bool {
+        self.history.is_full() && self.history.capacity < longest && self.is_point(timestamp_ns)
+    }
+
+    /// Whether a record of that time has a point of its own. A counter has one for each timestamp, since
     /// its clock moves in steps: so many points reach back seconds, and not microseconds.
     #[inline(always)]
-    pub(super) fn needs_point(&self, timestamp_ns: u64) -> bool {
+    fn is_point(&self, timestamp_ns: u64) -> bool {
         self.metric_type != MetricType::Counter
             || self.point_ns != timestamp_ns
             || self.history.next == 0
     }
 
-    /// Folds a record that a counter takes.
+    /// Folds a record into a counter; whether it takes it.
     #[inline(always)]
-    pub(super) fn add_increment(&mut self, record: &Record) {
+    pub(super) fn add_increment(&mut self, words: Words<'_>, record: &Record) -> bool {
+        if !takes(MetricType::Counter, record) {
+            return false;
+        }
+        if self.is_point(record.timestamp_ns) {
+            // What the counter came to under the timestamp of its last point.
+            self.finish_point(words);
+            self.add_point(words, record.timestamp_ns, self.value);
+        }
         self.note(record.timestamp_ns);
         if record.kind == Kind::Total {
             if record.value < self.value {
@@ -112,20 +126,41 @@ impl Series {
         } else {
             self.value += times(record.value, record.count);
         }
+        true
     }
 
-    /// Folds a record that a series of another type takes.
+    /// Folds a record into a gauge; whether it takes it.
     #[inline(always)]
-    pub(super) fn add(&mut self, record: &Record) {
+    pub(super) fn add_level(&mut self, words: Words<'_>, record: &Record) -> bool {
+        if !takes(MetricType::Gauge, record) {
+            return false;
+        }
         let is_newest = self.note(record.timestamp_ns);
+        let mut point = record.value;
         if record.kind == Kind::Adjust {
             self.value += record.value;
+            point = self.value;
         } else if is_newest {
+            self.value = record.value;
+        }
+        self.add_point(words, record.timestamp_ns, point);
+        true
+    }
+
+    /// Folds a record into a histogram or a summary; whether it takes it.
+    #[inline(always)]
+    pub(super) fn add_observation(&mut self, words: Words<'_>, record: &Record) -> bool {
+        if !takes(MetricType::Histogram, record) {
+            return false;
+        }
+        if self.note(record.timestamp_ns) {
             self.value = record.value;
         }
         if let Some(observed) = &mut self.observed {
             observed.add(record.value, record.count);
         }
+        self.add_point(words, record.timestamp_ns, record.value);
+        true
     }
 
     /// Counts a record; whether none before was later.
@@ -142,27 +177,18 @@ impl Series {
         is_newest
     }
 
-    /// Adds a point for a record. A counter's is added before its first record is folded; what it comes
-    /// to is written when the next one is added, or at the commit.
     #[inline(always)]
-    pub(super) fn add_point(&mut self, words: Words<'_>, record: &Record) {
+    fn add_point(&mut self, words: Words<'_>, timestamp_ns: u64, value: f64) {
         if self.history.capacity == 0 {
             return;
         }
-        if self.metric_type == MetricType::Counter {
-            self.finish_point(words);
-        }
-        let value = match record.kind {
-            Kind::Set | Kind::Observe => record.value,
-            Kind::Increment | Kind::Total | Kind::Adjust => self.value,
-        };
         let at = self.history.take(words, POINT_WORDS, 1);
-        self.point_ns = record.timestamp_ns;
-        words.store_all(at, &[record.timestamp_ns, value.to_bits()]);
+        self.point_ns = timestamp_ns;
+        words.store_all(at, &[timestamp_ns, value.to_bits()]);
         testpoint!("point-written");
     }
 
-    /// Writes what a counter has come to since its last point was added.
+    /// Writes what a counter has come to since its last point was added: at the next one, and at a commit.
     #[inline]
     pub(super) fn finish_point(&self, words: Words<'_>) {
         if self.metric_type == MetricType::Counter
@@ -201,4 +227,11 @@ impl Series {
             observed.encode(out);
         }
     }
+}
+
+/// Whether a record is one for a series of that type. By type, so that it comes down to a comparison or
+/// two.
+#[inline(always)]
+fn takes(metric_type: MetricType, record: &Record) -> bool {
+    record.kind.fits(metric_type) && record.kind.takes(record.value)
 }

@@ -91,12 +91,14 @@ pub fn section(quick: bool) -> Section {
     section
 }
 
-/// By how much the counter differs from one reading to the next, at least.
+/// By how much the counter differs from one reading to the next, mostly.
 fn step_ns(cycles: &Cycles) -> f64 {
     let readings: Vec<u64> = (0..1000).map(|_| cycles.raw()).collect();
-    let steps = readings.windows(2).map(|pair| pair[1] - pair[0]);
-    let least = steps.filter(|step| *step > 0).min().unwrap_or(0);
-    cycles.delta_as_nanos(0, least * 1_000_000) as f64 / 1e6
+    let mut steps: Vec<u64> = readings.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    steps.retain(|step| *step > 0);
+    steps.sort_unstable();
+    let median = steps.get(steps.len() / 2).copied().unwrap_or(0);
+    cycles.delta_as_nanos(0, median * 1_000_000) as f64 / 1e6
 }
 
 fn measure(cycles: &Cycles, calls: u32, call: &mut dyn FnMut(u32), taken: &mut Histogram<u64>) {

@@ -9,6 +9,7 @@ use quanta::Clock as Cycles;
 
 use crate::others;
 use crate::report::Section;
+use crate::rounds::Cores;
 
 /// Cycles between two emits, at least: an emitter that has something else to do, too.
 const APART: u64 = 1000;
@@ -19,6 +20,7 @@ pub fn section(quick: bool) -> Section {
     let columns = &["p50", "p99", "p99.9", "max"];
     let title = "single emits while a consumer drains, ns";
     let mut section = Section::new("single", title, columns);
+    let cores = Cores::for_consumers();
     let bench = Bench::start("single", false);
     let bus = &bench.bus;
     let failed = "a new bus takes it";
@@ -68,6 +70,7 @@ pub fn section(quick: bool) -> Section {
         .into_iter()
         .map(|(name, call)| (name, call, Histogram::<u64>::new(3).expect("3 digits")))
         .collect();
+    cores.for_emitter();
     for _ in 0..rounds {
         for (_, call, histogram) in &mut measured {
             measure(&cycles, 1000, call, histogram);

@@ -11,7 +11,7 @@ use qbus_benches::unused;
 
 use crate::programs::{Programs, run_ns, status_mib, stripped_kib};
 use crate::report::Section;
-use crate::rounds::{Drain, spread};
+use crate::rounds::{Cores, Drain, spread};
 use crate::series::{COUNTS, ManySeries};
 
 /// Records of a round of one lane.
@@ -24,6 +24,8 @@ pub const PRODUCER: &str = "producer over an empty program, KiB";
 pub fn fold(quick: bool) -> Section {
     let columns = &["median", "q1", "q3"];
     let mut section = Section::new("fold", "drain and fold, ns a record", columns);
+    // Here the emitters are the ones that are told what to do.
+    let cores = Cores::for_consumers();
     let many = ManySeries::create("fold", 0);
     let bus = &many.bus;
     let failed = "a new bus takes it";
@@ -55,6 +57,7 @@ pub fn fold(quick: bool) -> Section {
         let [full, one] = [ROUND, 1].map(|records| emitter(bus, records, kind, series));
         (name, full, one, Vec::new())
     });
+    cores.for_emitter();
     for _ in 0..if quick { 50 } else { 500 } {
         for (_, full, one, measured) in &mut cases {
             // What a round costs in any case, its commit above all, is not the fold's.

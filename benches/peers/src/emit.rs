@@ -8,7 +8,7 @@ use qbus_benches::Bench;
 
 use crate::others;
 use crate::report::Section;
-use crate::rounds::{Case, take_turns};
+use crate::rounds::{Case, Cores, take_turns};
 
 /// Emits of a run: half a default lane, so that none is refused.
 pub const RUN: u32 = 2048;
@@ -29,12 +29,14 @@ pub fn settle(bus: &Bus) {
 }
 
 pub fn section(quick: bool) -> Section {
+    let cores = Cores::for_consumers();
     let bench = Bench::start("emit", false);
     let columns = &["median", "q1", "q3", "to ours"];
     let mut section = Section::new("emit", "emit cost, one producer, ns", columns);
     let mut cases = ours(&bench.bus);
     cases.extend(others::cases());
-    take_turns(&mut cases, if quick { 200 } else { 1500 });
+    cores.for_emitter();
+    take_turns(&mut cases, if quick { 100 } else { 600 });
     let measured: Vec<_> = cases
         .iter_mut()
         .map(|case| (case.name, case.beside, case.spread()))

@@ -145,14 +145,14 @@ fn versions() -> String {
         let package = lock
             .split(&format!("name = \"{name}\"\nversion = \""))
             .nth(1)?;
-        Some(format!("{name} {}", package.split('"').next()?))
+        Some(format!("{name}@{}", package.split('"').next()?))
     };
     let compiler = Command::new("rustc").arg("--version").output();
     let compiler = compiler.map_or(String::new(), |said| {
         String::from_utf8_lossy(&said.stdout).into_owned()
     });
     // Without its commit.
-    let compiler = compiler.split(" (").next().unwrap_or_default().to_owned();
+    let compiler = compiler.split(' ').take(2).collect::<Vec<_>>().join("@");
     let versions: Vec<_> = peers
         .into_iter()
         .filter_map(version)

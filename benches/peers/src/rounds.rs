@@ -5,6 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use qbus_benches::quantile;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// A call whose cost is measured in runs.
 pub struct Case<'a> {
@@ -58,16 +59,58 @@ pub fn spread(measured: &mut [f64]) -> [f64; 3] {
     [0.5, 0.25, 0.75].map(|q| quantile(measured, q))
 }
 
+/// Runs before the one that is measured: two laps of a ring, so that its lines lie where a producer and
+/// a consumer that are at it all the time have left them, and not where other cases drove them out.
+const WARM: u32 = 4;
+
 /// Measures each case once a round.
 pub fn take_turns(cases: &mut [Case<'_>], rounds: u32) {
     for _ in 0..rounds {
         for case in &mut *cases {
-            // The first run finds the caches as the case before left them.
-            (case.run)();
-            (case.settle)();
+            for _ in 0..WARM {
+                (case.run)();
+                (case.settle)();
+            }
             case.measured.push((case.run)());
             (case.settle)();
         }
+    }
+}
+
+/// The cores of this thread. While it lives, whoever emits and whoever consumes stay on one of their
+/// own: where the scheduler puts both on one, a line costs nothing, and elsewhere 100 ns.
+pub struct Cores {
+    all: CpuSet,
+}
+
+impl Cores {
+    /// Threads that are started from now on consume.
+    pub fn for_consumers() -> Cores {
+        let all = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
+        let cores = Cores { all };
+        cores.keep_to(1);
+        cores
+    }
+
+    /// This thread emits.
+    pub fn for_emitter(&self) {
+        self.keep_to(0);
+    }
+
+    /// Where there is but one core, there is nothing to choose.
+    fn keep_to(&self, nth: usize) {
+        let mut cores = (0..CpuSet::MAX_CPU).filter(|core| self.all.is_set(*core));
+        if let Some(core) = cores.nth(nth) {
+            let mut one = CpuSet::new();
+            one.set(core);
+            let _ = sched_setaffinity(None, &one);
+        }
+    }
+}
+
+impl Drop for Cores {
+    fn drop(&mut self) {
+        let _ = sched_setaffinity(None, &self.all);
     }
 }
 

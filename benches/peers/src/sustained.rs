@@ -51,7 +51,7 @@ pub fn section(quick: bool) -> Section {
         ("2 processes, one shared lane", 2, shared),
         ("4 processes, one shared lane", 4, shared),
     ];
-    let (rounds, time) = if quick { (1, 0.1) } else { (5, 0.3) };
+    let (rounds, time) = if quick { (1, 0.1) } else { (7, 0.4) };
     let mut measured = vec![(Vec::new(), Vec::new()); cases.len()];
     for _ in 0..rounds {
         for ((_, processes, emitting), (rates, dropped)) in cases.iter().zip(&mut measured) {

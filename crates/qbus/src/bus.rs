@@ -17,6 +17,7 @@ use crate::error::{
     ConsumeError, CreateError, EmitError, JoinError, OpenError, OpenOrCreateError, RegisterError,
     RemoveError, creating,
 };
+use crate::fork;
 use crate::handle::{Counter, Gauge, Histogram, Registration, Summary};
 use crate::lane::{Lane, count};
 use crate::layout::{Geometry, Header, MAGIC, OwnerEntry, Sections, VERSION};
@@ -252,6 +253,9 @@ impl Bus {
 
     fn new(region: Region, address: &Address, geometry: Geometry, sections: Sections) -> Bus {
         static KEYS: PrivateU64 = PrivateU64::new(1);
+        // Made now: a fork while another thread made it with the first emit would leave it half made in
+        // the child.
+        let _ = fork::word();
         let inner = Inner {
             region,
             address: address.clone(),

@@ -1,6 +1,7 @@
 //! The snapshot: what was folded, committed so that a kill at any instruction leaves a whole epoch.
 
 pub(crate) mod layout;
+mod order;
 #[cfg(not(loom))]
 pub(crate) mod reader;
 pub(crate) mod versioned;

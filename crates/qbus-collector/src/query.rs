@@ -35,7 +35,7 @@ impl Collector {
         let exact = self
             .bus()
             .find(name, &owned)
-            .and_then(|id| reader.series(id, &ReadOptions::default()))
+            .and_then(|id| reader.series(id, false))
             .filter(|series| series.records > 0);
         if exact.is_some() || !labels.is_empty() {
             return exact;

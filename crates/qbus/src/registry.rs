@@ -185,6 +185,23 @@ impl SeriesDefinition {
         words
     }
 
+    /// Appends names and values, each with a 0 behind it: as bytes they sort as the labels do. Whether
+    /// there was a definition.
+    pub fn sort_key(words: Words<'_>, start: usize, key: &mut Vec<u8>) -> bool {
+        let mut cursor = Cursor::new(words, start);
+        let mut append = || {
+            for _ in 0..(cursor.word()? as u32 as usize).min(LABELS_MAX) {
+                let lengths = cursor.word()?;
+                for len in [lengths >> 32, u64::from(lengths as u32)] {
+                    cursor.bytes((len as usize).min(VALUE_MAX), key)?;
+                    key.push(0);
+                }
+            }
+            Some(())
+        };
+        append().is_some()
+    }
+
     /// Decodes and checks words that another process wrote; `None` when they are no definition.
     pub fn decode(words: Words<'_>, start: usize) -> Option<SeriesDefinition> {
         let mut cursor = Cursor::new(words, start);

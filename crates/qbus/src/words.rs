@@ -158,14 +158,21 @@ impl<'a> Cursor<'a> {
 
     /// Text of `len` bytes, packed eight to a word, little end first.
     pub(crate) fn text(&mut self, len: usize) -> Option<String> {
+        let mut bytes = Vec::with_capacity(len.next_multiple_of(8));
+        self.bytes(len, &mut bytes)?;
+        String::from_utf8(bytes).ok()
+    }
+
+    /// Appends `len` bytes, packed likewise.
+    pub(crate) fn bytes(&mut self, len: usize, out: &mut Vec<u8>) -> Option<()> {
         let words = self.words.slice(self.next, len.div_ceil(8))?;
         self.next += words.len();
-        let mut bytes = Vec::with_capacity(words.len() * 8);
+        let end = out.len() + len;
         for index in 0..words.len() {
-            bytes.extend_from_slice(&words.load(index).to_le_bytes());
+            out.extend_from_slice(&words.load(index).to_le_bytes());
         }
-        bytes.truncate(len);
-        String::from_utf8(bytes).ok()
+        out.truncate(end);
+        Some(())
     }
 }
 

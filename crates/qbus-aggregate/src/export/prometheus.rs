@@ -100,6 +100,13 @@ fn claim_names(names: &mut HashSet<String>, family: &Family) -> bool {
     true
 }
 
+/// Whether `b` has the label names of `a`, in the same order, and comes after it.
+fn ascends(a: &Series, b: &Series) -> bool {
+    let names_agree =
+        a.labels.len() == b.labels.len() && a.labels.iter().zip(&b.labels).all(|(a, b)| a.0 == b.0);
+    names_agree && a.labels < b.labels
+}
+
 struct Page<'a> {
     out: &'a mut dyn Write,
     /// What has not been written out yet.
@@ -123,15 +130,18 @@ impl Page<'_> {
                 text
             }));
         }
-        let mut seen = HashSet::with_capacity(all.len());
-        let mut left_out = 0;
+        // In order and of the same label names, as nearly all are, no two can be the same set.
+        let mut seen = (!all.is_sorted_by(ascends)).then(HashSet::new);
+        let (mut left_out, mut has_head) = (0, false);
         for series in all {
-            if !is_sound(series, family) || !seen.insert(LabelSet(&series.labels)) {
+            let is_new = |seen: &mut HashSet<_>| seen.insert(LabelSet(&series.labels));
+            if !is_sound(series, family) || !seen.as_mut().is_none_or(is_new) {
                 left_out += 1;
                 continue;
             }
-            if seen.len() == 1 {
+            if !has_head {
                 self.head(family);
+                has_head = true;
             }
             self.series(series, &bounds);
             if self.text.len() >= CHUNK_BYTES {

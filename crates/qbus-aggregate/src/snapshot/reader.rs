@@ -15,8 +15,9 @@ use super::layout::{
     AT_STARTED, AT_VERSION, BLOCK_HEADER, GLOBALS_LEN, MAGIC, NAME_WORDS, OWNER_LEN, POINT_WORDS,
     RECENT_WORDS, RING_HEADER, Shape, VERSION,
 };
+use super::order::Order;
 use super::versioned::{Found, Row, committed, row_words};
-use super::writer::{series_row, take_room};
+use super::writer::{row_at, series_row, take_room};
 use super::{Globals, OwnerRow};
 use crate::fold::{OBSERVED_LEN, PLAIN_LEN, decode_distribution, kind_word};
 use crate::series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
@@ -254,11 +255,12 @@ impl Reader {
     }
 
     /// One series at the newest commit, whatever the others are at; `None` when it was not committed yet.
-    pub fn series(&mut self, id: SeriesId, options: &ReadOptions<'_>) -> Option<Series> {
+    pub fn series(&mut self, id: SeriesId, history: bool) -> Option<Series> {
         self.refresh();
         let row = series_row(self.words(), self.shape, id.0 as usize)?;
         let version = self.newest(row)?;
-        self.decode(row, &version, options)
+        let family = self.family(row)?;
+        self.decode(family, row, &version, history)
     }
 
     /// All series at one commit, sorted by name and labels.
@@ -282,23 +284,15 @@ impl Reader {
         }
         // The last attempt takes every row.
         let cut = cut.unwrap_or_default();
-        let rows: Vec<_> = cut
-            .rows
-            .iter()
-            .map(|(row, range)| (*row, &cut.words[range.clone()]))
-            .collect();
-        let mut series = Vec::with_capacity(rows.len());
+        // Sorted before they are decoded: what is sorted then is small.
+        let order = self.sorted(&cut, options);
+        let mut series = Vec::with_capacity(order.len());
         let mut room = self.words().len();
-        for (row, version) in rows {
-            let decoded = self.decode(row, version, options);
+        for (place, family) in order {
+            let (row, range) = &cut.rows[place];
+            let decoded = self.decode(family, *row, &cut.words[range.clone()], options.history);
             series.extend(decoded.filter(|series| take_room(&mut room, copied_words(series))));
         }
-        series.sort_by(|a: &Series, b| {
-            a.family
-                .name
-                .cmp(&b.family.name)
-                .then_with(|| a.labels.cmp(&b.labels))
-        });
         Ok(Snapshot {
             epoch: cut.epoch,
             unix_ns: cut.unix_ns,
@@ -316,18 +310,25 @@ impl Reader {
             ..Cut::default()
         };
         let newest = take_newer.then_some(AT_COMMITTED);
-        let (mut version, mut room) = (Vec::new(), words.len());
-        for id in 0..self.shape.series_ids {
-            let row = series_row(words, self.shape, id);
-            let Some(row) = row.filter(|row| take_room(&mut room, row.len)) else {
-                continue;
-            };
-            match row.read(words, cut.epoch, newest, &mut version) {
-                Found::Version => {
-                    let start = cut.words.len();
-                    cut.words.extend_from_slice(&version);
-                    cut.rows.push((row, start..cut.words.len()));
-                }
+        let mut room = words.len();
+        // In the order of the file, which a processor fetches ahead.
+        let directory = self.shape.directory();
+        let mut blocks: Vec<u64> = (0..self.shape.series_ids)
+            .filter_map(|id| words.get(directory + id))
+            .filter(|&block| block != 0)
+            .collect();
+        blocks.sort_unstable();
+        let rows: Vec<Row> = blocks
+            .into_iter()
+            .filter_map(|block| row_at(words, self.shape, block))
+            .filter(|row| take_room(&mut room, row.len))
+            .collect();
+        cut.rows.reserve(rows.len());
+        cut.words.reserve(rows.iter().map(|row| row.len).sum());
+        for row in rows {
+            let start = cut.words.len();
+            match row.read(words, cut.epoch, newest, &mut cut.words) {
+                Found::Version => cut.rows.push((row, start..cut.words.len())),
                 Found::Nothing => {}
                 // A series made after this epoch looks overtaken too.
                 Found::Overtaken if take_newer => {}
@@ -338,6 +339,7 @@ impl Reader {
             start: AT_GLOBALS,
             len: GLOBALS_LEN,
         };
+        let mut version = Vec::new();
         let found = globals.read(words, cut.epoch, newest, &mut version);
         cut.unix_ns = (found == Found::Version).then(|| version[0])?;
         // With newer rows among them the cut may be of several epochs.
@@ -345,34 +347,62 @@ impl Reader {
         Some(cut)
     }
 
-    fn decode(&mut self, row: Row, version: &[u64], options: &ReadOptions<'_>) -> Option<Series> {
-        let block = row.start - BLOCK_HEADER;
-        let family_at = usize::try_from(self.words().get(block + 1)?).ok()?;
-        let family = match self.families.get(&family_at) {
-            Some(family) => family.clone(),
-            None => {
-                let family = Arc::new(family_of(FamilyDefinition::decode(
-                    self.words(),
-                    family_at,
-                )?));
-                self.families.insert(family_at, family.clone());
-                family
+    /// The places of a cut's rows whose families are wanted, each with its family, in the order of names
+    /// and labels.
+    fn sorted(&mut self, cut: &Cut, options: &ReadOptions<'_>) -> Vec<(usize, Arc<Family>)> {
+        let mut wanted = Vec::with_capacity(cut.rows.len());
+        for (place, (row, _)) in cut.rows.iter().enumerate() {
+            let Some(family) = self.family(*row) else {
+                continue;
+            };
+            if options.matches.is_none_or(|matches| matches(&family.name)) {
+                wanted.push((place, family));
             }
-        };
-        if options
-            .matches
-            .is_some_and(|matches| !matches(&family.name))
-        {
-            return None;
         }
         let words = self.words();
-        let labels =
-            SeriesDefinition::decode(words, usize::try_from(words.get(block + 2)?).ok()?)?.labels;
+        let mut order = Order::default();
+        // Definitions that are garbage may all lie in one place.
+        let mut room = words.len();
+        for (index, (place, family)) in wanted.iter().enumerate() {
+            let at = definitions(words, cut.rows[*place].0).map(|[_, labels]| labels);
+            order.push(index, &family.name, |key| {
+                let start = key.len();
+                let is_read = at.is_some_and(|at| SeriesDefinition::sort_key(words, at, key));
+                if !is_read || !take_room(&mut room, (key.len() - start) / 8) {
+                    key.truncate(start);
+                }
+            });
+        }
+        let sorted = order.sorted();
+        sorted.map(|index| wanted[index].clone()).collect()
+    }
+
+    /// The family of a row.
+    fn family(&mut self, row: Row) -> Option<Arc<Family>> {
+        let [at, _] = definitions(self.words(), row)?;
+        if let Some(family) = self.families.get(&at) {
+            return Some(family.clone());
+        }
+        let family = Arc::new(family_of(FamilyDefinition::decode(self.words(), at)?));
+        self.families.insert(at, family.clone());
+        Some(family)
+    }
+
+    fn decode(
+        &self,
+        family: Arc<Family>,
+        row: Row,
+        version: &[u64],
+        history: bool,
+    ) -> Option<Series> {
+        let words = self.words();
+        let [_, labels] = definitions(words, row)?;
+        let labels = SeriesDefinition::decode(words, labels)?.labels;
         let &[records, timestamp_ns, start_ns, value, ring, next] = version.get(..PLAIN_LEN)?
         else {
             return None;
         };
-        let history = if options.history {
+        let history = if history {
             self.history(ring, next)
         } else {
             Vec::new()
@@ -444,6 +474,13 @@ struct Cut {
     /// A row, and where its version lies in `words`.
     rows: Vec<(Row, std::ops::Range<usize>)>,
     words: Vec<u64>,
+}
+
+/// Where the definitions of a row's family and labels lie, as the snapshot says.
+fn definitions(words: Words<'_>, row: Row) -> Option<[usize; 2]> {
+    let block = row.start - BLOCK_HEADER;
+    let at = |word| usize::try_from(words.get(block + word)?).ok();
+    Some([at(1)?, at(2)?])
 }
 
 /// Words of the file that a series was copied from, beside its row.

@@ -92,7 +92,7 @@ impl Row {
         }
     }
 
-    /// Copies the version that counts at `epoch` to `out`, from its start. With `newest`, the place of
+    /// Appends the version that counts at `epoch` to `out`, or nothing. With `newest`, the place of
     /// the committed epoch, a row that was overtaken gives the version that counts by now; never one
     /// that is not committed yet, for its writer may die before it is.
     pub(crate) fn read(
@@ -138,13 +138,17 @@ impl Row {
     }
 
     fn copy(self, words: Words<'_>, tag: u64, at: usize, out: &mut Vec<u64>) -> bool {
+        let start = out.len();
         // S2 (acquire): pairs with the tag's store in `write`.
         words.acquire();
-        out.clear();
         out.extend((0..self.len).map(|index| words.load(at + 1 + index)));
         // S3 (acquire): pairs with the fence in `write`.
         words.acquire();
-        words.load(at) == tag
+        let is_whole = words.load(at) == tag;
+        if !is_whole {
+            out.truncate(start);
+        }
+        is_whole
     }
 }
 

@@ -409,7 +409,12 @@ enum Fit {
 
 /// The row of a series; `None` when the directory has none, or what it has does not fit.
 pub(crate) fn series_row(words: Words<'_>, shape: Shape, id: usize) -> Option<Row> {
-    let block = usize::try_from(words.get(shape.directory() + id)?).ok()?;
+    row_at(words, shape, words.get(shape.directory() + id)?)
+}
+
+/// The row of the series whose block lies there, as the directory says; `None` when that does not fit.
+pub(crate) fn row_at(words: Words<'_>, shape: Shape, block: u64) -> Option<Row> {
+    let block = usize::try_from(block).ok()?;
     if block < shape.heap() {
         return None;
     }

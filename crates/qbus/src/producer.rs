@@ -17,8 +17,10 @@ use crate::owner::OwnerId;
 use crate::record::Record;
 use crate::sync::AtomicU64;
 
-/// How long a lane that is full is watched without a nap, which takes longer than an aggregator that is
-/// awake needs for all that the lane holds.
+/// How long a lane that is full is watched without giving the CPU away: what an aggregator that is at it
+/// needs for all that a default lane holds.
+const BUSY: Duration = Duration::from_micros(50);
+/// How long it is watched without a nap, which takes longer than an aggregator needs that is awake.
 const AWAKE: Duration = Duration::from_micros(300);
 /// Between two looks at a lane that stays full.
 const NAP: Duration = Duration::from_micros(50);
@@ -184,7 +186,9 @@ impl Producer {
             if refused == Refused::Revoked || waited >= patience || self.inner.is_removed() {
                 return Err(self.refuse(refused, 1));
             }
-            if waited < AWAKE {
+            if waited < BUSY {
+                backoff.spin();
+            } else if waited < AWAKE {
                 backoff.snooze();
             } else {
                 std::thread::sleep(NAP);

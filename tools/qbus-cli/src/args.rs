@@ -282,7 +282,7 @@ pub(crate) struct Load {
     pub(crate) worker: Option<u32>,
 }
 
-/// Measure this machine: what an emit costs, when it is visible, what is sustained; with advice.
+/// Measure this machine: cost of an emit, visibility, sustained rate; with advice.
 ///
 /// On a bus of its own, which is removed at the end.
 #[derive(Debug, Parser)]

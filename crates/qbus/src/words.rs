@@ -158,7 +158,9 @@ impl<'a> Cursor<'a> {
 
     /// Text of `len` bytes, packed eight to a word, little end first.
     pub(crate) fn text(&mut self, len: usize) -> Option<String> {
-        let mut bytes = Vec::with_capacity(len.next_multiple_of(8));
+        // No room for what is not there.
+        let words = self.words.slice(self.next, len.div_ceil(8))?;
+        let mut bytes = Vec::with_capacity(words.len() * 8);
         self.bytes(len, &mut bytes)?;
         String::from_utf8(bytes).ok()
     }

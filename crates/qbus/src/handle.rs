@@ -145,12 +145,12 @@ impl fmt::Debug for Handle {
 }
 
 impl Handle {
-    #[inline]
+    #[inline(always)]
     fn emit(&self, kind: Kind, value: f64) -> Result<(), EmitError> {
         self.emit_at(self.clock.now_ns(), kind, value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn emit_at(&self, timestamp_ns: u64, kind: Kind, value: f64) -> Result<(), EmitError> {
         thread::emit(
             self.bus.inner(),

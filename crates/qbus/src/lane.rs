@@ -129,7 +129,7 @@ impl<'a> Lane<'a> {
         unsafe { std::mem::transmute::<Lane<'_>, Lane<'static>>(self) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn slot(&self, position: u64) -> &'a Slot {
         &self.slots[position as usize & (self.slots.len() - 1)]
     }
@@ -198,7 +198,7 @@ impl<'a> Lane<'a> {
 
 impl Slot {
     /// Asks for the slot's cache line, which the consumer's core has since it read the last lap.
-    #[inline]
+    #[inline(always)]
     fn prefetch(&self) {
         #[cfg(all(target_arch = "x86_64", not(loom)))]
         {
@@ -226,7 +226,7 @@ impl Slot {
         Sequence(self.sequence.load(order))
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(&self, payload: &[u64; PAYLOAD_WORDS]) {
         self.write_words(payload, 0..BRIEF_WORDS);
         if !is_brief(payload) {
@@ -234,7 +234,7 @@ impl Slot {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_words(&self, payload: &[u64; PAYLOAD_WORDS], range: Range<usize>) {
         for index in range {
             // Relaxed: the publication orders it.

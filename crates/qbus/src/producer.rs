@@ -144,11 +144,31 @@ impl Producer {
     ///
     /// The lane is full, the value is none that the record's kind takes, or the producer was
     /// inherited by a fork. What is refused is counted in the ledger.
-    #[inline]
+    #[inline(always)]
     pub fn emit(&self, record: Record) -> Result<(), EmitError> {
-        if !self.fork.is(self.generation) {
-            return Err(self.refuse_inherited(1));
+        if self.is_current() {
+            self.emit_as_owner(record)
+        } else {
+            Err(self.refuse_inherited(1))
         }
+    }
+
+    /// As [`emit`](Self::emit), by who knows that the producer was not inherited.
+    ///
+    /// Compiled into its callers, who know the kind of the record, and that it counts once.
+    #[inline(always)]
+    pub(crate) fn emit_as_owner(&self, record: Record) -> Result<(), EmitError> {
+        if let ProducerLane::Exclusive(lane) = &self.lane
+            && record.kind.takes(record.value)
+            && lane.emit_at_once(&record.to_words())
+        {
+            return Ok(());
+        }
+        self.emit_with_care(record)
+    }
+
+    #[inline(never)]
+    fn emit_with_care(&self, record: Record) -> Result<(), EmitError> {
         if !record.kind.takes(record.value) {
             return Err(self.reject(&record));
         }
@@ -156,7 +176,6 @@ impl Producer {
             .map_err(|refused| self.refuse(refused, 1))
     }
 
-    #[inline]
     fn write(&self, record: &Record) -> Result<(), Refused> {
         match &self.lane {
             ProducerLane::Exclusive(lane) => lane.emit(&record.to_words()),
@@ -259,7 +278,7 @@ impl Producer {
         self.owner
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_current(&self) -> bool {
         self.fork.is(self.generation)
     }

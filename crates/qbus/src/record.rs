@@ -150,12 +150,12 @@ impl Kind {
     }
 
     /// Whether a record of this kind may carry `value`.
-    #[inline]
+    #[inline(always)]
     pub fn takes(self, value: f64) -> bool {
         match self {
-            Kind::Increment | Kind::Total => value >= 0.0 && value.is_finite(),
+            Kind::Increment | Kind::Total => (0.0..=f64::MAX).contains(&value),
             Kind::Set => true,
-            Kind::Adjust | Kind::Observe => value.is_finite(),
+            Kind::Adjust | Kind::Observe => value.abs() <= f64::MAX,
         }
     }
 }
@@ -179,7 +179,7 @@ pub struct Record {
 
 impl Record {
     /// A record for one observation, without a trace.
-    #[inline]
+    #[inline(always)]
     pub fn new(timestamp_ns: u64, series: SeriesId, kind: Kind, value: f64) -> Record {
         Record {
             timestamp_ns,
@@ -191,7 +191,7 @@ impl Record {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn to_words(self) -> [u64; PAYLOAD_WORDS] {
         let is_brief = self.count == 1 && self.trace_id == 0;
         bytemuck::must_cast(Payload {

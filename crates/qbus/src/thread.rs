@@ -42,19 +42,30 @@ thread_local! {
 }
 
 /// Emits through this thread's producer.
-#[inline]
+#[inline(always)]
 pub(crate) fn emit(inner: &Arc<Inner>, record: Record) -> Result<(), EmitError> {
-    with_producer(inner, |producer| producer.emit(record))
+    match current(inner) {
+        Some(slot) if !slot.busy.get() => slot.emit(record),
+        _ => emit_slowly(inner, record),
+    }
+}
+
+#[cold]
+fn emit_slowly(inner: &Arc<Inner>, record: Record) -> Result<(), EmitError> {
+    with_producer_slowly(inner, &|producer| producer.emit(record))
 }
 
 /// As [`emit`], and waits while the lane is full: `patience` at most.
-#[inline]
 pub(crate) fn emit_or_wait(
     inner: &Arc<Inner>,
     record: Record,
     patience: Duration,
 ) -> Result<(), EmitError> {
-    with_producer(inner, |producer| producer.emit_or_wait(record, patience))
+    let emit = |producer: &Producer| producer.emit_or_wait(record, patience);
+    match current(inner) {
+        Some(slot) if !slot.busy.get() => slot.with(emit),
+        _ => with_producer_slowly(inner, &emit),
+    }
 }
 
 /// Whether this thread's lane has room; a thread that has none yet will get one that has.
@@ -63,19 +74,8 @@ pub(crate) fn has_room(inner: &Arc<Inner>) -> bool {
     current(inner).is_none_or(|slot| slot.producer.has_room())
 }
 
-#[inline]
-fn with_producer(
-    inner: &Arc<Inner>,
-    emit: impl Fn(&Producer) -> Result<(), EmitError>,
-) -> Result<(), EmitError> {
-    match current(inner) {
-        Some(slot) if !slot.busy.get() => slot.with(emit),
-        _ => with_producer_slowly(inner, &emit),
-    }
-}
-
 /// The slot used last, if it is of this bus and not inherited by a fork.
-#[inline]
+#[inline(always)]
 fn current<'a>(inner: &Arc<Inner>) -> Option<&'a Slot> {
     // SAFETY: null, or a box in this thread's `SLOTS`, which sets it to null before it goes; no caller
     // keeps it.
@@ -84,15 +84,32 @@ fn current<'a>(inner: &Arc<Inner>) -> Option<&'a Slot> {
 }
 
 impl Slot {
-    #[inline]
+    #[inline(always)]
+    fn emit(&self, record: Record) -> Result<(), EmitError> {
+        self.begin();
+        let emitted = self.producer.emit_as_owner(record);
+        self.end();
+        emitted
+    }
+
     fn with(&self, emit: impl FnOnce(&Producer) -> Result<(), EmitError>) -> Result<(), EmitError> {
+        self.begin();
+        let emitted = emit(&self.producer);
+        self.end();
+        emitted
+    }
+
+    #[inline(always)]
+    fn begin(&self) {
         self.busy.set(true);
         // A signal handler runs on this thread: the compiler alone could reorder.
         compiler_fence(Ordering::SeqCst);
-        let emitted = emit(&self.producer);
+    }
+
+    #[inline(always)]
+    fn end(&self) {
         compiler_fence(Ordering::SeqCst);
         self.busy.set(false);
-        emitted
     }
 }
 

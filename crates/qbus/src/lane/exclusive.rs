@@ -50,8 +50,11 @@ pub(crate) struct Producer<'a> {
     tail: Cell<u64>,
     /// `head` as last seen, plus the capacity: positions below it may be written.
     limit: Cell<u64>,
-    /// At most `limit`; from this position on the producer looks where the consumer is.
+    /// At most `limit`, and no further than the end of the lap that `tail` is in: below it a record is
+    /// written without a look at anything that is shared.
     look: Cell<u64>,
+    /// The sequence word of a whole record in that lap.
+    ready: Cell<u64>,
     /// Rung when the lane fills while the consumer sleeps.
     #[cfg(not(loom))]
     bell: Option<&'a AtomicU64>,
@@ -82,15 +85,18 @@ impl<'a> Lane<'a> {
             tail = end.unwrap_or(limit);
             self.tail.tail.store(tail, Ordering::Release);
         }
-        Some(Producer {
+        let producer = Producer {
             lane: self,
             owner,
             tail: Cell::new(tail),
             limit: Cell::new(limit),
-            look: Cell::new(limit),
+            look: Cell::new(tail),
+            ready: Cell::new(0),
             #[cfg(not(loom))]
             bell: None,
-        })
+        };
+        producer.aim(tail);
+        Some(producer)
     }
 
     /// Frees the lane of a dead owner, which the caller has proved dead.
@@ -193,11 +199,20 @@ impl<'a> Producer<'a> {
     }
 
     /// Writes one record, or says that no slot is free.
-    #[inline]
     pub(crate) fn emit(&self, payload: &[u64; PAYLOAD_WORDS]) -> Result<(), Refused> {
-        let tail = self.tail.get();
-        if tail >= self.look.get() && !self.has_room(tail) {
+        if self.is_full() {
             return Err(Refused::Full);
+        }
+        self.emit_at_once(payload);
+        Ok(())
+    }
+
+    /// Writes one record if that needs no look at the consumer; whether it did.
+    #[inline(always)]
+    pub(crate) fn emit_at_once(&self, payload: &[u64; PAYLOAD_WORDS]) -> bool {
+        let tail = self.tail.get();
+        if tail >= self.look.get() {
+            return false;
         }
         self.write(tail, payload);
         self.publish(tail + 1);
@@ -205,11 +220,10 @@ impl<'a> Producer<'a> {
         if tail + AHEAD < self.limit.get() {
             self.lane.slot(tail + AHEAD).prefetch();
         }
-        Ok(())
+        true
     }
 
     /// Whether a record would be refused.
-    #[cfg(not(loom))]
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
         let tail = self.tail.get();
@@ -232,6 +246,9 @@ impl<'a> Producer<'a> {
             let Some(payload) = payloads.next() else {
                 break;
             };
+            if at >= self.look.get() {
+                self.aim(at);
+            }
             self.write(at, &payload);
         }
         self.publish(end);
@@ -245,14 +262,14 @@ impl<'a> Producer<'a> {
         testpoint!("lane-returned");
     }
 
-    #[inline]
+    /// Writes to a position below `look`.
+    #[inline(always)]
     fn write(&self, at: u64, payload: &[u64; PAYLOAD_WORDS]) {
         let slot = self.lane.slot(at);
         slot.write(payload);
         testpoint!("payload");
-        let sequence = Sequence::new(self.lane.lap(at), self.owner, Phase::Ready);
         // Release: whoever reads this word by itself (a post-mortem reader) sees a whole record.
-        slot.sequence.store(sequence.0, Ordering::Release);
+        slot.sequence.store(self.ready.get(), Ordering::Release);
         testpoint!("sequence");
     }
 
@@ -264,24 +281,40 @@ impl<'a> Producer<'a> {
         testpoint!("tail");
     }
 
-    /// Looks where the consumer is, and wakes it if it lets the lane fill.
+    /// Looks where the consumer is, if need be, and wakes it if it lets the lane fill.
     #[cold]
     fn has_room(&self, tail: u64) -> bool {
         let capacity = self.lane.capacity();
-        let cached = self.limit.get() - capacity;
-        let head = self.lane.refresh_head(cached, tail);
-        let limit = head + capacity;
-        self.limit.set(limit);
-        self.look.set(limit);
+        let looks = tail >= self.limit.get();
         #[cfg(not(loom))]
-        if let Some(bell) = self.bell {
+        let looks = looks || self.bell.is_some();
+        if looks {
+            let cached = self.limit.get() - capacity;
+            let head = self.lane.refresh_head(cached, tail);
+            self.limit.set(head + capacity);
             // A lane is full some 100 µs after its producer began to hurry; a wake-up takes half of that.
-            let quarter = capacity / 4;
-            self.look.set(limit.min(tail + quarter.max(1)));
-            if tail.saturating_sub(head) >= quarter {
+            #[cfg(not(loom))]
+            if let Some(bell) = self.bell
+                && tail.saturating_sub(head) >= capacity / 4
+            {
                 doorbell::ring(bell);
             }
         }
-        tail < limit
+        self.aim(tail);
+        tail < self.limit.get()
+    }
+
+    /// Makes ready for records from `tail` on.
+    fn aim(&self, tail: u64) {
+        let capacity = self.lane.capacity();
+        let end = (tail | (capacity - 1)) + 1;
+        #[cfg(not(loom))]
+        let end = match self.bell {
+            Some(_) => end.min(tail + (capacity / 4).max(1)),
+            None => end,
+        };
+        self.look.set(end.min(self.limit.get()));
+        let ready = Sequence::new(self.lane.lap(tail), self.owner, Phase::Ready);
+        self.ready.set(ready.0);
     }
 }

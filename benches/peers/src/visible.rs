@@ -11,6 +11,7 @@ use qbus_benches::{Bench, quantile};
 
 use crate::others;
 use crate::report::Section;
+use crate::rounds::Cores;
 
 pub const NAPPING: &str = "qbus, a reader of the snapshot";
 pub const SPINNING: &str = "qbus with --spin, the same";
@@ -34,7 +35,9 @@ pub fn section(quick: bool) -> Section {
         section.row(name, [0.5, 0.99, 1.0].map(|q| quantile(&mut measured, q)));
     }
     section.notes.push(
-        "0 to 10 ms between emits; ours is folded and committed, theirs is received".to_owned(),
+        "0 to 10 ms between emits, after a few that nobody counts; ours is folded and committed, theirs is received; \
+         who waits spins, on a core of its own"
+            .to_owned(),
     );
     section
 }
@@ -44,11 +47,13 @@ type Case = (&'static str, fn() -> Vec<f64>);
 
 /// Emits of a round.
 const EMITS: u64 = 50;
+/// Emits before, which join, place the series and fault memory in.
+const WARM_UP: u64 = 8;
 
 /// Calls `emit` again and again, and waits until `known` has changed.
 fn measure(emit: impl Fn(u64), known: impl Fn() -> u64) -> Vec<f64> {
     let mut measured = Vec::new();
-    for n in 1..=EMITS {
+    for n in 1..=WARM_UP + EMITS {
         // Apart by different times, so that naps are met at every point.
         thread::sleep(Duration::from_micros(n * 7919 % 10_000));
         let before = known();
@@ -60,14 +65,17 @@ fn measure(emit: impl Fn(u64), known: impl Fn() -> u64) -> Vec<f64> {
         }
         measured.push(start.elapsed().as_nanos() as f64 / 1000.0);
     }
+    measured.drain(..WARM_UP as usize);
     measured
 }
 
 fn qbus(spin: bool) -> Vec<f64> {
+    let cores = Cores::for_consumers();
     let bench = Bench::start("visible", spin);
     let gauge = bench.bus.gauge("bench_level").clock(Clock::Coarse);
     let gauge = gauge.register().expect("a new bus takes it");
     let reader = Reader::open(&bench.bus.address().snapshot()).expect("an aggregator runs");
+    cores.for_emitter();
     measure(|n| gauge.set(n as f64), || reader.globals().records)
 }
 
@@ -88,8 +96,10 @@ impl Received {
 fn iceoryx2() -> Vec<f64> {
     let received = Received::default();
     let tell = received.clone();
+    let cores = Cores::for_consumers();
     let _receiving = others::Receiving::start("visible", true, move |_| tell.one_more());
     let publisher = others::publisher("visible");
+    cores.for_emitter();
     measure(
         |n| others::publish(&publisher, [n; 8]),
         || received.so_far(),
@@ -99,6 +109,7 @@ fn iceoryx2() -> Vec<f64> {
 fn statsd() -> Vec<f64> {
     let received = Received::default();
     let tell = received.clone();
+    let cores = Cores::for_consumers();
     let statsd = others::Statsd::start(move |packet| {
         // As much as a server has to do at least: find the name and the value.
         let line = std::str::from_utf8(packet).unwrap_or_default();
@@ -109,5 +120,6 @@ fn statsd() -> Vec<f64> {
             tell.one_more();
         }
     });
+    cores.for_emitter();
     measure(|_| statsd.count(1), || received.so_far())
 }

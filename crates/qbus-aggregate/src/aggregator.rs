@@ -17,8 +17,10 @@ use crate::snapshot::writer::{SnapshotError, Writer};
 /// Records of one lane in a round, at most: a quarter of a default lane, so that its producer finds
 /// free slots while a round is committed.
 const BUDGET: u64 = 1024;
-/// Between looks for dead owners and at what owners have counted.
+/// In this time all owners are looked at: whether they live, and what they have counted.
 const SURVEY_NS: u64 = 200_000_000;
+/// Parts that a survey is made in: a whole one would hold all records up for 0.1 ms.
+const SURVEY_PARTS: u64 = 16;
 
 /// How to aggregate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +97,9 @@ pub struct Aggregator {
     consumer: Consumer,
     fold: Fold,
     moved: Vec<usize>,
+    /// When the last part of a survey was made, and which is next.
     surveyed_ns: u64,
+    next_part: u64,
 }
 
 impl Aggregator {
@@ -131,9 +135,10 @@ impl Aggregator {
             fold,
             moved: Vec::new(),
             surveyed_ns: 0,
+            next_part: 0,
         };
         // From now on a reader finds an epoch, empty as it may be.
-        aggregator.survey();
+        aggregator.survey(SURVEY_PARTS);
         aggregator.commit();
         Ok(aggregator)
     }
@@ -157,9 +162,10 @@ impl Aggregator {
                 self.moved.push(lane);
             }
         }
-        if monotonic_ns.saturating_sub(self.surveyed_ns) >= SURVEY_NS {
+        let due = monotonic_ns.saturating_sub(self.surveyed_ns) / (SURVEY_NS / SURVEY_PARTS);
+        if due > 0 {
             self.surveyed_ns = monotonic_ns;
-            self.survey();
+            self.survey(due.min(SURVEY_PARTS));
         }
         let committed = !self.moved.is_empty() || self.fold.is_touched();
         if committed {
@@ -209,7 +215,7 @@ impl Aggregator {
                 break;
             }
         }
-        self.survey();
+        self.survey(SURVEY_PARTS);
         self.commit();
     }
 
@@ -255,16 +261,22 @@ impl Aggregator {
     }
 
     /// Looks after the dead, and at what owners have counted themselves.
-    fn survey(&mut self) {
-        // A failure to ask the locks now is one to ask them later.
-        let _ = self.consumer.reap();
-        self.consumer
-            .count_violations(self.consumer.restore_heads());
-        for index in 0..self.consumer.bus().geometry().owners as usize {
-            if let Some(counts) = self.consumer.owner_counts(index) {
-                self.fold.take_counts(index, counts);
+    fn survey(&mut self, parts: u64) {
+        let owners = self.consumer.bus().geometry().owners;
+        for _ in 0..parts {
+            let from = |part| (owners * part / SURVEY_PARTS) as usize;
+            let part = from(self.next_part)..from(self.next_part + 1);
+            self.next_part = (self.next_part + 1) % SURVEY_PARTS;
+            // A failure to ask the locks now is one to ask them later.
+            let _ = self.consumer.reap(part.clone());
+            for index in part {
+                if let Some(counts) = self.consumer.owner_counts(index) {
+                    self.fold.take_counts(index, counts);
+                }
             }
         }
+        self.consumer
+            .count_violations(self.consumer.restore_heads());
     }
 }
 

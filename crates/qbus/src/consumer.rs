@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::bus::{Bus, Inner};
@@ -186,14 +187,15 @@ impl Consumer {
         self.lanes[lane].ring.tail() > self.lanes[lane].position
     }
 
-    /// Looks for dead owners, and repairs what they left: claims become TORN, leases free. How many.
+    /// Looks for the dead among owners, and repairs what they left: claims become TORN, leases free. How
+    /// many.
     ///
     /// # Errors
     ///
     /// The locks cannot be asked.
-    pub fn reap(&self) -> io::Result<usize> {
+    pub fn reap(&self, owners: Range<usize>) -> io::Result<usize> {
         let mut reaped = 0;
-        for index in 0..self.inner().owners().len() {
+        for index in owners.start..owners.end.min(self.inner().owners().len()) {
             reaped += usize::from(self.reap_owner(index)?);
         }
         for lane in self.inner().exclusive_lanes() {

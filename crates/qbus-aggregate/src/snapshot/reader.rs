@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use qbus::{
     Access, FamilyDefinition, Kind, MappedFile, MetricType, OpenError, SeriesDefinition, SeriesId,
@@ -26,6 +28,10 @@ use crate::series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValu
 pub const QUANTILES: [f64; 5] = [0.5, 0.9, 0.95, 0.99, 0.999];
 /// How often a cut is tried before rows that were overtaken are taken as they are.
 const CUTS: usize = 8;
+/// So few series are decoded in less time than a thread takes to start.
+const FEW: usize = 8192;
+/// More threads wait for the same memory.
+const THREADS_MAX: usize = 4;
 
 /// Why there is nothing to read.
 #[derive(Debug)]
@@ -286,18 +292,48 @@ impl Reader {
         let cut = cut.unwrap_or_default();
         // Sorted before they are decoded: what is sorted then is small.
         let order = self.sorted(&cut, options);
-        let mut series = Vec::with_capacity(order.len());
-        let mut room = self.words().len();
-        for (place, family) in order {
-            let (row, range) = &cut.rows[place];
-            let decoded = self.decode(family, *row, &cut.words[range.clone()], options.history);
-            series.extend(decoded.filter(|series| take_room(&mut room, copied_words(series))));
-        }
+        let series = self.decode_all(&cut, order, options.history);
         Ok(Snapshot {
             epoch: cut.epoch,
             unix_ns: cut.unix_ns,
             consistent: cut.consistent,
             series,
+        })
+    }
+
+    /// Decodes rows of a cut, on several threads where they are many.
+    fn decode_all(
+        &self,
+        cut: &Cut,
+        order: Vec<(usize, Arc<Family>)>,
+        history: bool,
+    ) -> Vec<Series> {
+        let decode = |part: &[(usize, Arc<Family>)]| {
+            let mut room = self.words().len();
+            let decode = |(place, family): &(usize, Arc<Family>)| {
+                let (row, range) = &cut.rows[*place];
+                let version = &cut.words[range.clone()];
+                let decoded = self.decode(family.clone(), *row, version, history);
+                decoded.filter(|series| take_room(&mut room, copied_words(series)))
+            };
+            let mut series = Vec::with_capacity(part.len());
+            series.extend(part.iter().filter_map(decode));
+            series
+        };
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let threads = (order.len() / FEW).clamp(1, processors.min(THREADS_MAX));
+        let mut parts = order.chunks(order.len().div_ceil(threads).max(1));
+        let first = parts.next().unwrap_or_default();
+        thread::scope(|scope| {
+            let others: Vec<_> = parts
+                .map(|part| scope.spawn(move || decode(part)))
+                .collect();
+            let mut series = decode(first);
+            for other in others {
+                // A thread that panicked would have panicked here.
+                series.append(&mut other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            }
+            series
         })
     }
 

@@ -59,12 +59,17 @@ struct Emitted {
 fn emit_shared(memory: &HeapLane, index: u16) -> Emitted {
     let producer = shared::Producer::new(memory.lane(), owner(index));
     let mut emitted = Emitted::default();
-    for number in 1..=RECORDS {
+    let mut number = 1;
+    while number <= RECORDS {
         match producer.emit(&payload(number)) {
             Ok(()) => emitted.accepted.push(number),
             Err(Refused::Revoked) => emitted.revoked += 1,
-            Err(Refused::Full) => thread::yield_now(),
+            Err(Refused::Full) => {
+                thread::yield_now();
+                continue;
+            }
         }
+        number += 1;
     }
     emitted
 }

@@ -136,12 +136,12 @@ fn a_bus_with_another_header_is_refused() {
     // Word of the header, what is put there, and what is expected of the error.
     type Expected = fn(&OpenError) -> bool;
     let patches: [(u64, u64, Expected); 6] = [
-        (1, 2, |error| {
+        (1, 1, |error| {
             matches!(
                 error,
                 OpenError::Version {
-                    found: 2,
-                    expected: 1,
+                    found: 1,
+                    expected: 2,
                     ..
                 }
             )

@@ -63,10 +63,13 @@ pub fn spread(measured: &mut [f64]) -> [f64; 3] {
 /// a consumer that are at it all the time have left them, and not where other cases drove them out.
 const WARM: u32 = 4;
 
-/// Measures each case once a round.
+/// Measures each case once a round; each round begins with another, so that none is always the one
+/// after another's system calls.
 pub fn take_turns(cases: &mut [Case<'_>], rounds: u32) {
-    for _ in 0..rounds {
-        for case in &mut *cases {
+    for round in 0..rounds as usize {
+        for turn in 0..cases.len() {
+            let next = (round + turn) % cases.len();
+            let case = &mut cases[next];
             for _ in 0..WARM {
                 (case.run)();
                 (case.settle)();

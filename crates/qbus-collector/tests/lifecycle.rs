@@ -107,3 +107,32 @@ fn what_a_killed_process_left_is_swept() {
     );
     drop(second);
 }
+
+#[test]
+fn the_process_has_one_collector_and_shorthands_for_it() {
+    use qbus_aggregate::Value;
+    use qbus_collector::{
+        add_performance_metric, end_performance_tracking, get_metrics_collector,
+        queue_performance_metric, start_performance_tracking,
+    };
+    let global = get_metrics_collector().unwrap();
+    assert!(std::ptr::eq(global, get_metrics_collector().unwrap()));
+    let labels = [("model", "qwen3-vl")];
+    add_performance_metric("tokens_per_second", 71.5, &labels, "Decoded tokens.").unwrap();
+    queue_performance_metric("tokens_per_second", 72.5, &labels, "").unwrap();
+    let found = global.get_metric("tokens_per_second", &labels).unwrap();
+    assert_eq!(found.value, Value::Gauge(72.5));
+    assert_eq!(found.family.help, "Decoded tokens.");
+    start_performance_tracking("inference").unwrap();
+    let performance = end_performance_tracking("inference").unwrap();
+    assert!(performance.duration < Duration::from_secs(60));
+    let unknown = end_performance_tracking("inference").unwrap_err();
+    assert!(unknown.to_string().contains("\"inference\""), "{unknown}");
+    let refused = add_performance_metric("no name", 1.0, &[], "").unwrap_err();
+    assert!(
+        refused.to_string().contains("is no metric name"),
+        "{refused}"
+    );
+    // A static is never dropped.
+    global.close();
+}

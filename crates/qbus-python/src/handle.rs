@@ -109,7 +109,6 @@ impl Handle {
             return Err(error::metric(py, error));
         }
         for name in &self.label_names {
-            // A series of that label alone says what is wrong with it, if anything is.
             let label = qbus::check_label(&self.family.name, name);
             label.map_err(|error| error::metric(py, error))?;
         }

@@ -412,8 +412,8 @@ impl Bus {
         Consumer::new(self)
     }
 
-    /// Writes one record through this thread's producer, as handles do. Lock-free, and without a system
-    /// call but for the first record of a thread.
+    /// Writes one record through this thread's producer, as handles do. As [`Producer::emit`], but that the
+    /// first record of a thread joins and leases a lane.
     ///
     /// # Errors
     ///

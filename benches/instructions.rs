@@ -6,7 +6,7 @@
 
 use std::process::{Command, ExitCode};
 
-use qbus::{Bus, Config, Kind, Record, Removal};
+use qbus::{Bus, BusOptions, Kind, Record, Removal};
 use qbus_benches::{is_measured, unused};
 
 /// Emits of the shorter and of the longer run: both fit into a lane.
@@ -97,7 +97,7 @@ fn instructions(case: &str, emits: u32) -> f64 {
 /// Emits so often, on a bus that nobody drains.
 fn emit(case: &str, emits: u32) {
     let address = unused("instructions");
-    let bus = Bus::create(&address, &Config::default()).expect("room in /dev/shm");
+    let bus = Bus::create(&address, &BusOptions::default()).expect("room in /dev/shm");
     let failed = "a new bus takes it";
     let counter = bus.counter("bench_total").register().expect(failed);
     let gauge = bus.gauge("bench_level").register().expect(failed);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use qbus::{Address, Bus, Config, Removal};
+use qbus::{Address, Bus, BusOptions, Removal};
 use qbus_aggregate::Aggregator;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -99,7 +99,7 @@ impl Bench {
     ///
     /// When there is no room for it.
     pub fn start(name: &str, spin: bool) -> Bench {
-        Bench::with_config(name, &Config::default(), spin)
+        Bench::with_config(name, &BusOptions::default(), spin)
     }
 
     /// As [`start`](Self::start), with a bus as one likes.
@@ -107,10 +107,10 @@ impl Bench {
     /// # Panics
     ///
     /// When there is no room for it.
-    pub fn with_config(name: &str, config: &Config, spin: bool) -> Bench {
+    pub fn with_config(name: &str, config: &BusOptions, spin: bool) -> Bench {
         let address = unused(name);
         let bus = Bus::create(&address, config).expect("room in /dev/shm");
-        let config = qbus_aggregate::Config::default();
+        let config = qbus_aggregate::AggregatorOptions::default();
         let mut aggregator = Aggregator::open(&bus, &config).expect("the only aggregator");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();

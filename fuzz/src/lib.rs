@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use qbus::{
-    Address, Bus, Config as BusConfig, FamilyId, Geometry, Kind, Producer, Record, SeriesId,
+    Address, Bus, BusOptions, FamilyId, Geometry, Kind, Producer, Record, SeriesId,
 };
 use qbus_aggregate::export::{self, Format};
-use qbus_aggregate::{Aggregator, Config, Globals, OwnerRow, ReadOptions, Reader};
+use qbus_aggregate::{Aggregator, AggregatorOptions, Globals, OwnerRow, ReadOptions, Reader};
 use tempfile::TempDir;
 
 /// Small, so that a few bytes reach everything.
@@ -33,11 +33,11 @@ const PAGE: usize = 4096;
 /// Far more than a snapshot of this geometry needs.
 const SNAPSHOT_BYTES_MAX: u64 = 64 << 20;
 
-fn config() -> Config {
-    Config {
+fn config() -> AggregatorOptions {
+    AggregatorOptions {
         history: 8,
         recent: 16,
-        ..Config::default()
+        ..AggregatorOptions::default()
     }
 }
 
@@ -155,9 +155,9 @@ pub fn good() -> &'static Good {
     static GOOD: OnceLock<Good> = OnceLock::new();
     GOOD.get_or_init(|| {
         let files = Files::new();
-        let config_of_bus = BusConfig {
+        let config_of_bus = BusOptions {
             geometry: GEOMETRY,
-            ..BusConfig::default()
+            ..BusOptions::default()
         };
         let bus = Bus::create(&files.address, &config_of_bus).expect("a new bus");
         let mut aggregator = Aggregator::open(&bus, &config()).expect("the only one");

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use qbus::{Address, Bus, Config, Geometry, Removal};
+use qbus::{Address, Bus, BusOptions, Geometry, Removal};
 use qbus_aggregate::Reader;
 use tempfile::TempDir;
 
@@ -76,9 +76,9 @@ impl TestBus {
 
     /// Makes the bus, for one that was reserved or removed.
     pub fn make(&self, geometry: Geometry) -> Bus {
-        let config = Config {
+        let config = BusOptions {
             geometry,
-            ..Config::default()
+            ..BusOptions::default()
         };
         Bus::create(&self.address, &config).expect("a new bus")
     }

@@ -7,7 +7,7 @@ use std::thread;
 use qbus::{
     Bus, ConsumeError, EmitError, Geometry, JoinError, LaneView, MetricType, Removal, RemoveError,
 };
-use qbus_aggregate::{AggregateError, Aggregator, Config, Value};
+use qbus_aggregate::{AggregateError, Aggregator, AggregatorOptions, Value};
 use qbus_tests::{Lane, Load, Place, Process, Report, TestBus, Totals, check_load, until};
 
 const AGGREGATOR: &str = env!("CARGO_BIN_EXE_test-aggregator");
@@ -120,7 +120,8 @@ fn a_thread_that_ends_gives_its_lane_to_the_next() {
     let test = TestBus::create(Place::Named, geometry);
     let bus = test.open();
     let counter = bus.counter("test_counter").register().expect("it fits");
-    let mut aggregator = Aggregator::open(&bus, &Config::default()).expect("the first one");
+    let mut aggregator =
+        Aggregator::open(&bus, &AggregatorOptions::default()).expect("the first one");
     let end = |lane: &LaneView| lane.head + lane.fill;
     for lessee in 1..=10_u64 {
         thread::scope(|scope| {
@@ -218,7 +219,7 @@ fn a_second_aggregator_is_refused_with_the_pid_of_the_first() {
         let view = bus.aggregator().expect("an aggregator");
         assert_eq!((view.pid, view.alive), (first.pid(), true));
 
-        match Aggregator::open(&bus, &Config::default()) {
+        match Aggregator::open(&bus, &AggregatorOptions::default()) {
             Err(AggregateError::Consume(ConsumeError::Taken { pid })) => {
                 assert_eq!(pid, first.pid());
             }
@@ -245,8 +246,8 @@ fn a_second_aggregator_is_refused_with_the_pid_of_the_first() {
 fn a_second_aggregator_in_one_process_is_refused_too() {
     let test = TestBus::small(Place::Named);
     let bus = test.open();
-    let _first = Aggregator::open(&bus, &Config::default()).expect("the first one");
-    let second = Aggregator::open(&test.open(), &Config::default());
+    let _first = Aggregator::open(&bus, &AggregatorOptions::default()).expect("the first one");
+    let second = Aggregator::open(&test.open(), &AggregatorOptions::default());
     let second = second.expect_err("refused").to_string();
     assert!(
         second.contains(&format!("pid {}", std::process::id())),

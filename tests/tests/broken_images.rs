@@ -9,9 +9,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 
-use qbus::{Address, Bus, Config as BusConfig, Geometry, Kind, Record, SeriesId};
+use qbus::{Address, Bus, BusOptions, Geometry, Kind, Record, SeriesId};
 use qbus_aggregate::export::{self, Format};
-use qbus_aggregate::{Aggregator, Config, ReadOptions, Reader};
+use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Reader};
 use qbus_tests::{LIMIT, Random};
 use tempfile::TempDir;
 
@@ -32,11 +32,11 @@ fn number(variable: &str, otherwise: u64) -> u64 {
     set.map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
-fn config() -> Config {
-    Config {
+fn config() -> AggregatorOptions {
+    AggregatorOptions {
         history: 8,
         recent: 16,
-        ..Config::default()
+        ..AggregatorOptions::default()
     }
 }
 
@@ -56,9 +56,9 @@ impl Image {
         let folder = TempDir::new().expect("a temporary folder");
         let path = folder.path().join("bus").display().to_string();
         let address: Address = path.parse().expect("a path");
-        let config_of_bus = BusConfig {
+        let config_of_bus = BusOptions {
             geometry,
-            ..BusConfig::default()
+            ..BusOptions::default()
         };
         let bus = Bus::create(&address, &config_of_bus).expect("a new bus");
         let mut aggregator = Aggregator::open(&bus, &config()).expect("the only one");

@@ -4,7 +4,7 @@
 use qbus::{
     Clock, EmitError, EmitManyError, Geometry, Kind, MetricType, Producer, Record, SeriesId,
 };
-use qbus_aggregate::{Aggregator, Config, ReadOptions, Value};
+use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Value};
 use qbus_tests::{Lane, Load, Place, Process, Report, TestBus, Totals, check_load};
 
 const AGGREGATOR: &str = env!("CARGO_BIN_EXE_test-aggregator");
@@ -165,7 +165,8 @@ fn a_batch_that_is_cut_short_counts_each_record_once() {
         );
         assert_eq!(producer.emit_many(&[of(1.0); 10]), cut(0, EmitError::Full));
         assert_eq!(producer.emit_many(&[]), Ok(()));
-        let mut aggregator = Aggregator::open(&bus, &Config::default()).expect("the first one");
+        let mut aggregator =
+            Aggregator::open(&bus, &AggregatorOptions::default()).expect("the first one");
         aggregator.finish();
         let totals = Totals::read(&bus, &mut test.reader());
         let tally = totals.tally(u64::from(std::process::id()));
@@ -240,7 +241,8 @@ fn records_that_make_no_sense_are_counted_for_their_owner_and_harm_nobody_else()
         emit(&wild_one, gauge.series(), Kind::Observe);
         emit(&good_one, counter.series(), Kind::Increment);
     }
-    let mut aggregator = Aggregator::open(&good, &Config::default()).expect("the only one");
+    let mut aggregator =
+        Aggregator::open(&good, &AggregatorOptions::default()).expect("the only one");
     aggregator.finish();
     let rows = test.reader().owners();
     let tally = |producer: &Producer| rows[usize::from(producer.owner().index)].present;

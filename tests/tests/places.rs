@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use qbus::{Config, Kind, MetricType, Record};
+use qbus::{BusOptions, Kind, MetricType, Record};
 use qbus_aggregate::{Aggregator, ReadOptions, Reader, Value};
 use qbus_tests::{
     Finished, Lane, Load, Place, Process, Report, TestBus, Totals, check_load, run, until,
@@ -143,14 +143,14 @@ fn a_group_shares_a_bus_of_mode_0660() {
         return;
     }
     let test = TestBus::reserve(Place::Named);
-    let config = Config {
+    let config = BusOptions {
         geometry: TestBus::small_geometry(),
         mode: 0o660,
     };
     let bus = qbus::Bus::create(test.address(), &config).expect("room");
     chown(test.address().file(), None, Some(NOBODY)).expect("root may");
-    let mut aggregator =
-        Aggregator::open(&bus, &qbus_aggregate::Config::default()).expect("the only one");
+    let mut aggregator = Aggregator::open(&bus, &qbus_aggregate::AggregatorOptions::default())
+        .expect("the only one");
     let load = Load {
         records: 50,
         ..load("nobody", Lane::Handle)
@@ -208,8 +208,8 @@ fn a_clock_that_was_set_back_takes_nothing_back() {
             .emit(Record::new(timestamp_ns, total, Kind::Increment, value))
             .expect("room");
     }
-    let mut aggregator =
-        Aggregator::open(&bus, &qbus_aggregate::Config::default()).expect("the only one");
+    let mut aggregator = Aggregator::open(&bus, &qbus_aggregate::AggregatorOptions::default())
+        .expect("the only one");
     aggregator.finish();
     let options = ReadOptions {
         history: true,

@@ -6,7 +6,9 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use qbus::{Bus, CreateError, OpenError, OpenOrCreateError, Removal, RemoveError};
-use qbus_aggregate::{AggregateError, Aggregator, Config, ReadError, Reader, SnapshotError};
+use qbus_aggregate::{
+    AggregateError, Aggregator, AggregatorOptions, ReadError, Reader, SnapshotError,
+};
 use qbus_tests::{Place, TestBus};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -19,7 +21,7 @@ fn check(plant: impl Fn(&Path), expected: impl Fn(&OpenError) -> bool) {
         let before = fs::symlink_metadata(path).expect("it was planted");
         let refused = |error: &OpenError| assert!(expected(error), "{place:?}: {error:?}");
         refused(&Bus::open(test.address()).expect_err("no bus"));
-        let config = qbus::Config::default();
+        let config = qbus::BusOptions::default();
         match Bus::open_or_create(test.address(), &config) {
             Err(OpenOrCreateError::Open(error)) => refused(&error),
             other => panic!("{place:?}: {other:?}"),
@@ -198,7 +200,7 @@ fn check_snapshot(plant: impl Fn(&Path), expected: impl Fn(&OpenError) -> bool) 
             Err(ReadError::Open(error)) => assert!(expected(&error), "{error:?}"),
             other => panic!("{place:?}: {other:?}"),
         }
-        match Aggregator::open(&test.open(), &Config::default()) {
+        match Aggregator::open(&test.open(), &AggregatorOptions::default()) {
             Err(AggregateError::Snapshot(SnapshotError::Open(error))) => {
                 assert!(expected(&error), "{error:?}");
             }
@@ -227,7 +229,7 @@ fn a_planted_snapshot_is_refused() {
 #[test]
 fn a_truncated_snapshot_is_refused() {
     let test = TestBus::small(Place::Path);
-    drop(Aggregator::open(&test.open(), &Config::default()).expect("the first one"));
+    drop(Aggregator::open(&test.open(), &AggregatorOptions::default()).expect("the first one"));
     let path = test.address().snapshot();
     let file = OpenOptions::new().write(true).open(&path);
     file.and_then(|file| file.set_len(8192)).expect("truncated");

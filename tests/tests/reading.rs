@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use qbus::{Clock, Geometry, Kind, MetricType, Record};
-use qbus_aggregate::{Aggregator, Config, ReadOptions, Reader, Snapshot, Value};
+use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Reader, Snapshot, Value};
 use qbus_tests::{LIMIT, Lane, Load, Place, Process, TestBus, until};
 
 const AGGREGATOR: &str = env!("CARGO_BIN_EXE_test-aggregator");
@@ -165,7 +165,8 @@ fn a_snapshot_is_read_after_its_bus_is_gone_and_from_a_copy() {
         for value in [0.5, 1.5, 2.5] {
             latency.try_observe(value).expect("there is room");
         }
-        let mut aggregator = Aggregator::open(&bus, &Config::default()).expect("the first one");
+        let mut aggregator =
+            Aggregator::open(&bus, &AggregatorOptions::default()).expect("the first one");
         aggregator.finish();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let copy = folder.path().join("copy");

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use qbus::{Bus, Clock, Geometry};
 use qbus_aggregate::export::{self, Format};
-use qbus_aggregate::{Aggregator, Config, ReadError, ReadOptions, Reader, Series, Value};
+use qbus_aggregate::{
+    Aggregator, AggregatorOptions, ReadError, ReadOptions, Reader, Series, Value,
+};
 use qbus_tests::{Journal, Place, Process, Random, TestBus, Totals};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -150,7 +152,8 @@ fn sum(series: &Series) -> f64 {
 
 /// Has everything drained and repaired, by a successor.
 fn settle(bus: &Bus) {
-    let mut aggregator = Aggregator::open(bus, &Config::default()).expect("the only one");
+    let mut aggregator =
+        Aggregator::open(bus, &AggregatorOptions::default()).expect("the only one");
     aggregator.finish();
     // What the reaper found in the first pass.
     aggregator.finish();

@@ -51,7 +51,7 @@ pub fn fold(quick: bool) -> Section {
             bus.summary("d").register().expect(failed).series(),
         ),
     ];
-    let config = qbus_aggregate::Config::default();
+    let config = qbus_aggregate::AggregatorOptions::default();
     let mut aggregator = Aggregator::open(bus, &config).expect("the only aggregator");
     let mut cases = kinds.map(|(name, kind, series)| {
         let [full, one] = [ROUND, 1].map(|records| emitter(bus, records, kind, series));
@@ -99,7 +99,7 @@ pub fn commit(quick: bool) -> Section {
     let columns = &["median", "q1", "q3"];
     let mut section = Section::new("commit", "commit of so many touched series, µs", columns);
     let many = ManySeries::create("commit", 1000);
-    let config = qbus_aggregate::Config::default();
+    let config = qbus_aggregate::AggregatorOptions::default();
     let mut aggregator = Aggregator::open(&many.bus, &config).expect("the only aggregator");
     let producer = many.bus.producer().expect("a lane");
     let mut cases = [1, 10, 100, 1000].map(|touched| (touched, Vec::new()));
@@ -205,7 +205,7 @@ pub fn footprint(quick: bool, programs: &Programs) -> Section {
     let columns = &["median", "q1", "q3"];
     let mut section = Section::new("footprint", "attaching, idling, sizes", columns);
     let bus =
-        Bus::create(&unused("footprint"), &qbus::Config::default()).expect("room in /dev/shm");
+        Bus::create(&unused("footprint"), &qbus::BusOptions::default()).expect("room in /dev/shm");
     let mut attached = [(); 3].map(|()| Vec::new());
     for _ in 0..if quick { 20 } else { 200 } {
         for (measured, took) in attached.iter_mut().zip(attach(&bus)) {

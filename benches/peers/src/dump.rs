@@ -74,9 +74,9 @@ pub fn section(quick: bool, programs: &Programs) -> Section {
 
 /// Gives each series a value, and commits them.
 fn aggregate(many: &ManySeries) {
-    let config = qbus_aggregate::Config {
+    let config = qbus_aggregate::AggregatorOptions {
         history: 1,
-        ..qbus_aggregate::Config::default()
+        ..qbus_aggregate::AggregatorOptions::default()
     };
     let mut aggregator = Aggregator::open(&many.bus, &config).expect("the only aggregator");
     let producer = many.bus.producer().expect("a lane");

@@ -1,6 +1,6 @@
 //! A bus with many series.
 
-use qbus::{Bus, Config, Geometry, Removal, SeriesId};
+use qbus::{Bus, BusOptions, Geometry, Removal, SeriesId};
 use qbus_benches::unused;
 
 /// How many series are measured.
@@ -20,9 +20,9 @@ impl ManySeries {
             series: (count as u64).max(16_384),
             ..Geometry::default()
         };
-        let config = Config {
+        let config = BusOptions {
             geometry: geometry.with_arena(),
-            ..Config::default()
+            ..BusOptions::default()
         };
         let bus = Bus::create(&unused(name), &config).expect("room in /dev/shm");
         let failed = "the bus is made for as many";

@@ -7,7 +7,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qbus::{Address, Bus, Clock, Config, Geometry, Kind, Producer, Record};
+use qbus::{Address, Bus, Clock, BusOptions, Geometry, Kind, Producer, Record};
 use qbus_aggregate::Reader;
 use qbus_benches::{Bench, quantile};
 
@@ -134,14 +134,14 @@ fn burst(producers: &mut [Producer], record: Record) -> f64 {
     })
 }
 
-fn one_shared_lane() -> Config {
-    Config {
+fn one_shared_lane() -> BusOptions {
+    BusOptions {
         geometry: Geometry {
             lanes: 16,
             shared_lanes: 1,
             ..Geometry::default()
         },
-        ..Config::default()
+        ..BusOptions::default()
     }
 }
 

@@ -24,7 +24,7 @@ const SURVEY_PARTS: u64 = 16;
 
 /// How to aggregate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct AggregatorOptions {
     /// Where the snapshot lies; `None` is beside the bus.
     pub snapshot: Option<PathBuf>,
     /// The most points of a series' history.
@@ -33,10 +33,10 @@ pub struct Config {
     pub recent: usize,
 }
 
-impl Default for Config {
+impl Default for AggregatorOptions {
     /// 1,000 points of each series, 10,000 records of all.
-    fn default() -> Config {
-        Config {
+    fn default() -> AggregatorOptions {
+        AggregatorOptions {
             snapshot: None,
             history: 1000,
             recent: 10_000,
@@ -81,11 +81,11 @@ pub struct Round {
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let address = format!("doc-aggregator-{}", std::process::id()).parse()?;
-/// # let bus = qbus::Bus::create(&address, &qbus::Config::default())?;
-/// use qbus_aggregate::{Aggregator, Config, ReadOptions, Reader, Value};
+/// # let bus = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
+/// use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Reader, Value};
 /// let tokens = bus.counter("tokens_total").register()?;
 /// tokens.add(17.0);
-/// let mut aggregator = Aggregator::open(&bus, &Config::default())?;
+/// let mut aggregator = Aggregator::open(&bus, &AggregatorOptions::default())?;
 /// aggregator.round();
 /// let snapshot = Reader::open(&bus.address().snapshot())?.read(&ReadOptions::default())?;
 /// assert_eq!(snapshot.series[0].value, Value::Counter(17.0));
@@ -108,7 +108,7 @@ impl Aggregator {
     /// # Errors
     ///
     /// There is another aggregator, or no room for a snapshot.
-    pub fn open(bus: &Bus, config: &Config) -> Result<Aggregator, AggregateError> {
+    pub fn open(bus: &Bus, config: &AggregatorOptions) -> Result<Aggregator, AggregateError> {
         let mut consumer = bus.consumer().map_err(AggregateError::Consume)?;
         let path = config
             .snapshot

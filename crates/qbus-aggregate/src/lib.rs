@@ -16,7 +16,7 @@ pub mod series;
 mod snapshot;
 
 #[cfg(not(loom))]
-pub use aggregator::{AggregateError, Aggregator, Config, Round};
+pub use aggregator::{AggregateError, Aggregator, AggregatorOptions, Round};
 pub use distribution::Distribution;
 pub use series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
 #[cfg(not(loom))]

@@ -31,7 +31,7 @@ const SECONDS_MAX: f64 = 18e9;
 
 /// What a collector is to be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct CollectorOptions {
     /// The bus to emit to. `None`: the one that the environment names in `QBUS`; if that names none, a
     /// private one with an aggregator thread.
     pub bus: Option<Address>,
@@ -49,10 +49,10 @@ pub struct Config {
     pub validation_enabled: bool,
 }
 
-impl Default for Config {
+impl Default for CollectorOptions {
     /// Every second, 10,000 records, 1,000 points; export and validation on.
-    fn default() -> Config {
-        Config {
+    fn default() -> CollectorOptions {
+        CollectorOptions {
             bus: None,
             collection_interval: Duration::from_secs(1),
             max_metrics_buffer: 10_000,
@@ -71,7 +71,7 @@ pub struct Collector {
     /// Tells it from the other collectors that the process has or had.
     id: u64,
     pub(crate) bus: Bus,
-    pub(crate) config: Config,
+    pub(crate) config: CollectorOptions,
     pub(crate) embedded: Option<Embedded>,
     pub(crate) collection: Mutex<Option<Collection>>,
     /// Since when the registry has no room.
@@ -96,7 +96,7 @@ impl Collector {
     /// # Errors
     ///
     /// The bus cannot be opened or created, or a private one not aggregated.
-    pub fn new(config: &Config) -> Result<Collector, StartError> {
+    pub fn new(config: &CollectorOptions) -> Result<Collector, StartError> {
         let named = match (&config.bus, env::var("QBUS")) {
             (Some(address), _) => Some(address.clone()),
             (None, Ok(text)) if !text.is_empty() => {
@@ -111,7 +111,7 @@ impl Collector {
                 (embedded::open(&address).map_err(StartError::Bus)?, None)
             }
             Some(address) => {
-                let bus = Bus::open_or_create(&address, &qbus::Config::default());
+                let bus = Bus::open_or_create(&address, &qbus::BusOptions::default());
                 (bus.map_err(StartError::Bus)?, None)
             }
             None => {
@@ -272,7 +272,7 @@ impl Collector {
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let collector = qbus_collector::Collector::new(&qbus_collector::Config::default())?;
+    /// # let collector = qbus_collector::Collector::new(&qbus_collector::CollectorOptions::default())?;
     /// collector.register_validation_rule("positive_metric", |value| value > 0.0);
     /// assert!(collector.validate_metric("positive_metric", 42.0));
     /// assert!(!collector.validate_metric("positive_metric", -1.0));
@@ -293,7 +293,7 @@ impl Collector {
     }
 
     /// Samples the machine (CPU, memory, disks, network, GPUs) and this process from now on, every
-    /// [`Config::collection_interval`], under the names of the centralized metrics collector
+    /// [`CollectorOptions::collection_interval`], under the names of the centralized metrics collector
     /// (`system_cpu_percent`, …). A source that fails is counted in [`Collector::get_statistics`], and
     /// the others go on.
     ///
@@ -313,10 +313,10 @@ impl Collector {
         let thread = self.embedded.is_some().then(|| {
             let (bus, counts) = (self.bus.clone(), self.counts.clone());
             let interval = self.config.collection_interval;
-            let config = qbus_sampler::Config {
+            let config = qbus_sampler::SamplerOptions {
                 names: Names::Seed,
                 own_role: Some("collector".to_owned()),
-                ..qbus_sampler::Config::default()
+                ..qbus_sampler::SamplerOptions::default()
             };
             let sample = move || {
                 let report = &mut |news: String| counts.note(news);

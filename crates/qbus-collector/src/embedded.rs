@@ -15,7 +15,7 @@ use std::time::Duration;
 use qbus::{Address, Bus, CreateError, Geometry, OpenOrCreateError, Removal};
 use qbus_aggregate::{AggregateError, Aggregator};
 
-use crate::collector::{Config, lock};
+use crate::collector::{CollectorOptions, lock};
 use crate::error::{ResetError, StartError};
 use crate::statistics::Counts;
 
@@ -51,13 +51,13 @@ pub(crate) fn open(address: &Address) -> Result<Bus, OpenOrCreateError> {
 
 impl Embedded {
     pub(crate) fn start(
-        config: &Config,
+        config: &CollectorOptions,
         counts: &Arc<Counts>,
     ) -> Result<(Bus, Embedded), StartError> {
         sweep();
         let bus = create().map_err(|error| StartError::Bus(OpenOrCreateError::Create(error)))?;
         let address = bus.address().clone();
-        let config = qbus_aggregate::Config {
+        let config = qbus_aggregate::AggregatorOptions {
             snapshot: None,
             history: config.max_history_per_metric,
             recent: config.max_metrics_buffer,
@@ -123,7 +123,7 @@ impl Embedded {
 /// What the aggregator's thread has.
 struct Aggregation {
     bus: Bus,
-    config: qbus_aggregate::Config,
+    config: qbus_aggregate::AggregatorOptions,
     stop: Arc<AtomicBool>,
     is_reset_wanted: Arc<AtomicBool>,
     resets: Receiver<Reset>,
@@ -193,9 +193,9 @@ fn create() -> Result<Bus, CreateError> {
 }
 
 fn create_sized(geometry: Geometry) -> Result<Bus, CreateError> {
-    let config = qbus::Config {
+    let config = qbus::BusOptions {
         geometry,
-        ..qbus::Config::default()
+        ..qbus::BusOptions::default()
     };
     loop {
         let unique = RandomState::new().build_hasher().finish();

@@ -132,7 +132,7 @@ impl Error for AddError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// [`Config::enable_prometheus_export`](crate::Config::enable_prometheus_export) is off.
+    /// [`CollectorOptions::enable_prometheus_export`](crate::CollectorOptions::enable_prometheus_export) is off.
     Disabled,
     /// The snapshot cannot be read.
     Read(ReadError),

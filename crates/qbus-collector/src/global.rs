@@ -2,14 +2,14 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::collector::{Collector, Config};
+use crate::collector::{Collector, CollectorOptions};
 use crate::error::{AddError, StartError, TrackError};
 use crate::metric::Metric;
 use crate::performance::Performance;
 
 static COLLECTOR: OnceLock<Collector> = OnceLock::new();
 
-/// The process's collector, made with [`Config::default`] when it is first asked for. It lives as long
+/// The process's collector, made with [`CollectorOptions::default`] when it is first asked for. It lives as long
 /// as the process; what a private bus leaves behind is removed by [`Collector::close`], else by the next
 /// process that makes one.
 ///
@@ -25,7 +25,7 @@ pub fn get_metrics_collector() -> Result<&'static Collector, StartError> {
     if let Some(collector) = COLLECTOR.get() {
         return Ok(collector);
     }
-    let made = Collector::new(&Config::default())?;
+    let made = Collector::new(&CollectorOptions::default())?;
     Ok(COLLECTOR.get_or_init(|| made))
 }
 

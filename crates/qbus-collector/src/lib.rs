@@ -1,14 +1,14 @@
 //! The Collector: add metrics from any thread and process, read them back, export them.
 //!
 //! Without set-up a [`Collector`] embeds everything: a private bus and an aggregator thread. With a bus
-//! named (in [`Config::bus`], or the environment's `QBUS`) it emits to that one and reads its snapshot,
+//! named (in [`CollectorOptions::bus`], or the environment's `QBUS`) it emits to that one and reads its snapshot,
 //! and `qbus agg` does the rest for all processes together.
 //!
 //! ```
-//! use qbus_collector::{Collector, Config, Metric};
+//! use qbus_collector::{Collector, CollectorOptions, Metric};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let collector = Collector::new(&Config::default())?;
+//! let collector = Collector::new(&CollectorOptions::default())?;
 //! collector.add_metric(&Metric {
 //!     labels: &[("model", "qwen3-vl"), ("input_size", "large")],
 //!     description: "Model inference latency in seconds",
@@ -34,7 +34,7 @@ mod self_metrics;
 mod statistics;
 mod validation;
 
-pub use collector::{Collector, Config};
+pub use collector::{Collector, CollectorOptions};
 pub use error::{AddError, ExportError, ResetError, StartError, TrackError};
 pub use global::{
     GlobalError, add_performance_metric, end_performance_tracking, get_metrics_collector,

@@ -66,7 +66,7 @@ impl Collector {
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let collector = qbus_collector::Collector::new(&qbus_collector::Config::default())?;
+    /// # let collector = qbus_collector::Collector::new(&qbus_collector::CollectorOptions::default())?;
     /// collector.add_performance_tracker("model_inference", None, None);
     /// let found = collector.end_performance_tracker("model_inference")?;
     /// assert!(found.duration.as_secs() < 60);

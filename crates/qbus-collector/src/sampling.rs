@@ -11,7 +11,7 @@ use qbus::{
     SeriesId,
 };
 use qbus_aggregate::Reader;
-use qbus_sampler::{Attached, Config, News, Sample, Sampler};
+use qbus_sampler::{Attached, News, Sample, Sampler, SamplerOptions};
 
 use crate::self_metrics;
 
@@ -25,7 +25,7 @@ use crate::self_metrics;
 pub fn sample_until(
     bus: &Bus,
     snapshot: Option<&Path>,
-    config: Config,
+    config: SamplerOptions,
     interval: Duration,
     stop: &Receiver<()>,
     report: &mut dyn FnMut(String),

@@ -165,9 +165,9 @@ fn rules_are_asked_unless_validation_is_off() {
     collector
         .queue_metric(&Metric::gauge("positive_metric", 1.0))
         .unwrap();
-    let config = qbus_collector::Config {
+    let config = qbus_collector::CollectorOptions {
         validation_enabled: false,
-        ..qbus_collector::Config::default()
+        ..qbus_collector::CollectorOptions::default()
     };
     let lenient = qbus_collector::Collector::new(&config).unwrap();
     lenient.register_validation_rule("positive_metric", |value| value > 0.0);

@@ -5,7 +5,7 @@ mod lifecycle;
 mod reading;
 mod shared_bus;
 
-use qbus_collector::{Collector, Config};
+use qbus_collector::{Collector, CollectorOptions};
 
 /// A private collector, whatever the environment says.
 fn collector() -> Collector {
@@ -14,5 +14,5 @@ fn collector() -> Collector {
         None,
         "these tests need the default"
     );
-    Collector::new(&Config::default()).unwrap()
+    Collector::new(&CollectorOptions::default()).unwrap()
 }

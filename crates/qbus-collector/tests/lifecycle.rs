@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use qbus::{Bus, EmitError};
-use qbus_collector::{AddError, Collector, Config, Metric};
+use qbus_collector::{AddError, Collector, CollectorOptions, Metric};
 use qbus_tests::until;
 
 use crate::collector;
@@ -30,9 +30,9 @@ fn a_private_bus_goes_with_its_collector() {
 
 #[test]
 fn the_machine_is_sampled_from_start_to_stop() {
-    let config = Config {
+    let config = CollectorOptions {
         collection_interval: Duration::from_millis(20),
-        ..Config::default()
+        ..CollectorOptions::default()
     };
     let collector = Collector::new(&config).unwrap();
     assert_eq!(collector.get_metric("system_memory_total_bytes", &[]), None);
@@ -83,7 +83,7 @@ fn what_a_killed_process_left_is_swept() {
     let address: qbus::Address = format!("embedded-{}-left", std::process::id())
         .parse()
         .unwrap();
-    let config = qbus::Config::default();
+    let config = qbus::BusOptions::default();
     drop(Bus::create(&address, &config).unwrap());
     let young = collector();
     assert!(Bus::open(&address).is_ok(), "it may be coming up");

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use qbus_aggregate::Value;
 use qbus_aggregate::export::Options;
-use qbus_collector::{Collector, Config, ExportError, Format, Metric};
+use qbus_collector::{Collector, CollectorOptions, ExportError, Format, Metric};
 
 use crate::collector;
 
@@ -66,9 +66,9 @@ fn an_export_that_fails_says_where() {
             .starts_with("could not write /nowhere/metrics.csv: "),
         "{error}"
     );
-    let config = Config {
+    let config = CollectorOptions {
         enable_prometheus_export: false,
-        ..Config::default()
+        ..CollectorOptions::default()
     };
     let without = Collector::new(&config).unwrap();
     assert!(matches!(
@@ -80,10 +80,10 @@ fn an_export_that_fails_says_where() {
 
 #[test]
 fn history_and_buffer_are_bounded() {
-    let config = Config {
+    let config = CollectorOptions {
         max_history_per_metric: 10,
         max_metrics_buffer: 15,
-        ..Config::default()
+        ..CollectorOptions::default()
     };
     let collector = Collector::new(&config).unwrap();
     for n in 0..20 {

@@ -1,14 +1,14 @@
 //! On a bus that others share.
 
 use qbus_aggregate::{Aggregator, Value};
-use qbus_collector::{Collector, Config, Metric, ResetError};
+use qbus_collector::{Collector, CollectorOptions, Metric, ResetError};
 use qbus_tests::{Place, TestBus};
 
 fn on(test: &TestBus) -> Collector {
-    let config = Config {
+    let config = CollectorOptions {
         bus: Some(test.address().clone()),
         max_history_per_metric: 2,
-        ..Config::default()
+        ..CollectorOptions::default()
     };
     Collector::new(&config).unwrap()
 }
@@ -25,7 +25,8 @@ fn collectors_of_a_bus_see_each_other() {
         assert_eq!(one.get_metric("requests_total", &[]), None);
         assert!(!one.get_statistics().has_aggregator);
         let bus = test.open();
-        let mut aggregator = Aggregator::open(&bus, &qbus_aggregate::Config::default()).unwrap();
+        let mut aggregator =
+            Aggregator::open(&bus, &qbus_aggregate::AggregatorOptions::default()).unwrap();
         let stop = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             let stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use qbus::Address;
 use qbus_aggregate::export::Options;
-use qbus_collector::{Collector, Config, Format, Statistics};
+use qbus_collector::{Collector, CollectorOptions, Format, Statistics};
 
 use crate::convert::{metric_type, number, optional_text, text, timestamp, with_labels};
 use crate::error;
@@ -38,7 +38,7 @@ use crate::snapshot::{Snapshot, pattern};
 #[pyclass(frozen, module = "qbus", weakref)]
 pub(crate) struct MetricsCollector {
     pub(crate) collector: Collector,
-    config: Config,
+    config: CollectorOptions,
 }
 
 impl MetricsCollector {
@@ -137,7 +137,7 @@ impl MetricsCollector {
             .map(str::parse)
             .transpose()
             .map_err(|error| error::metric(py, error))?;
-        let config = Config {
+        let config = CollectorOptions {
             bus,
             collection_interval,
             max_metrics_buffer,
@@ -513,7 +513,7 @@ impl MetricsCollector {
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
         let py = slf.py();
         let attach = py.import("qbus._collector")?.getattr("attach")?;
-        let Config {
+        let CollectorOptions {
             collection_interval,
             max_metrics_buffer,
             enable_prometheus_export,

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qbus_sampler::{Config, Names, Sampler};
+use qbus_sampler::{Names, Sampler, SamplerOptions};
 
 fn main() -> io::Result<()> {
     let mut args = std::env::args().skip(1);
@@ -19,9 +19,9 @@ fn main() -> io::Result<()> {
         .next()
         .and_then(|ticks| ticks.parse().ok())
         .unwrap_or(1);
-    let mut sampler = Sampler::new(Config {
+    let mut sampler = Sampler::new(SamplerOptions {
         names,
-        ..Config::default()
+        ..SamplerOptions::default()
     });
     let attached = [].into();
     let mut out = io::stdout().lock();

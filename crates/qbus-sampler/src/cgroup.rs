@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::config::{Attached, Config, Roots};
+use crate::config::{Attached, Roots, SamplerOptions};
 use crate::kernel_file::read_once;
 use crate::mounts::read_mounts;
 use crate::process::pid_namespace;
@@ -67,7 +67,7 @@ struct Limits {
 }
 
 impl Cgroups {
-    pub(crate) fn new(config: &Config) -> Cgroups {
+    pub(crate) fn new(config: &SamplerOptions) -> Cgroups {
         Cgroups {
             roots: config.roots.clone(),
             own: config.own_role.is_some(),

@@ -7,7 +7,7 @@ use crate::family::Names;
 
 /// What a [`Sampler`](crate::Sampler) reads and how.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct SamplerOptions {
     /// The sources to read.
     pub sources: Vec<Source>,
     /// The names that samples bear.
@@ -35,9 +35,9 @@ pub struct Config {
     pub gpu_slow_period: Duration,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config {
+impl Default for SamplerOptions {
+    fn default() -> SamplerOptions {
+        SamplerOptions {
             sources: Source::ALL
                 .iter()
                 .copied()
@@ -99,7 +99,7 @@ macro_rules! sources {
                 match self { $(Source::$source => $name,)* }
             }
 
-            /// Whether [`Config::default`] has it.
+            /// Whether [`SamplerOptions::default`] has it.
             pub fn on_by_default(self) -> bool {
                 match self { $(Source::$source => $on,)* }
             }

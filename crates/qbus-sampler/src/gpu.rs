@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
-use crate::config::Config;
+use crate::config::SamplerOptions;
 use crate::readings::Readings;
 use crate::sampler::{Failure, Reader, Tick};
 use crate::table::Reading;
@@ -95,7 +95,7 @@ impl Verdict {
 }
 
 impl Gpus {
-    pub(crate) fn new(config: &Config) -> Gpus {
+    pub(crate) fn new(config: &SamplerOptions) -> Gpus {
         Gpus {
             library: config.nvml.clone(),
             slow_period: config.gpu_slow_period,

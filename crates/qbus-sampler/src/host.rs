@@ -1,4 +1,4 @@
-//! The sources of [`Config`], made ready.
+//! The sources of [`SamplerOptions`], made ready.
 
 mod cpu;
 mod disk;
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::cgroup;
-use crate::config::{Config, Source};
+use crate::config::{SamplerOptions, Source};
 use crate::family::Names;
 use crate::kernel_file::SharedFile;
 use crate::process;
@@ -36,7 +36,7 @@ const SCAN_PERIOD: Duration = Duration::from_secs(10);
 const INFO_PERIOD: Duration = Duration::from_secs(300);
 
 /// Gives `sampler` the sources that `config` names.
-pub(crate) fn add_sources(sampler: &mut Sampler, config: &Config) {
+pub(crate) fn add_sources(sampler: &mut Sampler, config: &SamplerOptions) {
     let proc = &config.roots.proc;
     // Two sources read it, and on a machine of many CPUs it is the dearest file of all.
     let stat = Arc::new(Mutex::new(SharedFile::new(proc.join("stat"))));

@@ -6,13 +6,13 @@
 //!
 //! * **No source is at the mercy of another.** One that fails or panics is counted and reported
 //!   once. What may hang (file systems, sensors, the process table, GPUs) is read on a thread of its
-//!   own, and a tick goes by what that thread read last, up to the age of [`Config::keep`].
+//!   own, and a tick goes by what that thread read last, up to the age of [`SamplerOptions::keep`].
 //! * **Counters are totals** as the kernel or the driver keeps them, never differences. They start
 //!   again when the machine, the device or the control group does.
 //! * **No value is better than a wrong one.** What can't be read, is out of range or has no limit has
 //!   no sample. Ratios over time need two ticks.
 //! * **Each series occurs once in a tick.** Processes of one role and command are one series, unless
-//!   [`Config::pid_label`] is set.
+//!   [`SamplerOptions::pid_label`] is set.
 //! * **Files stay open** between ticks, some 20 for the host, 3 for each of the first 64 processes
 //!   and 14 for each of the first 8 control groups.
 //! * **Nothing is guessed across pid namespaces**: a process that is not in the sampler's own is
@@ -20,9 +20,9 @@
 //!
 //! ```
 //! use std::time::Instant;
-//! use qbus_sampler::{Config, Sampler};
+//! use qbus_sampler::{SamplerOptions, Sampler};
 //!
-//! let mut sampler = Sampler::new(Config::default());
+//! let mut sampler = Sampler::new(SamplerOptions::default());
 //! let attached = [].into();
 //! let outcomes = sampler.sample(Instant::now(), &attached, &mut |sample| {
 //!     assert!(sample.family.name.starts_with("qbus_"));
@@ -45,7 +45,7 @@ mod sampler;
 mod table;
 mod worker;
 
-pub use config::{Attached, Config, Roots, Source};
+pub use config::{Attached, Roots, SamplerOptions, Source};
 pub use family::{Family, Kind, Names, Sample};
 pub use readings::Readings;
 pub use sampler::{Failure, News, Outcome, Reader, Sampler, Tick};

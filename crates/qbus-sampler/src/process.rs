@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::config::{Attached, Config};
+use crate::config::{Attached, SamplerOptions};
 use crate::kernel_file::{KernelFile, read_once};
 use crate::readings::Readings;
 use crate::sampler::{Failure, Reader, Tick};
@@ -67,7 +67,7 @@ struct Process {
 }
 
 impl Processes {
-    pub(crate) fn new(config: &Config) -> Processes {
+    pub(crate) fn new(config: &SamplerOptions) -> Processes {
         let proc = config.roots.proc.clone();
         // `/proc/self` goes by the pid namespace of that `/proc`.
         let own_pid = fs::read_link(proc.join("self"))

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Attached, Config};
+use crate::config::{Attached, SamplerOptions};
 use crate::family::{Names, Sample};
 use crate::host;
 use crate::readings::Readings;
@@ -38,7 +38,7 @@ pub trait Reader: Send {
 /// Why a source had nothing to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// This machine lacks the subject, which is no fault: tried again after [`Config::retry`].
+    /// This machine lacks the subject, which is no fault: tried again after [`SamplerOptions::retry`].
     Absent(String),
     /// Reading failed: tried again when the source is due again.
     Failed(String),
@@ -133,7 +133,7 @@ enum Run {
 
 impl Sampler {
     /// A sampler of the sources that `config` names. Nothing is opened before the first tick.
-    pub fn new(config: Config) -> Sampler {
+    pub fn new(config: SamplerOptions) -> Sampler {
         let mut sampler = Sampler {
             entries: Vec::new(),
             outcomes: Vec::new(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use qbus_sampler::{Attached, Config, Source};
+use qbus_sampler::{Attached, SamplerOptions, Source};
 
 use crate::support::{Page, sampler, tick, write_tree};
 
@@ -66,7 +66,7 @@ fn tree(root: &Path) {
         .unwrap();
 }
 
-fn roots(root: &Path) -> impl FnOnce(&mut Config) {
+fn roots(root: &Path) -> impl FnOnce(&mut SamplerOptions) {
     let (proc, sys) = (root.join("proc"), root.join("sys"));
     |config| {
         config.roots.proc = proc;

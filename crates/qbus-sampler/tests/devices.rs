@@ -183,7 +183,7 @@ fn pressure_is_read_where_the_kernel_tells_it() {
     let dir = tempfile::tempdir().unwrap();
     let some = "some avg10=0.00 avg60=0.06 avg300=0.32 total=4990992\n";
     let full = "full avg10=0.15 avg60=0.12 avg300=0.47 total=4861850\n";
-    let roots = |config: &mut qbus_sampler::Config| config.roots.proc = dir.path().into();
+    let roots = |config: &mut qbus_sampler::SamplerOptions| config.roots.proc = dir.path().into();
     let mut sampler = sampler(&[Source::Pressure], roots);
     let now = Instant::now();
     let page = tick(&mut sampler, now, &[]);

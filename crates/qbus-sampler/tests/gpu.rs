@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use qbus_sampler::{Attached, Config, Names, News, Sampler, Source};
+use qbus_sampler::{Attached, Names, News, Sampler, SamplerOptions, Source};
 use tempfile::TempDir;
 
 use crate::support::{Page, Running, sampler, tick};
@@ -79,7 +79,7 @@ impl Fake {
         fs::rename(new, self.dir.path().join("values.txt")).unwrap();
     }
 
-    fn sampler(&self, change: impl FnOnce(&mut Config)) -> Sampler {
+    fn sampler(&self, change: impl FnOnce(&mut SamplerOptions)) -> Sampler {
         sampler(&[Source::Gpu, Source::Load], |config| {
             config.nvml = Some(self.library());
             change(config);

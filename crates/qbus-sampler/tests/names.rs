@@ -7,16 +7,16 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use qbus_sampler::{Attached, Config, Kind, Names, Sampler, Source, families};
+use qbus_sampler::{Attached, Kind, Names, Sampler, SamplerOptions, Source, families};
 
 /// A page of everything this machine has, rendered.
 fn render(names: Names) -> String {
-    let mut sampler = Sampler::new(Config {
+    let mut sampler = Sampler::new(SamplerOptions {
         sources: Source::ALL.to_vec(),
         names,
         per_cpu: true,
         patience: Duration::from_secs(20),
-        ..Config::default()
+        ..SamplerOptions::default()
     });
     let now = Instant::now();
     let attached: Arc<[Attached]> = Arc::new([]);

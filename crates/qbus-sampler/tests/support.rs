@@ -7,7 +7,7 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use qbus_sampler::{Attached, Config, Outcome, Sampler, Source};
+use qbus_sampler::{Attached, Outcome, Sampler, SamplerOptions, Source};
 
 /// The samples of one tick, by `name{label="value",…}`.
 #[derive(Debug, Default)]
@@ -17,11 +17,11 @@ pub(crate) struct Page {
 }
 
 /// A sampler of these sources alone.
-pub(crate) fn sampler(sources: &[Source], change: impl FnOnce(&mut Config)) -> Sampler {
-    let mut config = Config {
+pub(crate) fn sampler(sources: &[Source], change: impl FnOnce(&mut SamplerOptions)) -> Sampler {
+    let mut config = SamplerOptions {
         sources: sources.to_vec(),
         patience: Duration::from_secs(20),
-        ..Config::default()
+        ..SamplerOptions::default()
     };
     change(&mut config);
     Sampler::new(config)

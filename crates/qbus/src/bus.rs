@@ -39,16 +39,16 @@ pub use view::{AggregatorView, BusCounts, LaneView};
 
 /// How to create a bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct BusOptions {
     /// How large it is.
     pub geometry: Geometry,
     /// 0600 (one user) or 0660 (one group).
     pub mode: u32,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config {
+impl Default for BusOptions {
+    fn default() -> BusOptions {
+        BusOptions {
             geometry: Geometry::default(),
             mode: 0o600,
         }
@@ -64,7 +64,7 @@ impl Default for Config {
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let name = format!("doc-bus-{}", std::process::id());
-/// let bus = qbus::Bus::open_or_create(&name.parse()?, &qbus::Config::default())?;
+/// let bus = qbus::Bus::open_or_create(&name.parse()?, &qbus::BusOptions::default())?;
 /// let requests = bus.counter("requests_total").help("Requests.").label("endpoint", "/predict").register()?;
 /// requests.inc();
 /// # qbus::Bus::remove(&name.parse()?, qbus::Removal::Forced)?;
@@ -129,7 +129,7 @@ impl Bus {
     /// # Errors
     ///
     /// The name is taken, the geometry cannot be, the file system is full: nothing is left behind.
-    pub fn create(address: &Address, config: &Config) -> Result<Bus, CreateError> {
+    pub fn create(address: &Address, config: &BusOptions) -> Result<Bus, CreateError> {
         config.geometry.check().map_err(CreateError::Geometry)?;
         let sections = Sections::of(&config.geometry);
         let region = Region::create(address, sections.size as u64, config.mode)?;
@@ -192,7 +192,10 @@ impl Bus {
     /// # Errors
     ///
     /// As [`open`](Self::open) and [`create`](Self::create).
-    pub fn open_or_create(address: &Address, config: &Config) -> Result<Bus, OpenOrCreateError> {
+    pub fn open_or_create(
+        address: &Address,
+        config: &BusOptions,
+    ) -> Result<Bus, OpenOrCreateError> {
         loop {
             match Self::open(address) {
                 Err(OpenError::Absent { .. }) => {}

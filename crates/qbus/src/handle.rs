@@ -24,7 +24,7 @@ pub const DEFAULT_BUCKETS: [f64; 11] = [
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let address = format!("doc-registration-{}", std::process::id()).parse()?;
-/// # let bus = qbus::Bus::create(&address, &qbus::Config::default())?;
+/// # let bus = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
 /// let latency = bus
 ///     .histogram("inference_latency_seconds")
 ///     .help("Time from request to answer.")

@@ -8,7 +8,7 @@
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let address = format!("doc-crate-{}", std::process::id()).parse()?;
-//! # let made = qbus::Bus::create(&address, &qbus::Config::default())?;
+//! # let made = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
 //! # let name = address.to_string();
 //! let bus = qbus::Bus::open(&name.parse()?)?;
 //! let requests = bus.counter("requests_total").help("Requests.").label("endpoint", "/predict").register()?;
@@ -60,7 +60,7 @@ mod words;
 
 pub use address::{Address, AddressError};
 #[cfg(not(loom))]
-pub use bus::{AggregatorView, Bus, BusCounts, Config, LaneView, Removal};
+pub use bus::{AggregatorView, Bus, BusCounts, BusOptions, LaneView, Removal};
 pub use clock::Clock;
 #[cfg(not(loom))]
 pub use consumer::{Consumer, STALL_LIMIT_NS};

@@ -36,7 +36,7 @@ const NAP: Duration = Duration::from_micros(50);
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let address = format!("doc-producer-{}", std::process::id()).parse()?;
-/// # let bus = qbus::Bus::create(&address, &qbus::Config::default())?;
+/// # let bus = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
 /// use qbus::{Clock, Kind, Record};
 /// let tokens = bus.counter("tokens_total").register()?;
 /// let producer = bus.producer()?;

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use qbus::Bus;
-use qbus_aggregate::{Aggregator, Config};
+use qbus_aggregate::{Aggregator, AggregatorOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (bus, sizes) = args.split_first().ok_or("expected BUS [HISTORY RECENT]")?;
-    let mut config = Config::default();
+    let mut config = AggregatorOptions::default();
     if let [history, recent] = sizes {
         (config.history, config.recent) = (history.parse()?, recent.parse()?);
     }

@@ -1,7 +1,7 @@
 //! Aggregators that are killed at every test point, and their successors.
 
-use qbus::{Bus, Config as BusConfig, MetricType, Removal};
-use qbus_aggregate::{Aggregator, Config, ReadOptions, Reader, Value};
+use qbus::{Bus, BusOptions, MetricType, Removal};
+use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Reader, Value};
 use qbus_tests::{Journal, Lane, Load, Place, Process, Report, TestBus, Totals, check_load, until};
 use tempfile::TempDir;
 
@@ -131,14 +131,14 @@ fn plant_snapshot(test: &TestBus) {
     let snapshot = address.snapshot();
     let aside = TempDir::new().expect("a temporary folder");
     let copy = aside.path().join("snapshot");
-    drop(Aggregator::open(&bus, &Config::default()).expect("the only one"));
+    drop(Aggregator::open(&bus, &AggregatorOptions::default()).expect("the only one"));
     std::fs::copy(&snapshot, &copy).expect("a copy");
     let geometry = *bus.geometry();
     drop(bus);
     Bus::remove(address, Removal::Forced).expect("it was there");
-    let config = BusConfig {
+    let config = BusOptions {
         geometry,
-        ..BusConfig::default()
+        ..BusOptions::default()
     };
     Bus::create(address, &config).expect("another one");
     std::fs::copy(&copy, &snapshot).expect("planted");
@@ -189,7 +189,7 @@ fn check_totals(
     });
     aggregator.end_well();
     let bus = test.open();
-    let mut last = Aggregator::open(&bus, &Config::default()).expect("the only one");
+    let mut last = Aggregator::open(&bus, &AggregatorOptions::default()).expect("the only one");
     last.finish();
     last.finish();
     let totals = Totals::read(&bus, &mut test.reader());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use qbus::{Bus, Geometry, LaneView};
-use qbus_aggregate::{Aggregator, Config, ReadOptions, Reader, Tally, Value};
+use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Reader, Tally, Value};
 use qbus_tests::{Entries, Journal, Lane, Place, Process, TestBus, Totals, until};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -199,7 +199,8 @@ impl Emitter {
 
 /// Has everything drained and repaired, by a successor.
 fn settle(bus: &Bus) {
-    let mut aggregator = Aggregator::open(bus, &Config::default()).expect("the only one");
+    let mut aggregator =
+        Aggregator::open(bus, &AggregatorOptions::default()).expect("the only one");
     aggregator.finish();
     // What the reaper found in the first pass.
     aggregator.finish();

@@ -2,12 +2,12 @@
 
 use std::io::{self, Write};
 
-use qbus_sampler::{Config, Source};
+use qbus_sampler::{SamplerOptions, Source};
 
 use crate::args::Sources;
 
 /// What the sampler is to do, as typed.
-pub(crate) fn config(sources: &Sources, no_host: bool, no_gpu: bool) -> Config {
+pub(crate) fn config(sources: &Sources, no_host: bool, no_gpu: bool) -> SamplerOptions {
     let wanted = |source: &Source| {
         let by_default = source.on_by_default()
             && if *source == Source::Gpu {
@@ -17,14 +17,14 @@ pub(crate) fn config(sources: &Sources, no_host: bool, no_gpu: bool) -> Config {
             };
         (by_default || sources.collect.contains(source)) && !sources.no_collect.contains(source)
     };
-    Config {
+    SamplerOptions {
         sources: Source::ALL.iter().copied().filter(wanted).collect(),
         names: sources.names.into(),
         per_cpu: sources.per_cpu,
         pid_label: sources.pid_label,
         own_role: Some("aggregator".to_owned()),
         nvml: sources.nvml.clone(),
-        ..Config::default()
+        ..SamplerOptions::default()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use qbus_aggregate::{Aggregator, Config, Reader};
+use qbus_aggregate::{Aggregator, AggregatorOptions, Reader};
 use qbus_tests::{Finished, Process, TestBus, run};
 
 /// The command under test.
@@ -70,7 +70,7 @@ pub(crate) fn aggregator(bus: &TestBus, args: &[&str]) -> Process {
 
 /// Folds what was emitted so far, once, in this process.
 pub(crate) fn aggregate(bus: &TestBus) {
-    let aggregator = Aggregator::open(&bus.open(), &Config::default());
+    let aggregator = Aggregator::open(&bus.open(), &AggregatorOptions::default());
     aggregator.expect("the only one").finish();
 }
 

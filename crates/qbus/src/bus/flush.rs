@@ -25,7 +25,7 @@ impl Bus {
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let address = format!("doc-flush-{}", std::process::id()).parse()?;
-    /// # let bus = qbus::Bus::create(&address, &qbus::Config::default())?;
+    /// # let bus = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
     /// use std::time::Duration;
     /// bus.counter("tokens_total").register()?.inc();
     /// let flushed = bus.flush(Duration::from_secs(1));

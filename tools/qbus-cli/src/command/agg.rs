@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qbus::{Address, Bus};
-use qbus_aggregate::{Aggregator, Config};
+use qbus_aggregate::{Aggregator, AggregatorOptions};
 use qbus_collector::sampling::sample_until;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -28,10 +28,10 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
     let bus = if agg.no_create {
         open(address)?
     } else {
-        Bus::open_or_create(address, &qbus::Config::default()).map_err(Error::failed)?
+        Bus::open_or_create(address, &qbus::BusOptions::default()).map_err(Error::failed)?
     };
     bus.set_role("aggregator");
-    let config = Config {
+    let config = AggregatorOptions {
         snapshot: agg.snapshot.clone(),
         history: agg.history,
         recent: agg.recent,

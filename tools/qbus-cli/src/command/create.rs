@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use qbus::{Address, Bus, Config, Geometry};
+use qbus::{Address, Bus, BusOptions, Geometry};
 
 use crate::args::Create;
 use crate::error::Error;
@@ -22,7 +22,7 @@ pub(crate) fn run(address: &Address, create: &Create, out: &mut dyn Write) -> Re
         series: create.max_series,
         ..Geometry::default()
     };
-    let config = Config {
+    let config = BusOptions {
         geometry: geometry.with_arena(),
         mode: create.mode,
     };

@@ -89,7 +89,7 @@ fn show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Error> {
     let address: Address = format!("demo-{}", std::process::id())
         .parse()
         .map_err(Error::failed)?;
-    let bus = Bus::create(&address, &qbus::Config::default()).map_err(Error::failed)?;
+    let bus = Bus::create(&address, &qbus::BusOptions::default()).map_err(Error::failed)?;
     let mut stage = Stage {
         address: address.clone(),
         children: Vec::new(),

@@ -10,7 +10,7 @@ use qbus::{Clock, MetricType};
 use qbus_aggregate::export::{Options, export};
 use qbus_aggregate::{Family, Series, Snapshot, Value};
 use qbus_collector::sampling::{definition, owned};
-use qbus_sampler::{Config, Sampler, Source};
+use qbus_sampler::{Sampler, SamplerOptions, Source};
 
 use crate::args::Sample;
 use crate::error::Error;
@@ -31,7 +31,7 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
         }
         return Ok(());
     }
-    let config = Config {
+    let config = SamplerOptions {
         patience: Duration::from_secs(2),
         own_role: Some("sampler".to_owned()),
         ..config(&sample.sources, false, false)

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use qbus::{Address, Bus, Removal};
-use qbus_aggregate::{Aggregator, Config, Reader};
+use qbus_aggregate::{Aggregator, AggregatorOptions, Reader};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::interrupted;
@@ -36,7 +36,7 @@ impl Stage<'_> {
         let address: Address = format!("bench-{}", std::process::id())
             .parse()
             .map_err(Error::failed)?;
-        let bus = Bus::create(&address, &qbus::Config::default()).map_err(Error::failed)?;
+        let bus = Bus::create(&address, &qbus::BusOptions::default()).map_err(Error::failed)?;
         Ok(Stage {
             bus,
             address,
@@ -53,7 +53,7 @@ impl Stage<'_> {
     pub(super) fn aggregate(&mut self, spin: bool) -> Result<(), Error> {
         self.end_aggregator();
         let mut aggregator =
-            Aggregator::open(&self.bus, &Config::default()).map_err(Error::failed)?;
+            Aggregator::open(&self.bus, &AggregatorOptions::default()).map_err(Error::failed)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let aggregate = move || {

@@ -4,6 +4,8 @@
 //! lanes' positions are committed with what was folded. A successor of a killed aggregator goes on at
 //! the committed positions, and finds in the lanes what the dead one had drained and not committed.
 
+mod nap;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ use qbus::{Bus, ConsumeError, Consumer, CreateError};
 use crate::fold::Fold;
 use crate::snapshot::Globals;
 use crate::snapshot::writer::{SnapshotError, Writer};
+use nap::{GATHER, Nap, Rest};
 
 /// Records of one lane in a round, at most: a quarter of a default lane, so that its producer finds
 /// free slots while a round is committed.
@@ -31,15 +34,20 @@ pub struct AggregatorOptions {
     pub history: usize,
     /// How many of the last records of all series are kept.
     pub recent: usize,
+    /// How long a record waits for its commit, as a rule: the aggregator of a bus in use naps for so
+    /// long between its rounds. It wakes sooner where a lane would fill meanwhile, and sleeps longer
+    /// when the bus is idle. A shorter one costs more processor time: each wake-up some 10 µs.
+    pub latency: Duration,
 }
 
 impl Default for AggregatorOptions {
-    /// 1,000 points of each series, 10,000 records of all.
+    /// 1,000 points of each series, 10,000 records of all, and a commit within 1.2 ms.
     fn default() -> AggregatorOptions {
         AggregatorOptions {
             snapshot: None,
             history: 1000,
             recent: 10_000,
+            latency: Duration::from_micros(1200),
         }
     }
 }
@@ -70,6 +78,8 @@ impl std::error::Error for AggregateError {}
 pub struct Round {
     /// Slots drained.
     pub drained: u64,
+    /// The most slots that were drained of one lane.
+    pub fullest: u64,
     /// Whether there was anything to commit.
     pub committed: bool,
 }
@@ -96,6 +106,7 @@ pub struct Round {
 pub struct Aggregator {
     consumer: Consumer,
     fold: Fold,
+    latency: Duration,
     moved: Vec<usize>,
     /// When the last part of a survey was made, and which is next.
     surveyed_ns: u64,
@@ -133,6 +144,7 @@ impl Aggregator {
         let mut aggregator = Aggregator {
             consumer,
             fold,
+            latency: config.latency,
             moved: Vec::new(),
             surveyed_ns: 0,
             next_part: 0,
@@ -146,7 +158,26 @@ impl Aggregator {
     /// Drains every lane once, within bounds, folds, and commits if there was anything.
     pub fn round(&mut self) -> Round {
         let monotonic_ns = monotonic_ns();
-        let mut drained = 0;
+        let (drained, fullest) = self.drain(monotonic_ns);
+        let due = monotonic_ns.saturating_sub(self.surveyed_ns) / (SURVEY_NS / SURVEY_PARTS);
+        if due > 0 {
+            self.surveyed_ns = monotonic_ns;
+            self.survey(due.min(SURVEY_PARTS));
+        }
+        let committed = !self.moved.is_empty() || self.fold.is_touched();
+        if committed {
+            self.commit();
+        }
+        Round {
+            drained,
+            fullest,
+            committed,
+        }
+    }
+
+    /// Drains every lane into the fold. How many slots, and the most of one lane.
+    fn drain(&mut self, monotonic_ns: u64) -> (u64, u64) {
+        let (mut drained, mut fullest) = (0, 0);
         for lane in 0..self.consumer.lanes() {
             let fold = &mut self.fold;
             let before = self.consumer.position(lane);
@@ -158,48 +189,40 @@ impl Aggregator {
                 self.consumer
                     .drain_exclusive(lane, BUDGET, &mut |found| fold.add(found))
             };
-            if self.consumer.position(lane) != before {
+            let moved = self.consumer.position(lane) - before;
+            if moved > 0 {
+                fullest = fullest.max(moved);
                 self.moved.push(lane);
             }
         }
-        let due = monotonic_ns.saturating_sub(self.surveyed_ns) / (SURVEY_NS / SURVEY_PARTS);
-        if due > 0 {
-            self.surveyed_ns = monotonic_ns;
-            self.survey(due.min(SURVEY_PARTS));
-        }
-        let committed = !self.moved.is_empty() || self.fold.is_touched();
-        if committed {
-            self.commit();
-        }
-        Round { drained, committed }
+        (drained, fullest)
     }
 
-    /// Rounds until `stop` says so, then until nothing is left. Naps while there is nothing to do: 50 µs,
-    /// growing to 1 ms, and to 20 ms when the bus is idle; with `spin` never. `report` hears of a
-    /// snapshot that could not grow. It also ends when the bus was removed and nothing comes any more.
+    /// Rounds until `stop` says so, then until nothing is left. Between rounds it naps as
+    /// [`AggregatorOptions::latency`] says, and for up to 20 ms when the bus is idle; with `spin` never.
+    /// `report` hears of a snapshot that could not grow. It also ends when the bus was removed and
+    /// nothing comes any more.
     pub fn run(
         &mut self,
         spin: bool,
         stop: &dyn Fn() -> bool,
         report: &mut dyn FnMut(CreateError),
     ) {
-        let mut nap = Nap::default();
+        let mut nap = Nap::new(self.latency, self.consumer.bus().geometry().slots);
         while !stop() {
             let round = self.round();
             if let Some(failure) = self.fold.take_failure() {
                 report(failure);
             }
-            if round.drained > 0 {
-                nap = Nap::default();
-                if round.drained < BUDGET / 2 {
-                    pause();
-                }
-            } else if self.consumer.bus().is_removed() {
+            if round.drained == 0 && self.consumer.bus().is_removed() {
                 break;
-            } else if spin {
-                std::hint::spin_loop();
-            } else {
-                self.consumer.nap(nap.next());
+            }
+            match nap.after(&round, monotonic_ns()) {
+                _ if spin && round.drained == 0 => std::hint::spin_loop(),
+                Rest::None => {}
+                Rest::Gather => gather(),
+                Rest::Sleep(_) if spin => gather(),
+                Rest::Sleep(longest) => self.consumer.nap(longest),
             }
         }
         self.finish();
@@ -282,51 +305,10 @@ impl Aggregator {
 
 /// Lets records gather. An aggregator that is faster than its producers would else follow them record
 /// by record, and each emit would wait for the cache line that was just read: some 140 ns.
-fn pause() {
+fn gather() {
     let start = Instant::now();
     while start.elapsed() < GATHER {
         std::hint::spin_loop();
-    }
-}
-
-/// A quarter of what the fastest producer needs to fill a default lane.
-const GATHER: Duration = Duration::from_micros(10);
-
-/// The longest nap of a bus in use: what an emit waits for, at most, until a commit.
-const NAP_MAX: Duration = Duration::from_millis(1);
-/// A bus is idle when there was nothing to do for this long. From then on a nap is at most a quarter
-/// of the time that nothing came: a wake-up costs 10 to 25 µs in a VM, which adds up a thousand times a second.
-const IDLE: Duration = Duration::from_millis(25);
-/// The longest nap of an idle bus.
-const IDLE_NAP_MAX: Duration = Duration::from_millis(20);
-
-/// Sleeps that grow while there is nothing to do.
-struct Nap {
-    longest: Duration,
-    slept: Duration,
-}
-
-impl Default for Nap {
-    fn default() -> Nap {
-        Nap {
-            longest: Duration::from_micros(50),
-            slept: Duration::ZERO,
-        }
-    }
-}
-
-impl Nap {
-    /// How long to sleep now.
-    fn next(&mut self) -> Duration {
-        let next = self.longest;
-        self.slept += next;
-        let limit = if self.slept < IDLE {
-            NAP_MAX
-        } else {
-            (self.slept / 4).min(IDLE_NAP_MAX)
-        };
-        self.longest = (next * 5 / 4).min(limit);
-        next
     }
 }
 

@@ -61,6 +61,7 @@ impl Embedded {
             snapshot: None,
             history: config.max_history_per_metric,
             recent: config.max_metrics_buffer,
+            ..qbus_aggregate::AggregatorOptions::default()
         };
         let started = Aggregator::open(&bus, &config).map_err(StartError::Aggregate);
         let aggregator = started.inspect_err(|_| remove(&address))?;

@@ -35,6 +35,7 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
         snapshot: agg.snapshot.clone(),
         history: agg.history,
         recent: agg.recent,
+        ..AggregatorOptions::default()
     };
     let mut aggregator = Aggregator::open(&bus, &config).map_err(Error::failed)?;
     warn(format_args!(

@@ -1,40 +1,30 @@
 //! A bus: create, open, remove; join and leave.
 
 mod attach;
+mod definitions;
 mod flush;
+mod mapped;
 mod view;
 
 use std::io;
-use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
 use crate::clock;
-use crate::consumer::Consumer;
-use crate::error::{
-    ConsumeError, CreateError, EmitError, JoinError, OpenError, OpenOrCreateError, RegisterError,
-    RemoveError, creating,
-};
-use crate::fork;
-use crate::handle::{Counter, Gauge, Histogram, Registration, Summary};
-use crate::lane::{Lane, count};
-use crate::layout::{Geometry, Header, MAGIC, OwnerEntry, Sections, VERSION};
-use crate::liveness::{AGGREGATOR_BYTE, CREATE_BYTE, Locks, owner_byte};
-use crate::owner::{OwnerId, OwnerView, Phase, State};
-use crate::producer::Producer;
-use crate::record::{MetricType, Record, SeriesId};
+use crate::error::{CreateError, OpenError, OpenOrCreateError, RemoveError, creating};
+use crate::layout::{Geometry, MAGIC, Sections, VERSION};
+use crate::liveness::{CREATE_BYTE, Locks};
 use crate::region::Region;
-use crate::registry::{FamilyDefinition, FamilyId, Registry, SeriesDefinition, Table};
-use crate::sync::{Ordering, PrivatePtr, PrivateU64};
-use crate::testpoint;
+use crate::sync::Ordering;
 use crate::thread;
 
 /// How long an opener waits for a creator.
 const CREATION_WAIT: Duration = Duration::from_secs(1);
 
 pub(crate) use attach::Attachment;
+pub(crate) use mapped::MappedBus;
 pub use view::{AggregatorView, BusCounts, LaneView};
 
 /// How to create a bus.
@@ -72,46 +62,26 @@ impl Default for BusOptions {
 /// ```
 #[derive(Debug)]
 pub struct Bus {
-    inner: Arc<Inner>,
+    mapped: Arc<MappedBus>,
 }
 
 impl Clone for Bus {
     fn clone(&self) -> Bus {
-        self.inner.users.fetch_add(1, Ordering::Relaxed);
+        self.mapped.users.fetch_add(1, Ordering::Relaxed);
         Bus {
-            inner: self.inner.clone(),
+            mapped: self.mapped.clone(),
         }
     }
 }
 
 impl Drop for Bus {
     fn drop(&mut self) {
-        if self.inner.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.mapped.users.fetch_sub(1, Ordering::AcqRel) == 1 {
             // Threads keep producers, and those the mapping: this one's goes now, the others' with
             // their threads.
-            thread::forget(self.inner.key);
+            thread::forget(self.mapped.key);
         }
     }
-}
-
-#[derive(Debug)]
-pub(crate) struct Inner {
-    region: Region,
-    address: Address,
-    geometry: Geometry,
-    sections: Sections,
-    /// Tells this bus from the others of the process.
-    pub(crate) key: u64,
-    /// Clones of the bus, handles included, and not the threads' producers.
-    users: PrivateU64,
-    role: std::sync::OnceLock<String>,
-    /// This process as an owner; null until it joins. Replaced after a fork, and then leaked: the
-    /// child must not touch what is its parent's.
-    attachment: PrivatePtr<Attachment>,
-    /// The generation that is joining right now; 0 = none. A lock that a fork cannot wedge.
-    joining: PrivateU64,
-    /// No attempt to join before this monotonic time.
-    retry_ns: PrivateU64,
 }
 
 /// Whether a bus that is in use may be removed.
@@ -255,24 +225,8 @@ impl Bus {
     }
 
     fn new(region: Region, address: &Address, geometry: Geometry, sections: Sections) -> Bus {
-        static KEYS: PrivateU64 = PrivateU64::new(1);
-        // Made now: a fork while another thread made it with the first emit would leave it half made in
-        // the child.
-        let _ = fork::word();
-        let inner = Inner {
-            region,
-            address: address.clone(),
-            geometry,
-            sections,
-            key: KEYS.fetch_add(1, Ordering::Relaxed),
-            users: PrivateU64::new(1),
-            role: std::sync::OnceLock::new(),
-            attachment: PrivatePtr::default(),
-            joining: PrivateU64::new(0),
-            retry_ns: PrivateU64::new(0),
-        };
         Bus {
-            inner: Arc::new(inner),
+            mapped: Arc::new(MappedBus::new(region, address, geometry, sections)),
         }
     }
 
@@ -339,222 +293,37 @@ impl Bus {
 
     /// How the bus is named.
     pub fn address(&self) -> &Address {
-        &self.inner.address
+        &self.mapped.address
     }
 
     /// How large it is.
     pub fn geometry(&self) -> &Geometry {
-        &self.inner.geometry
+        &self.mapped.geometry
     }
 
     /// Two random words that tell this bus from any other of the same name.
     pub fn instance(&self) -> [u64; 2] {
-        std::array::from_fn(|i| self.inner.header().instance[i].load(Ordering::Relaxed))
+        std::array::from_fn(|i| self.mapped.header().instance[i].load(Ordering::Relaxed))
     }
 
     /// When it was created, in nanoseconds since the Unix epoch.
     pub fn created_ns(&self) -> u64 {
-        self.inner.header().created_ns.load(Ordering::Relaxed)
+        self.mapped.header().created_ns.load(Ordering::Relaxed)
     }
 
     /// Whether its name was taken away ([`remove`](Self::remove)).
     pub fn is_removed(&self) -> bool {
-        self.inner.is_removed()
+        self.mapped.is_removed()
     }
 
     /// Says what this process does (`inference`, say), for people and for the labels of its process
     /// metrics. Counts only before the process joins.
     pub fn set_role(&self, role: &str) {
-        let _ = self.inner.role.set(role.to_owned());
+        let _ = self.mapped.role.set(role.to_owned());
     }
 
-    /// A counter of that name.
-    pub fn counter(&self, name: &str) -> Registration<'_, Counter> {
-        Registration::new(self, name, MetricType::Counter)
-    }
-
-    /// A gauge of that name.
-    pub fn gauge(&self, name: &str) -> Registration<'_, Gauge> {
-        Registration::new(self, name, MetricType::Gauge)
-    }
-
-    /// A histogram of that name.
-    pub fn histogram(&self, name: &str) -> Registration<'_, Histogram> {
-        Registration::new(self, name, MetricType::Histogram)
-    }
-
-    /// A summary of that name.
-    pub fn summary(&self, name: &str) -> Registration<'_, Summary> {
-        Registration::new(self, name, MetricType::Summary)
-    }
-
-    /// A producer with a lane of its own; with a share of a lane when all are leased.
-    ///
-    /// # Errors
-    ///
-    /// No place in the owner table, or no lane of either sort.
-    pub fn producer(&self) -> Result<Producer, JoinError> {
-        Producer::exclusive_or_shared(&self.inner)
-    }
-
-    /// A producer on a lane that any number of them share: for a one-shot, or a signal handler.
-    ///
-    /// # Errors
-    ///
-    /// No place in the owner table, or no shared lane.
-    pub fn shared_producer(&self) -> Result<Producer, JoinError> {
-        Producer::shared(&self.inner)
-    }
-
-    /// The consuming side: one process at a time, the aggregator.
-    ///
-    /// # Errors
-    ///
-    /// Another process is the aggregator; the error names its pid.
-    pub fn consumer(&self) -> Result<Consumer, ConsumeError> {
-        Consumer::new(self)
-    }
-
-    /// Writes one record through this thread's producer, as handles do. As [`Producer::emit`], but that the
-    /// first record of a thread joins and leases a lane.
-    ///
-    /// # Errors
-    ///
-    /// As [`Producer::emit`]; or the process could not join.
-    #[inline]
-    pub fn emit(&self, record: Record) -> Result<(), EmitError> {
-        thread::emit(&self.inner, record)
-    }
-
-    /// As [`emit`](Self::emit), and waits while the lane is full.
-    ///
-    /// # Errors
-    ///
-    /// As `emit`; the lane was full for all of `patience`, which counts as one drop.
-    #[inline]
-    pub fn emit_or_wait(&self, record: Record, patience: Duration) -> Result<(), EmitError> {
-        thread::emit_or_wait(&self.inner, record, patience)
-    }
-
-    /// Whether this thread's next record finds room: in a lane of its own that answer holds.
-    #[inline]
-    pub fn has_room(&self) -> bool {
-        thread::has_room(&self.inner)
-    }
-
-    /// The id of a series, registered now if it was not. Handles do this for you.
-    ///
-    /// # Errors
-    ///
-    /// A name that is none, a conflict with what is registered, or no room: see [`RegisterError`].
-    pub fn intern(
-        &self,
-        family: &FamilyDefinition,
-        labels: &[(String, String)],
-    ) -> Result<SeriesId, RegisterError> {
-        let interned = self.inner.registry().intern(family, labels);
-        if matches!(interned, Err(RegisterError::Full { .. })) {
-            count(&self.inner.header().refused_series, 1);
-        }
-        interned
-    }
-
-    /// The id of a series if it is registered.
-    pub fn find(&self, name: &str, labels: &[(String, String)]) -> Option<SeriesId> {
-        self.inner.registry().find_series(name, labels)
-    }
-
-    /// What a series is registered as; `None` when there is none of that id.
-    pub fn series(&self, id: SeriesId) -> Option<SeriesDefinition> {
-        self.inner.registry().series(id)
-    }
-
-    /// What a family is registered as; `None` when there is none of that id.
-    pub fn family(&self, id: FamilyId) -> Option<FamilyDefinition> {
-        self.inner.registry().family(id)
-    }
-
-    /// What the family of that name is registered as.
-    pub fn family_by_name(&self, name: &str) -> Option<FamilyDefinition> {
-        self.inner.registry().family_by_name(name)
-    }
-
-    /// Everybody who is or was attached: entries never used are left out.
-    ///
-    /// # Errors
-    ///
-    /// The locks cannot be asked.
-    pub fn owners(&self) -> io::Result<Vec<OwnerView>> {
-        let locks = self.inner.locks()?;
-        let mut owners = Vec::new();
-        for (index, entry) in self.inner.owners().iter().enumerate() {
-            if entry.state().phase != Phase::Free {
-                let held = locks
-                    .as_ref()
-                    .map(|locks| locks.is_held(owner_byte(index)))
-                    .transpose()?;
-                owners.push(entry.view(index, held.unwrap_or(false)));
-            }
-        }
-        Ok(owners)
-    }
-
-    /// The aggregator; `None` when there never was one.
-    pub fn aggregator(&self) -> Option<AggregatorView> {
-        let header = self.inner.header();
-        let pid = header.aggregator_pid.load(Ordering::Acquire);
-        let held = self
-            .inner
-            .locks()
-            .ok()
-            .flatten()
-            .and_then(|locks| locks.is_held(AGGREGATOR_BYTE).ok());
-        let started_ns = header.aggregator_started_ns.load(Ordering::Relaxed);
-        (pid != 0).then(|| AggregatorView {
-            pid,
-            alive: held.unwrap_or(false),
-            started_ns,
-        })
-    }
-
-    /// All lanes, the shared ones first.
-    pub fn lanes(&self) -> Vec<LaneView> {
-        let shared = self.inner.geometry.shared_lanes as usize;
-        let view = |index| {
-            let lane = self.inner.lane(index);
-            let fill = self
-                .end(index)
-                .saturating_sub(lane.head())
-                .min(lane.capacity());
-            LaneView {
-                index,
-                shared: index < shared,
-                holder: lane.holder(),
-                head: lane.head(),
-                fill,
-            }
-        };
-        (0..self.inner.geometry.lanes as usize).map(view).collect()
-    }
-
-    /// What the bus as a whole has counted.
-    pub fn counts(&self) -> BusCounts {
-        let header = self.inner.header();
-        let relaxed = |word: &crate::sync::AtomicU64| word.load(Ordering::Relaxed);
-        BusCounts {
-            families: relaxed(&header.family_count),
-            series: relaxed(&header.series_count),
-            arena_words: relaxed(&header.arena_next),
-            dropped_unowned: relaxed(&header.dropped_unowned),
-            refused_series: relaxed(&header.refused_series),
-            violations: relaxed(&header.violations),
-            joined: relaxed(&header.joined),
-            reaped: relaxed(&header.reaped),
-        }
-    }
-
-    pub(crate) fn inner(&self) -> &Arc<Inner> {
-        &self.inner
+    pub(crate) fn mapped(&self) -> &Arc<MappedBus> {
+        &self.mapped
     }
 }
 
@@ -564,110 +333,6 @@ impl FromStr for Bus {
     /// Opens the bus of that name or path.
     fn from_str(text: &str) -> Result<Bus, Self::Err> {
         Ok(Bus::open(&text.parse()?)?)
-    }
-}
-
-impl Inner {
-    pub(crate) fn header(&self) -> &Header {
-        self.region.header()
-    }
-
-    pub(crate) fn geometry(&self) -> &Geometry {
-        &self.geometry
-    }
-
-    pub(crate) fn is_open(&self) -> bool {
-        self.users.load(Ordering::Acquire) != 0
-    }
-
-    pub(crate) fn is_removed(&self) -> bool {
-        self.header().removed.load(Ordering::Acquire) != 0
-    }
-
-    pub(crate) fn owners(&self) -> &[OwnerEntry] {
-        let owners = self
-            .region
-            .owners(self.sections.owners, self.geometry.owners as usize);
-        owners.expect("the region has the size of its geometry")
-    }
-
-    pub(crate) fn entry(&self, owner: OwnerId) -> &OwnerEntry {
-        &self.owners()[usize::from(owner.index)]
-    }
-
-    pub(crate) fn lane(&self, index: usize) -> Lane<'_> {
-        let (lanes, slots) = (self.geometry.lanes as usize, self.geometry.slots as usize);
-        let tails = self.region.tails(self.sections.tails, lanes);
-        let heads = self.region.heads(self.sections.heads, lanes);
-        let slots = self
-            .region
-            .slots(self.sections.slots + index * slots * 64, slots);
-        let sized = "the region has the size of its geometry";
-        Lane::new(
-            &tails.expect(sized)[index],
-            &heads.expect(sized)[index],
-            slots.expect(sized),
-        )
-    }
-
-    pub(crate) fn shared_lanes(&self) -> Vec<Lane<'_>> {
-        (0..self.geometry.shared_lanes as usize)
-            .map(|index| self.lane(index))
-            .collect()
-    }
-
-    pub(crate) fn exclusive_lanes(&self) -> Vec<Lane<'_>> {
-        let indexes = self.geometry.shared_lanes as usize..self.geometry.lanes as usize;
-        indexes.map(|index| self.lane(index)).collect()
-    }
-
-    pub(crate) fn registry(&self) -> Registry<'_> {
-        let header = self.header();
-        let sized = "the region has the size of its geometry";
-        let words = |offset, count| self.region.words(offset, count).expect(sized);
-        let index = |offset, entries| words(offset, Geometry::index_words(entries));
-        let families = Table {
-            index: index(self.sections.families, self.geometry.families),
-            count: &header.family_count,
-            capacity: self.geometry.families,
-        };
-        let series = Table {
-            index: index(self.sections.series, self.geometry.series),
-            count: &header.series_count,
-            capacity: self.geometry.series,
-        };
-        let arena = words(self.sections.arena, self.geometry.arena_words as usize);
-        Registry::new(families, series, arena, &header.arena_next)
-    }
-
-    /// Removes the traces of a dead owner, whose byte the caller holds; whether there were any.
-    pub(crate) fn repair(&self, index: usize) -> bool {
-        let entry = &self.owners()[index];
-        let repaired = entry.repair(index, &self.shared_lanes(), &self.exclusive_lanes());
-        count(&self.header().reaped, u64::from(repaired));
-        if repaired {
-            testpoint!("reaped");
-        }
-        repaired
-    }
-
-    /// A new open of the bus file for locks; `None` once the bus was removed.
-    pub(crate) fn locks(&self) -> io::Result<Option<Locks>> {
-        Locks::open(self.path(), self.region.id())
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.address.file()
-    }
-
-    /// Whether no living process can be that owner: its entry does not exist, is free, or is another
-    /// occupant's, who found no traces of a predecessor, or removed them, before it joined.
-    pub(crate) fn is_nobody(&self, owner: OwnerId) -> bool {
-        let entry = self.owners().get(usize::from(owner.index));
-        entry.is_none_or(|entry| {
-            let State { generation, phase } = entry.state();
-            generation != owner.generation || matches!(phase, Phase::Free | Phase::Left)
-        })
     }
 }
 

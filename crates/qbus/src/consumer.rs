@@ -5,13 +5,13 @@ use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::bus::{Bus, Inner};
+use crate::bus::{Bus, MappedBus};
 use crate::clock;
 use crate::doorbell;
 use crate::error::ConsumeError;
 use crate::lane::{Drained, Lane, POSITION_MAX, count, shared::Stall};
 use crate::liveness::{AGGREGATOR_BYTE, Locks, owner_byte};
-use crate::owner::{OwnerCounts, Phase};
+use crate::owner::{OwnerCounts, OwnerPhase};
 use crate::sync::Ordering;
 use crate::testpoint;
 
@@ -49,17 +49,28 @@ struct LaneCursor {
     looked_ns: u64,
 }
 
+impl Bus {
+    /// The consuming side: one process at a time, the aggregator.
+    ///
+    /// # Errors
+    ///
+    /// Another process is the aggregator; the error names its pid.
+    pub fn consumer(&self) -> Result<Consumer, ConsumeError> {
+        Consumer::new(self)
+    }
+}
+
 impl Consumer {
     pub(crate) fn new(bus: &Bus) -> Result<Consumer, ConsumeError> {
-        let inner = bus.inner();
+        let mapped = bus.mapped();
         let open = || {
-            inner
+            mapped
                 .locks()
                 .map_err(ConsumeError::Io)?
                 .ok_or(ConsumeError::Removed)
         };
         let (lease, reaper) = (open()?, open()?);
-        let header = inner.header();
+        let header = mapped.header();
         if !lease.try_lock(AGGREGATOR_BYTE).map_err(ConsumeError::Io)? {
             return Err(ConsumeError::Taken {
                 pid: header.aggregator_pid.load(Ordering::Acquire),
@@ -74,18 +85,18 @@ impl Consumer {
             .store(u64::from(std::process::id()), Ordering::Release);
         testpoint!("aggregator-signed");
         let cursor = |index| {
-            let ring = inner.lane(index).extend();
+            let ring = mapped.lane(index).extend();
             let head = ring.begin();
             LaneCursor {
                 ring,
-                is_shared: index < inner.geometry().shared_lanes as usize,
+                is_shared: index < mapped.geometry().shared_lanes as usize,
                 position: head,
                 freed: head,
                 claims: BTreeMap::new(),
                 looked_ns: 0,
             }
         };
-        let lanes = (0..inner.geometry().lanes as usize).map(cursor).collect();
+        let lanes = (0..mapped.geometry().lanes as usize).map(cursor).collect();
         Ok(Consumer {
             bus: bus.clone(),
             lanes,
@@ -151,7 +162,7 @@ impl Consumer {
     ) -> u64 {
         let cursor = &self.lanes[lane];
         let (ring, from) = (cursor.ring, cursor.position);
-        let is_nobody = |owner| self.bus.inner().is_nobody(owner);
+        let is_nobody = |owner| self.bus.mapped().is_nobody(owner);
         let (position, stall) = ring.drain_shared(from, budget, &is_nobody, visit);
         self.lanes[lane].position = position;
         self.attend(lane, stall, now_ns);
@@ -195,14 +206,14 @@ impl Consumer {
     /// The locks cannot be asked.
     pub fn reap(&self, owners: Range<usize>) -> io::Result<usize> {
         let mut reaped = 0;
-        for index in owners.start..owners.end.min(self.inner().owners().len()) {
+        for index in owners.start..owners.end.min(self.mapped().owners().len()) {
             reaped += usize::from(self.reap_owner(index)?);
         }
-        for lane in self.inner().exclusive_lanes() {
+        for lane in self.mapped().exclusive_lanes() {
             // A lease that names nobody is garbage.
             if let Some(holder) = lane
                 .holder()
-                .filter(|&holder| self.inner().is_nobody(holder))
+                .filter(|&holder| self.mapped().is_nobody(holder))
             {
                 lane.take_back(holder);
             }
@@ -213,8 +224,8 @@ impl Consumer {
     /// The counters of an entry of the owner table; `None` for one that was never used, or while it
     /// changes hands.
     pub fn owner_counts(&self, index: usize) -> Option<OwnerCounts> {
-        let entry = self.inner().owners().get(index)?;
-        if entry.state().phase == Phase::Free {
+        let entry = self.mapped().owners().get(index)?;
+        if entry.state().phase == OwnerPhase::Free {
             None
         } else {
             entry.counts()
@@ -224,16 +235,16 @@ impl Consumer {
     /// Sleeps until somebody waits for the consumer ([`Bus::flush`], a producer that waits for room), at
     /// most for `longest`.
     pub fn nap(&self, longest: Duration) {
-        doorbell::sleep(&self.inner().header().doorbell, longest);
+        doorbell::sleep(&self.mapped().header().doorbell, longest);
     }
 
     /// Counts what made no sense in the registry or a lane.
     pub fn count_violations(&self, n: u64) {
-        count(&self.inner().header().violations, n);
+        count(&self.mapped().header().violations, n);
     }
 
-    fn inner(&self) -> &Inner {
-        self.bus.inner()
+    fn mapped(&self) -> &MappedBus {
+        self.bus.mapped()
     }
 
     /// Asks, and in the end decides, about claims that are not published.
@@ -275,12 +286,13 @@ impl Consumer {
         // The owner's entry may be another's by now, or none: then the claim is garbage or a dead
         // one's whom a joiner repairs right now; the stall limit covers both.
         let index = usize::from(claim.owner.index);
-        let reaped = index < self.inner().owners().len() && self.reap_owner(index).unwrap_or(false);
+        let reaped =
+            index < self.mapped().owners().len() && self.reap_owner(index).unwrap_or(false);
         if reaped || !is_overdue {
             return;
         }
         let ring = self.lanes[lane].ring;
-        if self.inner().is_nobody(claim.owner) {
+        if self.mapped().is_nobody(claim.owner) {
             ring.reap(claim.owner);
         } else {
             ring.revoke(claim);
@@ -290,9 +302,9 @@ impl Consumer {
 
     /// Repairs an entry if its occupant is dead.
     fn reap_owner(&self, index: usize) -> io::Result<bool> {
-        let inner = self.inner();
-        let entry = &inner.owners()[index];
-        if matches!(entry.state().phase, Phase::Free | Phase::Left) {
+        let mapped = self.mapped();
+        let entry = &mapped.owners()[index];
+        if matches!(entry.state().phase, OwnerPhase::Free | OwnerPhase::Left) {
             return Ok(false);
         }
         let byte = owner_byte(index);
@@ -301,7 +313,7 @@ impl Consumer {
             return Ok(false);
         }
         testpoint!("byte-taken");
-        let repaired = inner.repair(index);
+        let repaired = mapped.repair(index);
         self.reaper.unlock(byte)?;
         testpoint!("byte-returned");
         Ok(repaired)

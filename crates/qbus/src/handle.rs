@@ -17,6 +17,28 @@ pub const DEFAULT_BUCKETS: [f64; 11] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
+impl Bus {
+    /// A counter of that name.
+    pub fn counter(&self, name: &str) -> Registration<'_, Counter> {
+        Registration::new(self, name, MetricType::Counter)
+    }
+
+    /// A gauge of that name.
+    pub fn gauge(&self, name: &str) -> Registration<'_, Gauge> {
+        Registration::new(self, name, MetricType::Gauge)
+    }
+
+    /// A histogram of that name.
+    pub fn histogram(&self, name: &str) -> Registration<'_, Histogram> {
+        Registration::new(self, name, MetricType::Histogram)
+    }
+
+    /// A summary of that name.
+    pub fn summary(&self, name: &str) -> Registration<'_, Summary> {
+        Registration::new(self, name, MetricType::Summary)
+    }
+}
+
 /// A metric that is being described; [`register`](Self::register) gives its handle.
 ///
 /// # Examples
@@ -153,7 +175,7 @@ impl Handle {
     #[inline(always)]
     fn emit_at(&self, timestamp_ns: u64, kind: Kind, value: f64) -> Result<(), EmitError> {
         thread::emit(
-            self.bus.inner(),
+            self.bus.mapped(),
             Record::new(timestamp_ns, self.series, kind, value),
         )
     }
@@ -305,7 +327,7 @@ macro_rules! observer {
                 let handle = &self.handle;
                 let record =
                     Record::new(handle.clock.now_ns(), handle.series, Kind::Observe, value);
-                thread::emit(handle.bus.inner(), Record { trace_id, ..record })
+                thread::emit(handle.bus.mapped(), Record { trace_id, ..record })
             }
 
             /// Observes the seconds until the guard is dropped.

@@ -1,7 +1,7 @@
 //! Lanes: the ring buffers of the bus.
 //!
 //! Position p, which never wraps, lives in slot p mod N on lap p div N + 1; zeroed slots are EMPTY of
-//! lap 0. A slot's `sequence` word names its lap, an owner and a [`Phase`]. The consumer never
+//! lap 0. A slot's `sequence` word names its lap, an owner and a [`SlotPhase`]. The consumer never
 //! writes to a slot except to repair it; it frees slots by storing `head`.
 //!
 //! An [`exclusive`] lane has one producer at a time and needs no read-modify-write; a [`shared`] lane
@@ -31,7 +31,7 @@ pub(crate) const POSITION_MAX: u64 = 1 << 62;
 
 /// What a slot holds, on its lap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum SlotPhase {
     /// Nothing, and nothing is owed for it. Also what zeroed memory says.
     Empty = 0,
     /// A whole record.
@@ -54,7 +54,7 @@ pub(crate) struct Sequence(u64);
 
 impl Sequence {
     #[inline]
-    pub(crate) fn new(lap: u64, owner: OwnerId, phase: Phase) -> Sequence {
+    pub(crate) fn new(lap: u64, owner: OwnerId, phase: SlotPhase) -> Sequence {
         Sequence(
             (lap & LAP_MASK) << LAP_SHIFT | u64::from(owner.pack()) << PHASE_BITS | phase as u64,
         )
@@ -72,15 +72,15 @@ impl Sequence {
 
     /// Decodes the phase; `None` for the eighth bit pattern, which nobody writes.
     #[inline]
-    fn phase(self) -> Option<Phase> {
+    fn phase(self) -> Option<SlotPhase> {
         Some(match self.0 & ((1 << PHASE_BITS) - 1) {
-            0 => Phase::Empty,
-            1 => Phase::Ready,
-            2 => Phase::Claimed,
-            3 => Phase::Retired,
-            4 => Phase::Skipped,
-            5 => Phase::Torn,
-            6 => Phase::Revoked,
+            0 => SlotPhase::Empty,
+            1 => SlotPhase::Ready,
+            2 => SlotPhase::Claimed,
+            3 => SlotPhase::Retired,
+            4 => SlotPhase::Skipped,
+            5 => SlotPhase::Torn,
+            6 => SlotPhase::Revoked,
             _ => return None,
         })
     }
@@ -90,7 +90,7 @@ impl Sequence {
         self.lap() == lap & LAP_MASK
     }
 
-    fn with_phase(self, phase: Phase) -> Sequence {
+    fn with_phase(self, phase: SlotPhase) -> Sequence {
         Sequence(self.0 & !((1 << PHASE_BITS) - 1) | phase as u64)
     }
 }

@@ -67,7 +67,7 @@ impl fmt::Display for OwnerId {
 
 /// Where an entry is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum OwnerPhase {
     /// Never used.
     Free,
     /// Being filled in.
@@ -82,7 +82,7 @@ pub(crate) enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) generation: u16,
-    pub(crate) phase: Phase,
+    pub(crate) phase: OwnerPhase,
 }
 
 impl State {
@@ -94,10 +94,10 @@ impl State {
     /// of the byte then allows anything.
     fn from_raw(raw: u64) -> State {
         let phase = match raw & 0xff {
-            0 => Phase::Free,
-            1 => Phase::Joining,
-            3 => Phase::Left,
-            _ => Phase::Active,
+            0 => OwnerPhase::Free,
+            1 => OwnerPhase::Joining,
+            3 => OwnerPhase::Left,
+            _ => OwnerPhase::Active,
         };
         State {
             generation: (raw >> 8) as u16 & OwnerId::GENERATION_MASK,
@@ -202,7 +202,7 @@ impl OwnerEntry {
         };
         self.set(State {
             generation,
-            phase: Phase::Joining,
+            phase: OwnerPhase::Joining,
         });
         testpoint!("joining");
         // E6 (release): pairs with the fence in `counts`: who sees a word of this occupant sees JOINING.
@@ -222,7 +222,7 @@ impl OwnerEntry {
         testpoint!("identity");
         self.set(State {
             generation,
-            phase: Phase::Active,
+            phase: OwnerPhase::Active,
         });
         testpoint!("active");
         OwnerId {
@@ -236,14 +236,14 @@ impl OwnerEntry {
         let State { generation, .. } = self.state();
         self.set(State {
             generation,
-            phase: Phase::Left,
+            phase: OwnerPhase::Left,
         });
     }
 
     /// Removes the traces of a dead occupant, whose byte the caller holds.
     pub(crate) fn repair(&self, index: usize, shared: &[Lane<'_>], exclusive: &[Lane<'_>]) -> bool {
         let State { generation, phase } = self.state();
-        if matches!(phase, Phase::Free | Phase::Left) {
+        if matches!(phase, OwnerPhase::Free | OwnerPhase::Left) {
             return false;
         }
         let owner = OwnerId {
@@ -273,7 +273,7 @@ impl OwnerEntry {
         };
         // E6 (acquire): pairs with the fence in `occupy`.
         fence(Ordering::Acquire);
-        (state.phase != Phase::Joining && self.state() == state).then_some(counts)
+        (state.phase != OwnerPhase::Joining && self.state() == state).then_some(counts)
     }
 
     pub(crate) fn view(&self, index: usize, alive: bool) -> OwnerView {
@@ -340,6 +340,6 @@ mod tests {
 
     #[test]
     fn an_unknown_phase_is_an_occupant() {
-        assert_eq!(State::from_raw(u64::MAX).phase, Phase::Active);
+        assert_eq!(State::from_raw(u64::MAX).phase, OwnerPhase::Active);
     }
 }

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::Backoff;
 
-use crate::bus::{Attachment, Inner};
+use crate::bus::{Attachment, Bus, MappedBus};
 use crate::error::{EmitError, JoinError};
 use crate::fork::{self, ForkWord, Generation};
-use crate::lane::{Refused, count, exclusive, shared};
+use crate::lane::exclusive::ExclusiveWriter;
+use crate::lane::shared::SharedWriter;
+use crate::lane::{Refused, count};
 use crate::layout::OwnerEntry;
 use crate::owner::OwnerId;
 use crate::record::Record;
@@ -54,14 +56,14 @@ pub struct Producer {
     generation: Generation,
     fork: ForkWord,
     /// Keeps the mapping that `lane` and `entry` borrow.
-    inner: Arc<Inner>,
+    mapped: Arc<MappedBus>,
     not_sync: PhantomData<Cell<()>>,
 }
 
 #[derive(Debug)]
 enum ProducerLane {
-    Exclusive(exclusive::Producer<'static>),
-    Shared(shared::Producer<'static>),
+    Exclusive(ExclusiveWriter<'static>),
+    Shared(SharedWriter<'static>),
 }
 
 /// Some records of a batch were not accepted.
@@ -89,11 +91,31 @@ impl std::error::Error for EmitManyError {
     }
 }
 
+impl Bus {
+    /// A producer with a lane of its own; with a share of a lane when all are leased.
+    ///
+    /// # Errors
+    ///
+    /// No place in the owner table, or no lane of either sort.
+    pub fn producer(&self) -> Result<Producer, JoinError> {
+        Producer::exclusive_or_shared(self.mapped())
+    }
+
+    /// A producer on a lane that any number of them share: for a one-shot, or a signal handler.
+    ///
+    /// # Errors
+    ///
+    /// No place in the owner table, or no shared lane.
+    pub fn shared_producer(&self) -> Result<Producer, JoinError> {
+        Producer::shared(self.mapped())
+    }
+}
+
 impl Producer {
-    pub(crate) fn exclusive_or_shared(inner: &Arc<Inner>) -> Result<Producer, JoinError> {
-        let attachment = inner.attachment()?;
+    pub(crate) fn exclusive_or_shared(mapped: &Arc<MappedBus>) -> Result<Producer, JoinError> {
+        let attachment = mapped.attachment()?;
         let owner = attachment.owner;
-        let lanes = inner.exclusive_lanes();
+        let lanes = mapped.exclusive_lanes();
         // Owners start at different lanes, so that they seldom race for one. A lane that its last
         // lessees left fuller than half is for those who find no other: threads that come and go would
         // fill one lane in a row while the consumer naps.
@@ -103,36 +125,36 @@ impl Producer {
         let with_room = in_turn().filter(|lane| lane.has_room());
         for lane in roomy.chain(with_room).chain(in_turn()) {
             if let Some(lane) = lane.extend().lease(owner) {
-                let lane = ProducerLane::Exclusive(lane.ringing(bell(inner)));
-                return Ok(Producer::new(inner, attachment, lane));
+                let lane = ProducerLane::Exclusive(lane.ringing(bell(mapped)));
+                return Ok(Producer::new(mapped, attachment, lane));
             }
         }
-        Producer::shared(inner)
+        Producer::shared(mapped)
     }
 
-    pub(crate) fn shared(inner: &Arc<Inner>) -> Result<Producer, JoinError> {
-        let attachment = inner.attachment()?;
-        let lanes = inner.shared_lanes();
+    pub(crate) fn shared(mapped: &Arc<MappedBus>) -> Result<Producer, JoinError> {
+        let attachment = mapped.attachment()?;
+        let lanes = mapped.shared_lanes();
         let Some(lane) = lanes.get(usize::from(attachment.owner.index) % lanes.len().max(1)) else {
             return Err(JoinError::NoLane {
-                lanes: inner.geometry().lanes,
+                lanes: mapped.geometry().lanes,
             });
         };
-        let lane = shared::Producer::new(lane.extend(), attachment.owner);
-        let lane = ProducerLane::Shared(lane.ringing(bell(inner)));
-        Ok(Producer::new(inner, attachment, lane))
+        let lane = SharedWriter::new(lane.extend(), attachment.owner);
+        let lane = ProducerLane::Shared(lane.ringing(bell(mapped)));
+        Ok(Producer::new(mapped, attachment, lane))
     }
 
-    fn new(inner: &Arc<Inner>, attachment: &Attachment, lane: ProducerLane) -> Producer {
-        let entry: *const OwnerEntry = inner.entry(attachment.owner);
+    fn new(mapped: &Arc<MappedBus>, attachment: &Attachment, lane: ProducerLane) -> Producer {
+        let entry: *const OwnerEntry = mapped.entry(attachment.owner);
         Producer {
             lane,
-            // SAFETY: the entry lies in the mapping, which `inner` keeps for as long as the producer.
+            // SAFETY: the entry lies in the mapping, which `mapped` keeps for as long as the producer.
             entry: unsafe { &*entry },
             owner: attachment.owner,
             generation: attachment.generation,
             fork: fork::word(),
-            inner: inner.clone(),
+            mapped: mapped.clone(),
             not_sync: PhantomData,
         }
     }
@@ -202,7 +224,7 @@ impl Producer {
                 Err(refused) => refused,
             };
             let waited = start.get_or_insert_with(Instant::now).elapsed();
-            if refused == Refused::Revoked || waited >= patience || self.inner.is_removed() {
+            if refused == Refused::Revoked || waited >= patience || self.mapped.is_removed() {
                 return Err(self.refuse(refused, 1));
             }
             if waited < BUSY {
@@ -285,13 +307,13 @@ impl Producer {
 
     /// Whether anybody but producers still has the bus open.
     pub(crate) fn bus_is_open(&self) -> bool {
-        self.inner.is_open()
+        self.mapped.is_open()
     }
 
     /// Nobody's record: the child of a fork is not the owner that the producer was made for.
     #[cold]
     fn refuse_inherited(&self, records: u64) -> EmitError {
-        count(&self.inner.header().dropped_unowned, records);
+        count(&self.mapped.header().dropped_unowned, records);
         EmitError::NotJoined
     }
 
@@ -311,7 +333,7 @@ impl Producer {
             Refused::Revoked => EmitError::Revoked,
             Refused::Full => {
                 count(&self.entry.dropped_full, records);
-                if self.inner.is_removed() {
+                if self.mapped.is_removed() {
                     EmitError::Removed
                 } else {
                     EmitError::Full
@@ -322,8 +344,8 @@ impl Producer {
 }
 
 /// The aggregator's doorbell.
-fn bell(inner: &Inner) -> &'static AtomicU64 {
-    let bell: *const AtomicU64 = &inner.header().doorbell;
+fn bell(mapped: &MappedBus) -> &'static AtomicU64 {
+    let bell: *const AtomicU64 = &mapped.header().doorbell;
     // SAFETY: it lies in the mapping, which the producer that rings it keeps for as long as it lives.
     unsafe { &*bell }
 }

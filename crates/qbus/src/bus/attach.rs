@@ -3,13 +3,13 @@
 
 use crossbeam_utils::Backoff;
 
-use super::Inner;
+use super::MappedBus;
 use crate::clock;
 use crate::error::JoinError;
 use crate::fork::{self, Generation};
 use crate::lane::count;
 use crate::liveness::{Locks, owner_byte};
-use crate::owner::{Identity, OwnerId, Phase};
+use crate::owner::{Identity, OwnerId, OwnerPhase};
 use crate::sync::Ordering;
 use crate::testpoint;
 
@@ -27,7 +27,7 @@ pub(crate) struct Attachment {
     _locks: Locks,
 }
 
-impl Inner {
+impl MappedBus {
     /// This process as an owner; joins when it is not one yet, or is a forked child of one.
     pub(crate) fn attachment(&self) -> Result<&Attachment, JoinError> {
         let generation = fork::generation();
@@ -99,14 +99,17 @@ impl Inner {
         let entries = self.owners();
         // A few fresh entries first, so that `qbus stat` still knows the last who left; then those
         // that were left, so that one-shots do not fill the table; then dead ones that nobody reaped.
-        let order = |phases: &'static [Phase], within: std::ops::Range<usize>| {
+        let order = |phases: &'static [OwnerPhase], within: std::ops::Range<usize>| {
             within.filter(move |&index| phases.contains(&entries[index].state().phase))
         };
         let few = entries.len().min(REMEMBERED);
-        let candidates = order(&[Phase::Free], 0..few)
-            .chain(order(&[Phase::Left], 0..entries.len()))
-            .chain(order(&[Phase::Free], few..entries.len()))
-            .chain(order(&[Phase::Joining, Phase::Active], 0..entries.len()));
+        let candidates = order(&[OwnerPhase::Free], 0..few)
+            .chain(order(&[OwnerPhase::Left], 0..entries.len()))
+            .chain(order(&[OwnerPhase::Free], few..entries.len()))
+            .chain(order(
+                &[OwnerPhase::Joining, OwnerPhase::Active],
+                0..entries.len(),
+            ));
         for index in candidates {
             if !locks.try_lock(owner_byte(index)).map_err(JoinError::Io)? {
                 continue;
@@ -128,7 +131,7 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
+impl Drop for MappedBus {
     fn drop(&mut self) {
         let attachment = *self.attachment.get_mut();
         if attachment.is_null() {

@@ -34,13 +34,13 @@ impl Bus {
     /// # Ok(()) }
     /// ```
     pub fn flush(&self, patience: Duration) -> Result<(), FlushError> {
-        let lanes = 0..self.inner.geometry.lanes as usize;
+        let lanes = 0..self.mapped.geometry.lanes as usize;
         let mut waiting: Vec<_> = lanes.map(|lane| (lane, self.end(lane))).collect();
         let start = Instant::now();
         let (mut nap, mut asked) = (NAP, None);
         loop {
             // A lane's head is stored after the commit.
-            waiting.retain(|&(lane, end)| self.inner.lane(lane).head() < end);
+            waiting.retain(|&(lane, end)| self.mapped.lane(lane).head() < end);
             if waiting.is_empty() {
                 return Ok(());
             }
@@ -64,13 +64,13 @@ impl Bus {
 
     /// Wakes the aggregator if it sleeps: for who has something for it to do.
     pub fn wake_aggregator(&self) {
-        doorbell::ring(&self.inner.header().doorbell);
+        doorbell::ring(&self.mapped.header().doorbell);
     }
 
     /// Where a lane ends: all positions below were claimed.
     pub(super) fn end(&self, lane: usize) -> u64 {
-        let ring = self.inner.lane(lane);
-        if lane < self.inner.geometry.shared_lanes as usize {
+        let ring = self.mapped.lane(lane);
+        if lane < self.mapped.geometry.shared_lanes as usize {
             ring.frontier()
         } else {
             // What a lane cannot hold is garbage.

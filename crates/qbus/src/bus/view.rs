@@ -1,6 +1,11 @@
 //! A bus as others see it.
 
-use crate::owner::OwnerId;
+use std::io;
+
+use super::Bus;
+use crate::liveness::{AGGREGATOR_BYTE, owner_byte};
+use crate::owner::{OwnerId, OwnerPhase, OwnerView};
+use crate::sync::{AtomicU64, Ordering};
 
 /// The aggregator as others see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,4 +53,82 @@ pub struct BusCounts {
     pub joined: u64,
     /// Owners that were found dead, and repaired.
     pub reaped: u64,
+}
+
+impl Bus {
+    /// Everybody who is or was attached: entries never used are left out.
+    ///
+    /// # Errors
+    ///
+    /// The locks cannot be asked.
+    pub fn owners(&self) -> io::Result<Vec<OwnerView>> {
+        let locks = self.mapped().locks()?;
+        let mut owners = Vec::new();
+        for (index, entry) in self.mapped().owners().iter().enumerate() {
+            if entry.state().phase != OwnerPhase::Free {
+                let held = locks
+                    .as_ref()
+                    .map(|locks| locks.is_held(owner_byte(index)))
+                    .transpose()?;
+                owners.push(entry.view(index, held.unwrap_or(false)));
+            }
+        }
+        Ok(owners)
+    }
+
+    /// The aggregator; `None` when there never was one.
+    pub fn aggregator(&self) -> Option<AggregatorView> {
+        let header = self.mapped().header();
+        let pid = header.aggregator_pid.load(Ordering::Acquire);
+        let held = self
+            .mapped
+            .locks()
+            .ok()
+            .flatten()
+            .and_then(|locks| locks.is_held(AGGREGATOR_BYTE).ok());
+        let started_ns = header.aggregator_started_ns.load(Ordering::Relaxed);
+        (pid != 0).then(|| AggregatorView {
+            pid,
+            alive: held.unwrap_or(false),
+            started_ns,
+        })
+    }
+
+    /// All lanes, the shared ones first.
+    pub fn lanes(&self) -> Vec<LaneView> {
+        let shared = self.mapped().geometry.shared_lanes as usize;
+        let view = |index| {
+            let lane = self.mapped().lane(index);
+            let fill = self
+                .end(index)
+                .saturating_sub(lane.head())
+                .min(lane.capacity());
+            LaneView {
+                index,
+                shared: index < shared,
+                holder: lane.holder(),
+                head: lane.head(),
+                fill,
+            }
+        };
+        (0..self.mapped().geometry.lanes as usize)
+            .map(view)
+            .collect()
+    }
+
+    /// What the bus as a whole has counted.
+    pub fn counts(&self) -> BusCounts {
+        let header = self.mapped().header();
+        let relaxed = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        BusCounts {
+            families: relaxed(&header.family_count),
+            series: relaxed(&header.series_count),
+            arena_words: relaxed(&header.arena_next),
+            dropped_unowned: relaxed(&header.dropped_unowned),
+            refused_series: relaxed(&header.refused_series),
+            violations: relaxed(&header.violations),
+            joined: relaxed(&header.joined),
+            reaped: relaxed(&header.reaped),
+        }
+    }
 }

@@ -27,7 +27,7 @@ mod model;
 
 use std::cell::Cell;
 
-use super::{Drained, Lane, Lease, POSITION_MAX, Phase, Refused, Sequence, gives_up_lines};
+use super::{Drained, Lane, Lease, POSITION_MAX, Refused, Sequence, SlotPhase, gives_up_lines};
 #[cfg(not(loom))]
 use crate::doorbell;
 use crate::owner::OwnerId;
@@ -43,7 +43,7 @@ const AHEAD: u64 = 24;
 
 /// The producing half. One thread at a time: it is not `Sync`.
 #[derive(Debug)]
-pub(crate) struct Producer<'a> {
+pub(crate) struct ExclusiveWriter<'a> {
     lane: Lane<'a>,
     owner: OwnerId,
     /// Position of the next record; the lane's `tail`, which nobody else writes.
@@ -62,7 +62,7 @@ pub(crate) struct Producer<'a> {
 
 impl<'a> Lane<'a> {
     /// Leases the lane to `owner`; `None` when somebody has it.
-    pub(crate) fn lease(self, owner: OwnerId) -> Option<Producer<'a>> {
+    pub(crate) fn lease(self, owner: OwnerId) -> Option<ExclusiveWriter<'a>> {
         let lease = Lease::of(owner).0;
         // E3 (acquire): pairs with the store in `give_back`. Release: who sees the lease sees the entry of
         // the owner that has it.
@@ -85,7 +85,7 @@ impl<'a> Lane<'a> {
             tail = end.unwrap_or(limit);
             self.tail.tail.store(tail, Ordering::Release);
         }
-        let producer = Producer {
+        let producer = ExclusiveWriter {
             lane: self,
             owner,
             tail: Cell::new(tail),
@@ -180,7 +180,7 @@ impl<'a> Lane<'a> {
 
     #[inline]
     fn is_whole(&self, sequence: Sequence, at: u64) -> bool {
-        sequence.is_lap(self.lap(at)) && sequence.phase() == Some(Phase::Ready)
+        sequence.is_lap(self.lap(at)) && sequence.phase() == Some(SlotPhase::Ready)
     }
 
     fn is_written(&self, at: u64) -> bool {
@@ -189,10 +189,10 @@ impl<'a> Lane<'a> {
     }
 }
 
-impl<'a> Producer<'a> {
+impl<'a> ExclusiveWriter<'a> {
     /// The same, which wakes a consumer that sleeps while the lane fills.
     #[cfg(not(loom))]
-    pub(crate) fn ringing(mut self, bell: &'a AtomicU64) -> Producer<'a> {
+    pub(crate) fn ringing(mut self, bell: &'a AtomicU64) -> ExclusiveWriter<'a> {
         self.bell = Some(bell);
         self.look.set(self.tail.get());
         self
@@ -314,7 +314,7 @@ impl<'a> Producer<'a> {
             None => end,
         };
         self.look.set(end.min(self.limit.get()));
-        let ready = Sequence::new(self.lane.lap(tail), self.owner, Phase::Ready);
+        let ready = Sequence::new(self.lane.lap(tail), self.owner, SlotPhase::Ready);
         self.ready.set(ready.0);
     }
 }

@@ -33,7 +33,7 @@
 #[cfg(all(test, loom))]
 mod model;
 
-use super::{Drained, Lane, POSITION_MAX, Phase, Refused, Sequence};
+use super::{Drained, Lane, POSITION_MAX, Refused, Sequence, SlotPhase};
 #[cfg(not(loom))]
 use crate::doorbell;
 use crate::owner::OwnerId;
@@ -45,7 +45,7 @@ use crate::testpoint;
 
 /// The producing half, for all threads of a process.
 #[derive(Debug)]
-pub(crate) struct Producer<'a> {
+pub(crate) struct SharedWriter<'a> {
     pub(crate) lane: Lane<'a>,
     owner: OwnerId,
     /// After the last claim of this process: where the next walk may begin.
@@ -68,9 +68,9 @@ struct Claim {
     sequence: Sequence,
 }
 
-impl<'a> Producer<'a> {
-    pub(crate) fn new(lane: Lane<'a>, owner: OwnerId) -> Producer<'a> {
-        Producer {
+impl<'a> SharedWriter<'a> {
+    pub(crate) fn new(lane: Lane<'a>, owner: OwnerId) -> SharedWriter<'a> {
+        SharedWriter {
             lane,
             owner,
             next: PrivateU64::new(0),
@@ -81,7 +81,7 @@ impl<'a> Producer<'a> {
 
     /// The same, which wakes a consumer that sleeps while the lane fills.
     #[cfg(not(loom))]
-    pub(crate) fn ringing(mut self, bell: &'a AtomicU64) -> Producer<'a> {
+    pub(crate) fn ringing(mut self, bell: &'a AtomicU64) -> SharedWriter<'a> {
         self.bell = Some(bell);
         self
     }
@@ -115,7 +115,7 @@ impl<'a> Producer<'a> {
         // the slot meanwhile.
         match slot.swap(
             claim.sequence,
-            claim.sequence.with_phase(Phase::Ready),
+            claim.sequence.with_phase(SlotPhase::Ready),
             Ordering::Release,
         ) {
             Ok(()) => {
@@ -202,8 +202,8 @@ impl<'a> Producer<'a> {
             return Step::Overtaken;
         }
         match found.phase() {
-            Some(Phase::Empty | Phase::Ready | Phase::Torn | Phase::Revoked) => {
-                let claimed = Sequence::new(lap, self.owner, Phase::Claimed);
+            Some(SlotPhase::Empty | SlotPhase::Ready | SlotPhase::Torn | SlotPhase::Revoked) => {
+                let claimed = Sequence::new(lap, self.owner, SlotPhase::Claimed);
                 // E2 and E4 (acquire): whoever had the slot before is done with it.
                 match slot.swap(found, claimed, Ordering::Acquire) {
                     Ok(()) => {
@@ -213,9 +213,9 @@ impl<'a> Producer<'a> {
                     Err(_) => Step::Again,
                 }
             }
-            Some(Phase::Retired | Phase::Skipped) => {
+            Some(SlotPhase::Retired | SlotPhase::Skipped) => {
                 // Its owner may still write there: it stays out of service on this lap too.
-                let skipped = Sequence::new(lap, found.owner(), Phase::Skipped);
+                let skipped = Sequence::new(lap, found.owner(), SlotPhase::Skipped);
                 match slot.swap(found, skipped, Ordering::Relaxed) {
                     Ok(()) => {
                         testpoint!("skipped");
@@ -225,7 +225,7 @@ impl<'a> Producer<'a> {
                 }
             }
             // The head passed it on lap L−1, so it cannot be claimed still: the head is old.
-            Some(Phase::Claimed) | None => Step::Overtaken,
+            Some(SlotPhase::Claimed) | None => Step::Overtaken,
         }
     }
 
@@ -235,8 +235,8 @@ impl<'a> Producer<'a> {
         // Claimers may carry the slot to later laps meanwhile: each failure is one lap's progress.
         while found.owner() == self.owner {
             let released = match found.phase() {
-                Some(Phase::Retired) => Phase::Revoked,
-                Some(Phase::Skipped) => Phase::Empty,
+                Some(SlotPhase::Retired) => SlotPhase::Revoked,
+                Some(SlotPhase::Skipped) => SlotPhase::Empty,
                 _ => return,
             };
             // E4 (release): pairs with the exchange in `claim_at`.
@@ -280,14 +280,14 @@ impl Lane<'_> {
             let found = slot.load(Ordering::Acquire);
             let owner = found.owner();
             if !found.is_lap(lap) {
-                let unclaimed =
-                    found.is_lap(lap - 1) && !matches!(found.phase(), Some(Phase::Claimed) | None);
+                let unclaimed = found.is_lap(lap - 1)
+                    && !matches!(found.phase(), Some(SlotPhase::Claimed) | None);
                 if unclaimed {
                     return (at, None);
                 }
             }
             match found.phase() {
-                Some(Phase::Claimed) if found.is_lap(lap) => {
+                Some(SlotPhase::Claimed) if found.is_lap(lap) => {
                     return (
                         at,
                         Some(Stall {
@@ -296,24 +296,27 @@ impl Lane<'_> {
                         }),
                     );
                 }
-                Some(Phase::Ready) if found.is_lap(lap) => match Record::from_words(slot.read()) {
-                    Some(record) => visit(Drained::Record(owner, record)),
-                    None => visit(Drained::Violation(owner)),
-                },
-                Some(Phase::Torn) if found.is_lap(lap) => visit(Drained::Torn(owner)),
-                Some(Phase::Retired | Phase::Revoked) if found.is_lap(lap) => {
+                Some(SlotPhase::Ready) if found.is_lap(lap) => {
+                    match Record::from_words(slot.read()) {
+                        Some(record) => visit(Drained::Record(owner, record)),
+                        None => visit(Drained::Violation(owner)),
+                    }
+                }
+                Some(SlotPhase::Torn) if found.is_lap(lap) => visit(Drained::Torn(owner)),
+                Some(SlotPhase::Retired | SlotPhase::Revoked) if found.is_lap(lap) => {
                     visit(Drained::Revoked(owner))
                 }
-                Some(Phase::Empty) if found.is_lap(lap) => {}
-                Some(Phase::Skipped) if found.is_lap(lap) => {
+                Some(SlotPhase::Empty) if found.is_lap(lap) => {}
+                Some(SlotPhase::Skipped) if found.is_lap(lap) => {
                     if is_nobody(owner) {
                         // Garbage named an owner that will never acknowledge.
-                        let _ = slot.swap(found, found.with_phase(Phase::Empty), Ordering::Relaxed);
+                        let _ =
+                            slot.swap(found, found.with_phase(SlotPhase::Empty), Ordering::Relaxed);
                     }
                 }
                 _ => {
                     // No one who keeps to the protocol leaves that: pass it, so that it wedges nobody.
-                    let empty = Sequence::new(lap, OwnerId::NOBODY, Phase::Empty);
+                    let empty = Sequence::new(lap, OwnerId::NOBODY, SlotPhase::Empty);
                     if slot.swap(found, empty, Ordering::Relaxed).is_err() {
                         return (at, None);
                     }
@@ -329,7 +332,7 @@ impl Lane<'_> {
         (position..position + self.capacity()).filter_map(move |at| {
             // Relaxed: whatever is decided about a claim is decided by an exchange.
             let found = self.slot(at).load(Ordering::Relaxed);
-            let is_claim = found.is_lap(self.lap(at)) && found.phase() == Some(Phase::Claimed);
+            let is_claim = found.is_lap(self.lap(at)) && found.phase() == Some(SlotPhase::Claimed);
             is_claim.then_some(Stall {
                 position: at,
                 owner: found.owner(),
@@ -357,11 +360,11 @@ impl Lane<'_> {
     /// Gives up the record at `stall`, whose owner lives but was stopped for too long. The next drain
     /// counts it.
     pub(crate) fn revoke(&self, stall: Stall) {
-        let claimed = Sequence::new(self.lap(stall.position), stall.owner, Phase::Claimed);
+        let claimed = Sequence::new(self.lap(stall.position), stall.owner, SlotPhase::Claimed);
         // Failure: it was published after all, or its owner is dead and reaped.
         let _ = self.slot(stall.position).swap(
             claimed,
-            claimed.with_phase(Phase::Retired),
+            claimed.with_phase(SlotPhase::Retired),
             Ordering::Relaxed,
         );
         testpoint!("retired");
@@ -374,9 +377,9 @@ impl Lane<'_> {
             let mut found = slot.load(Ordering::Acquire);
             while found.owner() == owner {
                 let released = match found.phase() {
-                    Some(Phase::Claimed) => Phase::Torn,
-                    Some(Phase::Retired) => Phase::Revoked,
-                    Some(Phase::Skipped) => Phase::Empty,
+                    Some(SlotPhase::Claimed) => SlotPhase::Torn,
+                    Some(SlotPhase::Retired) => SlotPhase::Revoked,
+                    Some(SlotPhase::Skipped) => SlotPhase::Empty,
                     _ => break,
                 };
                 // E4 (release): pairs with the exchange in `claim_at`.

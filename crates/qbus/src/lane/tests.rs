@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::thread;
 
+use super::exclusive::ExclusiveWriter;
 use super::heap::{HeapLane, number, owner, payload};
-use super::{Drained, Lease, POSITION_MAX, Phase, Refused, Sequence, exclusive, shared};
+use super::shared::{SharedWriter, Stall};
+use super::{Drained, Lease, POSITION_MAX, Refused, Sequence, SlotPhase};
 use crate::layout::Slot;
 use crate::owner::OwnerId;
 use crate::sync::{AtomicU64, Ordering};
@@ -33,7 +35,7 @@ impl Seen {
         }
     }
 
-    fn drain_shared(&mut self, memory: &HeapLane) -> Option<shared::Stall> {
+    fn drain_shared(&mut self, memory: &HeapLane) -> Option<Stall> {
         let (lane, from) = (memory.lane(), self.position);
         let (position, stall) =
             lane.drain_shared(from, 64, &|_| false, &mut |found| self.note(found));
@@ -57,7 +59,7 @@ struct Emitted {
 }
 
 fn emit_shared(memory: &HeapLane, index: u16) -> Emitted {
-    let producer = shared::Producer::new(memory.lane(), owner(index));
+    let producer = SharedWriter::new(memory.lane(), owner(index));
     let mut emitted = Emitted::default();
     let mut number = 1;
     while number <= RECORDS {
@@ -195,8 +197,13 @@ impl Dice {
 
     /// A word that nobody should have written there: wild, on an edge, or nearly right.
     fn word(&mut self, near: u64) -> u64 {
-        let phases = [Phase::Empty, Phase::Ready, Phase::Claimed, Phase::Retired];
-        let more = [Phase::Skipped, Phase::Torn, Phase::Revoked];
+        let phases = [
+            SlotPhase::Empty,
+            SlotPhase::Ready,
+            SlotPhase::Claimed,
+            SlotPhase::Retired,
+        ];
+        let more = [SlotPhase::Skipped, SlotPhase::Torn, SlotPhase::Revoked];
         let phase = phases.into_iter().chain(more).nth(self.below(7) as usize);
         match self.below(6) {
             0 => self.roll(),
@@ -206,7 +213,7 @@ impl Dice {
             _ => {
                 let lap = (near / SLOTS as u64 + self.below(4)).saturating_sub(1);
                 let owner = owner(self.below(5) as u16);
-                Sequence::new(lap, owner, phase.unwrap_or(Phase::Empty)).0
+                Sequence::new(lap, owner, phase.unwrap_or(SlotPhase::Empty)).0
             }
         }
     }
@@ -254,7 +261,7 @@ fn garbage_in_a_shared_lane_is_survived() {
     for seed in 1..=3000 {
         let mut dice = Dice(seed);
         let memory = HeapLane::new(SLOTS);
-        let producers = [1, 2].map(|index| shared::Producer::new(memory.lane(), owner(index)));
+        let producers = [1, 2].map(|index| SharedWriter::new(memory.lane(), owner(index)));
         let alive = [owner(1), owner(2)];
         let mut position = 0;
         for number in 0..40 + dice.below(40) {
@@ -270,7 +277,7 @@ fn garbage_in_a_shared_lane_is_survived() {
         for owner in alive {
             memory.lane().reap(owner);
         }
-        let producer = shared::Producer::new(memory.lane(), owner(9));
+        let producer = SharedWriter::new(memory.lane(), owner(9));
         let in_service = (0..ROUNDS).any(|_| {
             let _ = producer.emit(&payload(MARK));
             serve_shared(&memory, &mut position, &[owner(9)])
@@ -285,7 +292,7 @@ fn garbage_in_an_exclusive_lane_is_survived() {
         let mut dice = Dice(seed);
         let memory = HeapLane::new(SLOTS);
         let lane = memory.lane();
-        let mut producer: Option<exclusive::Producer<'_>> = lane.lease(owner(1));
+        let mut producer: Option<ExclusiveWriter<'_>> = lane.lease(owner(1));
         let (mut position, mut is_marked) = (0, false);
         let mut serve = |position: &mut u64| {
             let end = lane.drain_exclusive(*position, 64, &mut |found| {
@@ -344,7 +351,7 @@ fn a_consumer_begins_at_a_sane_position() {
 fn a_hole_behind_a_wild_hint_is_found() {
     let memory = HeapLane::new(SLOTS);
     memory.tail.tail.store(5, Ordering::Relaxed);
-    let producer = shared::Producer::new(memory.lane(), owner(1));
+    let producer = SharedWriter::new(memory.lane(), owner(1));
     let accepted = (1..=20).filter(|&number| producer.emit(&payload(number)).is_ok());
     assert_eq!(accepted.count(), SLOTS, "every slot was used");
 }

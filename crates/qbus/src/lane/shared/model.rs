@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use loom::thread::{self, JoinHandle};
 
-use super::{Producer, Stall};
+use super::{SharedWriter, Stall};
 use crate::lane::heap::{HeapLane, number, owner, payload};
 use crate::lane::{Drained, Refused};
 use crate::model::explore;
@@ -59,7 +59,7 @@ fn watched() -> HeapLane {
 
 /// Every slot of the lane takes a record and gives it back.
 fn is_in_service(memory: &HeapLane, seen: &Seen) {
-    let producer = Producer::new(memory.lane(), owner(9));
+    let producer = SharedWriter::new(memory.lane(), owner(9));
     let mut after = seen.clone();
     for number in 90..90 + memory.slots.len() as u64 {
         assert_eq!(producer.emit(&payload(number)), Ok(()), "out of service");
@@ -78,7 +78,7 @@ type Emitted = Vec<(u64, Result<(), Refused>)>;
 fn emitter(memory: &Arc<HeapLane>, index: u16, records: u64) -> JoinHandle<Emitted> {
     let memory = memory.clone();
     thread::spawn(move || {
-        let producer = Producer::new(memory.lane(), owner(index));
+        let producer = SharedWriter::new(memory.lane(), owner(index));
         let numbers = (1..=records).map(|n| u64::from(index) * 10 + n);
         numbers.map(|n| (n, producer.emit(&payload(n)))).collect()
     })
@@ -158,7 +158,7 @@ fn a_claim_of_the_dead_is_torn_once() {
         let memory = Arc::new(watched());
         let shared = memory.clone();
         let dying = thread::spawn(move || {
-            let producer = Producer::new(shared.lane(), owner(1));
+            let producer = SharedWriter::new(shared.lane(), owner(1));
             producer.claim().is_some()
         });
         let living = emitter(&memory, 2, 2);
@@ -237,7 +237,7 @@ fn a_publication_that_is_no_exchange_overrules_the_consumer() {
 fn a_slot_is_out_of_service_until_its_owner_wakes() {
     let seen = explore("shared, stopped for laps", |outcomes| {
         let memory = Arc::new(watched());
-        let stopped = Producer::new(memory.lane(), owner(1));
+        let stopped = SharedWriter::new(memory.lane(), owner(1));
         let claim = stopped.claim().expect("a free slot");
         let mut seen = Seen::default();
         let stall = seen.drain(&memory).expect("a claim in the way");
@@ -246,7 +246,7 @@ fn a_slot_is_out_of_service_until_its_owner_wakes() {
         let living = emitter(&memory, 2, 3);
         let shared = memory.clone();
         let waking = thread::spawn(move || {
-            let stopped = Producer::new(shared.lane(), owner(1));
+            let stopped = SharedWriter::new(shared.lane(), owner(1));
             stopped.publish(&claim)
         });
         for _ in 0..2 {

@@ -1,0 +1,166 @@
+//! A bus as this process has it mapped.
+
+use std::io;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use super::Attachment;
+use crate::address::Address;
+use crate::fork;
+use crate::lane::{Lane, count};
+use crate::layout::{Geometry, Header, OwnerEntry, Sections};
+use crate::liveness::Locks;
+use crate::owner::{OwnerId, OwnerPhase, State};
+use crate::region::Region;
+use crate::registry::{Registry, Table};
+use crate::sync::{Ordering, PrivatePtr, PrivateU64};
+use crate::testpoint;
+
+/// What all clones of a [`Bus`](super::Bus), its handles and its producers share.
+#[derive(Debug)]
+pub(crate) struct MappedBus {
+    pub(super) region: Region,
+    pub(super) address: Address,
+    pub(super) geometry: Geometry,
+    pub(super) sections: Sections,
+    /// Tells this bus from the others of the process.
+    pub(crate) key: u64,
+    /// Clones of the bus, handles included, and not the threads' producers.
+    pub(super) users: PrivateU64,
+    pub(super) role: OnceLock<String>,
+    /// This process as an owner; null until it joins. Replaced after a fork, and then leaked: the
+    /// child must not touch what is its parent's.
+    pub(super) attachment: PrivatePtr<Attachment>,
+    /// The generation that is joining right now; 0 = none. A lock that a fork cannot wedge.
+    pub(super) joining: PrivateU64,
+    /// No attempt to join before this monotonic time.
+    pub(super) retry_ns: PrivateU64,
+}
+
+impl MappedBus {
+    pub(super) fn new(
+        region: Region,
+        address: &Address,
+        geometry: Geometry,
+        sections: Sections,
+    ) -> MappedBus {
+        static KEYS: PrivateU64 = PrivateU64::new(1);
+        // Made now: a fork while another thread made it with the first emit would leave it half made in
+        // the child.
+        let _ = fork::word();
+        MappedBus {
+            region,
+            address: address.clone(),
+            geometry,
+            sections,
+            key: KEYS.fetch_add(1, Ordering::Relaxed),
+            users: PrivateU64::new(1),
+            role: OnceLock::new(),
+            attachment: PrivatePtr::default(),
+            joining: PrivateU64::new(0),
+            retry_ns: PrivateU64::new(0),
+        }
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        self.region.header()
+    }
+
+    pub(crate) fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.users.load(Ordering::Acquire) != 0
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        self.header().removed.load(Ordering::Acquire) != 0
+    }
+
+    pub(crate) fn owners(&self) -> &[OwnerEntry] {
+        let owners = self
+            .region
+            .owners(self.sections.owners, self.geometry.owners as usize);
+        owners.expect("the region has the size of its geometry")
+    }
+
+    pub(crate) fn entry(&self, owner: OwnerId) -> &OwnerEntry {
+        &self.owners()[usize::from(owner.index)]
+    }
+
+    pub(crate) fn lane(&self, index: usize) -> Lane<'_> {
+        let (lanes, slots) = (self.geometry.lanes as usize, self.geometry.slots as usize);
+        let tails = self.region.tails(self.sections.tails, lanes);
+        let heads = self.region.heads(self.sections.heads, lanes);
+        let slots = self
+            .region
+            .slots(self.sections.slots + index * slots * 64, slots);
+        let sized = "the region has the size of its geometry";
+        Lane::new(
+            &tails.expect(sized)[index],
+            &heads.expect(sized)[index],
+            slots.expect(sized),
+        )
+    }
+
+    pub(crate) fn shared_lanes(&self) -> Vec<Lane<'_>> {
+        (0..self.geometry.shared_lanes as usize)
+            .map(|index| self.lane(index))
+            .collect()
+    }
+
+    pub(crate) fn exclusive_lanes(&self) -> Vec<Lane<'_>> {
+        let indexes = self.geometry.shared_lanes as usize..self.geometry.lanes as usize;
+        indexes.map(|index| self.lane(index)).collect()
+    }
+
+    pub(crate) fn registry(&self) -> Registry<'_> {
+        let header = self.header();
+        let sized = "the region has the size of its geometry";
+        let words = |offset, count| self.region.words(offset, count).expect(sized);
+        let index = |offset, entries| words(offset, Geometry::index_words(entries));
+        let families = Table {
+            index: index(self.sections.families, self.geometry.families),
+            count: &header.family_count,
+            capacity: self.geometry.families,
+        };
+        let series = Table {
+            index: index(self.sections.series, self.geometry.series),
+            count: &header.series_count,
+            capacity: self.geometry.series,
+        };
+        let arena = words(self.sections.arena, self.geometry.arena_words as usize);
+        Registry::new(families, series, arena, &header.arena_next)
+    }
+
+    /// Removes the traces of a dead owner, whose byte the caller holds; whether there were any.
+    pub(crate) fn repair(&self, index: usize) -> bool {
+        let entry = &self.owners()[index];
+        let repaired = entry.repair(index, &self.shared_lanes(), &self.exclusive_lanes());
+        count(&self.header().reaped, u64::from(repaired));
+        if repaired {
+            testpoint!("reaped");
+        }
+        repaired
+    }
+
+    /// A new open of the bus file for locks; `None` once the bus was removed.
+    pub(crate) fn locks(&self) -> io::Result<Option<Locks>> {
+        Locks::open(self.path(), self.region.id())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.address.file()
+    }
+
+    /// Whether no living process can be that owner: its entry does not exist, is free, or is another
+    /// occupant's, who found no traces of a predecessor, or removed them, before it joined.
+    pub(crate) fn is_nobody(&self, owner: OwnerId) -> bool {
+        let entry = self.owners().get(usize::from(owner.index));
+        entry.is_none_or(|entry| {
+            let State { generation, phase } = entry.state();
+            generation != owner.generation || matches!(phase, OwnerPhase::Free | OwnerPhase::Left)
+        })
+    }
+}

@@ -7,7 +7,7 @@ use qbus::MetricType;
 /// A metric name with its type, help, unit and buckets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Family {
-    /// Matches `[a-zA-Z_][a-zA-Z0-9_]*`.
+    /// Matches `[a-zA-Z_:][a-zA-Z0-9_:]*`.
     pub name: String,
     /// How the records of the family are folded.
     pub metric_type: MetricType,

@@ -21,7 +21,7 @@ use qbus_aggregate::Family;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Metric<'a> {
-    /// `[a-zA-Z_][a-zA-Z0-9_]*`, at most 255 bytes.
+    /// `[a-zA-Z_:][a-zA-Z0-9_:]*`, at most 255 bytes.
     pub name: &'a str,
     /// Counter: an increment, finite and not negative. Gauge: the value. Histogram and summary: a
     /// finite observation.

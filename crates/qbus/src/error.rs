@@ -438,7 +438,7 @@ pub struct Largest {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum RegisterError {
-    /// The metric's name is not `[a-zA-Z_][a-zA-Z0-9_]*`, or too long.
+    /// The metric's name is not `[a-zA-Z_:][a-zA-Z0-9_:]*`, or too long.
     Name {
         /// The name.
         found: String,
@@ -504,7 +504,7 @@ impl fmt::Display for RegisterError {
         match self {
             RegisterError::Name { found } => write!(
                 f,
-                "{found:?} is no metric name: expected [a-zA-Z_][a-zA-Z0-9_]*, at most {} bytes",
+                "{found:?} is no metric name: expected [a-zA-Z_:][a-zA-Z0-9_:]*, at most {} bytes",
                 crate::registry::NAME_MAX
             ),
             RegisterError::Label {
@@ -536,7 +536,9 @@ impl fmt::Display for RegisterError {
             } => {
                 write!(
                     f,
-                    "metric {metric} is registered as {existing}, and was asked for as {requested}"
+                    "metric {metric} is registered as {existing}, and was asked for as {requested}: keep to the \
+                     registered definition, or have the bus forget the old one (`qbus forget {metric}`, or \
+                     `qbus rm` for the whole bus)"
                 )
             }
             RegisterError::Clash { metric, existing } => write!(

@@ -119,7 +119,7 @@ impl FamilyDefinition {
     }
 
     fn check(&self) -> Result<(), RegisterError> {
-        if !is_name(&self.name) || self.name.len() > NAME_MAX {
+        if !is_metric_name(&self.name) {
             return Err(RegisterError::Name {
                 found: self.name.clone(),
             });
@@ -600,16 +600,21 @@ fn canonical(labels: &[(String, String)]) -> Vec<(String, String)> {
     sorted
 }
 
-/// Whether a metric can have that name: `[a-zA-Z_][a-zA-Z0-9_]*`, at most 255 bytes.
+/// Whether a metric can have that name: `[a-zA-Z_:][a-zA-Z0-9_:]*`, at most 255 bytes.
 pub fn is_metric_name(name: &str) -> bool {
-    is_name(name) && name.len() <= NAME_MAX
+    is_name(name, |c| c == ':')
 }
 
-fn is_name(name: &str) -> bool {
-    let legal = |(at, c): (usize, char)| {
-        c == '_' || c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit())
+/// Whether a label can have that name: `[a-zA-Z_][a-zA-Z0-9_]*`, at most 255 bytes.
+fn is_label_name(name: &str) -> bool {
+    is_name(name, |_| false)
+}
+
+fn is_name(name: &str, is_also_legal: impl Fn(char) -> bool) -> bool {
+    let is_legal = |(at, c): (usize, char)| {
+        c == '_' || c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit()) || is_also_legal(c)
     };
-    !name.is_empty() && name.chars().enumerate().all(legal)
+    !name.is_empty() && name.len() <= NAME_MAX && name.chars().enumerate().all(is_legal)
 }
 
 /// Whether a series of `metric` can have a label of that name.
@@ -625,7 +630,7 @@ pub fn check_label(metric: &str, name: &str) -> Result<(), RegisterError> {
             reason,
         })
     };
-    if !is_name(name) || name.len() > NAME_MAX {
+    if !is_label_name(name) {
         return refuse("is no label name: expected [a-zA-Z_][a-zA-Z0-9_]*, at most 255 bytes");
     }
     if name.starts_with("__") {

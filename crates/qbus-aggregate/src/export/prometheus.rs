@@ -39,7 +39,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// These are
 ///
 /// * a family one of whose sample names an earlier family has (a gauge `foo_count` after a
-///   histogram `foo`), or whose name is not `[a-zA-Z_][a-zA-Z0-9_]*`;
+///   histogram `foo`), or whose name is not `[a-zA-Z_:][a-zA-Z0-9_:]*`;
 /// * a series whose labels, as a set, an earlier series of the family has; or whose type or buckets
 ///   are not those of the first series of the family; or with a label name that is malformed,
 ///   reserved (`__…`, `le` of a histogram, `quantile` of a summary) or given twice; or with buckets
@@ -80,7 +80,7 @@ pub fn prometheus(
 
 /// Takes the names of the family's samples, all or none.
 fn claim_names(names: &mut HashSet<String>, family: &Family) -> bool {
-    if !is_name(&family.name) {
+    if !is_metric_name(&family.name) {
         return false;
     }
     let suffixes: &[&str] = match family.metric_type {
@@ -302,16 +302,24 @@ fn is_sound(series: &Series, family: &Family) -> bool {
     let labels = &series.labels;
     value_is_sound
         && labels.iter().enumerate().all(|(at, (name, _))| {
-            is_name(name)
+            is_label_name(name)
                 && !name.starts_with("__")
                 && name != own
                 && labels[..at].iter().all(|(earlier, _)| earlier != name)
         })
 }
 
-fn is_name(name: &str) -> bool {
-    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    name.bytes().all(word)
+fn is_metric_name(name: &str) -> bool {
+    is_name(name, |byte| byte == b':')
+}
+
+fn is_label_name(name: &str) -> bool {
+    is_name(name, |_| false)
+}
+
+fn is_name(name: &str, is_also_legal: impl Fn(u8) -> bool) -> bool {
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || is_also_legal(byte);
+    name.bytes().all(is_legal)
         && name
             .bytes()
             .next()

@@ -1,9 +1,14 @@
 //! What a producer writes down beside its emits, in a file that outlives it.
 
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Instant;
 
 use qbus::{Access, EmitError, MappedFile};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::random::Random;
 
 const ATTEMPTED: usize = 0;
 const ACCEPTED: usize = 1;
@@ -12,25 +17,61 @@ const REVOKED: usize = 3;
 const DONE: usize = 4;
 const GAP_NS: usize = 5;
 const CALL_NS: usize = 6;
+const UNTOLD: usize = 7;
+const BYTES: u64 = 4096;
 
 /// An attempt is counted before the call, its outcome after it: at most one call of a dead thread is
 /// without an outcome.
 #[derive(Debug)]
 pub struct Journal {
     file: MappedFile,
+    /// Of one that was claimed: the kernel drops it with its last descriptor.
+    _lock: Option<File>,
 }
 
 impl Journal {
     /// Makes an empty one.
     pub fn create(path: &Path) -> Journal {
-        let file = MappedFile::create(path, 4096, 0o600).expect("a new file");
-        Journal { file }
+        let file = MappedFile::create(path, BYTES, 0o600).expect("a new file");
+        Journal { file, _lock: None }
+    }
+
+    /// Goes on with one of `count` journals that nobody holds, and its number. What its last holder
+    /// died inside of is told as such, so that any number of threads can hold it one after the other.
+    pub fn claim(folder: &Path, count: u64, random: &mut Random) -> (Journal, u64) {
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600);
+        loop {
+            let number = random.below(count);
+            let path = folder.join(number.to_string());
+            let lock = options.open(&path).expect("room for a journal");
+            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+                continue;
+            }
+            lock.set_len(BYTES).expect("room for a journal");
+            let file = MappedFile::open(&path, Access::Write).expect("the journal");
+            let journal = Journal {
+                file,
+                _lock: Some(lock),
+            };
+            let open = journal.read().open_calls();
+            assert!(open <= 1, "journal {number}: {:?}", journal.read());
+            if open == 1 {
+                journal.add(UNTOLD);
+            }
+            return (journal, number);
+        }
     }
 
     /// Opens one that is there.
     pub fn open(path: &Path) -> Journal {
         let file = MappedFile::open(path, Access::Write).expect("the journal");
-        Journal { file }
+        Journal { file, _lock: None }
     }
 
     fn add(&self, at: usize) {
@@ -78,6 +119,7 @@ impl Journal {
             done: word(DONE) != 0,
             gap_ns: word(GAP_NS),
             call_ns: word(CALL_NS),
+            untold: word(UNTOLD),
         }
     }
 }
@@ -99,11 +141,13 @@ pub struct Entries {
     pub gap_ns: u64,
     /// The longest call.
     pub call_ns: u64,
+    /// Emits that former holders died inside of.
+    pub untold: u64,
 }
 
 impl Entries {
     /// The call that a dead thread was inside: 1, or 0 when it was in none.
     pub fn open_calls(&self) -> u64 {
-        self.attempted - self.accepted - self.full - self.revoked
+        self.attempted - self.accepted - self.full - self.revoked - self.untold
     }
 }

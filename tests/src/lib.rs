@@ -3,6 +3,7 @@
 
 mod bus;
 mod journal;
+mod life;
 mod load;
 mod process;
 mod random;
@@ -10,6 +11,7 @@ mod totals;
 
 pub use bus::{Place, TestBus};
 pub use journal::{Entries, Journal};
+pub use life::Life;
 pub use load::{Lane, Load, Report};
 pub use process::{Finished, LIMIT, Process, run, until};
 pub use random::Random;

@@ -1,6 +1,7 @@
 //! Processes that end with their test, and waits that end in any case.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -26,8 +27,12 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A process that a test started. It is ended, by its id, when the guard is dropped.
+///
+/// It has to end well, or by SIGKILL, which only tests send: a panic, an error, or any other signal
+/// that it ended by fails the test, whoever looks at its status, and however late.
 #[derive(Debug)]
 pub struct Process {
+    name: String,
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
@@ -44,6 +49,7 @@ impl Process {
     /// Starts a command, with its standard input and output at the test's hands.
     pub fn spawn(mut command: Command) -> Process {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let name = format!("{command:?}");
         let mut child = command.spawn().expect("the helper starts");
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().expect("a piped output"));
@@ -57,6 +63,7 @@ impl Process {
             }
         });
         Process {
+            name,
             child,
             input,
             lines,
@@ -101,12 +108,13 @@ impl Process {
     /// Ends it with SIGKILL, and waits until the kernel has.
     pub fn kill(mut self) {
         self.child.kill().expect("the helper is there");
-        self.child.wait().expect("the helper ends");
+        let status = self.child.wait().expect("the helper ends");
+        self.check(status);
     }
 
     /// Whether it runs.
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("a child").is_none()
+        self.status().is_none()
     }
 
     /// Whether it is stopped by a signal.
@@ -118,9 +126,15 @@ impl Process {
         after.trim_start().starts_with('T')
     }
 
-    /// How it ended; `None` while it runs.
+    /// How it ended, well or by SIGKILL; `None` while it runs.
     pub fn status(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child")
+        let status = self.child.try_wait().expect("a child");
+        status.inspect(|status| self.check(*status))
+    }
+
+    fn check(&self, status: ExitStatus) {
+        let killed = status.signal() == Some(Signal::KILL.as_raw());
+        assert!(status.success() || killed, "{}: {status}", self.name);
     }
 
     /// Waits until nobody holds its output any more: it has ended, and so have all that it forked.
@@ -137,7 +151,7 @@ impl Process {
     }
 
     /// Closes its input and waits for its end.
-    pub fn end(mut self) -> ExitStatus {
+    pub fn end_well(mut self) {
         self.input = None;
         let child = &mut self.child;
         let mut status = None;
@@ -145,21 +159,19 @@ impl Process {
             status = child.try_wait().expect("a child");
             status.is_some()
         });
-        status.expect("it ended")
-    }
-
-    /// As [`end`](Self::end), for one that has to end well.
-    pub fn end_well(self) {
-        let pid = self.pid();
-        let status = self.end();
-        assert!(status.success(), "pid {pid}: {status}");
+        let status = status.expect("it ended");
+        assert!(status.success(), "{}: {status}", self.name);
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Ok(status) = self.child.wait()
+            && !thread::panicking()
+        {
+            self.check(status);
+        }
     }
 }
 

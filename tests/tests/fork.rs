@@ -109,5 +109,8 @@ fn a_child_that_never_emits_does_not_keep_its_parent_alive() {
         aggregator.end_well();
         let totals = Totals::read(&bus, &mut test.reader());
         assert_eq!(totals.tally(parent).delivered, 1);
+        // Nobody waits for the child of a dead parent: its word says that it ended well.
+        forker.close_input();
+        assert_eq!(forker.line().split(' ').next(), Some("ended"));
     }
 }

@@ -1,7 +1,7 @@
 //! Forks while it is attached to a bus: `test-forker BUS MODE RECORDS`.
 //!
-//! The child says `child PID`, waits for its input to be closed, and ends; the parent says
-//! `parent PID` and waits for the child. The modes:
+//! The child says `child PID`, waits for its input to be closed, says `ended PID`, and ends; the parent
+//! says `parent PID` and waits for the child, which has to end well. The modes:
 //!
 //! * `emits`: parent and child emit `RECORDS` each, by one handle, after the fork.
 //! * `idles`: the child never emits; the parent exits at once.
@@ -62,8 +62,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     say("parent", accepted)?;
     say("siblings", of_siblings)?;
-    // SAFETY: no memory is passed; -1 is any child.
-    unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) };
+    let mut status = 0;
+    // SAFETY: the status is ours; -1 is any child.
+    unsafe { libc::waitpid(-1, &raw mut status, 0) };
+    if status != 0 {
+        return Err(format!("the child ended with wait status {status}").into());
+    }
     Ok(())
 }
 
@@ -93,7 +97,7 @@ fn live_as_child(
     };
     say("child", accepted)?;
     io::stdin().read_to_end(&mut Vec::new())?;
-    Ok(())
+    Ok(say("ended", accepted)?)
 }
 
 fn emit(counter: &Counter, records: u64) -> u64 {

@@ -1,8 +1,8 @@
 //! Does at random what producers do: `test-stormer BUS FOLDER NAME SEED`.
 //!
 //! It joins, emits through lanes of each sort, forks, emits from threads, leaves and joins again, and
-//! sometimes kills itself, for a second at most, and while there is a file `go` in the folder. Every thread that emits
-//! has a journal in the folder, and a series, of its own name.
+//! sometimes kills itself, for a second at most, and while there is a file `go` in the folder. Every
+//! thread that emits holds one of the journals in the folder, and emits to the series of its number.
 
 use std::error::Error;
 use std::path::Path;
@@ -10,13 +10,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qbus::{Bus, Clock, Kind, Record};
-use qbus_tests::{Journal, Random};
+use qbus_tests::{Journal, Life, Random};
 use rustix::process::{Signal, getpid, kill_process};
 
 /// Children of children of a worker, at most.
 const DEPTH_MAX: u32 = 2;
 /// How long a process lives, at most, in microseconds.
 const LIFE_MAX_US: u64 = 1_000_000;
+/// More than there are threads that emit at once; each is a series.
+const JOURNALS: u64 = 1500;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -34,15 +36,18 @@ fn live(
     mut random: Random,
     depth: u32,
 ) -> Result<(), Box<dyn Error>> {
+    let sign = Life::begin(&folder.join("lives"), name);
     // Bounded, so that there are never many more of them than a machine has to run.
     let (life, start) = (
         Duration::from_micros(random.below(LIFE_MAX_US)),
         Instant::now(),
     );
     if random.below(3) == 0 {
+        let sign = sign.clone();
         // At any instruction of the threads that emit.
         thread::spawn(move || {
             thread::sleep(life);
+            sign.end();
             kill_process(getpid(), Signal::KILL)
         });
     }
@@ -59,10 +64,9 @@ fn live(
                 }
             }
             1 => thread::scope(|scope| {
-                for n in 0..2 {
-                    let (name, seed) = (format!("{name}.t{n}"), random.word());
-                    let bus = &bus;
-                    scope.spawn(move || burst(bus, folder, &name, &mut Random::new(seed)));
+                for _ in 0..2 {
+                    let (bus, seed) = (&bus, random.word());
+                    scope.spawn(move || burst(bus, folder, &mut Random::new(seed)));
                 }
             }),
             2 => {
@@ -70,23 +74,21 @@ fn live(
                 drop(bus);
                 bus = Bus::open(&address)?;
             }
-            _ => burst(&bus, folder, name, &mut random),
+            _ => burst(&bus, folder, &mut random),
         }
         thread::sleep(Duration::from_micros(random.below(2000)));
     }
+    sign.end();
     Ok(())
 }
 
 /// Emits some records through a lane of one sort or another.
-fn burst(bus: &Bus, folder: &Path, name: &str, random: &mut Random) {
-    let path = folder.join(name);
-    let journal = if path.exists() {
-        Journal::open(&path)
-    } else {
-        Journal::create(&path)
-    };
-    let counter = bus.counter("test_storm").label("worker", name).register();
-    let counter = counter.expect("room for a series");
+fn burst(bus: &Bus, folder: &Path, random: &mut Random) {
+    let (journal, number) = Journal::claim(&folder.join("journals"), JOURNALS, random);
+    let counter = bus
+        .counter("test_storm")
+        .label("journal", &number.to_string());
+    let counter = counter.register().expect("room for a series");
     let producer = match random.below(3) {
         0 => None,
         1 => Some(bus.producer().expect("a lane")),

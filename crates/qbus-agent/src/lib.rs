@@ -1,1 +1,15 @@
-//! The aggregator process as a library: what `qbus agg` runs, and an embedded collector in a thread.
+//! The aggregator process as a library.
+//!
+//! An [`Agent`] drains a bus into its snapshot on one thread and samples the machine on another, until
+//! it is stopped. `qbus agg` is arguments and signals around an agent; an embedded collector is an agent
+//! on threads of its own process. Nothing here prints: what a person should know goes to a closure.
+#![forbid(unsafe_code)]
+
+mod agent;
+mod error;
+mod sampling;
+mod self_metrics;
+
+pub use agent::{Agent, AgentOptions};
+pub use error::{ResetError, StartError};
+pub use sampling::{SamplingOptions, definition, owned};

@@ -1,24 +1,23 @@
 //! The collector itself: made, added to, closed.
 
 use std::env;
-use std::mem;
-use std::sync::mpsc::{self, Sender};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use qbus::{
-    Address, Bus, Clock, DEFAULT_BUCKETS, EmitError, FamilyDefinition, Kind, MetricType, Record,
-    RegisterError, SeriesId,
+    Address, Bus, Clock, DEFAULT_BUCKETS, EmitError, FamilyDefinition, Kind, MetricType,
+    OpenOrCreateError, Record, RegisterError, SeriesId,
 };
-use qbus_sampler::Names;
+use qbus_agent::SamplingOptions;
+use qbus_aggregate::AggregatorOptions;
 
 use crate::cache;
 use crate::embedded::{self, Embedded};
 use crate::error::{AddError, ResetError, StartError};
 use crate::metric::Metric;
 use crate::performance::Trackers;
-use crate::sampling::sample_until;
 use crate::statistics::Counts;
 use crate::validation::Rules;
 
@@ -50,14 +49,17 @@ pub struct CollectorOptions {
 }
 
 impl Default for CollectorOptions {
-    /// Every second, 10,000 records, 1,000 points; export and validation on.
+    /// As often, and as much, as an agent samples and keeps; export and validation on.
     fn default() -> CollectorOptions {
+        let AggregatorOptions {
+            history, recent, ..
+        } = AggregatorOptions::default();
         CollectorOptions {
             bus: None,
-            collection_interval: Duration::from_secs(1),
-            max_metrics_buffer: 10_000,
+            collection_interval: SamplingOptions::default().interval,
+            max_metrics_buffer: recent,
             enable_prometheus_export: true,
-            max_history_per_metric: 1000,
+            max_history_per_metric: history,
             validation_enabled: true,
         }
     }
@@ -72,22 +74,16 @@ pub struct Collector {
     id: u64,
     pub(crate) bus: Bus,
     pub(crate) config: CollectorOptions,
-    pub(crate) embedded: Option<Embedded>,
-    pub(crate) collection: Mutex<Option<Collection>>,
+    /// What a private bus has and a named one has not.
+    embedded: Option<Embedded>,
+    is_embedded: bool,
+    pub(crate) is_collecting: AtomicBool,
     /// Since when the registry has no room.
     full_since: Mutex<Option<Instant>>,
     pub(crate) rules: Rules,
     pub(crate) trackers: Trackers,
     pub(crate) counts: Arc<Counts>,
     pub(crate) started: Instant,
-}
-
-/// The sampler's thread; ends when the sender is dropped.
-#[derive(Debug)]
-pub(crate) struct Collection {
-    stop: Sender<()>,
-    /// None for a named bus, whose aggregator samples.
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Collector {
@@ -105,18 +101,21 @@ impl Collector {
             (None, _) => None,
         };
         let counts = Arc::new(Counts::default());
+        let is_embedded = named.is_none();
         let (bus, embedded) = match named {
-            // Another process's private bus goes with that process.
+            // Another process's private bus, which is never made anew here.
             Some(address) if embedded::is_private(&address) => {
-                (embedded::open(&address).map_err(StartError::Bus)?, None)
+                let opened = Bus::open(&address).map_err(OpenOrCreateError::Open);
+                let bus = opened.map_err(StartError::Bus)?;
+                (bus.clone(), Some(Embedded::join(bus, config, &counts)))
             }
             Some(address) => {
                 let bus = Bus::open_or_create(&address, &qbus::BusOptions::default());
                 (bus.map_err(StartError::Bus)?, None)
             }
             None => {
-                let (bus, embedded) = Embedded::start(config, &counts)?;
-                (bus, Some(embedded))
+                let embedded = Embedded::start(config, &counts)?;
+                (embedded.bus().clone(), Some(embedded))
             }
         };
         Ok(Collector {
@@ -124,7 +123,8 @@ impl Collector {
             bus,
             config: config.clone(),
             embedded,
-            collection: Mutex::new(None),
+            is_embedded,
+            is_collecting: AtomicBool::new(false),
             full_since: Mutex::new(None),
             rules: Rules::default(),
             trackers: Trackers::default(),
@@ -140,7 +140,7 @@ impl Collector {
 
     /// Whether the bus is private to this collector, its forks and workers.
     pub fn is_embedded(&self) -> bool {
-        self.embedded.is_some()
+        self.is_embedded
     }
 
     /// Adds a metric: the readers of this collector show it from the return of this call on. Waits up to
@@ -176,9 +176,18 @@ impl Collector {
             emit(record).map_err(failed)
         });
         if let Err(error) = &added {
-            self.counts.failed(error.is_refusal());
+            self.failed(error);
         }
         added
+    }
+
+    #[cold]
+    fn failed(&self, error: &AddError) {
+        self.counts.failed(error.is_refusal());
+        // A lane stays full for want of an aggregator.
+        if let AddError::Emit { .. } = error {
+            self.revive();
+        }
     }
 
     /// What a metric is on the bus.
@@ -300,53 +309,17 @@ impl Collector {
     /// A named bus is sampled by its aggregator, once for all processes; and a forked child's machine by
     /// its parent: there this does nothing.
     pub fn start_collection(&self) {
-        if self.is_inherited() {
-            return;
-        }
-        let Some(mut collection) = lock(&self.collection) else {
-            return;
-        };
-        if collection.is_some() {
-            return;
-        }
-        let (stop, stopped) = mpsc::channel();
-        let thread = self.embedded.is_some().then(|| {
-            let (bus, counts) = (self.bus.clone(), self.counts.clone());
-            let interval = self.config.collection_interval;
-            let config = qbus_sampler::SamplerOptions {
-                names: Names::Seed,
-                own_role: Some("collector".to_owned()),
-                ..qbus_sampler::SamplerOptions::default()
-            };
-            let sample = move || {
-                let report = &mut |news: String| counts.note(news);
-                if let Err(error) = sample_until(&bus, None, config, interval, &stopped, report) {
-                    counts.note(format!("not sampling: {error}"));
-                }
-            };
-            thread::Builder::new()
-                .name("qbus-sampler".to_owned())
-                .spawn(sample)
-        });
-        let thread = thread.transpose().map_err(|error| {
-            self.counts
-                .note(format!("no thread for the sampler: {error}"))
-        });
-        if let Ok(thread) = thread {
-            *collection = Some(Collection { stop, thread });
+        self.is_collecting.store(true, Ordering::Relaxed);
+        if let Some(embedded) = &self.embedded {
+            embedded.start_sampling();
         }
     }
 
     /// Samples no more. What was added stays, and adding goes on.
     pub fn stop_collection(&self) {
-        if self.is_inherited() {
-            return;
-        }
-        let collection = lock(&self.collection).and_then(|mut collection| collection.take());
-        if let Some(Collection { stop, thread }) = collection {
-            drop(stop);
-            // A panic of the sampler was its end already.
-            let _ = thread.map(JoinHandle::join);
+        self.is_collecting.store(false, Ordering::Relaxed);
+        if let Some(embedded) = &self.embedded {
+            embedded.stop_sampling();
         }
     }
 
@@ -357,40 +330,27 @@ impl Collector {
     /// The bus is not this process's own.
     pub fn reset(&self) -> Result<(), ResetError> {
         match &self.embedded {
-            Some(embedded) if !self.is_inherited() => embedded.reset(&self.bus),
-            _ => Err(ResetError::Shared {
+            Some(embedded) => embedded.reset(),
+            None => Err(ResetError::Shared {
                 bus: self.bus.address().to_string(),
             }),
         }
     }
 
-    /// Stops what runs in the background; a private bus is removed. What is added from then on is
-    /// refused. Dropping does the same.
+    /// Stops what runs in the background of this process; a private bus that nobody else uses is
+    /// removed, and what is added from then on is refused. Dropping does the same.
     pub fn close(&self) {
-        if self.is_inherited() {
-            return;
-        }
-        self.stop_collection();
+        self.is_collecting.store(false, Ordering::Relaxed);
         if let Some(embedded) = &self.embedded {
-            embedded.stop(&self.bus);
+            embedded.stop();
         }
     }
 
-    /// Whether a fork made it this process's: its threads are the parent's then.
-    pub(crate) fn is_inherited(&self) -> bool {
-        self.counts.is_inherited()
-    }
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        if self.is_inherited() {
-            // The threads are the parent's. To let go of their handles here would detach whichever of
-            // the child's own threads has the same place in memory by now.
-            mem::forget(self.embedded.take());
-            mem::forget(self.collection.get_mut().map(Option::take));
+    /// Aggregates a private bus that nobody aggregates any more.
+    pub(crate) fn revive(&self) {
+        if let Some(embedded) = &self.embedded {
+            embedded.revive();
         }
-        self.close();
     }
 }
 

@@ -1,19 +1,19 @@
-//! The embedded default: a private bus, and an aggregator on a thread of this process.
+//! The embedded default: a private bus, and its agent on threads of a process that uses it.
 //!
-//! Forked children and their threads emit to it as to any bus. It is removed with its collector; what a
-//! killed process leaves is swept by the next one that starts.
+//! Forked children, their threads and workers emit to it as to any bus. Who finds that nobody aggregates
+//! it any more (its process became a daemon, or was killed) does so from then on. It is removed by
+//! the last that closes it; what killed processes leave is swept by the next one that starts.
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::mem;
+use std::process;
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use qbus::{Address, Bus, CreateError, Geometry, OpenOrCreateError, Removal};
-use qbus_aggregate::{AggregateError, Aggregator};
+use qbus::{Address, Bus, ConsumeError, CreateError, Geometry, OpenOrCreateError, Removal};
+use qbus_agent::{Agent, AgentOptions, SamplingOptions};
+use qbus_aggregate::{AggregateError, AggregatorOptions};
+use qbus_sampler::{Names, SamplerOptions};
 
 use crate::collector::{CollectorOptions, lock};
 use crate::error::{ResetError, StartError};
@@ -21,157 +21,198 @@ use crate::statistics::Counts;
 
 /// How the names of private buses begin.
 const PREFIX: &str = "embedded-";
-/// A private bus that is younger than this is left alone: its process may not have joined yet.
-const YOUNG: Duration = Duration::from_secs(60);
-/// Between attempts to aggregate anew.
-const RETRY: Duration = Duration::from_millis(100);
+/// How often a bus is made anew that another process has swept before it was aggregated.
+const ATTEMPTS: usize = 8;
 
-/// What only the process that made the bus has.
+/// A private bus, as this process sees it.
 #[derive(Debug)]
 pub(crate) struct Embedded {
-    address: Address,
-    stop: Arc<AtomicBool>,
-    reset: Mutex<Sender<Reset>>,
-    is_reset_wanted: Arc<AtomicBool>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    bus: Bus,
+    options: AgentOptions,
+    sampling: SamplingOptions,
+    counts: Arc<Counts>,
+    state: Mutex<State>,
 }
 
-/// Asks the aggregator's thread to begin anew; it says whether it did.
-type Reset = Sender<Result<(), AggregateError>>;
+#[derive(Debug, Default)]
+struct State {
+    /// The one of this process, or that of the process from which a fork made this one.
+    agent: Option<Arc<Agent>>,
+    is_sampling: bool,
+    is_closed: bool,
+}
 
-/// Whether a bus belongs to the process that made it.
+/// Whether a bus belongs to the processes that share it by inheritance.
 pub(crate) fn is_private(address: &Address) -> bool {
     address.to_string().starts_with(PREFIX)
 }
 
-/// Opens another process's private bus.
-pub(crate) fn open(address: &Address) -> Result<Bus, OpenOrCreateError> {
-    Bus::open(address).map_err(OpenOrCreateError::Open)
-}
-
 impl Embedded {
+    /// Makes a private bus and aggregates it.
     pub(crate) fn start(
         config: &CollectorOptions,
         counts: &Arc<Counts>,
-    ) -> Result<(Bus, Embedded), StartError> {
+    ) -> Result<Embedded, StartError> {
         sweep();
-        let bus = create().map_err(|error| StartError::Bus(OpenOrCreateError::Create(error)))?;
-        let address = bus.address().clone();
-        let config = qbus_aggregate::AggregatorOptions {
-            snapshot: None,
-            history: config.max_history_per_metric,
-            recent: config.max_metrics_buffer,
-            ..qbus_aggregate::AggregatorOptions::default()
-        };
-        let started = Aggregator::open(&bus, &config).map_err(StartError::Aggregate);
-        let aggregator = started.inspect_err(|_| remove(&address))?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let is_reset_wanted = Arc::new(AtomicBool::new(false));
-        let (reset, resets) = mpsc::channel();
-        let aggregation = Aggregation {
-            bus: bus.clone(),
-            config,
-            stop: stop.clone(),
-            is_reset_wanted: is_reset_wanted.clone(),
-            resets,
-            counts: counts.clone(),
-        };
-        let thread = thread::Builder::new()
-            .name("qbus-aggregator".to_owned())
-            .spawn(move || aggregation.run(aggregator))
-            .map_err(StartError::Thread)
-            .inspect_err(|_| remove(&address))?;
-        let embedded = Embedded {
-            address,
-            stop,
-            reset: Mutex::new(reset),
-            is_reset_wanted,
-            thread: Mutex::new(Some(thread)),
-        };
-        Ok((bus, embedded))
-    }
-
-    /// Has the aggregator drain what there is and begin with an empty snapshot.
-    pub(crate) fn reset(&self, bus: &Bus) -> Result<(), ResetError> {
-        let shared = || ResetError::Shared {
-            bus: self.address.to_string(),
-        };
-        let (reply, done) = mpsc::channel();
-        lock(&self.reset)
-            .and_then(|reset| reset.send(reply).ok())
-            .ok_or_else(shared)?;
-        self.is_reset_wanted.store(true, Ordering::Release);
-        bus.wake_aggregator();
-        match done.recv() {
-            Ok(result) => result.map_err(ResetError::Aggregate),
-            Err(_) => Err(shared()),
-        }
-    }
-
-    /// Ends the aggregator and removes the bus.
-    pub(crate) fn stop(&self, bus: &Bus) {
-        self.stop.store(true, Ordering::Release);
-        bus.wake_aggregator();
-        let thread = lock(&self.thread).and_then(|mut thread| thread.take());
-        if let Some(thread) = thread {
-            // A panic was its end already.
-            let _ = thread.join();
-            remove(&self.address);
-        }
-    }
-}
-
-/// What the aggregator's thread has.
-struct Aggregation {
-    bus: Bus,
-    config: qbus_aggregate::AggregatorOptions,
-    stop: Arc<AtomicBool>,
-    is_reset_wanted: Arc<AtomicBool>,
-    resets: Receiver<Reset>,
-    counts: Arc<Counts>,
-}
-
-impl Aggregation {
-    fn run(self, aggregator: Aggregator) {
-        let is_stopped = || self.stop.load(Ordering::Acquire);
-        let is_reset_wanted = || self.is_reset_wanted.load(Ordering::Acquire);
-        let mut report = |error: CreateError| {
-            self.counts
-                .note(format!("the snapshot cannot grow: {error}"))
-        };
-        let mut aggregator = Some(aggregator);
+        let mut attempts = 0..ATTEMPTS;
         loop {
-            match &mut aggregator {
-                Some(aggregator) => {
-                    aggregator.run(false, &|| is_stopped() || is_reset_wanted(), &mut report)
+            let bus =
+                create().map_err(|error| StartError::Bus(OpenOrCreateError::Create(error)))?;
+            let embedded = Embedded::join(bus, config, counts);
+            match embedded.start_agent() {
+                Ok(agent) => {
+                    if let Some(mut state) = lock(&embedded.state) {
+                        state.agent = Some(Arc::new(agent));
+                    }
+                    return Ok(embedded);
                 }
-                None => thread::sleep(RETRY),
-            }
-            if is_stopped() || !(is_reset_wanted() || aggregator.is_none()) {
-                return;
-            }
-            // What was emitted before is drained; the next one begins where the lanes stand.
-            drop(aggregator.take());
-            self.is_reset_wanted.store(false, Ordering::Release);
-            let reply = self.resets.try_recv().ok();
-            let begun = self.begin_anew();
-            let result = begun.map(|begun| aggregator = Some(begun));
-            if let Some(reply) = reply {
-                // Who asked may be gone.
-                let _ = reply.send(result);
+                // Another process took it for what a killed one had left.
+                Err(qbus_agent::StartError::Aggregate(AggregateError::Consume(
+                    ConsumeError::Taken { .. } | ConsumeError::Removed,
+                ))) if attempts.next().is_some() => {}
+                Err(error) => {
+                    remove(embedded.bus.address());
+                    return Err(StartError::Agent(error));
+                }
             }
         }
     }
 
-    fn begin_anew(&self) -> Result<Aggregator, AggregateError> {
-        // If it stays, the next aggregator goes on with it: nothing is lost.
-        if let Err(error) = fs::remove_file(self.bus.address().snapshot())
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            self.counts
-                .note(format!("could not remove the snapshot: {error}"));
+    /// Uses a private bus that another process made and aggregates.
+    pub(crate) fn join(bus: Bus, config: &CollectorOptions, counts: &Arc<Counts>) -> Embedded {
+        Embedded {
+            bus,
+            options: AgentOptions {
+                aggregator: AggregatorOptions {
+                    history: config.max_history_per_metric,
+                    recent: config.max_metrics_buffer,
+                    ..AggregatorOptions::default()
+                },
+                ..AgentOptions::default()
+            },
+            sampling: SamplingOptions {
+                sampler: SamplerOptions {
+                    names: Names::Seed,
+                    own_role: Some("collector".to_owned()),
+                    ..SamplerOptions::default()
+                },
+                interval: config.collection_interval,
+                self_metrics: false,
+            },
+            counts: counts.clone(),
+            state: Mutex::default(),
         }
-        Aggregator::open(&self.bus, &self.config)
+    }
+
+    pub(crate) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    fn start_agent(&self) -> Result<Agent, qbus_agent::StartError> {
+        let counts = self.counts.clone();
+        Agent::start(&self.bus, self.options.clone(), move |news| {
+            counts.note(news)
+        })
+    }
+
+    /// The agent, if it runs in this process.
+    fn agent(&self) -> Option<Arc<Agent>> {
+        let agent = lock(&self.state)?.agent.clone();
+        agent.filter(|agent| !agent.is_inherited())
+    }
+
+    /// Aggregates the bus from now on if nobody does.
+    pub(crate) fn revive(&self) {
+        if self.agent().is_some() || self.bus.aggregator().is_none_or(|agent| agent.alive) {
+            return;
+        }
+        let Some(mut state) = lock(&self.state) else {
+            return;
+        };
+        let is_ours = state
+            .agent
+            .as_ref()
+            .is_some_and(|agent| !agent.is_inherited());
+        if state.is_closed || is_ours {
+            return;
+        }
+        match self.start_agent() {
+            Ok(agent) => {
+                // The parent's, whose threads are not this process's to join or let go of.
+                mem::forget(state.agent.take());
+                if state.is_sampling {
+                    self.sample_with(&agent);
+                }
+                state.agent = Some(Arc::new(agent));
+            }
+            // Another one was faster.
+            Err(qbus_agent::StartError::Aggregate(AggregateError::Consume(
+                ConsumeError::Taken { .. },
+            ))) => {}
+            Err(error) => self
+                .counts
+                .note(format!("nobody aggregates the bus: {error}")),
+        }
+    }
+
+    /// Samples the machine, once for all processes of the bus: where its agent is.
+    pub(crate) fn start_sampling(&self) {
+        let Some(mut state) = lock(&self.state) else {
+            return;
+        };
+        state.is_sampling = true;
+        if let Some(agent) = &state.agent {
+            self.sample_with(agent);
+        }
+    }
+
+    fn sample_with(&self, agent: &Agent) {
+        if let Err(error) = agent.start_sampling(self.sampling.clone()) {
+            self.counts
+                .note(format!("no thread for the sampler: {error}"));
+        }
+    }
+
+    pub(crate) fn stop_sampling(&self) {
+        let agent = lock(&self.state).and_then(|mut state| {
+            state.is_sampling = false;
+            state.agent.clone()
+        });
+        if let Some(agent) = agent {
+            agent.stop_sampling();
+        }
+    }
+
+    /// Has the agent drain what there is and begin with an empty snapshot.
+    pub(crate) fn reset(&self) -> Result<(), ResetError> {
+        let shared = || ResetError::Shared {
+            bus: self.bus.address().to_string(),
+        };
+        let agent = self.agent().ok_or_else(shared)?;
+        agent.reset().map_err(ResetError::Agent)
+    }
+
+    /// Ends the agent if it is this process's, and removes the bus unless others use it: one of them
+    /// goes on with it.
+    pub(crate) fn stop(&self) {
+        if let Some(mut state) = lock(&self.state) {
+            state.is_closed = true;
+        }
+        let Some(agent) = self.agent() else {
+            return;
+        };
+        agent.stop();
+        let own = u64::from(process::id());
+        let owners = self.bus.owners().unwrap_or_default();
+        if !owners.iter().any(|owner| owner.alive && owner.pid != own) {
+            remove(self.bus.address());
+        }
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -200,7 +241,7 @@ fn create_sized(geometry: Geometry) -> Result<Bus, CreateError> {
     };
     loop {
         let unique = RandomState::new().build_hasher().finish();
-        let name = format!("{PREFIX}{}-{unique:016x}", std::process::id());
+        let name = format!("{PREFIX}{}-{unique:016x}", process::id());
         let address = name.parse().expect("letters, digits and dashes");
         match Bus::create(&address, &config) {
             Err(CreateError::Exists { .. }) => {}
@@ -209,7 +250,7 @@ fn create_sized(geometry: Geometry) -> Result<Bus, CreateError> {
     }
 }
 
-/// Removes private buses that nobody is attached to.
+/// Removes the private buses of dead processes.
 fn sweep() {
     let example: Address = PREFIX.parse().expect("letters and a dash");
     let (Some(folder), Some(file)) = (example.file().parent(), example.file().file_name()) else {
@@ -218,21 +259,29 @@ fn sweep() {
     let file_prefix = file.to_string_lossy();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(rest) = name.strip_prefix(&*file_prefix) else {
-            continue;
-        };
-        let age = entry
-            .metadata()
-            .and_then(|metadata| metadata.modified())
-            .ok()
-            .and_then(|modified| modified.elapsed().ok());
-        if rest.contains('.') || age.is_none_or(|age| age < YOUNG) {
-            continue;
+        let rest = name.strip_prefix(&*file_prefix);
+        if let Some(rest) = rest.filter(|rest| !rest.contains('.'))
+            && let Ok(address) = format!("{PREFIX}{rest}").parse()
+        {
+            remove_if_dead(&address);
         }
-        if let Ok(address) = format!("{PREFIX}{rest}").parse() {
-            // In use, another user's, or gone by now: not ours to remove.
-            let _ = Bus::remove(&address, Removal::Unused);
-        }
+    }
+}
+
+/// Removes a private bus unless a process that lives uses it. Whoever makes one aggregates it at once:
+/// the one who holds the aggregator's lock here can neither take a bus away from its maker, nor make
+/// one of two makers wait.
+fn remove_if_dead(address: &Address) {
+    // In use, another user's, or gone by now: not ours to remove.
+    let Ok(bus) = Bus::open(address) else {
+        return;
+    };
+    let Ok(_aggregating) = bus.consumer() else {
+        return;
+    };
+    let is_used = |owners: Vec<qbus::OwnerView>| owners.iter().any(|owner| owner.alive);
+    if bus.owners().is_ok_and(|owners| !is_used(owners)) {
+        remove(address);
     }
 }
 

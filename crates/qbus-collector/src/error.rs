@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 
 use qbus::{AddressError, EmitError, OpenOrCreateError, RegisterError};
-use qbus_aggregate::{AggregateError, ReadError};
+use qbus_aggregate::ReadError;
 
 /// Why there is no collector.
 #[derive(Debug)]
@@ -16,9 +16,7 @@ pub enum StartError {
     /// The bus cannot be opened or created.
     Bus(OpenOrCreateError),
     /// The private bus cannot be aggregated.
-    Aggregate(AggregateError),
-    /// There is no thread for the aggregator.
-    Thread(io::Error),
+    Agent(qbus_agent::StartError),
 }
 
 impl fmt::Display for StartError {
@@ -26,8 +24,7 @@ impl fmt::Display for StartError {
         match self {
             StartError::Address(error) => write!(f, "the environment's QBUS: {error}"),
             StartError::Bus(error) => error.fmt(f),
-            StartError::Aggregate(error) => error.fmt(f),
-            StartError::Thread(error) => write!(f, "no thread for the aggregator: {error}"),
+            StartError::Agent(error) => error.fmt(f),
         }
     }
 }
@@ -201,8 +198,8 @@ pub enum ResetError {
         /// The bus.
         bus: String,
     },
-    /// The aggregator that was to begin anew could not.
-    Aggregate(AggregateError),
+    /// The aggregator did not begin anew.
+    Agent(qbus_agent::ResetError),
 }
 
 impl fmt::Display for ResetError {
@@ -213,7 +210,7 @@ impl fmt::Display for ResetError {
                 "the bus {bus} is not this process's own: its totals are those of other processes too, and are \
                  never reset; `qbus rm` removes it"
             ),
-            ResetError::Aggregate(error) => write!(f, "could not begin anew: {error}"),
+            ResetError::Agent(error) => error.fmt(f),
         }
     }
 }

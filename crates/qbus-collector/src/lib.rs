@@ -29,8 +29,6 @@ mod global;
 mod metric;
 mod performance;
 mod query;
-pub mod sampling;
-mod self_metrics;
 mod statistics;
 mod validation;
 

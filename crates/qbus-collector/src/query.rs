@@ -197,6 +197,7 @@ impl Collector {
 
     /// Waits for the aggregator. Without one the snapshot says what was committed last.
     fn flush(&self) {
+        self.revive();
         let _ = self.bus().flush(PATIENCE);
     }
 

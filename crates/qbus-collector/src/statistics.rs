@@ -1,6 +1,5 @@
 //! What a collector says of itself.
 
-use std::process;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -14,25 +13,12 @@ type Count = std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What this process has counted and noticed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Counts {
-    pid: u32,
     refused: Count,
     invalid: Count,
     notes: Count,
     last_note: Mutex<Option<String>>,
-}
-
-impl Default for Counts {
-    fn default() -> Counts {
-        Counts {
-            pid: process::id(),
-            refused: Count::new(0),
-            invalid: Count::new(0),
-            notes: Count::new(0),
-            last_note: Mutex::new(None),
-        }
-    }
 }
 
 impl Counts {
@@ -51,11 +37,6 @@ impl Counts {
         if let Some(mut last) = lock(&self.last_note) {
             *last = Some(what);
         }
-    }
-
-    /// Whether this is a fork of the process that made it.
-    pub(crate) fn is_inherited(&self) -> bool {
-        process::id() != self.pid
     }
 
     /// A number that no other collector of the process has.
@@ -129,7 +110,7 @@ impl Collector {
             bus: bus.address().to_string(),
             is_embedded: self.is_embedded(),
             has_aggregator: bus.aggregator().is_some_and(|aggregator| aggregator.alive),
-            is_collecting: lock(&self.collection).is_some_and(|collection| collection.is_some()),
+            is_collecting: self.is_collecting.load(Relaxed),
             uptime: self.started.elapsed(),
             families: counts.families,
             series: counts.series,

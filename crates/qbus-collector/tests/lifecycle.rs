@@ -1,11 +1,13 @@
 //! Starting, resetting and ending, and what is left behind: nothing.
 
-use std::fs;
+use std::env;
+use std::io::{self, Write};
+use std::process::Command;
 use std::time::Duration;
 
-use qbus::{Bus, EmitError};
+use qbus::{Address, Bus, EmitError};
 use qbus_collector::{AddError, Collector, CollectorOptions, Metric};
-use qbus_tests::until;
+use qbus_tests::{Process, until};
 
 use crate::collector;
 
@@ -78,34 +80,91 @@ fn a_reset_forgets_everything_and_handles_go_on() {
     }
 }
 
+/// Another process with a private collector that has added 1 to `calls_total`; and its bus.
+fn other_process() -> (Process, Address) {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command
+        .args(["--exact", "lifecycle::another_process", "--nocapture"])
+        .env("TEST_ANOTHER_PROCESS", "1");
+    let process = Process::spawn(command);
+    let address = loop {
+        if let Some(bus) = process.line().strip_prefix("bus ") {
+            break bus.parse().unwrap();
+        }
+    };
+    (process, address)
+}
+
+/// What [`other_process`] runs, and nothing in a run of the tests.
 #[test]
-fn what_a_killed_process_left_is_swept() {
-    let address: qbus::Address = format!("embedded-{}-left", std::process::id())
-        .parse()
+fn another_process() {
+    if env::var_os("TEST_ANOTHER_PROCESS").is_none() {
+        return;
+    }
+    let collector = collector();
+    collector
+        .add_metric(&Metric::counter("calls_total", 1.0))
         .unwrap();
-    let config = qbus::BusOptions::default();
-    drop(Bus::create(&address, &config).unwrap());
-    let young = collector();
-    assert!(Bus::open(&address).is_ok(), "it may be coming up");
-    let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
-    let file = fs::File::options()
-        .write(true)
-        .open(address.file())
-        .unwrap();
-    file.set_modified(hour_ago).unwrap();
-    drop(file);
-    let other = fs::File::options()
-        .write(true)
-        .open(young.bus().address().file())
-        .unwrap();
-    other.set_modified(hour_ago).unwrap();
-    let second = collector();
-    assert!(Bus::open(&address).unwrap_err().is_absent());
-    assert!(
-        Bus::open(young.bus().address()).is_ok(),
-        "one in use is left alone"
-    );
-    drop(second);
+    writeln!(io::stdout(), "bus {}", collector.bus().address()).unwrap();
+    // It is killed, or its input is closed.
+    let _ = io::stdin().read_line(&mut String::new());
+}
+
+#[test]
+fn what_a_killed_process_left_is_swept_at_once() {
+    let (process, left) = other_process();
+    let (alive, in_use) = other_process();
+    process.kill();
+    assert!(left.file().exists() && left.snapshot().exists());
+    let collector = collector();
+    assert!(!left.file().exists() && !left.snapshot().exists());
+    assert!(Bus::open(&in_use).is_ok(), "one in use is left alone");
+    assert!(Bus::open(collector.bus().address()).is_ok());
+    alive.end_well();
+    assert!(!in_use.file().exists() && !in_use.snapshot().exists());
+}
+
+#[test]
+fn who_finds_that_nobody_aggregates_a_private_bus_does_so() {
+    let (process, address) = other_process();
+    let config = CollectorOptions {
+        bus: Some(address.clone()),
+        ..CollectorOptions::default()
+    };
+    let worker = Collector::new(&config).unwrap();
+    assert!(!worker.is_embedded());
+    let total = || worker.get_metric("calls_total", &[]).unwrap().value;
+    let add = || worker.add_metric(&Metric::counter("calls_total", 1.0));
+    add().unwrap();
+    assert_eq!(total(), qbus_aggregate::Value::Counter(2.0));
+    process.kill();
+    assert!(!worker.get_statistics().has_aggregator);
+    add().unwrap();
+    assert_eq!(total(), qbus_aggregate::Value::Counter(3.0));
+    assert!(worker.get_statistics().has_aggregator);
+    assert_eq!(worker.get_statistics().last_background_error, None);
+    drop(worker);
+    assert!(!address.file().exists() && !address.snapshot().exists());
+}
+
+#[test]
+fn a_lane_that_is_full_for_want_of_an_aggregator_is_aggregated() {
+    let (process, address) = other_process();
+    let config = CollectorOptions {
+        bus: Some(address),
+        ..CollectorOptions::default()
+    };
+    let worker = Collector::new(&config).unwrap();
+    process.kill();
+    // More than any lane holds, and nothing is read meanwhile.
+    let mut refused = 0;
+    let slots = worker.bus().geometry().slots;
+    until("the lane is drained", || {
+        let queue = || worker.queue_metric(&Metric::counter("calls_total", 1.0));
+        refused += (0..slots).filter(|_| queue().is_err()).count();
+        refused > 0 && queue().is_ok()
+    });
+    assert!(worker.get_statistics().has_aggregator);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use qbus::{Address, MetricType};
+use qbus_aggregate::AggregatorOptions;
 use qbus_aggregate::export::Format;
 use qbus_sampler::{Names, Source};
 
@@ -87,14 +88,17 @@ pub(crate) struct Agg {
     #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) interval: Duration,
     /// Points of history that each series keeps.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = AggregatorOptions::default().history)]
     pub(crate) history: usize,
     /// Last records of all series that are kept.
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = AggregatorOptions::default().recent)]
     pub(crate) recent: usize,
     /// Where the snapshot goes instead of beside the bus.
     #[arg(long, value_name = "PATH")]
     pub(crate) snapshot: Option<PathBuf>,
+    /// How long a record may wait for its commit on a bus in use: a shorter time costs more of a core.
+    #[arg(long, default_value = "1.2ms", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) latency: Duration,
     /// Never nap: a core for the lowest latency.
     #[arg(long)]
     pub(crate) spin: bool,

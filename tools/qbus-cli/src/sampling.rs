@@ -7,7 +7,7 @@ use qbus_sampler::{SamplerOptions, Source};
 use crate::args::Sources;
 
 /// What the sampler is to do, as typed.
-pub(crate) fn config(sources: &Sources, no_host: bool, no_gpu: bool) -> SamplerOptions {
+pub(crate) fn options(sources: &Sources, no_host: bool, no_gpu: bool) -> SamplerOptions {
     let wanted = |source: &Source| {
         let by_default = source.on_by_default()
             && if *source == Source::Gpu {

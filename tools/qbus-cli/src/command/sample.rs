@@ -7,14 +7,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qbus::{Clock, MetricType};
+use qbus_agent::{definition, owned};
 use qbus_aggregate::export::{Options, export};
 use qbus_aggregate::{Family, Series, Snapshot, Value};
-use qbus_collector::sampling::{definition, owned};
 use qbus_sampler::{Sampler, SamplerOptions, Source};
 
 use crate::args::Sample;
 use crate::error::Error;
-use crate::sampling::config;
+use crate::sampling::options;
 
 /// Between the two samples that a ratio over time needs.
 const APART: Duration = Duration::from_millis(250);
@@ -31,12 +31,12 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
         }
         return Ok(());
     }
-    let config = SamplerOptions {
+    let options = SamplerOptions {
         patience: Duration::from_secs(2),
         own_role: Some("sampler".to_owned()),
-        ..config(&sample.sources, false, false)
+        ..options(&sample.sources, false, false)
     };
-    let mut sampler = Sampler::new(config);
+    let mut sampler = Sampler::new(options);
     let attached = [].into();
     if !sample.once {
         sampler.sample(Instant::now(), &attached, &mut |_| ());

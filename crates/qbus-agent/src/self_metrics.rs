@@ -43,7 +43,6 @@ families! {
     COMMIT_SECONDS = Counter "qbus_bus_commit_seconds_total" "seconds" "Time that commits took.";
     RESTARTS = Counter "qbus_bus_aggregator_restarts_total" "" "Times that an aggregator went on with the snapshot.";
     SNAPSHOT = Gauge "qbus_bus_snapshot_bytes" "bytes" "Size of the snapshot file.";
-    RETRIES = Counter "qbus_bus_reader_retries_total" "" "Reads of the aggregator's own reader that commits overtook.";
     SOURCE_SECONDS = Gauge "qbus_sampler_source_seconds" "seconds" "Time that the last read of a source took.";
     SOURCE_SAMPLES = Gauge "qbus_sampler_source_samples" "" "Samples of a source in the last tick.";
     SOURCE_FAILURES = Counter "qbus_sampler_source_failures_total" "" "Failures of a source since the start.";
@@ -118,7 +117,6 @@ pub(crate) fn of_bus(bus: &Bus, reader: &Reader, emit: &mut dyn FnMut(Sample<'_>
     page.sample(&COMMIT_SECONDS, &[], globals.commit_ns as f64 / 1e9);
     page.sample(&RESTARTS, &[], globals.restarts as f64);
     page.sample(&SNAPSHOT, &[], reader.size_bytes() as f64);
-    page.sample(&RETRIES, &[], reader.retries() as f64);
 }
 
 /// How the sampler's sources fared.

@@ -7,41 +7,55 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use qbus::{
-    Bus, Clock, FamilyDefinition, JoinError, Kind, MetricType, Producer, Record, RegisterError,
-    SeriesId,
+    Bus, Clock, EmitError, FamilyDefinition, Kind, MetricType, Record, RegisterError, SeriesId,
 };
 use qbus_aggregate::Reader;
 use qbus_sampler::{Attached, News, Sample, Sampler, SamplerOptions};
 
+use crate::agent::Report;
 use crate::self_metrics;
 
-/// Samples into a producer of its own until `stop` hears something, or nobody holds its other end.
-/// With a `snapshot` also the bus itself, as that and the region tell of it. `report` hears what a
-/// person should know; the other sources go on.
-///
-/// # Errors
-///
-/// The sampler got no lane.
-pub fn sample_until(
-    bus: &Bus,
-    snapshot: Option<&Path>,
-    config: SamplerOptions,
-    interval: Duration,
-    stop: &Receiver<()>,
-    report: &mut dyn FnMut(String),
-) -> Result<(), JoinError> {
-    if config.sources.is_empty() && snapshot.is_none() {
-        return Ok(());
+/// What is sampled, and how often.
+#[derive(Clone, Debug)]
+pub struct SamplingOptions {
+    /// The sources, their names, and where they are read.
+    pub sampler: SamplerOptions,
+    /// Between two samples.
+    pub interval: Duration,
+    /// Also what the bus, its aggregator and the sampler say of themselves.
+    pub self_metrics: bool,
+}
+
+impl Default for SamplingOptions {
+    /// All that is on by default, every second.
+    fn default() -> SamplingOptions {
+        SamplingOptions {
+            sampler: SamplerOptions::default(),
+            interval: Duration::from_secs(1),
+            self_metrics: true,
+        }
     }
-    let mut sampler = Sampler::new(config);
-    let producer = bus.producer()?;
+}
+
+/// Samples until `stop` hears something, or nobody holds its other end. `report` hears what a person
+/// should know; the other sources go on.
+pub(crate) fn sample_until(
+    bus: &Bus,
+    snapshot: &Path,
+    options: SamplingOptions,
+    stop: &Receiver<()>,
+    report: &Report,
+) {
+    if options.sampler.sources.is_empty() && !options.self_metrics {
+        return;
+    }
+    let mut sampler = Sampler::new(options.sampler);
     let mut sink = Sink {
         bus: bus.clone(),
-        producer,
         series: HashMap::new(),
         key: String::new(),
     };
-    let mut reader = None;
+    let mut is_refused = false;
     let mut next = Instant::now();
     loop {
         let attached: Arc<[Attached]> = attached(bus).into();
@@ -52,28 +66,33 @@ pub fn sample_until(
             }
         };
         let outcomes = sampler.sample(Instant::now(), &attached, &mut emit);
-        if let Some(snapshot) = snapshot {
+        if options.self_metrics {
             self_metrics::of_sampler(outcomes, &mut emit);
-            reader = reader.or_else(|| Reader::open(snapshot).ok());
-        }
-        if let Some(reader) = &mut reader {
-            // The file grows; its size is one of the metrics.
-            reader.refresh();
-            self_metrics::of_bus(bus, reader, &mut emit);
+            // Opened each time: a reset makes another file.
+            if let Ok(reader) = Reader::open(snapshot) {
+                self_metrics::of_bus(bus, &reader, &mut emit);
+            }
         }
         for outcome in outcomes {
             if let Some(news) = &outcome.news {
                 report(told(outcome.source, news));
             }
         }
-        if let Some(error) = refused {
-            report(error.to_string());
+        match &refused {
+            Some(Refused::Register(error)) => report(error.to_string()),
+            // The next tick tries again; the ledger counts each record.
+            Some(Refused::Emit(error)) if !is_refused => {
+                report(format!("samples are refused: {error}"));
+            }
+            None if is_refused => report("samples are taken again".to_owned()),
+            _ => {}
         }
+        is_refused = matches!(refused, Some(Refused::Emit(_)));
         // A tick that took too long is not made up for.
-        next = (next + interval).max(Instant::now());
+        next = (next + options.interval).max(Instant::now());
         match stop.recv_timeout(next.saturating_duration_since(Instant::now())) {
             Err(RecvTimeoutError::Timeout) => {}
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
@@ -117,16 +136,21 @@ fn told(source: &str, news: &News) -> String {
     }
 }
 
+/// Why a sample did not go to the bus.
+enum Refused {
+    Register(RegisterError),
+    Emit(EmitError),
+}
+
 /// Emits samples; series are registered when they are first met.
 struct Sink {
     bus: Bus,
-    producer: Producer,
     series: HashMap<String, Result<SeriesId, ()>>,
     key: String,
 }
 
 impl Sink {
-    fn emit(&mut self, sample: Sample<'_>) -> Result<(), RegisterError> {
+    fn emit(&mut self, sample: Sample<'_>) -> Result<(), Refused> {
         self.key.clear();
         self.key.push_str(sample.family.name);
         for (name, value) in sample.labels {
@@ -144,21 +168,22 @@ impl Sink {
                     self.key.clone(),
                     registered.as_ref().map(|series| *series).map_err(|_| ()),
                 );
-                registered?
+                registered.map_err(Refused::Register)?
             }
         };
         let kind = match sample.family.kind {
             qbus_sampler::Kind::Counter => Kind::Total,
             qbus_sampler::Kind::Gauge => Kind::Set,
         };
-        // A full lane is in the ledger; the next tick is soon.
-        let _ = self.producer.emit(Record::new(
-            Clock::Precise.now_ns(),
-            series,
-            kind,
-            sample.value,
-        ));
-        Ok(())
+        let now_ns = Clock::Precise.now_ns();
+        match self
+            .bus
+            .emit(Record::new(now_ns, series, kind, sample.value))
+        {
+            // It is in the ledger, and the next tick is soon.
+            Ok(()) | Err(EmitError::Full) => Ok(()),
+            Err(error) => Err(Refused::Emit(error)),
+        }
     }
 }
 

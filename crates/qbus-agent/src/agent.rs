@@ -1,0 +1,354 @@
+//! The threads of the aggregator process, and how they start, begin anew and stop.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::mem;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use qbus::{Bus, CreateError};
+use qbus_aggregate::{Aggregator, AggregatorOptions};
+
+use crate::error::{ResetError, StartError};
+use crate::sampling::{self, SamplingOptions};
+
+/// Between attempts to aggregate anew.
+const RETRY: Duration = Duration::from_millis(100);
+/// A lack of room that lasts is told this often.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+
+/// What an agent does.
+#[derive(Clone, Debug, Default)]
+pub struct AgentOptions {
+    /// Where the snapshot lies and what it keeps.
+    pub aggregator: AggregatorOptions,
+    /// What is sampled from the start; `None` samples nothing until [`Agent::start_sampling`].
+    pub sampling: Option<SamplingOptions>,
+    /// Never nap: a core for the lowest latency.
+    pub spin: bool,
+}
+
+/// Hears what a person should know.
+pub(crate) type Report = Arc<dyn Fn(String) + Send + Sync>;
+
+/// The aggregator of a bus, with its sampler, on threads of this process.
+///
+/// Dropping stops it. A forked child inherits the value but not the threads: there it does nothing.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let address = format!("doc-agent-{}", std::process::id()).parse()?;
+/// # let bus = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
+/// use qbus_agent::{Agent, AgentOptions};
+/// let agent = Agent::start(&bus, AgentOptions::default(), |news| eprintln!("{news}"))?;
+/// bus.counter("tokens_total").register()?.add(17.0);
+/// agent.stop();
+/// let mut reader = qbus_aggregate::Reader::open(agent.snapshot())?;
+/// assert_eq!(reader.read(&qbus_aggregate::ReadOptions::default())?.series.len(), 1);
+/// # qbus::Bus::remove(&address, qbus::Removal::Forced)?;
+/// # Ok(()) }
+/// ```
+pub struct Agent {
+    bus: Bus,
+    snapshot: PathBuf,
+    /// The process that has the threads.
+    pid: u32,
+    commands: Sender<Command>,
+    report: Report,
+    aggregator: Mutex<Option<JoinHandle<()>>>,
+    sampler: Mutex<Option<Sampler>>,
+}
+
+/// The sampler's thread; it ends when the sender is dropped.
+struct Sampler {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// What the aggregator's thread is told.
+enum Command {
+    /// Begin with an empty snapshot, and say whether that worked.
+    Reset(Reply),
+    Stop,
+}
+
+type Reply = Sender<Result<(), ResetError>>;
+
+impl Agent {
+    /// Becomes the aggregator of a bus, and samples into it if `options` say so. `report` hears of what
+    /// went wrong in the background, in words for a person; the agent goes on.
+    ///
+    /// # Errors
+    ///
+    /// Another process aggregates the bus, there is no room for a snapshot, or no thread.
+    pub fn start(
+        bus: &Bus,
+        options: AgentOptions,
+        report: impl Fn(String) + Send + Sync + 'static,
+    ) -> Result<Agent, StartError> {
+        let aggregator =
+            Aggregator::open(bus, &options.aggregator).map_err(StartError::Aggregate)?;
+        let snapshot = aggregator.snapshot().to_owned();
+        let report: Report = Arc::new(report);
+        let (commands, received) = mpsc::channel();
+        let aggregation = Aggregation {
+            bus: bus.clone(),
+            options: options.aggregator,
+            spin: options.spin,
+            inbox: Inbox::new(received),
+            report: report.clone(),
+        };
+        let thread = thread::Builder::new()
+            .name("qbus-aggregator".to_owned())
+            .spawn(move || aggregation.run(aggregator))
+            .map_err(StartError::Thread)?;
+        let agent = Agent {
+            bus: bus.clone(),
+            snapshot,
+            pid: process::id(),
+            commands,
+            report,
+            aggregator: Mutex::new(Some(thread)),
+            sampler: Mutex::new(None),
+        };
+        if let Some(sampling) = options.sampling {
+            agent.start_sampling(sampling).map_err(StartError::Thread)?;
+        }
+        Ok(agent)
+    }
+
+    /// The bus that is aggregated.
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// Where the snapshot lies.
+    pub fn snapshot(&self) -> &Path {
+        &self.snapshot
+    }
+
+    /// Whether the threads are those of a process that this one was forked from.
+    pub fn is_inherited(&self) -> bool {
+        process::id() != self.pid
+    }
+
+    /// Samples from now on, unless it does so already.
+    ///
+    /// # Errors
+    ///
+    /// The system starts no thread.
+    pub fn start_sampling(&self, options: SamplingOptions) -> io::Result<()> {
+        if self.is_inherited() {
+            return Ok(());
+        }
+        let mut sampler = lock(&self.sampler);
+        if sampler.is_some() {
+            return Ok(());
+        }
+        let (stop, stopped) = mpsc::channel();
+        let (bus, snapshot, report) =
+            (self.bus.clone(), self.snapshot.clone(), self.report.clone());
+        let sample = move || sampling::sample_until(&bus, &snapshot, options, &stopped, &report);
+        let thread = thread::Builder::new()
+            .name("qbus-sampler".to_owned())
+            .spawn(sample)?;
+        *sampler = Some(Sampler { stop, thread });
+        Ok(())
+    }
+
+    /// Samples no more; what was sampled stays.
+    pub fn stop_sampling(&self) {
+        if self.is_inherited() {
+            return;
+        }
+        let sampler = lock(&self.sampler).take();
+        if let Some(Sampler { stop, thread }) = sampler {
+            drop(stop);
+            if thread.join().is_err() {
+                (self.report)("the sampler panicked".to_owned());
+            }
+        }
+    }
+
+    /// Drains what was emitted before this call, and begins with an empty snapshot.
+    ///
+    /// # Errors
+    ///
+    /// The agent has ended, or the bus cannot be aggregated at the moment.
+    pub fn reset(&self) -> Result<(), ResetError> {
+        if self.is_inherited() {
+            return Err(ResetError::Ended);
+        }
+        let (reply, done) = mpsc::channel();
+        let sent = self.commands.send(Command::Reset(reply));
+        sent.map_err(|_| ResetError::Ended)?;
+        self.bus.wake_aggregator();
+        done.recv().unwrap_or(Err(ResetError::Ended))
+    }
+
+    /// Waits until the aggregator has ended: it was stopped, or its bus was removed.
+    pub fn wait(&self) {
+        if self.is_inherited() {
+            return;
+        }
+        // Whoever else waits does so for the lock.
+        let mut aggregator = lock(&self.aggregator);
+        let panicked = aggregator
+            .take()
+            .is_some_and(|thread| thread.join().is_err());
+        if panicked {
+            (self.report)("the aggregator panicked".to_owned());
+        }
+    }
+
+    /// Stops sampling, drains and commits what is left, and gives the bus to whoever aggregates it next.
+    pub fn stop(&self) {
+        if self.is_inherited() {
+            return;
+        }
+        // First: the last samples are part of what is left.
+        self.stop_sampling();
+        // It may have ended by itself.
+        let _ = self.commands.send(Command::Stop);
+        self.bus.wake_aggregator();
+        self.wait();
+    }
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent")
+            .field("bus", self.bus.address())
+            .field("snapshot", &self.snapshot)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if self.is_inherited() {
+            // To drop the parent's handles would detach whichever of this process's own threads has
+            // the same place in memory by now.
+            let poisoned = PoisonError::into_inner;
+            mem::forget(self.aggregator.get_mut().unwrap_or_else(poisoned).take());
+            let sampler = self
+                .sampler
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner);
+            mem::forget(sampler.take());
+        }
+        self.stop();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the aggregator's thread has been told and has not done yet.
+struct Inbox {
+    commands: Receiver<Command>,
+    resets: RefCell<Vec<Reply>>,
+    is_stopped: Cell<bool>,
+}
+
+impl Inbox {
+    fn new(commands: Receiver<Command>) -> Inbox {
+        Inbox {
+            commands,
+            resets: RefCell::default(),
+            is_stopped: Cell::new(false),
+        }
+    }
+
+    /// Whether there is anything to do but to aggregate.
+    fn has_news(&self) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Reset(reply)) => self.resets.borrow_mut().push(reply),
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
+                    self.is_stopped.set(true);
+                    return true;
+                }
+                Err(TryRecvError::Empty) => return !self.resets.borrow().is_empty(),
+            }
+        }
+    }
+}
+
+/// What the aggregator's thread has.
+struct Aggregation {
+    bus: Bus,
+    options: AggregatorOptions,
+    spin: bool,
+    inbox: Inbox,
+    report: Report,
+}
+
+impl Aggregation {
+    fn run(self, aggregator: Aggregator) {
+        let mut reported: Option<Instant> = None;
+        let mut report = |error: CreateError| {
+            if reported.is_none_or(|reported| reported.elapsed() >= REPORT_EVERY) {
+                reported = Some(Instant::now());
+                let news = format!("the snapshot cannot grow, new series are left out: {error}");
+                (self.report)(news);
+            }
+        };
+        let mut aggregator = Some(aggregator);
+        loop {
+            match &mut aggregator {
+                Some(aggregator) => {
+                    aggregator.run(self.spin, &|| self.inbox.has_news(), &mut report);
+                }
+                None => {
+                    thread::sleep(RETRY);
+                    self.inbox.has_news();
+                }
+            }
+            // All that wait now are answered by one fresh start: each asked before it.
+            let resets = self.inbox.resets.take();
+            let is_over = resets.is_empty() && aggregator.is_some() || self.bus.is_removed();
+            if self.inbox.is_stopped.get() || is_over {
+                return;
+            }
+            // What was emitted before is drained; the next one begins where the lanes stand.
+            drop(aggregator.take());
+            if !resets.is_empty() {
+                self.remove_snapshot();
+            }
+            let opened = Aggregator::open(&self.bus, &self.options);
+            let outcome = match opened {
+                Ok(opened) => {
+                    aggregator = Some(opened);
+                    Ok(())
+                }
+                Err(error) => Err(ResetError::Aggregate(Arc::new(error))),
+            };
+            for reply in resets {
+                // Who asked may be gone.
+                let _ = reply.send(outcome.clone());
+            }
+        }
+    }
+
+    fn remove_snapshot(&self) {
+        let beside = || self.bus.address().snapshot();
+        let path = self.options.snapshot.clone().unwrap_or_else(beside);
+        // If it stays, the next aggregator goes on with it: nothing is lost.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                (self.report)(format!("could not remove the snapshot: {error}"));
+            }
+            _ => {}
+        }
+    }
+}

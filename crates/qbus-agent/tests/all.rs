@@ -1,0 +1,3 @@
+//! The agent as its users see it.
+
+mod life;

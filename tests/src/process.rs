@@ -33,6 +33,7 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 #[derive(Debug)]
 pub struct Process {
     name: String,
+    expected: i32,
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
@@ -64,6 +65,7 @@ impl Process {
         });
         Process {
             name,
+            expected: 0,
             child,
             input,
             lines,
@@ -134,7 +136,8 @@ impl Process {
 
     fn check(&self, status: ExitStatus) {
         let killed = status.signal() == Some(Signal::KILL.as_raw());
-        assert!(status.success() || killed, "{}: {status}", self.name);
+        let is_expected = status.code() == Some(self.expected);
+        assert!(is_expected || killed, "{}: {status}", self.name);
     }
 
     /// Waits until nobody holds its output any more: it has ended, and so have all that it forked.
@@ -151,8 +154,14 @@ impl Process {
     }
 
     /// Closes its input and waits for its end.
-    pub fn end_well(mut self) {
+    pub fn end_well(self) {
+        self.end_with(0);
+    }
+
+    /// As [`end_well`](Self::end_well), for one that has to end with that exit status.
+    pub fn end_with(mut self, code: i32) {
         self.input = None;
+        self.expected = code;
         let child = &mut self.child;
         let mut status = None;
         until("a helper to end", || {
@@ -160,7 +169,7 @@ impl Process {
             status.is_some()
         });
         let status = status.expect("it ended");
-        assert!(status.success(), "{}: {status}", self.name);
+        assert_eq!(status.code(), Some(code), "{}: {status}", self.name);
     }
 }
 

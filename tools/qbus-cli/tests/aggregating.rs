@@ -179,7 +179,7 @@ fn an_interrupted_demo_leaves_no_bus_and_no_process() {
         .map(|owner| owner.pid)
         .collect();
     demo.signal(Signal::TERM);
-    assert_eq!(demo.end().code(), Some(2));
+    demo.end_with(2);
     assert!(!bus.file().exists() && !bus.snapshot().exists(), "{name}");
     until("the processes to end", || {
         pids.iter()

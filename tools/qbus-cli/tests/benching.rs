@@ -99,13 +99,12 @@ fn a_signal_ends_it_and_its_bus_goes() {
         command
             .args(["bench", "--seconds", "600"])
             .stderr(Stdio::null());
-        let mut bench = Process::spawn(command);
+        let bench = Process::spawn(command);
         let address = bus_of(bench.pid());
         // The aggregator has begun, and with it the measuring.
         until("the bench's snapshot", || address.snapshot().exists());
         bench.signal(signal);
-        until("the bench to end", || !bench.is_running());
-        assert_eq!(bench.status().and_then(|status| status.code()), Some(2));
+        bench.end_with(2);
         assert!(is_gone(&address), "after {signal:?}");
     }
 }

@@ -216,10 +216,18 @@ class Scene:
         return [name for name in names if name.split("-")[1] in pids]
 
     def close(self) -> None:
-        """Leaves nothing, also when the test failed."""
+        """Leaves nothing, also when the test failed; an aggregator that ended unasked fails it."""
+        unasked = [
+            actor
+            for actor in self.actors
+            if actor.process.returncode is None and actor.process.poll() is not None
+        ]
         for actor in self.actors:
             actor.clear()
         private = self.left_behind()
         named = [path.name for bus in self.buses for path in SHM.glob(f"qbus.{bus}*")]
         for name in {*private, *named}:
             (SHM / name).unlink(missing_ok=True)
+        for actor in self.actors:
+            errors = actor.errors.read_text()
+            assert actor not in unasked and "panicked" not in errors, errors

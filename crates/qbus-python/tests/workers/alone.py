@@ -26,6 +26,7 @@ def main() -> None:
         worker.start()
     for worker in workers:
         worker.join()
+        assert worker.exitcode == 0
     got = [answers.get() for _ in range(WORKERS)]
     stage.show(buses=[bus for bus, _ in got], totals=[total for _, total in got])
     stage.pause()

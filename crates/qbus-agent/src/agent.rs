@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use qbus::{Bus, CreateError};
-use qbus_aggregate::{Aggregator, AggregatorOptions};
+use qbus_aggregate::{Aggregator, AggregatorOptions, Ledger, Reader};
 
 use crate::error::{ResetError, StartError};
 use crate::sampling::{self, SamplingOptions};
@@ -133,6 +133,16 @@ impl Agent {
     /// Where the snapshot lies.
     pub fn snapshot(&self) -> &Path {
         &self.snapshot
+    }
+
+    /// What became of all records of the bus so far.
+    ///
+    /// # Errors
+    ///
+    /// The system does not say which owners are alive.
+    pub fn ledger(&self) -> io::Result<Ledger> {
+        let reader = Reader::open(&self.snapshot).ok();
+        Ledger::read(&self.bus, reader.as_ref())
     }
 
     /// Whether the threads are those of a process that this one was forked from.

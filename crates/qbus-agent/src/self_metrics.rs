@@ -1,7 +1,7 @@
 //! The bus's metrics of itself: `qbus_bus_…` and `qbus_sampler_…`.
 
 use qbus::{Bus, LaneView};
-use qbus_aggregate::{Reader, Tally};
+use qbus_aggregate::{Ledger, Reader};
 use qbus_sampler::{Family, Kind, Outcome, Sample};
 
 /// Names a family once, and emits its samples.
@@ -17,6 +17,17 @@ impl Page<'_> {
             value,
         });
     }
+
+    fn ledger(&mut self, ledger: &Ledger) {
+        self.sample(&RECORDS, &[], ledger.total.delivered as f64);
+        for (cause, records) in ledger.losses() {
+            self.sample(&LOST, &[("cause", cause)], records as f64);
+        }
+        self.sample(&VIOLATIONS, &[], ledger.violations as f64);
+        self.sample(&REFUSED, &[], ledger.refused_series as f64);
+        let alive = ledger.owners.iter().filter(|row| row.owner.alive).count();
+        self.sample(&OWNERS, &[], alive as f64);
+    }
 }
 
 macro_rules! families {
@@ -27,9 +38,8 @@ macro_rules! families {
 
 families! {
     RECORDS = Counter "qbus_bus_records_total" "" "Records delivered to the aggregator.";
-    LOST = Counter "qbus_bus_lost_records_total" "" "Records that were emitted and not delivered, by cause.";
+    LOST = Counter "qbus_bus_lost_records_total" "" "Records that were emitted and are on no page, by cause.";
     VIOLATIONS = Counter "qbus_bus_violations_total" "" "Slots, records and words of the region that made no sense.";
-    UNPLACED = Counter "qbus_bus_unplaced_records_total" "" "Records for whose series the snapshot had no room.";
     LANES = Gauge "qbus_bus_lanes" "" "Lanes by state.";
     FILL = Gauge "qbus_bus_lane_fill_ratio" "ratio" "Part of the fullest lane that waits to be committed.";
     OWNERS = Gauge "qbus_bus_owners" "" "Processes that are attached.";
@@ -54,26 +64,10 @@ families! {
 pub(crate) fn of_bus(bus: &Bus, reader: &Reader, emit: &mut dyn FnMut(Sample<'_>)) {
     let mut page = Page { emit };
     let (counts, geometry, globals) = (bus.counts(), bus.geometry(), reader.globals());
-    let owners = reader.owners();
-    let tally = owners.iter().fold(Tally::default(), |sum, row| {
-        sum.plus(&row.present).plus(&row.departed)
-    });
-    page.sample(&RECORDS, &[], tally.delivered as f64);
-    for (cause, records) in [
-        ("full", tally.dropped_full),
-        ("rejected", tally.rejected),
-        ("unowned", counts.dropped_unowned),
-        ("torn", tally.torn),
-        ("revoked", tally.revoked),
-    ] {
-        page.sample(&LOST, &[("cause", cause)], records as f64);
+    // Without it the page shows the last one: no loss ever looks undone.
+    if let Ok(ledger) = Ledger::read(bus, Some(reader)) {
+        page.ledger(&ledger);
     }
-    page.sample(
-        &VIOLATIONS,
-        &[],
-        tally.violations.saturating_add(counts.violations) as f64,
-    );
-    page.sample(&UNPLACED, &[], globals.unplaced as f64);
 
     let lanes = bus.lanes();
     let leased = lanes.iter().filter(|lane| lane.holder.is_some()).count();
@@ -95,13 +89,6 @@ pub(crate) fn of_bus(bus: &Bus, reader: &Reader, emit: &mut dyn FnMut(Sample<'_>
         .unwrap_or(0);
     page.sample(&FILL, &[], fullest as f64 / geometry.slots as f64);
 
-    let alive = bus
-        .owners()
-        .unwrap_or_default()
-        .iter()
-        .filter(|owner| owner.alive)
-        .count();
-    page.sample(&OWNERS, &[], alive as f64);
     page.sample(&JOINED, &[], counts.joined as f64);
     page.sample(&REAPED, &[], counts.reaped as f64);
     page.sample(&SERIES, &[], counts.series as f64);
@@ -111,7 +98,6 @@ pub(crate) fn of_bus(bus: &Bus, reader: &Reader, emit: &mut dyn FnMut(Sample<'_>
         &[],
         counts.arena_words as f64 / geometry.arena_words as f64,
     );
-    page.sample(&REFUSED, &[], counts.refused_series as f64);
 
     page.sample(&COMMITS, &[], reader.epoch() as f64);
     page.sample(&COMMIT_SECONDS, &[], globals.commit_ns as f64 / 1e9);

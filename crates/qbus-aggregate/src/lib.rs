@@ -20,6 +20,8 @@ pub use aggregator::{AggregateError, Aggregator, AggregatorOptions, Round};
 pub use distribution::Distribution;
 pub use series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
 #[cfg(not(loom))]
+pub use snapshot::ledger::{Ledger, OwnerLedger};
+#[cfg(not(loom))]
 pub use snapshot::reader::{QUANTILES, ReadError, ReadOptions, Reader, RecentRecord};
 #[cfg(not(loom))]
 pub use snapshot::writer::SnapshotError;

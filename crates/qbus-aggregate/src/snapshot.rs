@@ -1,6 +1,8 @@
 //! The snapshot: what was folded, committed so that a kill at any instruction leaves a whole epoch.
 
 pub(crate) mod layout;
+#[cfg(not(loom))]
+pub(crate) mod ledger;
 mod order;
 #[cfg(not(loom))]
 pub(crate) mod reader;

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use qbus_aggregate::Reader;
+use qbus_aggregate::{Ledger, Reader};
 
 use crate::collector::{Collector, lock};
 
@@ -74,6 +74,8 @@ pub struct Statistics {
     pub torn: u64,
     /// Records of processes that were stopped inside an emit.
     pub revoked: u64,
+    /// Delivered records for whose series the snapshot had no room, of all processes.
+    pub unplaced: u64,
     /// Records on their way to the aggregator: the queue.
     pub queued: u64,
     /// Records that one lane of the queue holds.
@@ -99,12 +101,7 @@ impl Collector {
     pub fn get_statistics(&self) -> Statistics {
         let (bus, counts) = (self.bus(), self.bus().counts());
         let reader = Reader::open(&bus.address().snapshot()).ok();
-        let tally = reader.as_ref().map(Reader::owners).unwrap_or_default();
-        let tally = tally
-            .iter()
-            .map(|row| row.present.plus(&row.departed))
-            .reduce(|sum, row| sum.plus(&row))
-            .unwrap_or_default();
+        let ledger = Ledger::read(bus, reader.as_ref()).unwrap_or_default();
         let buffered = reader.as_ref().map_or(0, |reader| reader.recent().len());
         Statistics {
             bus: bus.address().to_string(),
@@ -115,10 +112,11 @@ impl Collector {
             families: counts.families,
             series: counts.series,
             series_capacity: bus.geometry().series,
-            delivered: tally.delivered,
-            dropped: tally.dropped().saturating_add(counts.dropped_unowned),
-            torn: tally.torn,
-            revoked: tally.revoked,
+            delivered: ledger.total.delivered,
+            dropped: ledger.dropped(),
+            torn: ledger.total.torn,
+            revoked: ledger.total.revoked,
+            unplaced: ledger.unplaced,
             queued: bus.lanes().iter().map(|lane| lane.fill).sum(),
             lane_capacity: bus.geometry().slots,
             buffered: buffered as u64,

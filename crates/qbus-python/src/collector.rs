@@ -393,6 +393,7 @@ impl MetricsCollector {
             dropped,
             torn,
             revoked,
+            unplaced,
             queued,
             lane_capacity,
             buffered,
@@ -417,6 +418,7 @@ impl MetricsCollector {
         dict.set_item("dropped", dropped)?;
         dict.set_item("torn", torn)?;
         dict.set_item("revoked", revoked)?;
+        dict.set_item("unplaced", unplaced)?;
         dict.set_item("queued", queued)?;
         dict.set_item("lane_capacity", lane_capacity)?;
         dict.set_item("buffered", buffered)?;

@@ -167,6 +167,10 @@ pub struct OwnerView {
     pub dropped_full: u64,
     /// Records whose value their series could not take.
     pub rejected: u64,
+    /// `dropped_full` of all occupants of the entry, this one included: it never goes back.
+    pub dropped_full_total: u64,
+    /// `rejected` of all occupants of the entry, this one included: it never goes back.
+    pub rejected_total: u64,
 }
 
 /// What the counters of an entry say: sums over all occupants, and where the present one began.
@@ -294,6 +298,8 @@ impl OwnerEntry {
             command: load_text(&self.command),
             dropped_full: counts.dropped_full.wrapping_sub(counts.dropped_full_base),
             rejected: counts.rejected.wrapping_sub(counts.rejected_base),
+            dropped_full_total: relaxed(&self.dropped_full),
+            rejected_total: relaxed(&self.rejected),
         }
     }
 }

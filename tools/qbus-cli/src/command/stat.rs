@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use qbus::{Address, Bus, Clock, LaneView, OwnerView};
-use qbus_aggregate::{Globals, OwnerRow, Reader, Tally};
+use qbus::{Address, Bus, Clock, LaneView};
+use qbus_aggregate::{Ledger, OwnerLedger, Reader};
 use serde::Serialize;
 
 use crate::args::Stat;
@@ -13,9 +13,8 @@ use crate::error::Error;
 pub(crate) fn run(address: &Address, stat: &Stat, out: &mut dyn Write) -> Result<(), Error> {
     let bus = open(address)?;
     // A bus without a snapshot has not been aggregated yet, which is worth showing.
-    let reader = open_snapshot(address, stat.snapshot.as_deref())
-        .ok()
-        .filter(|reader| reader.instance() == bus.instance());
+    let reader = open_snapshot(address, stat.snapshot.as_deref()).ok();
+    let reader = reader.filter(|reader| reader.instance() == bus.instance());
     let report = Report::new(&bus, reader.as_ref()).map_err(Error::failed)?;
     if stat.json {
         serde_json::to_writer_pretty(&mut *out, &report)?;
@@ -33,7 +32,7 @@ pub(crate) struct Report {
     owners: Vec<OwnerReport>,
     lanes: Vec<LaneReport>,
     series: SeriesReport,
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: LedgerReport,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,7 +96,7 @@ struct SeriesReport {
 
 /// What became of all records.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct Ledger {
+pub(crate) struct LedgerReport {
     pub(crate) delivered: u64,
     pub(crate) dropped: u64,
     pub(crate) torn: u64,
@@ -113,14 +112,9 @@ pub(crate) struct Ledger {
 impl Report {
     pub(crate) fn new(bus: &Bus, reader: Option<&Reader>) -> std::io::Result<Report> {
         let (geometry, counts) = (bus.geometry(), bus.counts());
-        let rows = reader.map(Reader::owners).unwrap_or_default();
         let globals = reader.map(Reader::globals).unwrap_or_default();
-        let views = bus.owners()?;
+        let ledger = Ledger::read(bus, reader)?;
         let lanes = bus.lanes();
-        let total = views
-            .iter()
-            .map(|view| entry_total(view, &rows))
-            .fold(Tally::default(), |sum, tally| sum.plus(&tally));
         let commit_age =
             |unix_ns: u64| Clock::Precise.now_ns().saturating_sub(unix_ns) as f64 / 1e9;
         let aggregator = bus.aggregator().map(|aggregator| AggregatorReport {
@@ -147,9 +141,10 @@ impl Report {
                 max_series: geometry.series,
             },
             aggregator,
-            owners: views
+            owners: ledger
+                .owners
                 .iter()
-                .map(|view| owner_report(view, &rows, &lanes))
+                .map(|owner| owner_report(owner, &lanes))
                 .collect(),
             lanes: lanes.iter().map(lane_report).collect(),
             series: SeriesReport {
@@ -159,7 +154,7 @@ impl Report {
                 committed: reader.map_or(0, Reader::series_count),
                 refused: counts.refused_series,
             },
-            ledger: ledger(&total, &globals, counts.dropped_unowned),
+            ledger: LedgerReport::of(&ledger),
         })
     }
 
@@ -278,50 +273,16 @@ impl Report {
     }
 }
 
-/// What all occupants of an entry did: drops as the entry counts them by now.
-fn entry_total(view: &OwnerView, rows: &[OwnerRow]) -> Tally {
-    let row = rows
-        .get(usize::from(view.id.index))
-        .copied()
-        .unwrap_or_default();
-    let present = present(view, &row);
-    let before = if row.generation == view.id.generation {
-        row.departed
-    } else {
-        row.departed.plus(&row.present)
-    };
-    present.plus(&before)
-}
-
-/// What the present (or last) occupant did.
-fn present(view: &OwnerView, row: &OwnerRow) -> Tally {
-    let drained = if row.generation == view.id.generation {
-        row.present
-    } else {
-        Tally::default()
-    };
-    Tally {
-        dropped_full: view.dropped_full,
-        rejected: view.rejected,
-        ..drained
-    }
-}
-
-fn owner_report(view: &OwnerView, rows: &[OwnerRow], lanes: &[LaneView]) -> OwnerReport {
-    let row = rows
-        .get(usize::from(view.id.index))
-        .copied()
-        .unwrap_or_default();
-    let tally = present(view, &row);
+fn owner_report(OwnerLedger { owner, tally }: &OwnerLedger, lanes: &[LaneView]) -> OwnerReport {
     OwnerReport {
-        id: view.id.to_string(),
-        pid: view.pid,
-        command: view.command.clone(),
-        role: view.role.clone(),
-        alive: view.alive,
+        id: owner.id.to_string(),
+        pid: owner.pid,
+        command: owner.command.clone(),
+        role: owner.role.clone(),
+        alive: owner.alive,
         lanes: lanes
             .iter()
-            .filter(|lane| lane.holder == Some(view.id))
+            .filter(|lane| lane.holder == Some(owner.id))
             .count(),
         delivered: tally.delivered,
         dropped: tally.dropped(),
@@ -341,17 +302,19 @@ fn lane_report(lane: &LaneView) -> LaneReport {
     }
 }
 
-fn ledger(total: &Tally, globals: &Globals, dropped_unowned: u64) -> Ledger {
-    Ledger {
-        delivered: total.delivered,
-        dropped: total.dropped() + dropped_unowned,
-        torn: total.torn,
-        revoked: total.revoked,
-        dropped_full: total.dropped_full,
-        rejected: total.rejected,
-        dropped_unowned,
-        violations: total.violations,
-        unknown_series: globals.unknown_series,
-        unplaced: globals.unplaced,
+impl LedgerReport {
+    fn of(ledger: &Ledger) -> LedgerReport {
+        LedgerReport {
+            delivered: ledger.total.delivered,
+            dropped: ledger.dropped(),
+            torn: ledger.total.torn,
+            revoked: ledger.total.revoked,
+            dropped_full: ledger.total.dropped_full,
+            rejected: ledger.total.rejected,
+            dropped_unowned: ledger.unowned,
+            violations: ledger.violations,
+            unknown_series: ledger.undefined,
+            unplaced: ledger.unplaced,
+        }
     }
 }

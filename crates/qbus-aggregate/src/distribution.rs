@@ -5,6 +5,8 @@
 //! bucket's geometric middle, is within 2^(1/64) − 1 = 1.09 % of a value that was observed. The bucket
 //! is found from the float's bits, without a logarithm.
 
+use std::collections::BTreeMap;
+
 /// Buckets of an octave.
 pub(crate) const OCTAVE: usize = 32;
 /// The most octaves that one distribution keeps, of both signs: 2^128 from smallest to largest.
@@ -59,6 +61,25 @@ const fn cells() -> [u8; 128] {
         cell += 1;
     }
     cells
+}
+
+/// Schema 5 has 2^5 buckets an octave.
+const SCHEMA: i32 = OCTAVE.trailing_zeros() as i32;
+/// The coarsest schema that Prometheus knows.
+const SCHEMA_MIN: i32 = -4;
+
+/// The populated buckets of a [`Distribution`], as Prometheus' native histograms number them: with the
+/// schema s, bucket i holds (2^((i−1)/2^s), 2^(i/2^s)]. OpenTelemetry calls the same bucket i − 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exponential {
+    /// −4 to 5; OpenTelemetry's scale.
+    pub schema: i32,
+    /// Observations whose magnitude is below [`f64::MIN_POSITIVE`].
+    pub zeros: u64,
+    /// Index and count of each bucket of negative observations, by their magnitude, ascending.
+    pub negative: Vec<(i32, u64)>,
+    /// The same of positive ones.
+    pub positive: Vec<(i32, u64)>,
 }
 
 /// Counts of the 32 buckets of one octave of one sign.
@@ -239,6 +260,43 @@ impl Distribution {
         quantiles.iter().map(value_at).collect()
     }
 
+    /// The populated buckets, at most `buckets_max` of both signs together, in the finest schema in which they
+    /// are so few (or in the coarsest: 160 always suffice). Exact: two buckets of a schema are one of the next coarser.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut sizes = qbus_aggregate::Distribution::default();
+    /// sizes.observe(0.5, 3);
+    /// let buckets = sizes.exponential(160);
+    /// assert_eq!((buckets.schema, buckets.positive), (5, vec![(-32, 3)]));
+    /// ```
+    pub fn exponential(&self, buckets_max: usize) -> Exponential {
+        let (mut negative, mut positive) = (BTreeMap::new(), BTreeMap::new());
+        for octave in &self.octaves {
+            let side = if octave.key >> 16 & 1 == 1 {
+                &mut negative
+            } else {
+                &mut positive
+            };
+            let first = ((octave.key & 0xffff) as i32 - (1 << 15)) * OCTAVE as i32;
+            for (bucket, &count) in (0..).zip(&octave.counts) {
+                add_bucket(side, first + bucket, count);
+            }
+        }
+        let mut schema = SCHEMA;
+        while negative.len() + positive.len() > buckets_max && schema > SCHEMA_MIN {
+            (negative, positive) = (halved(&negative), halved(&positive));
+            schema -= 1;
+        }
+        Exponential {
+            schema,
+            zeros: self.zeros,
+            negative: negative.into_iter().collect(),
+            positive: positive.into_iter().collect(),
+        }
+    }
+
     /// Middles of the buckets and their counts, ascending.
     fn sorted(&self) -> impl Iterator<Item = (f64, u64)> {
         let of_octave = |octave: &Octave| {
@@ -259,6 +317,23 @@ impl Distribution {
         buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
         buckets.into_iter()
     }
+}
+
+fn add_bucket(side: &mut BTreeMap<i32, u64>, index: i32, count: u64) {
+    if count != 0 {
+        let sum = side.entry(index).or_default();
+        *sum = sum.saturating_add(count);
+    }
+}
+
+/// The buckets of the next coarser schema.
+fn halved(side: &BTreeMap<i32, u64>) -> BTreeMap<i32, u64> {
+    let mut coarser = BTreeMap::new();
+    for (&index, &count) in side {
+        // Rounded up: a bucket is closed above.
+        add_bucket(&mut coarser, (index + 1) >> 1, count);
+    }
+    coarser
 }
 
 /// The octave and the bucket in it; `None` for 0 and what is as good as 0.
@@ -383,6 +458,51 @@ mod tests {
         distribution.observe(f64::MIN_POSITIVE / 2.0, 1);
         assert_eq!(distribution.octaves.len(), OCTAVES_MAX);
         assert_eq!(distribution.count(), 2 * 2046 + 2);
+    }
+
+    /// Which bucket of a schema a value is in, by the definition.
+    fn native_index(value: f64, schema: i32) -> i32 {
+        (value.abs().log2() * f64::from(schema).exp2()).ceil() as i32
+    }
+
+    #[test]
+    fn buckets_are_lowered_until_they_are_few_and_stay_exact() {
+        let mut distribution = Distribution::default();
+        let values: Vec<f64> = (0..4000)
+            .map(|i| (f64::from(i) / 100.0 - 20.0).exp())
+            .collect();
+        for (i, value) in values.iter().enumerate() {
+            distribution.observe(if i % 4 == 0 { -value } else { *value }, 1);
+        }
+        distribution.observe(0.0, 7);
+        for most in [160, 20] {
+            let found = distribution.exponential(most);
+            assert!(
+                found.negative.len() + found.positive.len() <= most,
+                "{most}: {found:?}"
+            );
+            assert_eq!(found.zeros, 7);
+            let mut exact = BTreeMap::new();
+            for (_, value) in values.iter().enumerate().filter(|(i, _)| i % 4 != 0) {
+                *exact.entry(native_index(*value, found.schema)).or_insert(0) += 1;
+            }
+            assert_eq!(found.positive, exact.into_iter().collect::<Vec<_>>());
+            let negative: u64 = found.negative.iter().map(|(_, count)| count).sum();
+            assert_eq!(negative, 1000);
+        }
+        // As fine as it can be: one schema more would be too much.
+        assert_eq!(distribution.exponential(160).schema, 0);
+        assert_eq!(distribution.exponential(usize::MAX).schema, 5);
+    }
+
+    #[test]
+    fn the_coarsest_schema_is_the_last_word() {
+        let mut wide = Distribution::default();
+        for exponent in [-1000, -500, 0, 500, 1000] {
+            wide.observe(f64::from(exponent).exp2(), 1);
+        }
+        assert_eq!(wide.exponential(0).schema, SCHEMA_MIN);
+        assert_eq!(Distribution::default().exponential(160).positive, []);
     }
 
     #[test]

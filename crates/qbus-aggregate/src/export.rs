@@ -1,9 +1,9 @@
-//! Writes a snapshot as JSON, CSV or Prometheus text.
+//! Writes a snapshot as JSON, CSV, Prometheus text, OpenMetrics or Prometheus protobuf.
 //!
 //! The same snapshot and the same options give the same bytes: series come out in the order of the
 //! snapshot, labels in the order of the series, and nothing asks the clock or a locale.
 //!
-//! All three agree on numbers: the shortest decimal that reads back as the same double, and the
+//! The texts agree on numbers: the shortest decimal that reads back as the same double, and the
 //! words `NaN`, `+Inf` and `-Inf` for what has no decimal.
 
 use std::fmt;
@@ -14,16 +14,21 @@ use std::str::FromStr;
 use crate::series::Snapshot;
 
 mod csv;
+mod exposition;
 mod json;
 mod number;
+mod openmetrics;
 mod prometheus;
+mod protobuf;
 #[cfg(test)]
 mod samples;
 
 pub use self::csv::csv;
 pub use self::json::{SCHEMA_VERSION, json};
 pub use self::number::seconds;
+pub use self::openmetrics::{OPENMETRICS_CONTENT_TYPE, openmetrics};
 pub use self::prometheus::{CONTENT_TYPE, prometheus};
+pub use self::protobuf::{PROTOBUF_CONTENT_TYPE, protobuf};
 
 /// A format that [`export`] writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,18 +39,30 @@ pub enum Format {
     Csv,
     /// The text exposition format 0.0.4, see [`prometheus()`].
     Prometheus,
+    /// OpenMetrics 1.0, see [`openmetrics()`].
+    OpenMetrics,
+    /// Delimited protobuf with native histograms, see [`protobuf()`].
+    Protobuf,
 }
 
 impl Format {
     /// All formats.
-    pub const ALL: [Format; 3] = [Format::Json, Format::Csv, Format::Prometheus];
+    pub const ALL: [Format; 5] = [
+        Format::Json,
+        Format::Csv,
+        Format::Prometheus,
+        Format::OpenMetrics,
+        Format::Protobuf,
+    ];
 
-    /// `json`, `csv` or `prometheus`: what [`Format::from_str`] reads.
+    /// `json`, `csv`, `prometheus`, `openmetrics` or `protobuf`: what [`Format::from_str`] reads.
     pub fn as_str(self) -> &'static str {
         match self {
             Format::Json => "json",
             Format::Csv => "csv",
             Format::Prometheus => "prometheus",
+            Format::OpenMetrics => "openmetrics",
+            Format::Protobuf => "protobuf",
         }
     }
 }
@@ -76,7 +93,8 @@ pub struct ParseFormatError {
 impl fmt::Display for ParseFormatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let found = &self.found;
-        write!(f, "format is {found:?}, expected json, csv or prometheus")
+        let known = Format::ALL.map(Format::as_str).join(", ");
+        write!(f, "format is {found:?}, expected one of {known}")
     }
 }
 
@@ -85,12 +103,12 @@ impl std::error::Error for ParseFormatError {}
 /// What to write beside the values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Prometheus: end each sample line with its time in milliseconds. A scraped page is better
-    /// without them: a series with explicit times gets no staleness marker. The other formats
+    /// Prometheus, OpenMetrics and protobuf: end each sample with its time, to the millisecond. A scraped
+    /// page is better without them: a series with explicit times gets no staleness marker. JSON and CSV
     /// always carry times.
     pub timestamps: bool,
     /// JSON and CSV: write the points of [`Series::history`](crate::Series::history) too. The
-    /// Prometheus format has no place for them.
+    /// others have no place for them.
     pub history: bool,
 }
 
@@ -134,6 +152,8 @@ pub fn export(
         Format::Json => json(snapshot, options, out).map(|()| LeftOut::default()),
         Format::Csv => csv(snapshot, options, out).map(|()| LeftOut::default()),
         Format::Prometheus => prometheus(snapshot, options, out),
+        Format::OpenMetrics => openmetrics(snapshot, options, out),
+        Format::Protobuf => protobuf(snapshot, options, out),
     }
 }
 
@@ -178,6 +198,7 @@ mod tests {
             (Format::Json, "{\"schema"),
             (Format::Csv, "name,"),
             (Format::Prometheus, "# TYPE "),
+            (Format::OpenMetrics, "# TYPE "),
         ] {
             assert_eq!(format.to_string().parse(), Ok(format));
             let mut page = Vec::new();
@@ -192,7 +213,7 @@ mod tests {
         let error = "JSON".parse::<Format>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "format is \"JSON\", expected json, csv or prometheus"
+            "format is \"JSON\", expected one of json, csv, prometheus, openmetrics, protobuf"
         );
     }
 }

@@ -17,7 +17,7 @@ mod snapshot;
 
 #[cfg(not(loom))]
 pub use aggregator::{AggregateError, Aggregator, AggregatorOptions, Round};
-pub use distribution::Distribution;
+pub use distribution::{Distribution, Exponential};
 pub use series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
 #[cfg(not(loom))]
 pub use snapshot::ledger::{Ledger, OwnerLedger};

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use qbus::MetricType;
 
+use crate::distribution::Distribution;
+
 /// A metric name with its type, help, unit and buckets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Family {
@@ -93,6 +95,8 @@ pub struct SummaryValue {
     pub max: f64,
     /// Quantile (0 to 1) and its value, ascending; the value is NaN when there was no observation.
     pub quantiles: Vec<(f64, f64)>,
+    /// How many observations each bucket has; the quantiles follow from it.
+    pub distribution: Distribution,
 }
 
 /// All series at one commit.

@@ -6,6 +6,7 @@ use std::io;
 
 use qbus::{AddressError, EmitError, OpenOrCreateError, RegisterError};
 use qbus_aggregate::ReadError;
+use qbus_aggregate::export::Format;
 
 /// Why there is no collector.
 #[derive(Debug)]
@@ -131,6 +132,11 @@ impl Error for AddError {
 pub enum ExportError {
     /// [`CollectorOptions::enable_prometheus_export`](crate::CollectorOptions::enable_prometheus_export) is off.
     Disabled,
+    /// The format has no text.
+    NotText {
+        /// The format.
+        format: Format,
+    },
     /// The snapshot cannot be read.
     Read(ReadError),
     /// The file cannot be written.
@@ -149,6 +155,9 @@ impl fmt::Display for ExportError {
                 f,
                 "Prometheus export is off: the collector was made with enable_prometheus_export=False"
             ),
+            ExportError::NotText { format } => {
+                write!(f, "{format} is no text: write it to a file")
+            }
             ExportError::Read(error) => error.fmt(f),
             ExportError::Write { path, source } => {
                 write!(f, "could not write {}: {source}", path.display())

@@ -141,16 +141,19 @@ impl Collector {
         self.export(Format::Prometheus, &options)
     }
 
-    /// All series in any format.
+    /// All series in any format but protobuf, which is no text.
     ///
     /// # Errors
     ///
-    /// The format is switched off, or there is no snapshot that can be read.
+    /// The format is switched off or no text, or there is no snapshot that can be read.
     pub fn export(&self, format: Format, options: &Options) -> Result<String, ExportError> {
+        if format == Format::Protobuf {
+            return Err(ExportError::NotText { format });
+        }
         let snapshot = self.exportable(format, options)?;
         let mut page = Vec::new();
         export(&snapshot, format, options, &mut page).expect("a vector takes all");
-        Ok(String::from_utf8(page).expect("exports are text"))
+        String::from_utf8(page).map_err(|_| ExportError::NotText { format })
     }
 
     /// Replaces a file by all series in any format: whoever reads it meanwhile sees the old one or the
@@ -175,7 +178,11 @@ impl Collector {
     }
 
     fn exportable(&self, format: Format, options: &Options) -> Result<Snapshot, ExportError> {
-        if format == Format::Prometheus && !self.config.enable_prometheus_export {
+        let of_prometheus = matches!(
+            format,
+            Format::Prometheus | Format::OpenMetrics | Format::Protobuf
+        );
+        if of_prometheus && !self.config.enable_prometheus_export {
             return Err(ExportError::Disabled);
         }
         let mut snapshot = self.snapshot(options.history).map_err(ExportError::Read)?;

@@ -300,13 +300,29 @@ impl MetricsCollector {
         self.to_file_or_text(py, Format::Prometheus, &options, output_path)
     }
 
-    /// All metrics in the format "json", "csv" or "prometheus", with the options of its own method.
+    /// All metrics as a page of OpenMetrics 1.0; as `export_to_prometheus` otherwise.
+    #[pyo3(signature = (output_path=None, timestamps=false))]
+    fn export_to_openmetrics(
+        &self,
+        py: Python<'_>,
+        output_path: Option<PathBuf>,
+        timestamps: bool,
+    ) -> PyResult<String> {
+        let options = Options {
+            history: false,
+            timestamps,
+        };
+        self.to_file_or_text(py, Format::OpenMetrics, &options, output_path)
+    }
+
+    /// All metrics in the format "json", "csv", "prometheus" or "openmetrics", with the options of its own
+    /// method. ("protobuf" is no text: `qbus dump` writes it, and an endpoint serves it.)
     ///
     /// >>> import qbus
     /// >>> qbus.get_metrics_collector().export("xml")
     /// Traceback (most recent call last):
     ///     ...
-    /// qbus.MetricError: format is "xml", expected json, csv or prometheus
+    /// qbus.MetricError: format is "xml", expected one of json, csv, prometheus, openmetrics, protobuf
     #[pyo3(signature = (format_type, output_path=None, **kwargs))]
     fn export<'py>(
         slf: &Bound<'py, Self>,
@@ -317,6 +333,10 @@ impl MetricsCollector {
         let py = slf.py();
         let format = text("format_type", format_type)?.to_ascii_lowercase();
         let format: Format = format.parse().map_err(|error| error::metric(py, error))?;
+        if format == Format::Protobuf {
+            let error = qbus_collector::ExportError::NotText { format };
+            return Err(error::export(py, &error));
+        }
         let method = format!("export_to_{format}");
         let arguments = PyTuple::new(py, [output_path])?;
         slf.call_method(method.as_str(), arguments, kwargs)

@@ -49,7 +49,7 @@ pub(crate) fn start(py: Python<'_>, error: &StartError) -> PyErr {
 
 pub(crate) fn export(py: Python<'_>, error: &ExportError) -> PyErr {
     match error {
-        ExportError::Disabled => metric(py, error),
+        ExportError::Disabled | ExportError::NotText { .. } => metric(py, error),
         _ => bus(py, error),
     }
 }

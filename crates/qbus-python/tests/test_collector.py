@@ -165,7 +165,7 @@ def test_exports_say_what_is_wrong(collector: MetricsCollector, tmp_path: Path) 
     collector.add_metric("value", 1, "gauge")
     with pytest.raises(qbus.BusError, match="could not write .*/nowhere/metrics.csv"):
         collector.export_to_csv(tmp_path / "nowhere" / "metrics.csv")
-    with pytest.raises(ValueError, match='format is "xml", expected json, csv or prometheus'):
+    with pytest.raises(ValueError, match='format is "xml", expected one of json, csv, prometheus'):
         collector.export("xml")
     page = collector.export("PROMETHEUS", output_path=tmp_path / "page")
     assert (tmp_path / "page").read_text() == page == "# TYPE value gauge\nvalue 1\n"

@@ -199,7 +199,7 @@ pub(crate) struct Emit {
     pub(crate) buckets: Vec<f64>,
 }
 
-/// Print the snapshot as JSON, CSV or Prometheus text.
+/// Print the snapshot as JSON, CSV, Prometheus text, OpenMetrics or Prometheus protobuf.
 ///
 /// It reads the snapshot alone: also while the aggregator runs, after it is gone, or from a copy.
 #[derive(Debug, Parser)]
@@ -207,7 +207,7 @@ pub(crate) struct Emit {
     after_help = "Examples:\n  qbus dump\n  qbus dump -f csv -o metrics.csv --match 'model_*'"
 )]
 pub(crate) struct Dump {
-    /// The format: json, csv or prometheus.
+    /// The format: json, csv, prometheus, openmetrics or protobuf.
     #[arg(short, long, default_value = "prometheus", value_parser = parse_format)]
     pub(crate) format: Format,
     /// Write to a file, which is replaced as a whole.
@@ -219,7 +219,7 @@ pub(crate) struct Dump {
     /// Also the histories (JSON and CSV).
     #[arg(long)]
     pub(crate) history: bool,
-    /// Timestamps in milliseconds behind Prometheus samples.
+    /// Timestamps behind the samples of the formats of Prometheus.
     #[arg(long)]
     pub(crate) timestamps: bool,
     /// Read this snapshot file, and no bus.
@@ -246,7 +246,7 @@ pub(crate) struct Sample {
     /// Sample once and not twice: at once, but without ratios over time.
     #[arg(long)]
     pub(crate) once: bool,
-    /// The format: json, csv or prometheus.
+    /// The format: json, csv, prometheus, openmetrics or protobuf.
     #[arg(short, long, default_value = "prometheus", value_parser = parse_format)]
     pub(crate) format: Format,
     /// List the sources.
@@ -349,8 +349,12 @@ fn parse_type(text: &str) -> Result<MetricType, String> {
 }
 
 fn parse_format(text: &str) -> Result<Format, String> {
-    text.parse()
-        .map_err(|_| "expected json, csv or prometheus".to_owned())
+    text.parse().map_err(|_| {
+        format!(
+            "expected one of {}",
+            Format::ALL.map(Format::as_str).join(", ")
+        )
+    })
 }
 
 fn parse_source(text: &str) -> Result<Source, String> {

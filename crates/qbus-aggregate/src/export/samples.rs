@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use qbus::MetricType;
 
+use crate::distribution::Distribution;
 use crate::series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
 
 /// 2023-10-01T12:00:00Z.
@@ -75,6 +76,7 @@ pub(super) fn empty_summary() -> Value {
         min: f64::NAN,
         max: f64::NAN,
         quantiles: vec![(0.5, f64::NAN), (0.99, f64::NAN)],
+        distribution: Distribution::default(),
     })
 }
 
@@ -268,10 +270,20 @@ fn value(metric_type: MetricType, buckets: usize) -> BoxedStrategy<Value> {
                     min,
                     max,
                     quantiles,
+                    distribution: distribution(count),
                 })
             })
             .boxed(),
     }
+}
+
+/// So many observations, of both signs and of none.
+fn distribution(count: u64) -> Distribution {
+    let mut distribution = Distribution::default();
+    distribution.observe(0.0, count / 4);
+    distribution.observe(-3.0, count / 4);
+    distribution.observe(0.1, count - count / 4 * 2);
+    distribution
 }
 
 /// Last, sum, smallest and largest; as they are without observations, if `empty`.

@@ -582,6 +582,7 @@ fn decode_value(family: &Family, value: f64, version: &[u64]) -> Option<Value> {
         min,
         max,
         quantiles,
+        distribution,
     }))
 }
 

@@ -136,6 +136,9 @@ class MetricsCollector:
     def export_to_prometheus(
         self, output_path: Optional[_Path] = None, timestamps: bool = False
     ) -> str: ...
+    def export_to_openmetrics(
+        self, output_path: Optional[_Path] = None, timestamps: bool = False
+    ) -> str: ...
     def export(
         self, format_type: str, output_path: Optional[_Path] = None, **kwargs: bool
     ) -> str: ...

@@ -1,0 +1,294 @@
+//! What the pages of a scraper have in common: which families and series one page can hold, and how a
+//! line of text is made.
+//!
+//! Nothing spoils a page: what a reader would refuse is left out and counted.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+
+use qbus::MetricType;
+
+use super::LeftOut;
+use crate::series::{Family, Series, Snapshot, Value};
+
+/// How much of a page gathers before it goes out.
+pub(super) const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Series of one name, in the order of the snapshot, where they are adjacent.
+pub(super) fn families(snapshot: &Snapshot) -> impl Iterator<Item = &[Series]> {
+    snapshot
+        .series
+        .chunk_by(|a, b| a.family.name == b.family.name)
+}
+
+/// The sample names that the families of a page have taken so far.
+#[derive(Default)]
+pub(super) struct Names(HashSet<String>);
+
+impl Names {
+    /// Takes a name with each of the suffixes, all or none.
+    pub(super) fn claim(&mut self, name: &str, suffixes: &[&str]) -> bool {
+        if !is_metric_name(name) {
+            return false;
+        }
+        let claimed: Vec<String> = suffixes
+            .iter()
+            .map(|suffix| format!("{name}{suffix}"))
+            .collect();
+        if claimed.iter().any(|name| self.0.contains(name)) {
+            return false;
+        }
+        self.0.extend(claimed);
+        true
+    }
+}
+
+impl LeftOut {
+    pub(super) fn family(&mut self, series: &[Series]) {
+        self.families += 1;
+        self.series += series.len() as u64;
+    }
+}
+
+/// The series of a family that a page can hold; the others are counted.
+///
+/// Left out is a series whose labels, as a set, an earlier one has; or whose type or buckets are not those
+/// of the first; or with a label name that is malformed, reserved (`__…`, `le` of a histogram, `quantile`
+/// of a summary) or given twice; or with buckets that do not ascend, or do not end with the count.
+pub(super) struct Sound<'a> {
+    family: &'a Family,
+    rest: std::slice::Iter<'a, Series>,
+    seen: Option<HashSet<LabelSet<'a>>>,
+    left_out: u64,
+}
+
+impl<'a> Sound<'a> {
+    /// `all` is not empty.
+    pub(super) fn new(all: &'a [Series]) -> Sound<'a> {
+        Sound {
+            family: &all[0].family,
+            rest: all.iter(),
+            // In order and of the same label names, as nearly all are, no two can be the same set.
+            seen: (!all.is_sorted_by(ascends)).then(HashSet::new),
+            left_out: 0,
+        }
+    }
+
+    /// How many were passed over so far.
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out
+    }
+}
+
+impl<'a> Iterator for Sound<'a> {
+    type Item = &'a Series;
+
+    fn next(&mut self) -> Option<&'a Series> {
+        for series in self.rest.by_ref() {
+            let is_new = |seen: &mut HashSet<_>| seen.insert(LabelSet(&series.labels));
+            if is_sound(series, self.family) && self.seen.as_mut().is_none_or(is_new) {
+                return Some(series);
+            }
+            self.left_out += 1;
+        }
+        None
+    }
+}
+
+/// Whether the sum of a histogram only grows. Where a bound is negative it may shrink, which `rate()`
+/// would take for a restart.
+pub(super) fn has_growing_sum(family: &Family) -> bool {
+    family.buckets.first().is_none_or(|&bound| bound >= 0.0)
+}
+
+/// Labels as a scraper sees them: an empty value is the same as no label.
+pub(super) fn labels(series: &Series) -> impl Iterator<Item = &(String, String)> {
+    series.labels.iter().filter(|(_, value)| !value.is_empty())
+}
+
+/// Lines of samples, and where they go.
+pub(super) struct Lines<'a> {
+    out: &'a mut dyn Write,
+    /// What has not been written out yet.
+    pub(super) text: String,
+    /// The labels of the series at hand, escaped, without braces.
+    labels: String,
+    /// What each sample of the series at hand ends with.
+    pub(super) end: String,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(out: &'a mut dyn Write) -> Lines<'a> {
+        Lines {
+            out,
+            text: String::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4),
+            labels: String::new(),
+            end: String::new(),
+        }
+    }
+
+    /// Begins a series: its labels stand in all samples that follow, and nothing ends them yet.
+    pub(super) fn begin(&mut self, series: &Series) {
+        self.end.clear();
+        self.labels.clear();
+        for (name, value) in labels(series) {
+            if !self.labels.is_empty() {
+                self.labels.push(',');
+            }
+            self.labels.push_str(name);
+            self.labels.push_str("=\"");
+            push_escaped(&mut self.labels, value, true);
+            self.labels.push('"');
+        }
+    }
+
+    /// Appends a sample with the labels of the series and one of the format's own.
+    pub(super) fn sample(
+        &mut self,
+        [name, suffix]: [&str; 2],
+        own: Option<(&str, &str)>,
+        value: impl FnOnce(&mut String),
+    ) {
+        let text = &mut self.text;
+        text.push_str(name);
+        text.push_str(suffix);
+        if own.is_some() || !self.labels.is_empty() {
+            text.push('{');
+            text.push_str(&self.labels);
+            if let Some((name, value)) = own {
+                if !self.labels.is_empty() {
+                    text.push(',');
+                }
+                text.push_str(name);
+                text.push_str("=\"");
+                text.push_str(value);
+                text.push('"');
+            }
+            text.push('}');
+        }
+        text.push(' ');
+        value(text);
+        text.push_str(&self.end);
+        text.push('\n');
+    }
+
+    /// Writes out what has gathered, once it is much.
+    pub(super) fn pass_on(&mut self) -> io::Result<()> {
+        if self.text.len() >= CHUNK_BYTES {
+            self.out.write_all(self.text.as_bytes())?;
+            self.text.clear();
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> io::Result<()> {
+        self.out.write_all(self.text.as_bytes())?;
+        self.out.flush()
+    }
+}
+
+/// Escapes `\` and line feeds, and double quotes where the format asks for it.
+pub(super) fn push_escaped(out: &mut String, text: &str, quotes: bool) {
+    let mut rest = text;
+    while let Some(at) = rest.find(|c| c == '\\' || c == '\n' || (quotes && c == '"')) {
+        out.push_str(&rest[..at]);
+        out.push_str(match rest.as_bytes()[at] {
+            b'\\' => "\\\\",
+            b'\n' => "\\n",
+            _ => "\\\"",
+        });
+        rest = &rest[at + 1..];
+    }
+    out.push_str(rest);
+}
+
+/// Whether `b` has the label names of `a`, in the same order, and comes after it.
+fn ascends(a: &Series, b: &Series) -> bool {
+    let names_agree =
+        a.labels.len() == b.labels.len() && a.labels.iter().zip(&b.labels).all(|(a, b)| a.0 == b.0);
+    names_agree && a.labels < b.labels
+}
+
+/// Whether a series fits its family and the format.
+fn is_sound(series: &Series, family: &Family) -> bool {
+    if series.family.metric_type != family.metric_type || series.family.buckets != family.buckets {
+        return false;
+    }
+    let (own, value_is_sound) = match (&series.value, family.metric_type) {
+        (Value::Counter(_), MetricType::Counter) | (Value::Gauge(_), MetricType::Gauge) => {
+            ("", true)
+        }
+        (Value::Histogram(value), MetricType::Histogram) => {
+            let finite = family.buckets.iter().all(|bound| bound.is_finite());
+            let ascending = family.buckets.is_sorted_by(|a, b| a < b);
+            let counted = value.cumulative.is_sorted()
+                && value.cumulative.len() == family.buckets.len() + 1
+                && value.cumulative.last() == Some(&value.count);
+            ("le", finite && ascending && counted)
+        }
+        (Value::Summary(value), MetricType::Summary) => {
+            ("quantile", value.quantiles.is_sorted_by(|a, b| a.0 < b.0))
+        }
+        _ => return false,
+    };
+    let labels = &series.labels;
+    value_is_sound
+        && labels.iter().enumerate().all(|(at, (name, _))| {
+            is_label_name(name)
+                && !name.starts_with("__")
+                && name != own
+                && labels[..at].iter().all(|(earlier, _)| earlier != name)
+        })
+}
+
+fn is_metric_name(name: &str) -> bool {
+    is_word(name, |byte| byte == b':')
+}
+
+fn is_label_name(name: &str) -> bool {
+    is_word(name, |_| false)
+}
+
+/// Letters, digits and `_`, and what else is taken for a letter; no digit first.
+fn is_word(name: &str, is_letter: impl Fn(u8) -> bool) -> bool {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || is_letter(byte);
+    name.bytes().all(word)
+        && name
+            .bytes()
+            .next()
+            .is_some_and(|first| !first.is_ascii_digit())
+}
+
+/// Labels that compare as Prometheus compares them: in any order, and an empty value is no label.
+/// No name occurs twice.
+struct LabelSet<'a>(&'a [(String, String)]);
+
+impl LabelSet<'_> {
+    fn iter(&self) -> impl Iterator<Item = &(String, String)> {
+        self.0.iter().filter(|(_, value)| !value.is_empty())
+    }
+}
+
+impl PartialEq for LabelSet<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        // The same order is the usual case, and cheap.
+        self.0 == other.0
+            || (self.iter().count() == other.iter().count()
+                && self.iter().all(|label| other.0.contains(label)))
+    }
+}
+
+impl Eq for LabelSet<'_> {}
+
+impl Hash for LabelSet<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // A sum does not depend on the order.
+        let sum = self.iter().fold(0u64, |sum, label| {
+            let mut hasher = DefaultHasher::new();
+            label.hash(&mut hasher);
+            sum.wrapping_add(hasher.finish())
+        });
+        state.write_u64(sum);
+    }
+}

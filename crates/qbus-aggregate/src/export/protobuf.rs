@@ -1,0 +1,247 @@
+//! The delimited protobuf format of Prometheus: the only one with native histograms.
+
+use std::io::{self, Write};
+
+use qbus::MetricType;
+
+use super::LeftOut;
+use super::Options;
+use super::exposition::{CHUNK_BYTES, Names, Sound, families, has_growing_sum, labels};
+use super::prometheus::suffixes;
+use crate::series::{Family, HistogramValue, Series, Snapshot, SummaryValue, Value};
+
+mod wire;
+
+use wire::{Field, Message};
+
+/// The media type to serve a protobuf page with.
+pub const PROTOBUF_CONTENT_TYPE: &str = "application/vnd.google.protobuf; \
+     proto=io.prometheus.client.MetricFamily; encoding=delimited";
+
+/// The most buckets that a native histogram is written with: what OpenTelemetry and Prometheus' own client
+/// keep by default.
+const NATIVE_BUCKETS_MAX: usize = 160;
+
+/// The classic buckets of a summary end at these powers of four: from a microsecond to gibibytes.
+const CLASSIC_POWERS: std::ops::RangeInclusive<i32> = -10..=16;
+
+// The numbers of `io.prometheus.client.MetricType`.
+const COUNTER: u64 = 0;
+const GAUGE: u64 = 1;
+const HISTOGRAM: u64 = 4;
+
+/// Writes `snapshot` as messages `io.prometheus.client.MetricFamily`, each after its length, and flushes
+/// `out`. To be sent only to who asks for it.
+///
+/// It says what the page of [`prometheus()`](super::prometheus()) says, and leaves out the same; but
+///
+/// * a summary is a native histogram of at most 160 buckets, beside classic buckets at powers of four, for
+///   scrapers that take those instead. What it has no place for are the quantiles: `histogram_quantile()`
+///   answers those, over all instances, as no sum of quantiles does;
+/// * each counter and histogram says since when it counts.
+///
+/// # Errors
+///
+/// The first error of `out`, as it is. Part of the page may have been written by then.
+pub fn protobuf(
+    snapshot: &Snapshot,
+    options: &Options,
+    out: &mut dyn Write,
+) -> io::Result<LeftOut> {
+    let mut names = Names::default();
+    let mut left_out = LeftOut::default();
+    let mut page = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
+    for all in families(snapshot) {
+        let family = &*all[0].family;
+        if !names.claim(&family.name, suffixes(family.metric_type)) {
+            left_out.family(all);
+            continue;
+        }
+        let mut sound = Sound::new(all);
+        let mut message = head(family);
+        let bare = message.len();
+        for series in sound.by_ref() {
+            metric(&mut message, series, options);
+        }
+        left_out.series += sound.left_out();
+        if message.len() > bare {
+            message.delimited(&mut page);
+        }
+        if page.len() >= CHUNK_BYTES {
+            out.write_all(&page)?;
+            page.clear();
+        }
+    }
+    out.write_all(&page)?;
+    out.flush()?;
+    Ok(left_out)
+}
+
+/// A `MetricFamily` without its metrics.
+fn head(family: &Family) -> Message {
+    const NAME: Field = Field(1);
+    const HELP: Field = Field(2);
+    const TYPE: Field = Field(3);
+    const UNIT: Field = Field(5);
+    let mut message = Message::default();
+    message.text(NAME, &family.name);
+    if !family.help.is_empty() {
+        message.text(HELP, &family.help);
+    }
+    let metric_type = match family.metric_type {
+        MetricType::Counter => COUNTER,
+        MetricType::Gauge => GAUGE,
+        MetricType::Histogram | MetricType::Summary => HISTOGRAM,
+    };
+    message.unsigned(TYPE, metric_type);
+    if !family.unit.is_empty() {
+        message.text(UNIT, &family.unit);
+    }
+    message
+}
+
+/// Adds a `Metric` to its family.
+fn metric(family: &mut Message, series: &Series, options: &Options) {
+    const METRIC: Field = Field(4);
+    const LABEL: Field = Field(1);
+    const LABEL_NAME: Field = Field(1);
+    const LABEL_VALUE: Field = Field(2);
+    const GAUGE: Field = Field(2);
+    const COUNTER: Field = Field(3);
+    const HISTOGRAM: Field = Field(7);
+    const TIMESTAMP_MS: Field = Field(6);
+    const VALUE: Field = Field(1);
+    const CREATED: Field = Field(3);
+    family.message(METRIC, |metric| {
+        for (name, value) in labels(series) {
+            metric.message(LABEL, |label| {
+                label.text(LABEL_NAME, name);
+                label.text(LABEL_VALUE, value);
+            });
+        }
+        match &series.value {
+            Value::Gauge(value) => metric.message(GAUGE, |gauge| gauge.double(VALUE, *value)),
+            Value::Counter(value) => metric.message(COUNTER, |counter| {
+                counter.double(VALUE, *value);
+                counter.message(CREATED, |time| timestamp(time, series.start_ns));
+            }),
+            Value::Histogram(value) => metric.message(HISTOGRAM, |histogram| {
+                classic(histogram, &series.family, value);
+                created(histogram, series);
+            }),
+            Value::Summary(value) => metric.message(HISTOGRAM, |histogram| {
+                native(histogram, value);
+                created(histogram, series);
+            }),
+        }
+        if options.timestamps {
+            metric.unsigned(TIMESTAMP_MS, series.timestamp_ns / 1_000_000);
+        }
+    });
+}
+
+// Fields of a `Histogram`.
+const SAMPLE_COUNT: Field = Field(1);
+const SAMPLE_SUM: Field = Field(2);
+const BUCKET: Field = Field(3);
+const SCHEMA: Field = Field(5);
+const ZERO_THRESHOLD: Field = Field(6);
+const ZERO_COUNT: Field = Field(7);
+const NEGATIVE: [Field; 2] = [Field(9), Field(10)];
+const POSITIVE: [Field; 2] = [Field(12), Field(13)];
+const CREATED: Field = Field(15);
+
+fn created(histogram: &mut Message, series: &Series) {
+    histogram.message(CREATED, |time| timestamp(time, series.start_ns));
+}
+
+fn classic(histogram: &mut Message, family: &Family, value: &HistogramValue) {
+    histogram.unsigned(SAMPLE_COUNT, value.count);
+    if has_growing_sum(family) {
+        histogram.double(SAMPLE_SUM, value.sum);
+    }
+    let bounds = family.buckets.iter().copied().chain([f64::INFINITY]);
+    for (bound, &count) in bounds.zip(&value.cumulative) {
+        bucket(histogram, bound, count);
+    }
+}
+
+fn bucket(histogram: &mut Message, bound: f64, cumulative: u64) {
+    const CUMULATIVE_COUNT: Field = Field(1);
+    const UPPER_BOUND: Field = Field(2);
+    histogram.message(BUCKET, |bucket| {
+        bucket.unsigned(CUMULATIVE_COUNT, cumulative);
+        bucket.double(UPPER_BOUND, bound);
+    });
+}
+
+fn native(histogram: &mut Message, value: &SummaryValue) {
+    let distribution = value.distribution.exponential(NATIVE_BUCKETS_MAX);
+    let total = |side: &[(i32, u64)]| side.iter().fold(0_u64, |sum, b| sum.saturating_add(b.1));
+    let below = total(&distribution.negative).saturating_add(distribution.zeros);
+    // A scraper refuses a histogram whose buckets do not add up to its count.
+    let count = below.saturating_add(total(&distribution.positive));
+    histogram.unsigned(SAMPLE_COUNT, count);
+    histogram.double(SAMPLE_SUM, value.sum);
+    powers_of_four(histogram, value, below);
+    bucket(histogram, f64::INFINITY, count);
+    histogram.signed(SCHEMA, i64::from(distribution.schema));
+    histogram.double(ZERO_THRESHOLD, f64::MIN_POSITIVE);
+    histogram.unsigned(ZERO_COUNT, distribution.zeros);
+    buckets(histogram, NEGATIVE, &distribution.negative);
+    buckets(histogram, POSITIVE, &distribution.positive);
+    if distribution.negative.is_empty() && distribution.positive.is_empty() {
+        // Without any span it would be taken for a classic histogram.
+        span(histogram, POSITIVE[0], 0, 0);
+    }
+}
+
+/// Classic buckets for those who take no native ones: whole octaves, so that their counts are exact, and
+/// always the same ones, so that none appears later.
+fn powers_of_four(histogram: &mut Message, value: &SummaryValue, below: u64) {
+    let finest = value.distribution.exponential(usize::MAX);
+    let octave = 1 << finest.schema;
+    let mut buckets = finest.positive.iter().peekable();
+    let mut cumulative = below;
+    for power in CLASSIC_POWERS {
+        while let Some((_, count)) = buckets.next_if(|(index, _)| *index <= 2 * power * octave) {
+            cumulative = cumulative.saturating_add(*count);
+        }
+        bucket(histogram, 4_f64.powi(power), cumulative);
+    }
+}
+
+/// Runs of buckets, each as its distance and length, and of each bucket what it has more than the one before.
+fn buckets(histogram: &mut Message, [spans, deltas]: [Field; 2], side: &[(i32, u64)]) {
+    let mut next = 0;
+    let mut before = 0;
+    for run in side.chunk_by(|a, b| a.0 + 1 == b.0) {
+        span(histogram, spans, i64::from(run[0].0 - next), run.len());
+        next = run[run.len() - 1].0 + 1;
+    }
+    for &(_, count) in side {
+        let count = count.min(i64::MAX as u64) as i64;
+        histogram.signed(deltas, count - before);
+        before = count;
+    }
+}
+
+fn span(histogram: &mut Message, spans: Field, offset: i64, length: usize) {
+    const OFFSET: Field = Field(1);
+    const LENGTH: Field = Field(2);
+    histogram.message(spans, |span| {
+        span.signed(OFFSET, offset);
+        span.unsigned(LENGTH, length as u64);
+    });
+}
+
+/// A `google.protobuf.Timestamp`.
+fn timestamp(time: &mut Message, unix_ns: u64) {
+    const SECONDS: Field = Field(1);
+    const NANOS: Field = Field(2);
+    time.unsigned(SECONDS, unix_ns / 1_000_000_000);
+    time.unsigned(NANOS, unix_ns % 1_000_000_000);
+}
+
+#[cfg(test)]
+mod tests;

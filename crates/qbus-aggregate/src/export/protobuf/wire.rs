@@ -1,0 +1,114 @@
+//! Protocol Buffers' encoding, as far as it is written here.
+
+/// The number of a field.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Field(pub(super) u32);
+
+// The types of what follows a field's number.
+const VARINT: u32 = 0;
+const FIXED_64: u32 = 1;
+const LENGTH_DELIMITED: u32 = 2;
+
+/// The bytes of a message.
+#[derive(Debug, Default)]
+pub(super) struct Message(Vec<u8>);
+
+impl Message {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// `uint32`, `uint64`, an enumeration, and what is never negative of `int32` and `int64`.
+    pub(super) fn unsigned(&mut self, field: Field, value: u64) {
+        self.tag(field, VARINT);
+        push_varint(&mut self.0, value);
+    }
+
+    /// `sint32`, `sint64`.
+    pub(super) fn signed(&mut self, field: Field, value: i64) {
+        // Zigzag: small magnitudes are short.
+        self.unsigned(field, ((value << 1) ^ (value >> 63)) as u64);
+    }
+
+    pub(super) fn double(&mut self, field: Field, value: f64) {
+        self.tag(field, FIXED_64);
+        self.0.extend_from_slice(&value.to_bits().to_le_bytes());
+    }
+
+    pub(super) fn text(&mut self, field: Field, text: &str) {
+        self.tag(field, LENGTH_DELIMITED);
+        push_varint(&mut self.0, text.len() as u64);
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    /// A message within this one.
+    pub(super) fn message(&mut self, field: Field, fill: impl FnOnce(&mut Message)) {
+        self.tag(field, LENGTH_DELIMITED);
+        // Nearly all are shorter than 128 bytes: their length is one byte, for which room is kept.
+        let at = self.0.len();
+        self.0.push(0);
+        fill(self);
+        let len = self.0.len() - at - 1;
+        if len < 0x80 {
+            self.0[at] = len as u8;
+            return;
+        }
+        let mut varint = Vec::new();
+        push_varint(&mut varint, len as u64);
+        self.0.splice(at..=at, varint);
+    }
+
+    /// Appends the message to others, after its length.
+    pub(super) fn delimited(&self, out: &mut Vec<u8>) {
+        push_varint(out, self.0.len() as u64);
+        out.extend_from_slice(&self.0);
+    }
+
+    fn tag(&mut self, Field(number): Field, wire_type: u32) {
+        push_varint(&mut self.0, u64::from(number << 3 | wire_type));
+    }
+}
+
+/// Seven bits a byte, the lowest first; the eighth says that more follow.
+fn push_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_as_the_specification_shows_them() {
+        let mut message = Message::default();
+        message.unsigned(Field(1), 150);
+        message.text(Field(2), "testing");
+        message.message(Field(3), |inner| inner.unsigned(Field(1), 150));
+        message.signed(Field(4), -2);
+        message.double(Field(5), 1.0);
+        let expected = [
+            &b"\x08\x96\x01\x12\x07testing\x1a\x03\x08\x96\x01\x20\x03"[..],
+            &b"\x29\0\0\0\0\0\0\xf0\x3f"[..],
+        ];
+        assert_eq!(message.0, expected.concat());
+    }
+
+    #[test]
+    fn a_long_message_has_a_long_length() {
+        for len in [127, 128, 20_000] {
+            let mut message = Message::default();
+            let text = "x".repeat(len);
+            message.message(Field(1), |inner| inner.text(Field(1), &text));
+            assert!(message.0.ends_with(text.as_bytes()));
+            let mut out = Vec::new();
+            message.delimited(&mut out);
+            let mut length = Vec::new();
+            push_varint(&mut length, message.len() as u64);
+            assert!(out.starts_with(&length) && out.len() == length.len() + message.len());
+        }
+    }
+}

@@ -10,7 +10,7 @@ use qbus::{
     Bus, Clock, EmitError, FamilyDefinition, Kind, MetricType, Record, RegisterError, SeriesId,
 };
 use qbus_aggregate::Reader;
-use qbus_sampler::{Attached, News, Sample, Sampler, SamplerOptions};
+use qbus_sampler::{Attached, Metric, News, Sample, Sampler, SamplerOptions, Trend};
 
 use crate::agent::Report;
 use crate::self_metrics;
@@ -74,7 +74,7 @@ pub(crate) fn sample_until(
             }
         }
         for outcome in outcomes {
-            if let Some(news) = &outcome.news {
+            for news in &outcome.news {
                 report(told(outcome.source, news));
             }
         }
@@ -132,7 +132,8 @@ fn told(source: &str, news: &News) -> String {
     match news {
         News::Absent(what) => format!("nothing to sample for {source}: {what}"),
         News::Failed(why) => format!("sampling {source} failed: {why}"),
-        News::Recovered => format!("sampling {source} works again"),
+        News::Recovered(thing) if thing.is_empty() => format!("sampling {source} works again"),
+        News::Recovered(thing) => format!("sampling {source} works again: {thing}"),
     }
 }
 
@@ -152,7 +153,7 @@ struct Sink {
 impl Sink {
     fn emit(&mut self, sample: Sample<'_>) -> Result<(), Refused> {
         self.key.clear();
-        self.key.push_str(sample.family.name);
+        self.key.push_str(&sample.metric.name);
         for (name, value) in sample.labels {
             // No label value has these.
             self.key.extend(["\u{1}", name, "\u{2}", value]);
@@ -163,7 +164,7 @@ impl Sink {
             Some(Err(())) => return Ok(()),
             None => {
                 let labels = owned(sample.labels);
-                let registered = self.bus.intern(&definition(sample.family), &labels);
+                let registered = self.bus.intern(&definition(sample.metric), &labels);
                 self.series.insert(
                     self.key.clone(),
                     registered.as_ref().map(|series| *series).map_err(|_| ()),
@@ -171,9 +172,9 @@ impl Sink {
                 registered.map_err(Refused::Register)?
             }
         };
-        let kind = match sample.family.kind {
-            qbus_sampler::Kind::Counter => Kind::Total,
-            qbus_sampler::Kind::Gauge => Kind::Set,
+        let kind = match sample.metric.trend {
+            Trend::Counter => Kind::Total,
+            Trend::Gauge | Trend::Untyped => Kind::Set,
         };
         let now_ns = Clock::Precise.now_ns();
         match self
@@ -195,16 +196,16 @@ pub fn owned(labels: &[(&str, &str)]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A sampler's family as the registry wants it.
-pub fn definition(family: &qbus_sampler::Family) -> FamilyDefinition {
+/// A sampler's metric as the registry wants it.
+pub fn definition(metric: &Metric) -> FamilyDefinition {
     FamilyDefinition {
-        name: family.name.to_owned(),
-        metric_type: match family.kind {
-            qbus_sampler::Kind::Counter => MetricType::Counter,
-            qbus_sampler::Kind::Gauge => MetricType::Gauge,
+        name: metric.name.clone().into_owned(),
+        metric_type: match metric.trend {
+            Trend::Counter => MetricType::Counter,
+            Trend::Gauge | Trend::Untyped => MetricType::Gauge,
         },
-        help: family.help.to_owned(),
-        unit: family.unit.to_owned(),
+        help: metric.help.clone().into_owned(),
+        unit: metric.unit.clone().into_owned(),
         buckets: Vec::new(),
     }
 }

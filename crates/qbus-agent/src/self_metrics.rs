@@ -1,18 +1,21 @@
 //! The bus's metrics of itself: `qbus_bus_…` and `qbus_sampler_…`.
 
+use std::borrow::Cow;
+
 use qbus::{Bus, LaneView};
 use qbus_aggregate::{Ledger, Reader};
-use qbus_sampler::{Family, Kind, Outcome, Sample};
+use qbus_sampler::{Metric, Outcome, Sample, Trend};
 
-/// Names a family once, and emits its samples.
+/// Emits the samples of the metrics below.
 struct Page<'a> {
     emit: &'a mut dyn FnMut(Sample<'_>),
 }
 
 impl Page<'_> {
-    fn sample(&mut self, family: &'static Family, labels: &[(&str, &str)], value: f64) {
+    fn sample(&mut self, metric: &'static Metric, labels: &[(&str, &str)], value: f64) {
         (self.emit)(Sample {
-            family,
+            source: "self",
+            metric,
             labels,
             value,
         });
@@ -30,13 +33,18 @@ impl Page<'_> {
     }
 }
 
-macro_rules! families {
+macro_rules! metrics {
     ($($name:ident = $kind:ident $metric:literal $unit:literal $help:literal;)*) => {
-        $(static $name: Family = Family { name: $metric, kind: Kind::$kind, unit: $unit, help: $help };)*
+        $(static $name: Metric = Metric {
+            name: Cow::Borrowed($metric),
+            trend: Trend::$kind,
+            unit: Cow::Borrowed($unit),
+            help: Cow::Borrowed($help),
+        };)*
     };
 }
 
-families! {
+metrics! {
     RECORDS = Counter "qbus_bus_records_total" "" "Records delivered to the aggregator.";
     LOST = Counter "qbus_bus_lost_records_total" "" "Records that were emitted and are on no page, by cause.";
     VIOLATIONS = Counter "qbus_bus_violations_total" "" "Slots, records and words of the region that made no sense.";
@@ -54,6 +62,7 @@ families! {
     RESTARTS = Counter "qbus_bus_aggregator_restarts_total" "" "Times that an aggregator went on with the snapshot.";
     SNAPSHOT = Gauge "qbus_bus_snapshot_bytes" "bytes" "Size of the snapshot file.";
     SOURCE_SECONDS = Gauge "qbus_sampler_source_seconds" "seconds" "Time that the last read of a source took.";
+    SOURCE_SUCCESS = Gauge "qbus_sampler_source_success" "" "1 where the last read of a source succeeded in everything.";
     SOURCE_SAMPLES = Gauge "qbus_sampler_source_samples" "" "Samples of a source in the last tick.";
     SOURCE_FAILURES = Counter "qbus_sampler_source_failures_total" "" "Failures of a source since the start.";
     SOURCE_SKIPPED = Gauge "qbus_sampler_source_skipped" "" "Things that a source left out on purpose.";
@@ -111,6 +120,11 @@ pub(crate) fn of_sampler(outcomes: &[Outcome], emit: &mut dyn FnMut(Sample<'_>))
     for outcome in outcomes {
         let labels = [("source", outcome.source)];
         page.sample(&SOURCE_SECONDS, &labels, outcome.took.as_secs_f64());
+        page.sample(
+            &SOURCE_SUCCESS,
+            &labels,
+            f64::from(u8::from(outcome.success)),
+        );
         page.sample(&SOURCE_SAMPLES, &labels, outcome.samples as f64);
         page.sample(&SOURCE_FAILURES, &labels, outcome.failures as f64);
         page.sample(&SOURCE_SKIPPED, &labels, outcome.skipped as f64);

@@ -34,7 +34,7 @@ fn main() -> io::Result<()> {
                 failed = writeln!(
                     out,
                     "{} {:?} {}",
-                    sample.family.name, sample.labels, sample.value
+                    sample.metric.name, sample.labels, sample.value
                 );
             }
         });

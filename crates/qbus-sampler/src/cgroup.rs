@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use crate::config::{Attached, Roots, SamplerOptions};
 use crate::kernel_file::read_once;
 use crate::mounts::read_mounts;
+use crate::probe::{Failure, Probe, Tick};
 use crate::process::pid_namespace;
 use crate::readings::Readings;
-use crate::sampler::{Failure, Reader, Tick};
 use crate::table::Reading;
 use files::Files;
 
@@ -114,7 +114,7 @@ impl Cgroups {
     }
 }
 
-impl Reader for Cgroups {
+impl Probe for Cgroups {
     fn read(&mut self, tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
         if self.hierarchy.is_none() {
             self.hierarchy = Some(Hierarchy::find(&self.roots)?);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::family::Names;
+use crate::metric::Names;
 
 /// What a [`Sampler`](crate::Sampler) reads and how.
 #[derive(Clone, Debug)]
@@ -121,6 +121,8 @@ sources! {
     Load "load" true "Load averages.";
     Pressure "pressure" true "Pressure stall information.";
     Filefd "filefd" true "Open files of the whole machine.";
+    Entropy "entropy" true "Entropy of the kernel's random numbers.";
+    Conntrack "conntrack" true "Connections that the firewall tracks.";
     Disk "disk" true "Operations, bytes and time of block devices.";
     Filesystem "filesystem" true "Size and free space of mounted file systems.";
     Network "network" true "Bytes, packets, errors and drops of network devices.";

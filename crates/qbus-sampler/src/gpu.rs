@@ -16,8 +16,8 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
 use crate::config::SamplerOptions;
+use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
-use crate::sampler::{Failure, Reader, Tick};
 use crate::table::Reading;
 use calls::{CALLS, Sink, Tier};
 use users::Users;
@@ -120,6 +120,26 @@ impl Gpus {
             return Err(NvmlError::FailedToLoadSymbol("nvmlShutdown".to_owned()));
         }
         Ok(nvml)
+    }
+
+    fn read_or_load(&mut self, tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
+        // Taken out, so that a panic in the wrapper ends with a new start.
+        let nvml = match self.nvml.take() {
+            Some(nvml) => nvml,
+            None => self.load().map_err(|err| not_loaded(&err, out))?,
+        };
+        match self.read_all(&nvml, tick, out) {
+            Ok(()) => {
+                self.nvml = Some(nvml);
+                Ok(())
+            }
+            // A library that can't go on is loaded anew, but not in each tick.
+            Err(Failure::Failed(message)) => {
+                out.fail(|| message.clone());
+                Err(Failure::Absent(message))
+            }
+            Err(absent) => Err(absent),
+        }
     }
 
     fn read_all(
@@ -237,31 +257,20 @@ impl Gpus {
     }
 }
 
-impl Reader for Gpus {
+impl Probe for Gpus {
     fn read(&mut self, tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
-        // Taken out, so that a panic in the wrapper ends with a new start.
-        let nvml = match self.nvml.take() {
-            Some(nvml) => nvml,
-            None => self.load().map_err(|err| not_loaded(&err, out))?,
-        };
-        let result = self.read_all(&nvml, tick, out);
-        match result {
-            Ok(()) => self.nvml = Some(nvml),
-            Err(_) => {
-                self.gpus.clear();
-                self.uuids.clear();
-                self.down.clear();
-                self.slow_read = None;
+        let result = self.read_or_load(tick, out);
+        if result.is_err() {
+            self.gpus.clear();
+            self.down.clear();
+            self.slow_read = None;
+            // What was read of some GPUs before the library gave up is not known to hold.
+            out.clear_values();
+            for &index in self.uuids.keys() {
+                self.push_up(index, false, out);
             }
         }
-        // A library that can't go on is loaded anew, but not in each tick.
-        result.map_err(|failure| match failure {
-            Failure::Failed(message) => {
-                out.fail(|| message.clone());
-                Failure::Absent(message)
-            }
-            absent => absent,
-        })
+        result
     }
 }
 

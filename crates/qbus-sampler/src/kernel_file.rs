@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::sampler::Failure;
+use crate::probe::Failure;
 
 /// Large enough for most files, so that their first read is their only one.
 const FIRST_READ: usize = 4096;

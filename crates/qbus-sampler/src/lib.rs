@@ -25,7 +25,7 @@
 //! let mut sampler = Sampler::new(SamplerOptions::default());
 //! let attached = [].into();
 //! let outcomes = sampler.sample(Instant::now(), &attached, &mut |sample| {
-//!     assert!(sample.family.name.starts_with("qbus_"));
+//!     assert!(sample.metric.name.starts_with("qbus_"));
 //! });
 //! assert!(outcomes.iter().any(|outcome| outcome.source == "load" && outcome.samples == 3));
 //! ```
@@ -33,20 +33,26 @@
 
 mod cgroup;
 mod config;
-mod family;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod host;
 mod kernel_file;
+mod metric;
 mod mounts;
+mod news;
+mod node_metric;
+mod probe;
+mod probe_thread;
 mod process;
 mod readings;
 mod sampler;
+mod sources;
 mod table;
-mod worker;
 
 pub use config::{Attached, Roots, SamplerOptions, Source};
-pub use family::{Family, Kind, Names, Sample};
+pub use metric::{Metric, Names, Sample, Trend};
+pub use news::News;
+pub use probe::{Failure, Probe, Tick};
 pub use readings::Readings;
-pub use sampler::{Failure, News, Outcome, Reader, Sampler, Tick};
-pub use table::families;
+pub use sampler::{Outcome, Sampler};
+pub use table::metrics;

@@ -15,8 +15,8 @@ use std::time::Instant;
 
 use crate::config::{Attached, SamplerOptions};
 use crate::kernel_file::{KernelFile, read_once};
+use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
-use crate::sampler::{Failure, Reader, Tick};
 use group::{Count, Groups, Level, Member, Totals};
 use tasks::Tasks;
 
@@ -103,7 +103,7 @@ pub(crate) fn pid_namespace(proc: &Path) -> Option<u64> {
         .map(|namespace| namespace.ino())
 }
 
-impl Reader for Processes {
+impl Probe for Processes {
     fn read(&mut self, tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
         if self.units.boot_time_seconds.is_none() {
             self.units.boot_time_seconds = boot_time(&self.proc, &mut self.buffer);

@@ -1,30 +1,42 @@
 //! What a source read in one tick, kept without allocating once the buffers have grown.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use crate::family::{Family, Names, Sample};
+use crate::metric::{Metric, Names, Sample};
+use crate::node_metric::NodeMetric;
 use crate::table::Reading;
 
 /// More labels than any source uses.
-const LABELS_MAX: usize = 12;
+const LABELS_MAX: usize = 24;
+
+/// Things of one source, such as GPUs or mounts, whose troubles are told apart in one read.
+const TROUBLES_MAX: usize = 64;
 
 /// The values that a source read, in the order in which it pushed them.
 #[derive(Debug, Default)]
 pub struct Readings {
     rows: Vec<Row>,
-    labels: Vec<(&'static str, Range<usize>)>,
-    /// All label values, one after another.
+    labels: Vec<(Range<usize>, Range<usize>)>,
+    /// All names and values of labels, one after another.
     text: String,
-    trouble: Trouble,
+    trouble: Troubles,
 }
 
 /// What went wrong within a read that otherwise succeeded.
 #[derive(Debug, Default)]
-pub(crate) struct Trouble {
+pub(crate) struct Troubles {
     pub(crate) failures: u64,
     pub(crate) skipped: u64,
-    /// The first failure of the read: the following ones mostly have the same cause.
-    pub(crate) first: Option<String>,
+    /// Of each thing in trouble the first failure: the following ones mostly have the same cause.
+    pub(crate) things: Vec<Trouble>,
+}
+
+/// A thing of the source that fails; the source as a whole has no name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    pub(crate) thing: String,
+    pub(crate) message: String,
 }
 
 #[derive(Debug)]
@@ -34,34 +46,55 @@ struct Row {
     value: f64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum What {
     Known(Reading),
-    Own(&'static Family),
+    Node(Arc<NodeMetric>),
+    Own(&'static Metric),
 }
 
 impl Readings {
     /// Keeps a value of the sampler's own table.
-    pub(crate) fn push(&mut self, reading: Reading, labels: &[(&'static str, &str)], value: f64) {
+    pub(crate) fn push(&mut self, reading: Reading, labels: &[(&str, &str)], value: f64) {
         self.push_row(What::Known(reading), labels, value);
     }
 
-    /// Keeps a value of a family of the caller's. A value that is no finite number counts as a
-    /// failure of the source and is left out, as are labels beyond the twelfth.
-    pub fn push_family(
+    /// Keeps a value of a metric that is named by node_exporter's name.
+    pub(crate) fn push_node(
         &mut self,
-        family: &'static Family,
-        labels: &[(&'static str, &str)],
+        metric: &Arc<NodeMetric>,
+        labels: &[(&str, &str)],
         value: f64,
     ) {
-        self.push_row(What::Own(family), labels, value);
+        self.push_row(What::Node(Arc::clone(metric)), labels, value);
+    }
+
+    /// Keeps a value of a metric of the caller's. A value that is no finite number counts as a
+    /// failure of the source and is left out, as are labels beyond the twenty-fourth.
+    pub fn push_metric(&mut self, metric: &'static Metric, labels: &[(&str, &str)], value: f64) {
+        self.push_row(What::Own(metric), labels, value);
     }
 
     /// Counts a failure that left other values of the source intact.
     pub fn fail(&mut self, message: impl FnOnce() -> String) {
+        self.fail_of("", message);
+    }
+
+    /// Counts a failure of one thing of the source, such as a mount: its loss and its recovery are
+    /// reported apart from those of other things.
+    pub fn fail_of(&mut self, thing: &str, message: impl FnOnce() -> String) {
         self.trouble.failures += 1;
-        if self.trouble.first.is_none() {
-            self.trouble.first = Some(message());
+        self.still_fails(thing, message);
+    }
+
+    /// Says that a thing is in trouble without counting a failure: it was not asked again.
+    pub fn still_fails(&mut self, thing: &str, message: impl FnOnce() -> String) {
+        let things = &mut self.trouble.things;
+        if things.len() < TROUBLES_MAX && things.iter().all(|trouble| trouble.thing != thing) {
+            things.push(Trouble {
+                thing: thing.to_owned(),
+                message: message(),
+            });
         }
     }
 
@@ -70,20 +103,23 @@ impl Readings {
         self.trouble.skipped += things;
     }
 
-    fn push_row(&mut self, what: What, labels: &[(&'static str, &str)], value: f64) {
+    fn push_row(&mut self, what: What, labels: &[(&str, &str)], value: f64) {
         if !value.is_finite() {
             self.fail(|| format!("a value was {value}"));
             return;
         }
         let first = self.labels.len();
-        for (name, text) in labels.iter().take(LABELS_MAX) {
+        for (name, value) in labels.iter().take(LABELS_MAX) {
             // An empty label value is the same series as no label.
-            if text.is_empty() {
+            if value.is_empty() {
                 continue;
             }
             let start = self.text.len();
-            self.text.push_str(text);
-            self.labels.push((name, start..self.text.len()));
+            self.text.push_str(name);
+            let end_of_name = self.text.len();
+            self.text.push_str(value);
+            self.labels
+                .push((start..end_of_name, end_of_name..self.text.len()));
         }
         self.rows.push(Row {
             what,
@@ -95,43 +131,62 @@ impl Readings {
     /// Copies the values of `other`, and takes over what went wrong there.
     #[cfg(feature = "gpu")]
     pub(crate) fn append(&mut self, other: &mut Readings) {
-        let (text, labels) = (self.text.len(), self.labels.len());
-        let moved = |range: &Range<usize>, by: usize| range.start + by..range.end + by;
-        self.text.push_str(&other.text);
-        self.labels.extend(
-            other
-                .labels
-                .iter()
-                .map(|(name, at)| (*name, moved(at, text))),
-        );
-        self.rows.extend(other.rows.iter().map(|row| Row {
-            what: row.what,
-            labels: moved(&row.labels, labels),
-            value: row.value,
-        }));
         let trouble = other.take_trouble();
         self.trouble.failures += trouble.failures;
         self.trouble.skipped += trouble.skipped;
-        self.trouble.first = self.trouble.first.take().or(trouble.first);
+        for Trouble { thing, message } in trouble.things {
+            self.still_fails(&thing, || message);
+        }
+        let (text, labels) = (self.text.len(), self.labels.len());
+        let moved = |range: &Range<usize>, by: usize| range.start + by..range.end + by;
+        self.text.push_str(&other.text);
+        let moved_labels = other
+            .labels
+            .iter()
+            .map(|(name, value)| (moved(name, text), moved(value, text)));
+        self.labels.extend(moved_labels);
+        self.rows.extend(other.rows.iter().map(|row| Row {
+            what: row.what.clone(),
+            labels: moved(&row.labels, labels),
+            value: row.value,
+        }));
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// Drops the values, and keeps what went wrong.
+    pub(crate) fn clear_values(&mut self) {
         self.rows.clear();
         self.labels.clear();
         self.text.clear();
-        self.trouble = Trouble::default();
     }
 
-    pub(crate) fn take_trouble(&mut self) -> Trouble {
+    pub(crate) fn clear(&mut self) {
+        self.clear_values();
+        self.trouble = Troubles::default();
+    }
+
+    /// What is left of the readings of a source that hangs: that its things are down.
+    pub(crate) fn keep_only_down(&mut self) {
+        self.rows
+            .retain(|row| matches!(row.what, What::Known(Reading::GpuUp)));
+        self.rows.iter_mut().for_each(|row| row.value = 0.0);
+    }
+
+    pub(crate) fn take_trouble(&mut self) -> Troubles {
         std::mem::take(&mut self.trouble)
     }
 
     /// Hands every value over under its name, and says how many there were.
-    pub(crate) fn emit(&self, names: Names, emit: &mut dyn FnMut(Sample<'_>)) -> usize {
+    pub(crate) fn emit(
+        &self,
+        source: &'static str,
+        names: Names,
+        emit: &mut dyn FnMut(Sample<'_>),
+    ) -> usize {
         let mut emitted = 0;
         for row in &self.rows {
-            let (family, scale) = match &row.what {
-                What::Own(family) => (*family, 1.0),
+            let (metric, scale) = match &row.what {
+                What::Own(metric) => (*metric, 1.0),
+                What::Node(metric) => (metric.published(names), 1.0),
                 What::Known(reading) => match reading.published(names) {
                     Some(published) => published,
                     None => continue,
@@ -139,11 +194,12 @@ impl Readings {
             };
             let mut labels = [("", ""); LABELS_MAX];
             let kept = &self.labels[row.labels.clone()];
-            for (label, (name, text)) in labels.iter_mut().zip(kept) {
-                *label = (name, &self.text[text.clone()]);
+            for (label, (name, value)) in labels.iter_mut().zip(kept) {
+                *label = (&self.text[name.clone()], &self.text[value.clone()]);
             }
             emit(Sample {
-                family,
+                source,
+                metric,
                 labels: &labels[..kept.len()],
                 value: row.value * scale,
             });
@@ -155,27 +211,29 @@ impl Readings {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::family::Kind;
+    use std::borrow::Cow;
 
-    static FAMILY: Family = Family {
-        name: "own_things",
-        kind: Kind::Gauge,
-        unit: "",
-        help: "Things.",
+    use super::*;
+    use crate::metric::Trend;
+
+    static METRIC: Metric = Metric {
+        name: Cow::Borrowed("own_things"),
+        trend: Trend::Gauge,
+        unit: Cow::Borrowed(""),
+        help: Cow::Borrowed("Things."),
     };
 
     #[test]
     fn values_and_labels_come_back_as_pushed() {
         let mut readings = Readings::default();
-        readings.push_family(&FAMILY, &[("a", "x"), ("b", ""), ("c", "z")], 1.5);
-        readings.push_family(&FAMILY, &[("a", "y")], f64::NAN);
+        readings.push_metric(&METRIC, &[("a", "x"), ("b", ""), ("c", "z")], 1.5);
+        readings.push_metric(&METRIC, &[("a", "y")], f64::NAN);
         readings.push(Reading::CpuUsage, &[], 0.25);
         let mut seen = Vec::new();
-        let emitted = readings.emit(Names::Seed, &mut |sample| {
+        let emitted = readings.emit("test", Names::Seed, &mut |sample| {
             seen.push(format!(
                 "{} {:?} {}",
-                sample.family.name, sample.labels, sample.value
+                sample.metric.name, sample.labels, sample.value
             ));
         });
         assert_eq!(emitted, 2);
@@ -187,9 +245,7 @@ mod tests {
             ]
         );
         let trouble = readings.take_trouble();
-        assert_eq!(
-            (trouble.failures, trouble.first.as_deref()),
-            (1, Some("a value was NaN"))
-        );
+        assert_eq!(trouble.failures, 1);
+        assert_eq!(trouble.things[0].message, "a value was NaN");
     }
 }

@@ -1,70 +1,19 @@
 //! The tick: every source in turn, none at the mercy of another.
 
 use std::fmt;
-use std::io;
-use std::panic::{self, AssertUnwindSafe};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Attached, SamplerOptions};
-use crate::family::{Names, Sample};
-use crate::host;
-use crate::readings::Readings;
-use crate::worker::{Answer, Worker};
+use crate::config::{Attached, SamplerOptions, Source};
+use crate::metric::{Names, Sample};
+use crate::news::{Episodes, News};
+use crate::probe::{Failure, Probe, Tick, read_guarded};
+use crate::probe_thread::{Answer, ProbeThread};
+use crate::readings::{Readings, Trouble};
+use crate::sources;
 
-/// Distinct messages that are reported for one source; all further failures are only counted.
-const REPORTS_MAX: usize = 16;
-
-/// What a source is told.
-#[derive(Clone, Copy, Debug)]
-pub struct Tick<'a> {
-    /// The time of the tick that asked.
-    pub now: Instant,
-    /// The processes attached at that time.
-    pub attached: &'a [Attached],
-}
-
-/// Reads one subject.
-pub trait Reader: Send {
-    /// Pushes what it reads; what was pushed before an error counts.
-    ///
-    /// # Errors
-    ///
-    /// Only what leaves nothing more to read; [`Readings::fail`] is for the rest.
-    fn read(&mut self, tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure>;
-}
-
-/// Why a source had nothing to say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// This machine lacks the subject, which is no fault: tried again after [`SamplerOptions::retry`].
-    Absent(String),
-    /// Reading failed: tried again when the source is due again.
-    Failed(String),
-}
-
-impl Failure {
-    pub(crate) fn io(path: &Path, err: &io::Error) -> Failure {
-        let message = format!("{}: {err}", path.display());
-        match err.kind() {
-            // PSI that is compiled in but switched off says `Unsupported`.
-            io::ErrorKind::NotFound | io::ErrorKind::Unsupported => Failure::Absent(message),
-            _ => Failure::Failed(message),
-        }
-    }
-}
-
-/// Something to tell an operator; each message of a source comes once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
-    /// The machine lacks the subject of the source.
-    Absent(String),
-    /// The source failed, wholly or in part.
-    Failed(String),
-    /// A source that had been reported works again.
-    Recovered,
-}
+/// How long the values of GPUs outlive their last answer: after that they are down.
+const GPU_KEEP: Duration = Duration::from_secs(5);
 
 /// How one source fared in a tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +32,10 @@ pub struct Outcome {
     pub skipped: u64,
     /// Whether a read that an earlier tick asked for is still going on.
     pub hanging: bool,
+    /// Whether the last read succeeded in everything that it tried.
+    pub success: bool,
     /// What has not been reported yet.
-    pub news: Option<News>,
+    pub news: Vec<News>,
 }
 
 /// Reads all sources, tick by tick.
@@ -119,16 +70,17 @@ struct Entry {
     skipped: u64,
     /// Whether the hang under way has been counted.
     hang_counted: bool,
-    reported: Vec<String>,
-    in_trouble: bool,
-    news: Option<News>,
+    success: bool,
+    keep: Duration,
+    episodes: Episodes,
+    news: Vec<News>,
 }
 
 enum Run {
-    Inline(Box<dyn Reader>),
+    Inline(Box<dyn Probe>),
     /// The thread is started at the first tick.
-    Unstarted(Option<Box<dyn Reader>>),
-    Thread(Worker, Readings),
+    Unstarted(Option<Box<dyn Probe>>),
+    Thread(ProbeThread, Readings),
 }
 
 impl Sampler {
@@ -142,7 +94,15 @@ impl Sampler {
             keep: config.keep,
             retry: config.retry,
         };
-        host::add_sources(&mut sampler, &config);
+        for ready in sources::ready(&config) {
+            let name = ready.source.name();
+            sampler.add(name, ready.period, ready.may_hang, ready.probe);
+            if ready.source == Source::Gpu
+                && let Some(entry) = sampler.entries.last_mut()
+            {
+                entry.keep = config.keep.min(GPU_KEEP);
+            }
+        }
         sampler
     }
 
@@ -153,12 +113,12 @@ impl Sampler {
         source: &'static str,
         period: Duration,
         may_hang: bool,
-        reader: Box<dyn Reader>,
+        probe: Box<dyn Probe>,
     ) {
         let run = if may_hang {
-            Run::Unstarted(Some(reader))
+            Run::Unstarted(Some(probe))
         } else {
-            Run::Inline(reader)
+            Run::Inline(probe)
         };
         self.entries.push(Entry {
             source,
@@ -171,9 +131,10 @@ impl Sampler {
             failures: 0,
             skipped: 0,
             hang_counted: false,
-            reported: Vec::new(),
-            in_trouble: false,
-            news: None,
+            success: true,
+            keep: self.keep,
+            episodes: Episodes::default(),
+            news: Vec::new(),
         });
     }
 
@@ -196,11 +157,11 @@ impl Sampler {
         }
         let deadline = Instant::now() + self.patience;
         for entry in &mut self.entries {
-            entry.collect(now, deadline, self.retry, self.keep);
+            entry.collect(now, deadline, self.retry);
         }
         self.outcomes.clear();
         for entry in &mut self.entries {
-            let samples = entry.kept.emit(self.names, emit);
+            let samples = entry.kept.emit(entry.source, self.names, emit);
             self.outcomes.push(entry.outcome(now, samples));
         }
         &self.outcomes
@@ -217,11 +178,11 @@ impl Entry {
         if !self.is_due(now) {
             return;
         }
-        if let Run::Unstarted(reader) = &mut self.run {
-            let Some(reader) = reader.take() else { return };
-            match Worker::start(self.source, reader) {
+        if let Run::Unstarted(probe) = &mut self.run {
+            let Some(probe) = probe.take() else { return };
+            match ProbeThread::start(self.source, probe) {
                 Ok(worker) => self.run = Run::Thread(worker, Readings::default()),
-                Err(err) => self.trouble(1, Some(format!("no thread for it: {err}"))),
+                Err(err) => self.trouble(now, format!("no thread for it: {err}")),
             }
         }
         if let Run::Thread(worker, spare) = &mut self.run
@@ -235,19 +196,20 @@ impl Entry {
         if !self.is_due(tick.now) {
             return;
         }
-        let Run::Inline(reader) = &mut self.run else {
+        let Run::Inline(probe) = &mut self.run else {
             return;
         };
         let start = Instant::now();
         self.kept.clear();
-        let result = read_guarded(reader.as_mut(), tick, &mut self.kept);
+        let result = read_guarded(probe.as_mut(), tick, &mut self.kept);
         self.took = start.elapsed();
         self.kept_from = Some(tick.now);
         self.settle(tick.now, result, retry);
     }
 
     /// Takes the answer of a source with a thread of its own, or bears with its silence.
-    fn collect(&mut self, now: Instant, deadline: Instant, retry: Duration, keep: Duration) {
+    fn collect(&mut self, now: Instant, deadline: Instant, retry: Duration) {
+        let keep = self.keep;
         let Run::Thread(worker, spare) = &mut self.run else {
             return;
         };
@@ -271,7 +233,7 @@ impl Entry {
             }
             None if now.saturating_duration_since(asked) > keep && !self.hang_counted => {
                 self.hang_counted = true;
-                self.trouble(1, Some(format!("no answer within {keep:?}")));
+                self.trouble(now, format!("no answer within {keep:?}"));
             }
             None => {}
         }
@@ -279,43 +241,54 @@ impl Entry {
             .kept_from
             .is_some_and(|from| now.saturating_duration_since(from) > keep + self.period)
         {
-            self.kept.clear();
+            self.kept.keep_only_down();
         }
     }
 
     /// Books the result of a read that `asked` began.
     fn settle(&mut self, asked: Instant, result: Result<(), Failure>, retry: Duration) {
-        let trouble = self.kept.take_trouble();
+        let mut trouble = self.kept.take_trouble();
         self.skipped = trouble.skipped;
+        self.failures += trouble.failures;
         self.due = Some(asked + self.period);
+        let mut absence = None;
         match result {
-            Ok(()) if trouble.failures == 0 => {
-                if self.in_trouble {
-                    self.in_trouble = false;
-                    self.news = Some(News::Recovered);
+            Ok(()) => {}
+            Err(Failure::Failed(message)) => {
+                self.failures += 1;
+                let thing = String::new();
+                trouble.things.push(Trouble { thing, message });
+            }
+            Err(Failure::Absent(message)) => {
+                self.due = Some(asked + retry.max(self.period));
+                absence = Some(message);
+            }
+        }
+        self.success = absence.is_none() && trouble.things.is_empty();
+        match absence {
+            Some(message) if trouble.things.is_empty() => {
+                self.episodes.absent(message, &mut self.news);
+            }
+            // It can't go on since something failed: that is the news.
+            Some(_) => {
+                for thing in trouble.things {
+                    self.episodes.fail(asked, thing, &mut self.news);
                 }
             }
-            Ok(()) => self.trouble(trouble.failures, trouble.first),
-            Err(Failure::Failed(message)) => self.trouble(trouble.failures + 1, Some(message)),
-            Err(Failure::Absent(message)) => {
-                self.failures += trouble.failures;
-                self.due = Some(asked + retry.max(self.period));
-                self.report(message, News::Absent);
+            None => {
+                let news = &mut self.news;
+                self.episodes.settle(asked, trouble.things, news);
             }
         }
     }
 
-    fn trouble(&mut self, failures: u64, message: Option<String>) {
-        self.failures += failures;
-        self.report(message.unwrap_or_default(), News::Failed);
-    }
-
-    fn report(&mut self, message: String, news: fn(String) -> News) {
-        if self.reported.len() < REPORTS_MAX && !self.reported.contains(&message) {
-            self.reported.push(message.clone());
-            self.in_trouble = true;
-            self.news = Some(news(message));
-        }
+    /// Books a failure of the whole source outside of a read.
+    fn trouble(&mut self, now: Instant, message: String) {
+        self.failures += 1;
+        self.success = false;
+        let thing = String::new();
+        let trouble = Trouble { thing, message };
+        self.episodes.fail(now, trouble, &mut self.news);
     }
 
     fn outcome(&mut self, now: Instant, samples: usize) -> Outcome {
@@ -332,24 +305,9 @@ impl Entry {
                 .map_or(Duration::ZERO, |from| now.saturating_duration_since(from)),
             failures: self.failures,
             skipped: self.skipped,
+            success: self.success && !hanging,
             hanging,
-            news: self.news.take(),
+            news: std::mem::take(&mut self.news),
         }
     }
-}
-
-/// Reads, and takes a panic for a failure of that source alone.
-pub(crate) fn read_guarded(
-    reader: &mut dyn Reader,
-    tick: &Tick<'_>,
-    out: &mut Readings,
-) -> Result<(), Failure> {
-    panic::catch_unwind(AssertUnwindSafe(|| reader.read(tick, out))).unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<&str>()
-            .copied()
-            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-            .unwrap_or("for an unknown reason");
-        Err(Failure::Failed(format!("panicked: {text}")))
-    })
 }

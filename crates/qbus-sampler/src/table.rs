@@ -5,11 +5,13 @@
 //! reading off that set's page, where another row says the same already; a factor is followed by
 //! the unit that it leads to.
 
-use crate::family::{Family, Kind, Names};
+use std::borrow::Cow;
+
+use crate::metric::{Metric, Names, Trend};
 
 /// The names of one reading.
 struct Row {
-    qbus: Family,
+    qbus: Metric,
     node: Other,
     seed: Other,
 }
@@ -18,7 +20,7 @@ struct Row {
 enum Other {
     Same,
     /// The name, and what to multiply the value by.
-    Named(Family, f64),
+    Named(Metric, f64),
     Hidden,
 }
 
@@ -33,7 +35,7 @@ macro_rules! other {
         other!($kind $unit $help $name * 1.0 $unit)
     };
     ($kind:ident $unit:literal $help:literal $name:literal * $factor:literal $own_unit:literal) => {
-        Other::Named(Family { name: $name, kind: Kind::$kind, unit: $own_unit, help: $help }, $factor)
+        Other::Named(Metric { name: Cow::Borrowed($name), trend: Trend::$kind, unit: Cow::Borrowed($own_unit), help: Cow::Borrowed($help) }, $factor)
     };
 }
 
@@ -45,7 +47,7 @@ macro_rules! readings {
         pub(crate) enum Reading { $($reading,)* }
 
         static TABLE: &[Row] = &[$(Row {
-            qbus: Family { name: $qbus, kind: Kind::$kind, unit: $unit, help: $help },
+            qbus: Metric { name: Cow::Borrowed($qbus), trend: Trend::$kind, unit: Cow::Borrowed($unit), help: Cow::Borrowed($help) },
             node: other!($kind $unit $help $($node)*),
             seed: other!($kind $unit $help $($seed)*),
         },)*];
@@ -267,16 +269,16 @@ readings! {
 }
 
 impl Reading {
-    /// Its family in that set and the factor of its values; `None` where the set leaves it out.
-    pub(crate) fn published(self, names: Names) -> Option<(&'static Family, f64)> {
+    /// Its metric in that set and the factor of its values; `None` where the set leaves it out.
+    pub(crate) fn published(self, names: Names) -> Option<(&'static Metric, f64)> {
         TABLE[self as usize].published(names)
     }
 }
 
 impl Row {
-    fn published(&'static self, names: Names) -> Option<(&'static Family, f64)> {
+    fn published(&'static self, names: Names) -> Option<(&'static Metric, f64)> {
         let other = match names {
-            Names::Qbus => &Other::Same,
+            Names::Qbus | Names::Dcgm => &Other::Same,
             Names::Node => &self.node,
             Names::Seed => &self.seed,
         };
@@ -288,8 +290,8 @@ impl Row {
     }
 }
 
-/// Every family that a sampler can hand over under these names.
-pub fn families(names: Names) -> impl Iterator<Item = &'static Family> {
+/// Every metric that a sampler can hand over under these names.
+pub fn metrics(names: Names) -> impl Iterator<Item = &'static Metric> {
     TABLE
         .iter()
         .filter_map(move |row| row.published(names))
@@ -304,11 +306,11 @@ mod tests {
 
     fn check(names: Names, own_prefixes: &[&str]) {
         let mut seen = HashSet::new();
-        for family in families(names) {
-            let name = family.name;
+        for metric in metrics(names) {
+            let name = &*metric.name;
             assert!(seen.insert(name), "{name} twice");
             assert!(
-                family.help.ends_with('.') && !family.help.contains('\n'),
+                metric.help.ends_with('.') && !metric.help.contains('\n'),
                 "{name}"
             );
             for taken in ["_count", "_sum", "_bucket"] {
@@ -319,12 +321,12 @@ mod tests {
                 assert!(name.chars().all(snake), "{name}");
                 assert_eq!(
                     name.ends_with("_total"),
-                    family.kind == Kind::Counter,
+                    metric.trend == Trend::Counter,
                     "{name}"
                 );
                 let stem = name.trim_end_matches("_total");
                 assert!(
-                    family.unit.is_empty() || stem.ends_with(family.unit),
+                    metric.unit.is_empty() || stem.ends_with(&*metric.unit),
                     "{name}"
                 );
             }
@@ -338,7 +340,7 @@ mod tests {
         check(Names::Node, &own);
         check(Names::Seed, &own);
         let unprefixed =
-            families(Names::Qbus).find(|f| !own.iter().any(|prefix| f.name.starts_with(prefix)));
+            metrics(Names::Qbus).find(|m| !own.iter().any(|prefix| m.name.starts_with(prefix)));
         assert_eq!(unprefixed, None);
     }
 }

@@ -182,7 +182,7 @@ fn a_machine_without_version_2_is_a_normal_machine() {
         (0, 0)
     );
     let news = qbus_sampler::News::Absent("cgroup2 is not mounted".into());
-    assert_eq!(page.outcome("cgroup").news, Some(news));
+    assert_eq!(page.outcome("cgroup").news, [news]);
 }
 
 /// On the machine itself, whatever it has.

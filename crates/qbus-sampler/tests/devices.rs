@@ -188,7 +188,7 @@ fn pressure_is_read_where_the_kernel_tells_it() {
     let now = Instant::now();
     let page = tick(&mut sampler, now, &[]);
     assert!(
-        matches!(page.outcome("pressure").news, Some(News::Absent(_))),
+        matches!(page.outcome("pressure").news[..], [News::Absent(_)]),
         "{page:?}"
     );
     assert_eq!(
@@ -205,9 +205,12 @@ fn pressure_is_read_where_the_kernel_tells_it() {
     );
     // It is looked for again, only not at once.
     let page = tick(&mut sampler, now + Duration::from_secs(1), &[]);
-    assert!(page.samples.is_empty() && page.outcome("pressure").news.is_none());
+    assert!(page.samples.is_empty() && page.outcome("pressure").news.is_empty());
     let page = tick(&mut sampler, now + Duration::from_secs(61), &[]);
-    assert_eq!(page.outcome("pressure").news, Some(News::Recovered));
+    assert_eq!(
+        page.outcome("pressure").news,
+        [News::Recovered(String::new())]
+    );
     let close = |key: &str, value: f64| assert!((page.value(key) - value).abs() < 1e-9, "{key}");
     close("qbus_host_pressure_cpu_waiting_seconds_total", 4.990992);
     close("qbus_host_pressure_irq_stalled_seconds_total", 4.861850);

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use qbus_sampler::{Attached, Kind, Names, Sampler, SamplerOptions, Source, families};
+use qbus_sampler::{Attached, Names, Sampler, SamplerOptions, Source, Trend, metrics};
 
 /// A page of everything this machine has, rendered.
 fn render(names: Names) -> String {
@@ -33,19 +33,19 @@ fn render(names: Names) -> String {
                     .map(|(name, value)| format!("{name}={value:?}"))
                     .collect();
                 let (head, lines): &mut (String, Vec<String>) =
-                    page.entry(sample.family.name).or_default();
-                let kind = if sample.family.kind == Kind::Counter {
+                    page.entry(sample.metric.name.clone()).or_default();
+                let kind = if sample.metric.trend == Trend::Counter {
                     "counter"
                 } else {
                     "gauge"
                 };
                 *head = format!(
                     "# HELP {0} {1}\n# TYPE {0} {kind}\n",
-                    sample.family.name, sample.family.help
+                    sample.metric.name, sample.metric.help
                 );
                 lines.push(format!(
                     "{}{{{}}} {}",
-                    sample.family.name,
+                    sample.metric.name,
                     labels.join(","),
                     sample.value
                 ));
@@ -103,13 +103,13 @@ fn pages_of_other_names_can_be_parsed() {
 #[test]
 fn every_family_passes_the_linter() {
     let mut page = String::new();
-    for family in families(Names::Qbus) {
-        let kind = if family.kind == Kind::Counter {
+    for family in metrics(Names::Qbus) {
+        let kind = if family.trend == Trend::Counter {
             "counter"
         } else {
             "gauge"
         };
-        let (name, help) = (family.name, family.help);
+        let (name, help) = (&family.name, &family.help);
         write!(
             page,
             "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} 1\n"

@@ -1,23 +1,24 @@
 //! One source must not be at the mercy of another: sources that fail, panic and hang.
 
+use std::borrow::Cow;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use qbus_sampler::{Failure, Family, Kind, News, Reader, Readings, Sampler, Source, Tick};
+use qbus_sampler::{Failure, Metric, News, Probe, Readings, Sampler, Source, Tick, Trend};
 
 use crate::support::{sampler, tick};
 
-static FAMILY: Family = Family {
-    name: "test_value",
-    kind: Kind::Gauge,
-    unit: "",
-    help: "A value.",
+static METRIC: Metric = Metric {
+    name: Cow::Borrowed("test_value"),
+    trend: Trend::Gauge,
+    unit: Cow::Borrowed(""),
+    help: Cow::Borrowed("A value."),
 };
 
 /// Does what the test tells it to.
 struct Told<F>(F);
 
-impl<F: FnMut(&mut Readings) -> Result<(), Failure> + Send> Reader for Told<F> {
+impl<F: FnMut(&mut Readings) -> Result<(), Failure> + Send> Probe for Told<F> {
     fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
         (self.0)(out)
     }
@@ -38,7 +39,7 @@ fn with_source(
 fn a_failing_source_is_counted_each_time_and_reported_once() {
     let mut failing = true;
     let mut sampler = with_source(false, move |out| {
-        out.push_family(&FAMILY, &[], 1.0);
+        out.push_metric(&METRIC, &[], 1.0);
         failing = !failing;
         match failing {
             true => Ok(()),
@@ -58,7 +59,13 @@ fn a_failing_source_is_counted_each_time_and_reported_once() {
         assert_eq!(page.outcome("told").failures, second / 2 + 1);
         news.extend(page.outcome("told").news.clone());
     }
-    assert_eq!(news, [News::Failed("no luck".into()), News::Recovered]);
+    assert_eq!(
+        news,
+        [
+            News::Failed("no luck".into()),
+            News::Recovered(String::new())
+        ]
+    );
 }
 
 #[test]
@@ -70,7 +77,7 @@ fn a_panic_is_a_failure_of_that_source_alone() {
         for second in 0.. {
             let page = tick(&mut sampler, now + Duration::from_secs(second), &[]);
             assert_eq!(page.outcome("load").samples, 3);
-            news = news.or(page.outcome("told").news.clone());
+            news = news.or(page.outcome("told").news.first().cloned());
             if page.outcome("told").failures >= 2 {
                 break;
             }
@@ -85,7 +92,7 @@ fn gated() -> (Sampler, Sender<f64>, Receiver<()>) {
     let (begun, has_begun) = mpsc::channel();
     let sampler = with_source(true, move |out| {
         begun.send(()).unwrap();
-        out.push_family(&FAMILY, &[], gate.recv().unwrap());
+        out.push_metric(&METRIC, &[], gate.recv().unwrap());
         Ok(())
     });
     (sampler, leave, has_begun)
@@ -118,7 +125,7 @@ fn a_source_that_hangs_delays_nobody_and_its_values_age() {
     assert_eq!(page.outcome("told").failures, 1);
     assert_eq!(
         page.outcome("told").news,
-        Some(News::Failed("no answer within 30s".into()))
+        [News::Failed("no answer within 30s".into())]
     );
     assert_eq!(page.outcome("load").samples, 3);
     // It is waited for in the tick that asks, and not again in each tick of the hang.

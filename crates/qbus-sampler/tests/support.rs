@@ -31,7 +31,7 @@ pub(crate) fn tick(sampler: &mut Sampler, now: Instant, attached: &[Attached]) -
     let mut page = Page::default();
     let attached: Arc<[Attached]> = attached.into();
     let outcomes = sampler.sample(now, &attached, &mut |sample| {
-        let mut key = sample.family.name.to_owned();
+        let mut key = sample.metric.name.clone().into_owned();
         for (place, (name, value)) in sample.labels.iter().enumerate() {
             key += if place == 0 { "{" } else { "," };
             key += &format!("{name}={value:?}");

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::Roots;
 use crate::kernel_file::{KernelFile, SharedFile, read_once};
+use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
-use crate::sampler::{Failure, Reader, Tick};
 use crate::table::Reading;
 
 /// The first eight columns of a `cpu` line.
@@ -76,7 +76,7 @@ impl Cpu {
     }
 }
 
-impl Reader for Cpu {
+impl Probe for Cpu {
     fn read(&mut self, tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
         let stat = Arc::clone(&self.stat);
         let mut stat = stat.lock().unwrap_or_else(PoisonError::into_inner);

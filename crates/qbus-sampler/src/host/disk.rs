@@ -1,7 +1,7 @@
 //! Block devices, as `/proc/diskstats` counts them.
 
+use crate::probe::Failure;
 use crate::readings::Readings;
-use crate::sampler::Failure;
 use crate::table::Reading;
 
 /// The unit of `/proc/diskstats`, whatever the device calls a sector.
@@ -32,7 +32,7 @@ const COLUMNS: [(Option<Reading>, f64); 17] = [
 ];
 
 /// Reads `/proc/diskstats`.
-pub(super) fn parse(text: &str, out: &mut Readings) -> Result<(), Failure> {
+pub(crate) fn parse(text: &str, out: &mut Readings) -> Result<(), Failure> {
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace().skip(2);
         let Some(device) = words.next() else { continue };

@@ -3,21 +3,21 @@
 use std::path::PathBuf;
 
 use crate::kernel_file::KernelFile;
+use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
-use crate::sampler::{Failure, Reader, Tick};
 
 /// Pushes what the text of a file says.
-pub(super) type Parse = fn(&str, &mut Readings) -> Result<(), Failure>;
+pub(crate) type Parse = fn(&str, &mut Readings) -> Result<(), Failure>;
 
 /// A file and how it is read.
-pub(super) struct File {
+pub(crate) struct File {
     file: KernelFile,
     parse: Parse,
     buffer: Vec<u8>,
 }
 
 impl File {
-    pub(super) fn new(path: PathBuf, parse: Parse) -> File {
+    pub(crate) fn new(path: PathBuf, parse: Parse) -> File {
         File {
             file: KernelFile::new(path),
             parse,
@@ -26,7 +26,7 @@ impl File {
     }
 }
 
-impl Reader for File {
+impl Probe for File {
     fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
         match self.file.read(&mut self.buffer) {
             Ok(text) => (self.parse)(text, out),

@@ -16,8 +16,8 @@ use rustix::fs::statvfs;
 
 use crate::config::Roots;
 use crate::mounts::{Mount, read_mounts};
+use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
-use crate::sampler::{Failure, Reader, Tick};
 use crate::table::Reading;
 
 /// How long a file system has to answer.
@@ -78,14 +78,14 @@ pub(crate) struct Space {
 }
 
 /// The call that may hang.
-pub(crate) type Probe = Arc<dyn Fn(&Path) -> io::Result<Space> + Send + Sync>;
+pub(crate) type Ask = Arc<dyn Fn(&Path) -> io::Result<Space> + Send + Sync>;
 
 /// Reads the mount table and asks each file system.
 pub(crate) struct Filesystems {
     proc: PathBuf,
     root: PathBuf,
     patience: Duration,
-    probe: Probe,
+    probe: Ask,
     prober: Option<Prober>,
     /// By mount point.
     hanging: BTreeMap<String, Prober>,
@@ -101,7 +101,7 @@ impl Filesystems {
         Filesystems::with_probe(roots, PATIENCE, Arc::new(space))
     }
 
-    fn with_probe(roots: &Roots, patience: Duration, probe: Probe) -> Filesystems {
+    fn with_probe(roots: &Roots, patience: Duration, probe: Ask) -> Filesystems {
         Filesystems {
             proc: roots.proc.clone(),
             root: roots.root.clone(),
@@ -146,7 +146,7 @@ impl Filesystems {
     }
 }
 
-impl Reader for Filesystems {
+impl Probe for Filesystems {
     fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
         // The first process sees what the host mounted; ours may live in a smaller world.
         let mounts = read_mounts(&self.proc.join("1"))
@@ -221,7 +221,7 @@ fn is_of_interest(mount: &Mount) -> bool {
 }
 
 impl Prober {
-    fn start(probe: Probe) -> io::Result<Prober> {
+    fn start(probe: Ask) -> io::Result<Prober> {
         let (requests, inbox) = mpsc::channel::<PathBuf>();
         let (outbox, answers) = mpsc::channel();
         thread::Builder::new()
@@ -255,7 +255,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::family::Names;
+    use crate::metric::Names;
 
     const MOUNTS: &str = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n\
         2 1 0:2 / /dead rw - nfs4 gone:/export rw\n\
@@ -270,12 +270,16 @@ mod tests {
             attached: &[],
         };
         source.read(&tick, &mut out).unwrap();
-        let first = out.take_trouble().first;
+        let first = out
+            .take_trouble()
+            .things
+            .pop()
+            .map(|trouble| trouble.message);
         let mut page = BTreeMap::new();
-        out.emit(Names::Qbus, &mut |sample| {
+        out.emit("filesystem", Names::Qbus, &mut |sample| {
             let mount_point = sample.labels.last().unwrap().1;
             let name = sample
-                .family
+                .metric
                 .name
                 .trim_start_matches("qbus_host_filesystem_");
             page.insert(format!("{name} {mount_point}"), sample.value);

@@ -6,8 +6,8 @@ use sysinfo::{CpuRefreshKind, System};
 
 use crate::config::Roots;
 use crate::kernel_file::read_once;
+use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
-use crate::sampler::{Failure, Reader, Tick};
 use crate::table::Reading;
 
 /// The keys of `os-release` that are labels, in small letters.
@@ -39,7 +39,7 @@ impl Info {
     }
 }
 
-impl Reader for Info {
+impl Probe for Info {
     fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
         let mut buffer = Vec::new();
         let mut word = |name| match read_once(&self.kernel.join(name), &mut buffer) {

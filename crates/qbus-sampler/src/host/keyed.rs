@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::kernel_file::SharedFile;
+use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
-use crate::sampler::{Failure, Reader, Tick};
 use crate::table::Reading;
 
 /// A key of a file, what its number is, and the factor to the base unit.
@@ -57,17 +57,17 @@ const STAT: &[Key] = &[
 ];
 
 /// Reads `/proc/meminfo`.
-pub(super) fn parse_meminfo(text: &str, out: &mut Readings) -> Result<(), Failure> {
+pub(crate) fn parse_meminfo(text: &str, out: &mut Readings) -> Result<(), Failure> {
     push_keys(text, MEMINFO, out)
 }
 
 /// Reads `/proc/vmstat`.
-pub(super) fn parse_vmstat(text: &str, out: &mut Readings) -> Result<(), Failure> {
+pub(crate) fn parse_vmstat(text: &str, out: &mut Readings) -> Result<(), Failure> {
     push_keys(text, VMSTAT, out)
 }
 
 /// Reads `/proc/loadavg`.
-pub(super) fn parse_loadavg(text: &str, out: &mut Readings) -> Result<(), Failure> {
+pub(crate) fn parse_loadavg(text: &str, out: &mut Readings) -> Result<(), Failure> {
     push_columns(
         text,
         &[
@@ -80,7 +80,7 @@ pub(super) fn parse_loadavg(text: &str, out: &mut Readings) -> Result<(), Failur
 }
 
 /// Reads `/proc/sys/fs/file-nr`, whose second column has been zero for twenty years.
-pub(super) fn parse_file_nr(text: &str, out: &mut Readings) -> Result<(), Failure> {
+pub(crate) fn parse_file_nr(text: &str, out: &mut Readings) -> Result<(), Failure> {
     push_columns(
         text,
         &[Some(Reading::OpenFiles), None, Some(Reading::OpenFilesMax)],
@@ -93,7 +93,7 @@ pub(crate) struct Stat {
     pub(crate) file: Arc<Mutex<SharedFile>>,
 }
 
-impl Reader for Stat {
+impl Probe for Stat {
     fn read(&mut self, tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         push_keys(file.read(tick.now)?, STAT, out)

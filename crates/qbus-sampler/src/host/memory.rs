@@ -2,8 +2,8 @@
 
 use sysinfo::{MemoryRefreshKind, System};
 
+use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
-use crate::sampler::{Failure, Reader, Tick};
 use crate::table::Reading;
 
 /// Total, available, free and used. sysinfo knows what to make of a kernel that says nothing of
@@ -13,7 +13,7 @@ pub(crate) struct Memory {
     system: Option<System>,
 }
 
-impl Reader for Memory {
+impl Probe for Memory {
     fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
         let system = made(&mut self.system)?;
         system.refresh_memory_specifics(MemoryRefreshKind::everything());
@@ -37,7 +37,7 @@ impl Reader for Memory {
 }
 
 /// What sysinfo keeps between two reads, made at the first.
-pub(super) fn made(system: &mut Option<System>) -> Result<&mut System, Failure> {
+pub(crate) fn made(system: &mut Option<System>) -> Result<&mut System, Failure> {
     match system {
         Some(system) => Ok(system),
         None => match System::new() {

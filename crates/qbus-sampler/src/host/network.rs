@@ -1,7 +1,7 @@
 //! Network devices and TCP.
 
+use crate::probe::Failure;
 use crate::readings::Readings;
-use crate::sampler::Failure;
 use crate::table::Reading;
 
 /// The columns of `/proc/net/dev` after the name of the device.
@@ -35,7 +35,7 @@ const TCP: [(&str, Reading); 6] = [
 ];
 
 /// Reads `/proc/net/dev`: the devices of the sampler's own network namespace.
-pub(super) fn parse_devices(text: &str, out: &mut Readings) -> Result<(), Failure> {
+pub(crate) fn parse_devices(text: &str, out: &mut Readings) -> Result<(), Failure> {
     for line in text.lines() {
         // The two lines of headings have no colon. A name may (an alias), numbers don't.
         let Some((device, numbers)) = line.rsplit_once(':') else {
@@ -53,7 +53,7 @@ pub(super) fn parse_devices(text: &str, out: &mut Readings) -> Result<(), Failur
 }
 
 /// Reads `/proc/net/snmp`, where a line of names precedes each line of numbers.
-pub(super) fn parse_tcp(text: &str, out: &mut Readings) -> Result<(), Failure> {
+pub(crate) fn parse_tcp(text: &str, out: &mut Readings) -> Result<(), Failure> {
     let mut rows = text.lines().filter_map(|line| line.strip_prefix("Tcp:"));
     let (Some(names), Some(numbers)) = (rows.next(), rows.next()) else {
         return Err(Failure::Failed("it has no rows of TCP".to_owned()));

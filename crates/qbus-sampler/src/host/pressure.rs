@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::kernel_file::KernelFile;
+use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
-use crate::sampler::{Failure, Reader, Tick};
 use crate::table::Reading;
 
 /// A file, what its line `some` says and what its line `full` does. For the whole machine the
@@ -41,7 +41,7 @@ impl Pressure {
     }
 }
 
-impl Reader for Pressure {
+impl Probe for Pressure {
     fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
         let mut absent = None;
         let mut found = false;

@@ -3,8 +3,8 @@
 use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System};
 
 use super::memory::made;
+use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
-use crate::sampler::{Failure, Reader, Tick};
 use crate::table::Reading;
 
 /// States, by the kernel's letters.
@@ -25,7 +25,7 @@ pub(crate) struct AllProcesses {
     system: Option<System>,
 }
 
-impl Reader for AllProcesses {
+impl Probe for AllProcesses {
     fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
         let system = made(&mut self.system)?;
         // Threads would be listed among the processes.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::kernel_file::{KernelFile, read_once};
+use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
-use crate::sampler::{Failure, Reader, Tick};
 use crate::table::Reading;
 
 /// Sensors come and go with their modules, which is seldom.
@@ -84,7 +84,7 @@ impl Thermal {
     }
 }
 
-impl Reader for Thermal {
+impl Probe for Thermal {
     fn read(&mut self, tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
         let fresh = |listed| tick.now.saturating_duration_since(listed) < LIST_PERIOD;
         if !self.listed.is_some_and(fresh) {

@@ -43,11 +43,12 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
         thread::sleep(APART);
     }
     let now_ns = Clock::Precise.now_ns();
-    let mut families: HashMap<&str, Arc<Family>> = HashMap::new();
+    let mut families: HashMap<String, Arc<Family>> = HashMap::new();
     let mut series = Vec::new();
     sampler.sample(Instant::now(), &attached, &mut |sample| {
-        let family = families.entry(sample.family.name).or_insert_with(|| {
-            let definition = definition(sample.family);
+        let name = sample.metric.name.clone().into_owned();
+        let family = families.entry(name).or_insert_with(|| {
+            let definition = definition(sample.metric);
             Arc::new(Family {
                 name: definition.name,
                 metric_type: definition.metric_type,

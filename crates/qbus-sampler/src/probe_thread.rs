@@ -10,11 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::Attached;
+use crate::probe::{Failure, Probe, Tick, read_guarded};
 use crate::readings::Readings;
-use crate::sampler::{Failure, Reader, Tick, read_guarded};
 
 /// The sampler's end of the thread.
-pub(crate) struct Worker {
+pub(crate) struct ProbeThread {
     requests: SyncSender<Request>,
     answers: Receiver<Answer>,
     /// The tick that asked and has had no answer yet.
@@ -36,13 +36,13 @@ pub(crate) struct Answer {
     pub(crate) took: Duration,
 }
 
-impl Worker {
+impl ProbeThread {
     /// Starts the thread.
     ///
     /// # Errors
     ///
     /// That of the kernel where it grants no further thread.
-    pub(crate) fn start(name: &str, mut reader: Box<dyn Reader>) -> io::Result<Worker> {
+    pub(crate) fn start(name: &str, mut probe: Box<dyn Probe>) -> io::Result<ProbeThread> {
         let (requests, inbox) = mpsc::sync_channel::<Request>(1);
         let (outbox, answers) = mpsc::sync_channel(1);
         thread::Builder::new()
@@ -59,7 +59,7 @@ impl Worker {
                         now,
                         attached: &attached,
                     };
-                    let result = read_guarded(reader.as_mut(), &tick, &mut readings);
+                    let result = read_guarded(probe.as_mut(), &tick, &mut readings);
                     let answer = Answer {
                         asked: now,
                         readings,
@@ -71,7 +71,7 @@ impl Worker {
                     }
                 }
             })?;
-        Ok(Worker {
+        Ok(ProbeThread {
             requests,
             answers,
             asked: None,

@@ -1,25 +1,29 @@
 //! What a metric is called and what it measures.
 
-/// How the values of a family behave in time.
+use std::borrow::Cow;
+
+/// How the values of a metric behave in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum Trend {
     /// A total that only grows, as the kernel keeps it; it starts again when its owner does.
     Counter,
     /// A value that goes up and down.
     Gauge,
+    /// Nobody says: node_exporter publishes what it takes from the kernel by name so.
+    Untyped,
 }
 
 /// A metric name with its type, unit and help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Family {
-    /// The name, with `_total` where the family is a counter.
-    pub name: &'static str,
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Metric {
+    /// The name, with `_total` where its values are totals.
+    pub name: Cow<'static, str>,
     /// How its values behave in time.
-    pub kind: Kind,
+    pub trend: Trend,
     /// The unit in the plural (`seconds`), or empty where the values are mere numbers.
-    pub unit: &'static str,
+    pub unit: Cow<'static, str>,
     /// One sentence for a reader of the page.
-    pub help: &'static str,
+    pub help: Cow<'static, str>,
 }
 
 /// Which names the samples bear. A reading that a set has no name for keeps its qbus name.
@@ -31,6 +35,8 @@ pub enum Names {
     /// The names, labels and units of node_exporter, so that its dashboards work. CPU values are
     /// then per CPU.
     Node,
+    /// GPUs under the names, labels and units of dcgm-exporter; all else under the qbus names.
+    Dcgm,
     /// The names of the centralized metrics collector: `system_cpu_percent` and its kin.
     Seed,
 }
@@ -38,9 +44,11 @@ pub enum Names {
 /// One value of one series, as a source read it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample<'a> {
+    /// The source that read it.
+    pub source: &'static str,
     /// The metric that was read.
-    pub family: &'static Family,
-    /// Label names and values; together with the family they occur once in a tick.
+    pub metric: &'a Metric,
+    /// Label names and values; together with the metric they occur once in a tick.
     pub labels: &'a [(&'a str, &'a str)],
     /// The value; never NaN and never infinite. That of a counter is the absolute total.
     pub value: f64,

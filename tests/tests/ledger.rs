@@ -42,6 +42,8 @@ fn no_cause_goes_back_when_another_occupant_takes_an_entry() {
             // Nobody drains meanwhile: some of them find the lane full.
             let _ = gauge.try_set(1.0);
             attempted += 1;
+            // The first one joins.
+            look("a record");
         }
         let counter = bus.counter("test_total").register().expect("room");
         for _ in 0..occupant {

@@ -5,7 +5,77 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use qbus::{EmitError, RegisterError};
 use qbus_aggregate::AggregateError;
+
+/// Why a metric was not emitted.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum MetricError {
+    /// Its name, a label or its type is invalid, or the registry is full.
+    Register(RegisterError),
+    /// The registry was full a moment ago, and this series is not in it.
+    Full {
+        /// The metric.
+        metric: String,
+    },
+    /// The timestamp is negative, no number, or ahead of the clock.
+    Timestamp {
+        /// The metric.
+        metric: String,
+        /// Seconds since the Unix epoch.
+        found: f64,
+    },
+    /// Its type does not take the value, or the bus did not take the record now.
+    Emit {
+        /// The metric.
+        metric: String,
+        /// Why.
+        source: EmitError,
+    },
+}
+
+impl MetricError {
+    /// Whether there was no room, or no bus any more: the metric itself is as it should be.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            MetricError::Register(error) => matches!(error, RegisterError::Full { .. }),
+            MetricError::Emit { source, .. } => !matches!(source, EmitError::Value { .. }),
+            MetricError::Full { .. } => true,
+            MetricError::Timestamp { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for MetricError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MetricError::Register(error) => error.fmt(f),
+            MetricError::Full { metric } => {
+                write!(
+                    f,
+                    "metric {metric}: no room for more series; known series go on"
+                )
+            }
+            MetricError::Timestamp { metric, found } => write!(
+                f,
+                "metric {metric}: timestamp is {found}, expected seconds since 1970, at most five minutes \
+                 ahead of this machine's clock"
+            ),
+            MetricError::Emit { metric, source } => write!(f, "metric {metric}: {source}"),
+        }
+    }
+}
+
+impl Error for MetricError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            MetricError::Register(error) => Some(error),
+            MetricError::Emit { source, .. } => Some(source),
+            MetricError::Full { .. } | MetricError::Timestamp { .. } => None,
+        }
+    }
+}
 
 /// Why an agent did not start.
 #[derive(Debug)]

@@ -2,14 +2,16 @@
 //!
 //! An [`Agent`] drains a bus into its snapshot on one thread and samples the machine on another, until
 //! it is stopped. `qbus agg` is arguments and signals around an agent; an embedded collector is an agent
-//! on threads of its own process. Nothing here prints: what a person should know goes to a closure.
+//! on threads of its own process. An [`Emitter`] is for all who know a metric by its name. Nothing here prints: what a person should know goes to a closure.
 #![forbid(unsafe_code)]
 
 mod agent;
+mod by_name;
 mod error;
 mod sampling;
 mod self_metrics;
 
 pub use agent::{Agent, AgentOptions};
-pub use error::{ResetError, StartError};
-pub use sampling::{SamplingOptions, definition, owned};
+pub use by_name::{Emitter, Metric, owned};
+pub use error::{MetricError, ResetError, StartError};
+pub use sampling::{SamplingOptions, metric_type};

@@ -1,18 +1,18 @@
 //! From the sampler to the bus.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use qbus::{
-    Bus, Clock, EmitError, FamilyDefinition, Kind, MetricType, Record, RegisterError, SeriesId,
-};
+use qbus::{Bus, EmitError, MetricType};
 use qbus_aggregate::Reader;
-use qbus_sampler::{Attached, Metric, News, Sample, Sampler, SamplerOptions, Trend};
+use qbus_sampler::{Attached, News, Sample, Sampler, SamplerOptions, Trend};
 
 use crate::agent::Report;
+use crate::by_name::{Emitter, Metric};
+use crate::error::MetricError;
 use crate::self_metrics;
 
 /// What is sampled, and how often.
@@ -51,9 +51,8 @@ pub(crate) fn sample_until(
     }
     let mut sampler = Sampler::new(options.sampler);
     let mut sink = Sink {
-        bus: bus.clone(),
-        series: HashMap::new(),
-        key: String::new(),
+        emitter: Emitter::new(bus),
+        refused: HashSet::new(),
     };
     let mut is_refused = false;
     let mut next = Instant::now();
@@ -79,15 +78,16 @@ pub(crate) fn sample_until(
             }
         }
         match &refused {
-            Some(Refused::Register(error)) => report(error.to_string()),
             // The next tick tries again; the ledger counts each record.
-            Some(Refused::Emit(error)) if !is_refused => {
-                report(format!("samples are refused: {error}"));
+            Some(MetricError::Emit { source, .. }) if !is_refused => {
+                report(format!("samples are refused: {source}"));
             }
+            Some(MetricError::Emit { .. }) => {}
+            Some(error) => report(error.to_string()),
             None if is_refused => report("samples are taken again".to_owned()),
-            _ => {}
+            None => {}
         }
-        is_refused = matches!(refused, Some(Refused::Emit(_)));
+        is_refused = matches!(refused, Some(MetricError::Emit { .. }));
         // A tick that took too long is not made up for.
         next = (next + options.interval).max(Instant::now());
         match stop.recv_timeout(next.saturating_duration_since(Instant::now())) {
@@ -137,75 +137,48 @@ fn told(source: &str, news: &News) -> String {
     }
 }
 
-/// Why a sample did not go to the bus.
-enum Refused {
-    Register(RegisterError),
-    Emit(EmitError),
-}
-
-/// Emits samples; series are registered when they are first met.
+/// Emits samples as metrics of their names.
 struct Sink {
-    bus: Bus,
-    series: HashMap<String, Result<SeriesId, ()>>,
-    key: String,
+    emitter: Emitter,
+    /// Metrics that the registry refused, which was said.
+    refused: HashSet<String>,
 }
 
 impl Sink {
-    fn emit(&mut self, sample: Sample<'_>) -> Result<(), Refused> {
-        self.key.clear();
-        self.key.push_str(&sample.metric.name);
-        for (name, value) in sample.labels {
-            // No label value has these.
-            self.key.extend(["\u{1}", name, "\u{2}", value]);
-        }
-        let series = match self.series.get(&self.key) {
-            Some(Ok(series)) => *series,
-            // It was refused before, and said so.
-            Some(Err(())) => return Ok(()),
-            None => {
-                let labels = owned(sample.labels);
-                let registered = self.bus.intern(&definition(sample.metric), &labels);
-                self.series.insert(
-                    self.key.clone(),
-                    registered.as_ref().map(|series| *series).map_err(|_| ()),
-                );
-                registered.map_err(Refused::Register)?
+    fn emit(&mut self, sample: Sample<'_>) -> Result<(), MetricError> {
+        let qbus_sampler::Metric {
+            name,
+            trend,
+            unit,
+            help,
+        } = sample.metric;
+        let emitted = self.emitter.emit(&Metric {
+            labels: sample.labels,
+            description: help,
+            unit,
+            is_total: *trend == Trend::Counter,
+            ..Metric::new(name, sample.value, metric_type(*trend))
+        });
+        match emitted {
+            Err(MetricError::Register(_) | MetricError::Full { .. })
+                if !self.refused.insert(name.to_string()) =>
+            {
+                Ok(())
             }
-        };
-        let kind = match sample.metric.trend {
-            Trend::Counter => Kind::Total,
-            Trend::Gauge | Trend::Untyped => Kind::Set,
-        };
-        let now_ns = Clock::Precise.now_ns();
-        match self
-            .bus
-            .emit(Record::new(now_ns, series, kind, sample.value))
-        {
             // It is in the ledger, and the next tick is soon.
-            Ok(()) | Err(EmitError::Full) => Ok(()),
-            Err(error) => Err(Refused::Emit(error)),
+            Err(MetricError::Emit {
+                source: EmitError::Full,
+                ..
+            }) => Ok(()),
+            emitted => emitted,
         }
     }
 }
 
-/// Labels as the registry wants them.
-pub fn owned(labels: &[(&str, &str)]) -> Vec<(String, String)> {
-    labels
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
-}
-
-/// A sampler's metric as the registry wants it.
-pub fn definition(metric: &Metric) -> FamilyDefinition {
-    FamilyDefinition {
-        name: metric.name.clone().into_owned(),
-        metric_type: match metric.trend {
-            Trend::Counter => MetricType::Counter,
-            Trend::Gauge | Trend::Untyped => MetricType::Gauge,
-        },
-        help: metric.help.clone().into_owned(),
-        unit: metric.unit.clone().into_owned(),
-        buckets: Vec::new(),
+/// The type that a bus knows for a trend.
+pub fn metric_type(trend: Trend) -> MetricType {
+    match trend {
+        Trend::Counter => MetricType::Counter,
+        Trend::Gauge | Trend::Untyped => MetricType::Gauge,
     }
 }

@@ -6,27 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qbus::{
-    Address, Bus, Clock, DEFAULT_BUCKETS, EmitError, FamilyDefinition, Kind, MetricType,
-    OpenOrCreateError, Record, RegisterError, SeriesId,
-};
-use qbus_agent::SamplingOptions;
+use qbus::{Address, Bus, OpenOrCreateError};
+use qbus_agent::{Emitter, Metric, MetricError, SamplingOptions};
 use qbus_aggregate::AggregatorOptions;
 
-use crate::cache;
 use crate::embedded::{self, Embedded};
 use crate::error::{AddError, ResetError, StartError};
-use crate::metric::Metric;
 use crate::performance::Trackers;
 use crate::statistics::Counts;
 use crate::validation::Rules;
 
 /// How long `add_metric` waits for a lane that is full.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long a full registry is not asked again for a series that it does not have.
-const FULL_FOR: Duration = Duration::from_secs(1);
-/// The latest time that a timestamp can be: seconds whose nanoseconds fit 64 bits.
-const SECONDS_MAX: f64 = 18e9;
 
 /// What a collector is to be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,16 +61,13 @@ impl Default for CollectorOptions {
 /// Any thread may use it, and a forked child what it inherits. See the [crate] for an example.
 #[derive(Debug)]
 pub struct Collector {
-    /// Tells it from the other collectors that the process has or had.
-    id: u64,
-    pub(crate) bus: Bus,
+    bus: Bus,
+    emitter: Emitter,
     pub(crate) config: CollectorOptions,
     /// What a private bus has and a named one has not.
     embedded: Option<Embedded>,
     is_embedded: bool,
     pub(crate) is_collecting: AtomicBool,
-    /// Since when the registry has no room.
-    full_since: Mutex<Option<Instant>>,
     pub(crate) rules: Rules,
     pub(crate) trackers: Trackers,
     pub(crate) counts: Arc<Counts>,
@@ -119,13 +107,12 @@ impl Collector {
             }
         };
         Ok(Collector {
-            id: counts.unique(),
+            emitter: Emitter::new(&bus),
             bus,
             config: config.clone(),
             embedded,
             is_embedded,
             is_collecting: AtomicBool::new(false),
-            full_since: Mutex::new(None),
             rules: Rules::default(),
             trackers: Trackers::default(),
             counts,
@@ -148,9 +135,9 @@ impl Collector {
     ///
     /// # Errors
     ///
-    /// The metric is none that can be, or was refused: [`AddError::is_refusal`] tells the two apart.
+    /// The metric is invalid, or was refused: [`AddError::is_refusal`] tells the two apart.
     pub fn add_metric(&self, metric: &Metric<'_>) -> Result<(), AddError> {
-        self.add(metric, &|record| self.bus.emit_or_wait(record, PATIENCE))
+        self.add(metric, |metric| self.emitter.emit_or_wait(metric, PATIENCE))
     }
 
     /// Queues a metric for the aggregator: never waits. For high frequency.
@@ -159,22 +146,25 @@ impl Collector {
     ///
     /// As [`add_metric`](Self::add_metric); a full lane is a refusal.
     pub fn queue_metric(&self, metric: &Metric<'_>) -> Result<(), AddError> {
-        self.add(metric, &|record| self.bus.emit(record))
+        self.add(metric, |metric| self.emitter.emit(metric))
     }
 
     #[inline]
     fn add(
         &self,
         metric: &Metric<'_>,
-        emit: &dyn Fn(Record) -> Result<(), EmitError>,
+        emit: impl Fn(&Metric<'_>) -> Result<(), MetricError>,
     ) -> Result<(), AddError> {
-        let added = self.record(metric).and_then(|record| {
-            let failed = |source| AddError::Emit {
+        // A value that the type does not take is the emitter's to refuse.
+        let is_asked = self.config.validation_enabled && metric.takes_value();
+        let added = if is_asked && !self.rules.accept(metric.name, metric.value) {
+            Err(AddError::Invalid {
                 metric: metric.name.to_owned(),
-                source,
-            };
-            emit(record).map_err(failed)
-        });
+                found: metric.value,
+            })
+        } else {
+            emit(metric).map_err(AddError::Metric)
+        };
         if let Err(error) = &added {
             self.failed(error);
         }
@@ -185,93 +175,8 @@ impl Collector {
     fn failed(&self, error: &AddError) {
         self.counts.failed(error.is_refusal());
         // A lane stays full for want of an aggregator.
-        if let AddError::Emit { .. } = error {
+        if let AddError::Metric(MetricError::Emit { .. }) = error {
             self.revive();
-        }
-    }
-
-    /// What a metric is on the bus.
-    fn record(&self, metric: &Metric<'_>) -> Result<Record, AddError> {
-        let (kind, clock, expected) = match metric.metric_type {
-            MetricType::Counter => (
-                Kind::Increment,
-                Clock::Coarse,
-                "an increment: a finite number, 0 or more",
-            ),
-            MetricType::Gauge => (Kind::Set, Clock::Precise, "a number"),
-            MetricType::Histogram | MetricType::Summary => {
-                (Kind::Observe, Clock::Precise, "a finite number")
-            }
-        };
-        let found = metric.value;
-        if !kind.takes(found) {
-            return Err(AddError::Value {
-                metric: metric.name.to_owned(),
-                found,
-                expected,
-            });
-        }
-        if self.config.validation_enabled && !self.rules.accept(metric.name, found) {
-            return Err(AddError::Invalid {
-                metric: metric.name.to_owned(),
-                found,
-            });
-        }
-        let timestamp_ns = match metric.timestamp {
-            None => clock.now_ns(),
-            Some(seconds) if (0.0..SECONDS_MAX).contains(&seconds) => nanoseconds(seconds),
-            Some(found) => {
-                return Err(AddError::Timestamp {
-                    metric: metric.name.to_owned(),
-                    found,
-                });
-            }
-        };
-        let series = cache::series(self.id, metric, || self.register(metric))?;
-        Ok(Record::new(timestamp_ns, series, kind, found))
-    }
-
-    #[cold]
-    fn register(&self, metric: &Metric<'_>) -> Result<SeriesId, AddError> {
-        let labels: Vec<_> = metric
-            .labels
-            .iter()
-            .map(|&(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        // Asking a full registry takes long, and each new label value of a training loop would.
-        let full_since = lock(&self.full_since).and_then(|full_since| *full_since);
-        if full_since.is_some_and(|since| since.elapsed() < FULL_FOR) {
-            let known = self.bus.family_by_name(metric.name);
-            return known
-                .filter(|known| known.metric_type == metric.metric_type)
-                .and_then(|_| self.bus.find(metric.name, &labels))
-                .ok_or_else(|| AddError::Full {
-                    metric: metric.name.to_owned(),
-                });
-        }
-        let registered = self.bus.intern(&self.family(metric), &labels);
-        if matches!(registered, Err(RegisterError::Full { .. }))
-            && let Some(mut full_since) = lock(&self.full_since)
-        {
-            *full_since = Some(Instant::now());
-        }
-        registered.map_err(AddError::Register)
-    }
-
-    /// The family of a metric: with the unit and the buckets that it is registered with.
-    fn family(&self, metric: &Metric<'_>) -> FamilyDefinition {
-        match self.bus.family_by_name(metric.name) {
-            Some(known) if known.metric_type == metric.metric_type => known,
-            _ => FamilyDefinition {
-                name: metric.name.to_owned(),
-                metric_type: metric.metric_type,
-                help: metric.description.to_owned(),
-                unit: String::new(),
-                buckets: match metric.metric_type {
-                    MetricType::Histogram => DEFAULT_BUCKETS.to_vec(),
-                    _ => Vec::new(),
-                },
-            },
         }
     }
 
@@ -354,13 +259,6 @@ impl Collector {
     }
 }
 
-/// Seconds to nanoseconds since the Unix epoch, to the microsecond that a double of today holds.
-fn nanoseconds(seconds: f64) -> u64 {
-    let whole = seconds.trunc();
-    let fraction = ((seconds - whole) * 1e9).round();
-    whole as u64 * 1_000_000_000 + fraction as u64
-}
-
 /// Locks, unless a fork caught the lock held by a thread that the child does not have: nobody holds one
 /// of these for longer than a map operation.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
@@ -388,12 +286,5 @@ mod tests {
         assert!(lock(&mutex).is_none());
         drop(held);
         assert_eq!(*lock(&mutex).unwrap(), 1);
-    }
-
-    #[test]
-    fn seconds_keep_what_a_double_holds() {
-        assert_eq!(nanoseconds(1_696_161_600.0), 1_696_161_600_000_000_000);
-        assert_eq!(nanoseconds(1_696_161_600.5), 1_696_161_600_500_000_000);
-        assert_eq!(nanoseconds(0.0), 0);
     }
 }

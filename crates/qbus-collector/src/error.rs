@@ -4,7 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use qbus::{AddressError, EmitError, OpenOrCreateError, RegisterError};
+use qbus::{AddressError, OpenOrCreateError};
+use qbus_agent::MetricError;
 use qbus_aggregate::ReadError;
 use qbus_aggregate::export::Format;
 
@@ -36,22 +37,8 @@ impl Error for StartError {}
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum AddError {
-    /// Its name, a label or its type cannot be, or the registry is full.
-    Register(RegisterError),
-    /// The registry was full a moment ago, and this series is not in it.
-    Full {
-        /// The metric.
-        metric: String,
-    },
-    /// The value is none that its type takes.
-    Value {
-        /// The metric.
-        metric: String,
-        /// The value.
-        found: f64,
-        /// What a value of the type can be.
-        expected: &'static str,
-    },
+    /// The metric is invalid, or the bus did not take it.
+    Metric(MetricError),
     /// A rule of [`register_validation_rule`](crate::Collector::register_validation_rule) refused it.
     Invalid {
         /// The metric.
@@ -59,29 +46,14 @@ pub enum AddError {
         /// The value.
         found: f64,
     },
-    /// The timestamp is no time.
-    Timestamp {
-        /// The metric.
-        metric: String,
-        /// Seconds since the Unix epoch.
-        found: f64,
-    },
-    /// The bus did not take it now.
-    Emit {
-        /// The metric.
-        metric: String,
-        /// Why.
-        source: EmitError,
-    },
 }
 
 impl AddError {
     /// Whether there was no room, or no bus any more: the metric itself is as it should be.
     pub fn is_refusal(&self) -> bool {
         match self {
-            AddError::Register(error) => matches!(error, RegisterError::Full { .. }),
-            AddError::Full { .. } | AddError::Emit { .. } => true,
-            AddError::Value { .. } | AddError::Invalid { .. } | AddError::Timestamp { .. } => false,
+            AddError::Metric(error) => error.is_refusal(),
+            AddError::Invalid { .. } => false,
         }
     }
 }
@@ -89,29 +61,13 @@ impl AddError {
 impl fmt::Display for AddError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AddError::Register(error) => error.fmt(f),
-            AddError::Full { metric } => {
-                write!(
-                    f,
-                    "metric {metric}: no room for more series; known series go on"
-                )
-            }
-            AddError::Value {
-                metric,
-                found,
-                expected,
-            } => write!(f, "metric {metric}: value is {found}, expected {expected}"),
+            AddError::Metric(error) => error.fmt(f),
             AddError::Invalid { metric, found } => {
                 write!(
                     f,
                     "metric {metric}: its validation rule refuses the value {found}"
                 )
             }
-            AddError::Timestamp { metric, found } => write!(
-                f,
-                "metric {metric}: timestamp is {found}, expected seconds since 1970, as time.time() gives them"
-            ),
-            AddError::Emit { metric, source } => write!(f, "metric {metric}: {source}"),
         }
     }
 }
@@ -119,9 +75,8 @@ impl fmt::Display for AddError {
 impl Error for AddError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            AddError::Register(error) => Some(error),
-            AddError::Emit { source, .. } => Some(source),
-            _ => None,
+            AddError::Metric(error) => error.source(),
+            AddError::Invalid { .. } => None,
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use qbus_agent::Metric;
+
 use crate::collector::{Collector, CollectorOptions};
 use crate::error::{AddError, StartError, TrackError};
-use crate::metric::Metric;
 use crate::performance::Performance;
 
 static COLLECTOR: OnceLock<Collector> = OnceLock::new();

@@ -20,15 +20,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
-// In reading order: a metric → its series → the bus → back.
-mod cache;
 mod collector;
 mod embedded;
 mod error;
 mod global;
-mod metric;
 mod performance;
 mod query;
+mod reading;
 mod statistics;
 mod validation;
 
@@ -38,8 +36,9 @@ pub use global::{
     GlobalError, add_performance_metric, end_performance_tracking, get_metrics_collector,
     queue_performance_metric, start_performance_tracking,
 };
-pub use metric::{Metric, Reading};
 pub use performance::Performance;
 pub use qbus::MetricType;
+pub use qbus_agent::{Metric, MetricError};
 pub use qbus_aggregate::export::Format;
+pub use reading::Reading;
 pub use statistics::Statistics;

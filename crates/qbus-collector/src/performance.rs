@@ -6,9 +6,10 @@ use std::sync::Mutex;
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant, SystemTime};
 
+use qbus_agent::Metric;
+
 use crate::collector::{Collector, lock};
 use crate::error::TrackError;
-use crate::metric::Metric;
 
 /// What a performance tracker found.
 #[derive(Clone, Copy, Debug, PartialEq)]

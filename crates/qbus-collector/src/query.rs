@@ -14,7 +14,7 @@ use qbus_aggregate::{Family, ReadError, ReadOptions, Reader, Series, Snapshot};
 
 use crate::collector::Collector;
 use crate::error::ExportError;
-use crate::metric::Reading;
+use crate::reading::Reading;
 
 /// A family and the labels of a series.
 type Definition = (Arc<Family>, Vec<(String, String)>);

@@ -38,12 +38,6 @@ impl Counts {
             *last = Some(what);
         }
     }
-
-    /// A number that no other collector of the process has.
-    pub(crate) fn unique(&self) -> u64 {
-        static NEXT: Count = Count::new(0);
-        NEXT.fetch_add(1, Relaxed)
-    }
 }
 
 /// The state of a collector and of its bus.

@@ -2,7 +2,7 @@
 
 use qbus::MetricType;
 use qbus_aggregate::Value;
-use qbus_collector::{AddError, Metric};
+use qbus_collector::{AddError, Metric, MetricError};
 
 use crate::collector;
 
@@ -38,7 +38,7 @@ fn counters_add_up_and_take_no_steps_back() {
     assert!(!error.is_refusal());
     assert_eq!(
         error.to_string(),
-        "metric requests_total: value is -1, expected an increment: a finite number, 0 or more"
+        "metric requests_total: counter increment is -1, expected a finite number, 0 or more"
     );
     let found = collector.get_metric("requests_total", &labels).unwrap();
     assert_eq!(found.value, Value::Counter(20.0));
@@ -90,7 +90,10 @@ fn a_value_that_cannot_be_registers_nothing() {
     }
     assert_eq!(collector.get_statistics().series, 0);
     let no_name = collector.add_metric(&Metric::gauge("no name", 1.0));
-    assert!(matches!(no_name, Err(AddError::Register(_))), "{no_name:?}");
+    assert!(
+        matches!(no_name, Err(AddError::Metric(MetricError::Register(_)))),
+        "{no_name:?}"
+    );
     collector.add_metric(&Metric::gauge("taken", 1.0)).unwrap();
     let other_type = collector
         .add_metric(&Metric::counter("taken", 1.0))

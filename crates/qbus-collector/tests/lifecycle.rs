@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use qbus::{Address, Bus, EmitError};
-use qbus_collector::{AddError, Collector, CollectorOptions, Metric};
+use qbus_collector::{AddError, Collector, CollectorOptions, Metric, MetricError};
 use qbus_tests::{Process, until};
 
 use crate::collector;
@@ -23,7 +23,7 @@ fn a_private_bus_goes_with_its_collector() {
     let late = collector
         .add_metric(&Metric::gauge("late", 1.0))
         .map_err(|error| match error {
-            AddError::Emit { source, .. } => source,
+            AddError::Metric(MetricError::Emit { source, .. }) => source,
             other => panic!("{other}"),
         });
     // Before this thread's first emit: it cannot join any more.

@@ -10,7 +10,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use qbus::EmitError;
 use qbus_aggregate::ReadError;
-use qbus_collector::{AddError, ExportError, ResetError, StartError};
+use qbus_collector::{AddError, ExportError, MetricError, ResetError, StartError};
 
 macro_rules! classes {
     ($($(#[$docs:meta])* $function:ident = $class:literal;)*) => {
@@ -69,7 +69,7 @@ pub(crate) fn refused(py: Python<'_>, error: &AddError) -> PyResult<bool> {
         return Err(metric(py, error));
     }
     match error {
-        AddError::Emit { source, .. } => not_emitted(py, *source)?,
+        AddError::Metric(MetricError::Emit { source, .. }) => not_emitted(py, *source)?,
         _ => no_room(py, error)?,
     }
     Ok(false)

@@ -38,7 +38,7 @@ def test_mistakes_are_value_errors_with_the_reason(collector: MetricsCollector) 
     for arguments, message in [
         (("a b", 1, "gauge"), '"a b" is no metric name'),
         (("a", 1, "gage"), "argument \"metric_type\" is 'gage', expected a MetricType"),
-        (("a", -1, "counter"), "metric a: value is -1, expected an increment"),
+        (("a", -1, "counter"), "metric a: counter increment is -1, expected"),
         (("a", math.nan, "histogram"), "metric a: value is NaN, expected a finite number"),
         (("a", math.inf, "summary"), "metric a: value is inf, expected a finite number"),
         (("a", 1, "gauge", {"le": "1"}), 'label "le" is reserved'),

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::layout::GeometryError;
-use crate::record::Kind;
+use crate::record::{Kind, MetricType};
 
 /// Why a bus (or a snapshot file) could not be created.
 #[derive(Debug)]
@@ -470,6 +470,13 @@ pub enum RegisterError {
         /// The bounds.
         found: Vec<f64>,
     },
+    /// Buckets for something that is no histogram.
+    NoBuckets {
+        /// The metric.
+        metric: String,
+        /// Its type.
+        metric_type: MetricType,
+    },
     /// The name is registered with another type, unit or buckets.
     Conflict {
         /// The metric.
@@ -528,6 +535,13 @@ impl fmt::Display for RegisterError {
             RegisterError::Buckets { metric, found } => write!(
                 f,
                 "metric {metric}: buckets are {found:?}, expected finite bounds, each larger than the one before"
+            ),
+            RegisterError::NoBuckets {
+                metric,
+                metric_type,
+            } => write!(
+                f,
+                "metric {metric}: buckets are for histograms, and this is a {metric_type}"
             ),
             RegisterError::Conflict {
                 metric,

@@ -138,10 +138,16 @@ impl FamilyDefinition {
         within("the unit", self.unit.len(), NAME_MAX)?;
         within("the help text", self.help.len(), HELP_MAX)?;
         within("the list of buckets", self.buckets.len(), BUCKETS_MAX)?;
+        let is_histogram = self.metric_type == MetricType::Histogram;
+        if !is_histogram && !self.buckets.is_empty() {
+            return Err(RegisterError::NoBuckets {
+                metric: self.name.clone(),
+                metric_type: self.metric_type,
+            });
+        }
         let ascending = self.buckets.is_sorted_by(|a, b| a < b)
             && self.buckets.iter().all(|bound| bound.is_finite());
-        let expected = self.metric_type == MetricType::Histogram;
-        if !ascending || expected == self.buckets.is_empty() {
+        if !ascending || is_histogram == self.buckets.is_empty() {
             return Err(RegisterError::Buckets {
                 metric: self.name.clone(),
                 found: self.buckets.clone(),

@@ -161,9 +161,10 @@ impl From<NameSet> for Names {
 
 /// Emit one value, or a JSON line for each from standard input.
 ///
-/// A line: {"name", "value", "type", "labels", "description", "timestamp"} with name and value
-/// required, the type "gauge" when there is none, and the timestamp in seconds since 1970. A bad line is
-/// reported with its number, the others go on, and the exit status is 2.
+/// A line: {"name", "value", "type", "labels", "description", "unit", "buckets", "timestamp"} with name
+/// and value required, the type "gauge" when there is none, and the timestamp in seconds since 1970. A
+/// bad line is reported with its number, the others go on, and the exit status is 2. Where the bus is
+/// aggregated, a dump shows what was emitted from the end of the command on.
 #[derive(Debug, Parser)]
 #[command(
     after_help = "Examples:\n  qbus emit batch_size 32 --label model=qwen3-vl\n  \
@@ -174,7 +175,12 @@ pub(crate) struct Emit {
     #[arg(required_unless_present = "stdin", conflicts_with = "stdin")]
     pub(crate) name: Option<String>,
     /// Its value: an increment, a level or an observation.
-    #[arg(required_unless_present = "stdin", allow_negative_numbers = true)]
+    #[arg(
+        required_unless_present = "stdin",
+        // So that -5e-3 and -Inf are values.
+        allow_hyphen_values = true,
+        value_parser = parse_number
+    )]
     pub(crate) value: Option<f64>,
     /// Read JSON lines from standard input.
     #[arg(long)]
@@ -188,15 +194,22 @@ pub(crate) struct Emit {
     /// What the metric means.
     #[arg(long, default_value = "")]
     pub(crate) description: String,
+    /// Its base unit: seconds, bytes, …
+    #[arg(long, default_value = "")]
+    pub(crate) unit: String,
     /// Upper bounds of a histogram's buckets.
     #[arg(
         long,
         value_delimiter = ',',
-        // A list that starts with a negative number is no number.
+        // A list that starts with a negative number is not a number.
         allow_hyphen_values = true,
+        value_parser = parse_number,
         value_name = "BOUNDS"
     )]
     pub(crate) buckets: Vec<f64>,
+    /// When it was so, in seconds since 1970; now, unless given.
+    #[arg(long, value_parser = parse_number, allow_hyphen_values = true, value_name = "SECONDS")]
+    pub(crate) timestamp: Option<f64>,
 }
 
 /// Print the snapshot as JSON, CSV, Prometheus text, OpenMetrics or Prometheus protobuf.
@@ -343,7 +356,19 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(expected)
 }
 
-fn parse_type(text: &str) -> Result<MetricType, String> {
+/// A number, NaN or an infinity by name. One too large for a number of 64 bits is not an infinity.
+pub(crate) fn parse_number(text: &str) -> Result<f64, String> {
+    let number: f64 = text
+        .parse()
+        .map_err(|_| "expected a number, NaN, +Inf or -Inf".to_owned())?;
+    let is_named = text.to_ascii_lowercase().contains("inf");
+    if number.is_infinite() && !is_named {
+        return Err("the number is out of range".to_owned());
+    }
+    Ok(number)
+}
+
+pub(crate) fn parse_type(text: &str) -> Result<MetricType, String> {
     MetricType::from_name(text)
         .ok_or_else(|| "expected counter, gauge, histogram or summary".to_owned())
 }

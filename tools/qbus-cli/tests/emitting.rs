@@ -1,8 +1,8 @@
 //! `qbus emit`, one value or many lines.
 
-use qbus_tests::{Place, TestBus};
+use qbus_tests::{Place, Process, TestBus, until};
 
-use crate::support::{aggregate, aggregator, ledger_of, qbus_with_input, stop, well};
+use crate::support::{QBUS, aggregate, aggregator, fails, ledger_of, qbus_with_input, stop, well};
 
 /// What a dump says of a metric, without comments.
 fn samples(bus: &TestBus, glob: &str) -> Vec<String> {
@@ -85,6 +85,14 @@ fn bad_lines_are_named_and_the_others_arrive() {
         r#"{"name":"x","value":"seven"}"#,
         r#"{"name":"x","value":1,"timestamp":-5}"#,
         r#"{"name":"at","value":"NaN","timestamp":1700000000.5,"labels":{"b":"2","a":"1"}}"#,
+        r#"{"name":"x","name":"y","value":1}"#,
+        "[1]",
+        r#"{"name":"x","#,
+        r#"{"name":"x","value":1,"labels":{"a":"1","a":"1"}}"#,
+        r#"{"name":"x","value":1e400}"#,
+        r#"{"name":"x","value":1,"timestamp":4e9}"#,
+        r#"{"name":"x","value":1,"buckets":[1,2]}"#,
+        r#"{"name":"of_unit_seconds","value":1,"unit":"seconds"}"#,
     ];
     // The last one ends without a line feed, as a file may.
     let finished = qbus_with_input(&bus, &["emit", "--stdin"], &lines.join("\n"));
@@ -92,18 +100,28 @@ fn bad_lines_are_named_and_the_others_arrive() {
     assert_eq!(finished.out, "");
     let mut errors = finished.err.lines();
     let expected = [
-        (2, "expected ident"),
+        (2, "not JSON, at character 2"),
         (4, "metric good_total: counter increment is -1"),
-        (6, "missing field `value`"),
-        (7, "missing field `name`"),
+        (6, "the line has no value"),
+        (7, "the line has no name"),
         (
             8,
             "type is \"wat\", expected counter, gauge, histogram or summary",
         ),
-        (9, "unknown field `surprise`"),
-        (10, "expected a string"),
+        (9, "key \"surprise\" is unknown, expected name, value, type"),
+        (10, "label \"a\" is 1, expected a string"),
         (11, "value is \"seven\", expected a number"),
         (12, "timestamp is -5, expected seconds since 1970"),
+        (14, "key \"name\" is given twice"),
+        (15, "the line is a list, expected an object"),
+        (16, "not JSON: the line ends too early"),
+        (17, "label \"a\" is given twice"),
+        (18, "a number is out of range, at character"),
+        (
+            19,
+            "timestamp is 4000000000, expected seconds since 1970, at most five minutes",
+        ),
+        (20, "buckets are for histograms"),
     ];
     for (number, reason) in expected {
         let line = errors.next().expect("another line");
@@ -113,13 +131,13 @@ fn bad_lines_are_named_and_the_others_arrive() {
         );
         assert!(line.contains(reason), "{line}");
     }
-    assert_eq!(errors.next(), Some("qbus: 9 of 12 lines were not emitted"));
+    assert_eq!(errors.next(), Some("qbus: 16 of 20 lines were not emitted"));
     assert_eq!(errors.next(), None);
     aggregate(&bus);
     assert_eq!(samples(&bus, "good_total"), ["good_total 3"]);
     let page = well(&bus, &["dump", "--timestamps", "--match", "at"]);
     assert!(
-        page.ends_with("at{a=\"1\",b=\"2\"} NaN 1700000000500\n"),
+        page.ends_with("at{b=\"2\",a=\"1\"} NaN 1700000000500\n"),
         "{page}"
     );
 }
@@ -148,4 +166,91 @@ fn no_lines_are_no_failure() {
         let finished = qbus_with_input(&bus, &["emit", "--stdin"], input);
         assert_eq!((finished.code, finished.err.as_str()), (Some(0), ""));
     }
+}
+
+#[test]
+fn numbers_are_written_as_people_write_them() {
+    let bus = TestBus::small(Place::Named);
+    let values = ["-5e-3", "-3.5", "+7", ".5", "1e-300", "-Inf", "inf", "NaN"];
+    for (n, value) in values.iter().enumerate() {
+        well(&bus, &["emit", &format!("g{n}"), value]);
+    }
+    well(&bus, &["emit", "at", "1", "--timestamp", "1700000000.5"]);
+    aggregate(&bus);
+    let shown = [
+        "-0.005", "-3.5", "7", "0.5", "1e-300", "-Inf", "+Inf", "NaN",
+    ];
+    for (n, value) in shown.iter().enumerate() {
+        assert_eq!(samples(&bus, &format!("g{n}")), [format!("g{n} {value}")]);
+    }
+    let page = well(&bus, &["dump", "--timestamps", "--match", "at"]);
+    assert!(page.ends_with("at 1 1700000000500\n"), "{page}");
+    for value in ["1e400", "-1e400", "one", "-x", "--5", "0x10", ""] {
+        fails(&bus, &["emit", "g", value], 2, &["invalid value"]);
+    }
+    let late = ["emit", "g", "1", "--timestamp", "4e9"];
+    fails(
+        &bus,
+        &late,
+        2,
+        &["timestamp is 4000000000, expected seconds since 1970"],
+    );
+    let bounds = ["emit", "g", "1", "--buckets", "1,2"];
+    fails(
+        &bus,
+        &bounds,
+        2,
+        &[
+            "metric g",
+            "buckets are for histograms",
+            "and this is a gauge",
+        ],
+    );
+}
+
+#[test]
+fn a_unit_is_part_of_the_family() {
+    let bus = TestBus::small(Place::Named);
+    bus.open()
+        .gauge("wait_seconds")
+        .unit("seconds")
+        .register()
+        .expect("room");
+    well(&bus, &["emit", "wait_seconds", "1"]);
+    well(&bus, &["emit", "wait_seconds", "2", "--unit", "seconds"]);
+    let other = ["emit", "wait_seconds", "3", "--unit", "minutes"];
+    fails(&bus, &other, 2, &["is registered as", "seconds", "minutes"]);
+    aggregate(&bus);
+    assert_eq!(samples(&bus, "wait_seconds"), ["wait_seconds 2"]);
+}
+
+#[test]
+fn a_dump_shows_what_was_emitted_before_it() {
+    let bus = TestBus::small(Place::Named);
+    let aggregating = aggregator(&bus, &[]);
+    for n in 1..=20 {
+        well(&bus, &["emit", "level", &n.to_string()]);
+        assert_eq!(samples(&bus, "level"), [format!("level {n}")]);
+    }
+    stop(aggregating);
+}
+
+#[test]
+fn lines_to_a_bus_that_was_removed_are_an_error() {
+    let bus = TestBus::small(Place::Named);
+    let mut command = std::process::Command::new(QBUS);
+    command
+        .env("QBUS", bus.address().to_string())
+        .args(["emit", "--stdin"]);
+    command.stderr(std::process::Stdio::null());
+    let mut emitting = Process::spawn(command);
+    emitting.tell(r#"{"name":"jobs_total","value":1,"type":"counter"}"#);
+    let opened = bus.open();
+    until("the first line", || {
+        opened.lanes().iter().any(|lane| lane.fill > 0)
+    });
+    well(&bus, &["rm", "--force"]);
+    bus.make(TestBus::small_geometry());
+    emitting.tell(r#"{"name":"jobs_total","value":1,"type":"counter"}"#);
+    emitting.end_with(1);
 }

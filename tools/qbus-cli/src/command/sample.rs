@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qbus::{Clock, MetricType};
-use qbus_agent::{definition, owned};
+use qbus_agent::{metric_type, owned};
 use qbus_aggregate::export::{Options, export};
 use qbus_aggregate::{Family, Series, Snapshot, Value};
 use qbus_sampler::{Sampler, SamplerOptions, Source};
@@ -46,17 +46,17 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
     let mut families: HashMap<String, Arc<Family>> = HashMap::new();
     let mut series = Vec::new();
     sampler.sample(Instant::now(), &attached, &mut |sample| {
-        let name = sample.metric.name.clone().into_owned();
-        let family = families.entry(name).or_insert_with(|| {
-            let definition = definition(sample.metric);
-            Arc::new(Family {
-                name: definition.name,
-                metric_type: definition.metric_type,
-                help: definition.help,
-                unit: definition.unit,
-                buckets: Vec::new(),
-            })
-        });
+        let family = families
+            .entry(sample.metric.name.to_string())
+            .or_insert_with(|| {
+                Arc::new(Family {
+                    name: sample.metric.name.to_string(),
+                    metric_type: metric_type(sample.metric.trend),
+                    help: sample.metric.help.to_string(),
+                    unit: sample.metric.unit.to_string(),
+                    buckets: Vec::new(),
+                })
+            });
         let value = match family.metric_type {
             MetricType::Counter => Value::Counter(sample.value),
             _ => Value::Gauge(sample.value),

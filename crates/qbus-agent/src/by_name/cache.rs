@@ -1,4 +1,4 @@
-//! Series that this thread has met: name and labels → id, without a lock.
+//! Series that this thread has met: what a metric says of its series → id, without a lock.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher};
@@ -7,27 +7,31 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use qbus::{MetricType, SeriesId};
 
-use crate::metric::Metric;
+use super::Metric;
 
 /// More than a registry holds by default: only who writes the same labels in several orders has more.
 const ENTRIES_MAX: usize = 1 << 16;
 
 #[derive(Debug)]
 struct Entry {
-    /// Which collector it is of.
-    collector: u64,
+    /// Which emitter it is of.
+    emitter: u64,
     hash: u64,
     metric_type: MetricType,
     name: Box<str>,
+    unit: Box<str>,
+    buckets: Box<[f64]>,
     labels: Box<[(Box<str>, Box<str>)]>,
     series: SeriesId,
 }
 
 impl Entry {
-    fn is_of(&self, collector: u64, metric: &Metric<'_>) -> bool {
-        self.collector == collector
+    fn is_of(&self, emitter: u64, metric: &Metric<'_>) -> bool {
+        self.emitter == emitter
             && self.metric_type == metric.metric_type
             && *self.name == *metric.name
+            && *self.unit == *metric.unit
+            && *self.buckets == *metric.buckets
             && self.labels.len() == metric.labels.len()
             && self
                 .labels
@@ -43,14 +47,14 @@ thread_local! {
 
 /// The series of a metric: as this thread knows it, else as `register` says.
 pub(crate) fn series<E>(
-    collector: u64,
+    emitter: u64,
     metric: &Metric<'_>,
     register: impl FnOnce() -> Result<SeriesId, E>,
 ) -> Result<SeriesId, E> {
     let hash = hash(metric);
     let known = CACHE.try_with(|cache| {
         let cache = cache.try_borrow().ok()?;
-        let entry = cache.find(hash, |entry| entry.is_of(collector, metric));
+        let entry = cache.find(hash, |entry| entry.is_of(emitter, metric));
         entry.map(|entry| entry.series)
     });
     if let Ok(Some(series)) = known {
@@ -67,10 +71,12 @@ pub(crate) fn series<E>(
         }
         let label = |&(name, value): &(&str, &str)| (name.into(), value.into());
         let entry = Entry {
-            collector,
+            emitter,
             hash,
             metric_type: metric.metric_type,
             name: metric.name.into(),
+            unit: metric.unit.into(),
+            buckets: metric.buckets.into(),
             labels: metric.labels.iter().map(label).collect(),
             series,
         };
@@ -95,8 +101,8 @@ fn hash(metric: &Metric<'_>) -> u64 {
 mod tests {
     use super::*;
 
-    fn known(collector: u64, metric: &Metric<'_>) -> Option<SeriesId> {
-        series(collector, metric, || Err(())).ok()
+    fn known(emitter: u64, metric: &Metric<'_>) -> Option<SeriesId> {
+        series(emitter, metric, || Err(())).ok()
     }
 
     #[test]
@@ -129,11 +135,19 @@ mod tests {
                 name: "names",
                 ..metric
             },
+            Metric {
+                unit: "seconds",
+                ..metric
+            },
+            Metric {
+                buckets: &[1.0],
+                ..metric
+            },
         ];
         for other in others {
             assert_eq!(known(7, &other), None);
         }
-        assert_eq!(known(8, &metric), None, "another collector's");
+        assert_eq!(known(8, &metric), None, "another emitter's");
     }
 
     #[test]

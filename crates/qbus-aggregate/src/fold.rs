@@ -7,7 +7,7 @@ mod series;
 use std::collections::HashMap;
 
 use qbus::{
-    Bus, CreateError, Drained, FamilyDefinition, FamilyId, Kind, MetricType, OwnerCounts, OwnerId,
+    Bus, CreateError, Drained, FamilyDefinition, FamilyId, MetricType, OwnerCounts, OwnerId,
     Record, SeriesDefinition, SeriesId, Words, testpoint,
 };
 
@@ -294,7 +294,7 @@ impl Fold {
         let mut series = Series::new(id, metric_type, bounds, definitions, history);
         series.row = self.writer.place_series(
             id.0 as usize,
-            type_word(metric_type),
+            metric_type.to_raw(),
             definitions,
             series.needed_len(),
             None,
@@ -342,7 +342,7 @@ impl Fold {
             let id = id.0 as usize;
             match self.writer.place_series(
                 id,
-                type_word(metric_type),
+                metric_type.to_raw(),
                 definitions,
                 len,
                 current.as_deref(),
@@ -381,7 +381,7 @@ impl Fold {
 #[inline(always)]
 fn note_recent(recent: &mut Ring, words: Words<'_>, record: &Record) {
     let at = recent.take(words, RECENT_WORDS, RECENT_AHEAD);
-    let series_and_kind = u64::from(record.series.0) << 32 | kind_word(record.kind);
+    let series_and_kind = u64::from(record.series.0) << 32 | u64::from(record.kind.to_raw());
     let point = [
         record.timestamp_ns,
         series_and_kind,
@@ -390,23 +390,4 @@ fn note_recent(recent: &mut Ring, words: Words<'_>, record: &Record) {
     ];
     words.store_all(at, &point);
     testpoint!("point-written");
-}
-
-pub(crate) fn type_word(metric_type: MetricType) -> u64 {
-    match metric_type {
-        MetricType::Counter => 1,
-        MetricType::Gauge => 2,
-        MetricType::Histogram => 3,
-        MetricType::Summary => 4,
-    }
-}
-
-pub(crate) fn kind_word(kind: Kind) -> u64 {
-    match kind {
-        Kind::Increment => 1,
-        Kind::Total => 2,
-        Kind::Set => 3,
-        Kind::Adjust => 4,
-        Kind::Observe => 5,
-    }
 }

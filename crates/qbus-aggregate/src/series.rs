@@ -2,25 +2,10 @@
 
 use std::sync::Arc;
 
-use qbus::MetricType;
-
 use crate::distribution::Distribution;
 
-/// A metric name with its type, help, unit and buckets.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Family {
-    /// Matches `[a-zA-Z_:][a-zA-Z0-9_:]*`.
-    pub name: String,
-    /// How the records of the family are folded.
-    pub metric_type: MetricType,
-    /// What the metric means, for people; may be empty.
-    pub help: String,
-    /// The base unit (`seconds`, `bytes`, …); may be empty.
-    pub unit: String,
-    /// Upper bounds of the histogram's buckets, finite and ascending, without `+Inf`.
-    /// Empty for the other types.
-    pub buckets: Vec<f64>,
-}
+/// A metric name with its type, help, unit and buckets: as it was registered.
+pub use qbus::FamilyDefinition as Family;
 
 /// One point of a series' history.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qbus::{FamilyDefinition, SeriesId};
+use qbus::SeriesId;
 use qbus_aggregate::export::{Format, Options, export, export_to_file};
 use qbus_aggregate::{Family, ReadError, ReadOptions, Reader, Series, Snapshot};
 
@@ -223,20 +223,7 @@ impl Collector {
 
     fn define(&self, id: SeriesId) -> Option<Definition> {
         let series = self.bus().series(id)?;
-        let FamilyDefinition {
-            name,
-            metric_type,
-            help,
-            unit,
-            buckets,
-        } = self.bus().family(series.family)?;
-        let family = Family {
-            name,
-            metric_type,
-            help,
-            unit,
-            buckets,
-        };
+        let family = self.bus().family(series.family)?;
         Some((Arc::new(family), series.labels))
     }
 }

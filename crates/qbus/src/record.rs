@@ -72,7 +72,8 @@ impl MetricType {
         MetricType::Summary,
     ];
 
-    pub(crate) fn to_raw(self) -> u64 {
+    /// Its number in shared memory and in a snapshot.
+    pub fn to_raw(self) -> u64 {
         match self {
             MetricType::Counter => 1,
             MetricType::Gauge => 2,
@@ -82,7 +83,7 @@ impl MetricType {
     }
 
     /// Decodes a type read from shared memory, where another process wrote it.
-    pub(crate) fn from_raw(raw: u64) -> Option<MetricType> {
+    pub fn from_raw(raw: u64) -> Option<MetricType> {
         Self::ALL
             .into_iter()
             .find(|metric_type| metric_type.to_raw() == raw)
@@ -116,7 +117,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn to_raw(self) -> u16 {
+    /// Its number in shared memory and in a snapshot.
+    pub fn to_raw(self) -> u16 {
         match self {
             Kind::Increment => 1,
             Kind::Total => 2,
@@ -128,7 +130,7 @@ impl Kind {
 
     /// Decodes a kind read from shared memory, where another process wrote it.
     #[inline]
-    fn from_raw(raw: u16) -> Option<Kind> {
+    pub fn from_raw(raw: u16) -> Option<Kind> {
         match raw {
             1 => Some(Kind::Increment),
             2 => Some(Kind::Total),

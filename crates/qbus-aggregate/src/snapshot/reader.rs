@@ -7,10 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use qbus::{
-    Access, FamilyDefinition, Kind, MappedFile, MetricType, OpenError, SeriesDefinition, SeriesId,
-    Words,
-};
+use qbus::{Access, Kind, MappedFile, MetricType, OpenError, SeriesDefinition, SeriesId, Words};
 
 use super::layout::{
     AT_COMMITTED, AT_CREATED, AT_GLOBALS, AT_INSTANCE, AT_MAGIC, AT_NAME, AT_PID, AT_SHAPE,
@@ -21,7 +18,7 @@ use super::order::Order;
 use super::versioned::{Found, Row, committed, row_words};
 use super::writer::{row_at, series_row, take_room};
 use super::{Globals, OwnerRow};
-use crate::fold::{OBSERVED_LEN, PLAIN_LEN, decode_distribution, kind_word};
+use crate::fold::{OBSERVED_LEN, PLAIN_LEN, decode_distribution};
 use crate::series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
 
 /// The quantiles that a snapshot states of a summary.
@@ -419,7 +416,7 @@ impl Reader {
         if let Some(family) = self.families.get(&at) {
             return Some(family.clone());
         }
-        let family = Arc::new(family_of(FamilyDefinition::decode(self.words(), at)?));
+        let family = Arc::new(Family::decode(self.words(), at)?);
         self.families.insert(at, family.clone());
         Some(family)
     }
@@ -528,23 +525,6 @@ fn copied_words(series: &Series) -> usize {
     series.history.len() * POINT_WORDS + texts.sum::<usize>()
 }
 
-fn family_of(definition: FamilyDefinition) -> Family {
-    let FamilyDefinition {
-        name,
-        metric_type,
-        help,
-        unit,
-        buckets,
-    } = definition;
-    Family {
-        name,
-        metric_type,
-        help,
-        unit,
-        buckets,
-    }
-}
-
 fn decode_value(family: &Family, value: f64, version: &[u64]) -> Option<Value> {
     match family.metric_type {
         MetricType::Counter => return Some(Value::Counter(value)),
@@ -590,16 +570,7 @@ fn decode_recent(point: &[u64]) -> Option<RecentRecord> {
     let &[timestamp_ns, series_and_kind, value, count] = point else {
         return None;
     };
-    let kinds = [
-        Kind::Increment,
-        Kind::Total,
-        Kind::Set,
-        Kind::Adjust,
-        Kind::Observe,
-    ];
-    let kind = kinds
-        .into_iter()
-        .find(|kind| kind_word(*kind) == series_and_kind & 0xffff_ffff)?;
+    let kind = Kind::from_raw(u16::try_from(series_and_kind & 0xffff_ffff).ok()?)?;
     let series = SeriesId((series_and_kind >> 32) as u32);
     Some(RecentRecord {
         timestamp_ns,

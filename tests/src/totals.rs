@@ -52,7 +52,7 @@ impl Totals {
     pub fn counter(&self, name: &str) -> f64 {
         let of = |series: &&Series| series.family.name == name;
         let value = |series: &Series| match series.value {
-            Value::Counter(sum) => sum,
+            Value::Counter(sum) => sum.value(),
             _ => panic!("{name} is no counter"),
         };
         self.series.iter().filter(of).map(value).sum()
@@ -93,7 +93,11 @@ pub fn check_load(totals: &Totals, load: &Load, pid: u64, reports: &[Report]) {
     };
     assert_eq!(totals.tally(pid), expected, "the ledger of {load:?}");
     let attempted = sum(|report| report.attempted);
-    let accounted = expected.delivered + expected.dropped() + expected.torn + expected.revoked;
+    let accounted = expected.delivered
+        + expected.dropped()
+        + expected.torn
+        + expected.revoked
+        + expected.unplaced;
     assert_eq!(attempted, accounted, "of {load:?}");
 }
 
@@ -112,7 +116,7 @@ fn check_series(totals: &Totals, load: &Load, thread: usize, report: &Report) {
         Value::Gauge(last) => assert_eq!(*last, report.last, "of {labels:?}"),
         Value::Histogram(found) => {
             assert_eq!(
-                (found.count, found.sum),
+                (found.count, found.sum.value()),
                 (report.accepted, report.sum),
                 "of {labels:?}"
             );
@@ -122,7 +126,7 @@ fn check_series(totals: &Totals, load: &Load, thread: usize, report: &Report) {
         }
         Value::Summary(found) => {
             assert_eq!(
-                (found.count, found.sum),
+                (found.count, found.sum.value()),
                 (report.accepted, report.sum),
                 "of {labels:?}"
             );

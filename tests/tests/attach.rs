@@ -335,7 +335,7 @@ fn a_new_bus_does_not_go_on_with_the_snapshot_of_an_old_one() {
         let totals = Totals::read(&new, &mut test.reader());
         assert_eq!(totals.counter("test_counter"), 3.0);
         let value = &totals.get("test_counter", &[]).expect("the counter").value;
-        assert_eq!(*value, Value::Counter(3.0));
+        assert_eq!(*value, Value::Counter(3.0.into()));
     }
 }
 

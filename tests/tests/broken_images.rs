@@ -402,8 +402,7 @@ fn a_directory_that_repeats_itself_takes_no_more_memory_than_the_file() {
     // Words as `snapshot/layout.rs` has them: all series are the first one, with a ring of nearly all of
     // the file.
     let (lanes, owners, ids) = (3, 4, geometry.series_ids());
-    let (directory, capacity) = (512 + lanes * 4 + owners * 28, 60_000);
-    set(7, capacity);
+    let (directory, capacity) = (512 + lanes * 4 + owners * 32, 60_000);
     let good = read(&snapshot);
     let mut blocks = (0..ids).map(|id| word(&good, directory + id) as usize);
     let block = blocks.find(|&block| block != 0).expect("a series");
@@ -411,8 +410,8 @@ fn a_directory_that_repeats_itself_takes_no_more_memory_than_the_file() {
         set(directory + id, block);
     }
     for tag in [block + 4, block + 5 + word(&good, block + 3) as usize] {
-        set(word(&good, tag + 5) as usize, capacity);
-        set(tag + 6, capacity);
+        set(word(&good, tag + 6) as usize, capacity);
+        set(tag + 8, capacity);
     }
     write(&snapshot, &bytes);
     let options = ReadOptions {

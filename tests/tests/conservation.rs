@@ -263,6 +263,6 @@ fn records_that_make_no_sense_are_counted_for_their_owner_and_harm_nobody_else()
         .find(|series| series.family.name == "test_counter");
     assert_eq!(
         counted.map(|series| &series.value),
-        Some(&Value::Counter(10.0))
+        Some(&Value::Counter(10.0.into()))
     );
 }

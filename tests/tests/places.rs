@@ -230,7 +230,7 @@ fn a_clock_that_was_set_back_takes_nothing_back() {
     );
     assert_eq!(
         (&find("test_total").value, find("test_total").timestamp_ns),
-        (&Value::Counter(12.0), late)
+        (&Value::Counter(12.0.into()), late)
     );
     // History has what came, in the order in which it came.
     let times: Vec<u64> = find("test_level")
@@ -246,7 +246,7 @@ fn committed(reader: &mut Reader) -> f64 {
     let snapshot = reader.read(&ReadOptions::default()).expect("a snapshot");
     let value = |value: &Value| {
         if let Value::Counter(sum) = value {
-            *sum
+            sum.value()
         } else {
             0.0
         }

@@ -60,7 +60,7 @@ fn check(place: Place, lane: Lane) {
 fn counted(reader: &mut Reader) -> f64 {
     let snapshot = reader.read(&ReadOptions::default()).expect("a snapshot");
     let value = |series: &qbus_aggregate::Series| match &series.value {
-        Value::Counter(sum) => *sum,
+        Value::Counter(sum) => sum.value(),
         Value::Histogram(histogram) => histogram.count as f64,
         Value::Summary(summary) => summary.count as f64,
         Value::Gauge(_) => 0.0,

@@ -148,7 +148,7 @@ fn journal(series: &Series) -> String {
 
 fn sum(series: &Series) -> f64 {
     match series.value {
-        Value::Counter(sum) => sum,
+        Value::Counter(sum) => sum.value(),
         _ => panic!("{series:?} is no counter"),
     }
 }

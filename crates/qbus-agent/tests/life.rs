@@ -56,7 +56,7 @@ fn what_was_emitted_before_a_stop_is_committed() {
         agent.stop();
         assert_eq!(
             snapshot(&bus).series[0].value,
-            Value::Counter(accepted as f64)
+            Value::Counter((accepted as f64).into())
         );
         assert!(matches!(agent.reset(), Err(ResetError::Ended)));
         // The bus is free for the next one.

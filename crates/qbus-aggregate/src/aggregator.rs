@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use qbus::{Bus, ConsumeError, Consumer, CreateError};
 
 use crate::fold::Fold;
-use crate::snapshot::Globals;
-use crate::snapshot::writer::{SnapshotError, Writer};
+use crate::snapshot::file::SnapshotError;
+use crate::snapshot::tally::Globals;
+use crate::snapshot::writer::Writer;
 use nap::{GATHER, Nap, Rest};
 
 /// Records of one lane in a round, at most: a quarter of a default lane, so that its producer finds
@@ -24,6 +25,10 @@ const BUDGET: u64 = 1024;
 const SURVEY_NS: u64 = 200_000_000;
 /// Parts that a survey is made in: a whole one would hold all records up for 0.1 ms.
 const SURVEY_PARTS: u64 = 16;
+/// And those of a round: what is overdue after a stop of this process is made up for bit by bit.
+const SURVEY_PARTS_MAX: u64 = 2;
+/// Records that are drained at once while there are series that were not met yet.
+const PORTION: u64 = 64;
 
 /// How to aggregate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +85,8 @@ pub struct Round {
     pub drained: u64,
     /// The most slots that were drained of one lane.
     pub fullest: u64,
+    /// Whether it came to all lanes.
+    pub is_whole: bool,
     /// Whether there was anything to commit.
     pub committed: bool,
 }
@@ -98,7 +105,7 @@ pub struct Round {
 /// let mut aggregator = Aggregator::open(&bus, &AggregatorOptions::default())?;
 /// aggregator.round();
 /// let snapshot = Reader::open(&bus.address().snapshot())?.read(&ReadOptions::default())?;
-/// assert_eq!(snapshot.series[0].value, Value::Counter(17.0));
+/// assert_eq!(snapshot.series[0].value, Value::Counter(17.0.into()));
 /// # qbus::Bus::remove(&address, qbus::Removal::Forced)?;
 /// # Ok(()) }
 /// ```
@@ -106,8 +113,11 @@ pub struct Round {
 pub struct Aggregator {
     consumer: Consumer,
     fold: Fold,
+    writer: Writer,
     latency: Duration,
     moved: Vec<usize>,
+    /// The lane that the next round begins with.
+    next_lane: usize,
     /// When the last part of a survey was made, and which is next.
     surveyed_ns: u64,
     next_part: u64,
@@ -125,16 +135,16 @@ impl Aggregator {
             .snapshot
             .clone()
             .unwrap_or_else(|| bus.address().snapshot());
-        let opened = Writer::open(&path, bus, config.history);
-        let (writer, is_resumed) = opened.map_err(AggregateError::Snapshot)?;
+        let opened = Writer::open(&path, bus, config.recent, config.history);
+        let (mut writer, is_resumed) = opened.map_err(AggregateError::Snapshot)?;
         writer.sign(std::process::id(), now_ns());
-        let fold = Fold::load(bus, writer, config.recent);
+        let fold = Fold::load(bus, &mut writer, config.history, config.recent);
         let mut fold =
             fold.map_err(|error| AggregateError::Snapshot(SnapshotError::Create(error)))?;
         if is_resumed {
             fold.globals.restarts += 1;
             for lane in 0..consumer.lanes() {
-                if let Some(position) = fold.writer.read_head(lane)
+                if let Some(position) = writer.read_head(lane)
                     && !consumer.resume(lane, position)
                 {
                     fold.globals.lost_positions += 1;
@@ -144,8 +154,10 @@ impl Aggregator {
         let mut aggregator = Aggregator {
             consumer,
             fold,
+            writer,
             latency: config.latency,
             moved: Vec::new(),
+            next_lane: 0,
             surveyed_ns: 0,
             next_part: 0,
         };
@@ -155,47 +167,79 @@ impl Aggregator {
         Ok(aggregator)
     }
 
-    /// Drains every lane once, within bounds, folds, and commits if there was anything.
+    /// Drains every lane once, within bounds, folds, and commits if there was anything. It takes some
+    /// hundred microseconds at most: where more is to be done than records to be added up, it commits
+    /// before it came to all lanes, and the next round goes on from there.
     pub fn round(&mut self) -> Round {
         let monotonic_ns = monotonic_ns();
-        let (drained, fullest) = self.drain(monotonic_ns);
+        self.fold.begin(now_ns(), self.writer.take_room());
+        let mut round = self.drain(monotonic_ns);
         let due = monotonic_ns.saturating_sub(self.surveyed_ns) / (SURVEY_NS / SURVEY_PARTS);
         if due > 0 {
             self.surveyed_ns = monotonic_ns;
-            self.survey(due.min(SURVEY_PARTS));
+            self.survey(due.min(SURVEY_PARTS_MAX));
         }
-        let committed = !self.moved.is_empty() || self.fold.is_touched();
-        if committed {
+        round.committed = !self.moved.is_empty() || self.fold.is_touched();
+        if round.committed {
             self.commit();
         }
-        Round {
-            drained,
-            fullest,
-            committed,
-        }
+        round
     }
 
-    /// Drains every lane into the fold. How many slots, and the most of one lane.
-    fn drain(&mut self, monotonic_ns: u64) -> (u64, u64) {
-        let (mut drained, mut fullest) = (0, 0);
-        for lane in 0..self.consumer.lanes() {
-            let fold = &mut self.fold;
+    /// Drains lanes into the fold, all of them unless it gets too busy.
+    fn drain(&mut self, monotonic_ns: u64) -> Round {
+        let lanes = self.consumer.lanes();
+        let mut round = Round {
+            is_whole: true,
+            ..Round::default()
+        };
+        for passed in 1..=lanes {
+            let lane = self.next_lane;
+            self.next_lane = (lane + 1) % lanes;
             let before = self.consumer.position(lane);
-            // A closure each: what is called from one place alone is compiled into it.
-            drained += if self.consumer.is_shared(lane) {
-                self.consumer
-                    .drain_shared(lane, BUDGET, monotonic_ns, &mut |found| fold.add(found))
-            } else {
-                self.consumer
-                    .drain_exclusive(lane, BUDGET, &mut |found| fold.add(found))
-            };
+            self.drain_lane(lane, monotonic_ns);
             let moved = self.consumer.position(lane) - before;
             if moved > 0 {
-                fullest = fullest.max(moved);
                 self.moved.push(lane);
+                round.drained += moved;
+                round.fullest = round.fullest.max(moved);
+            }
+            if self.fold.is_busy() && passed < lanes {
+                round.is_whole = false;
+                break;
             }
         }
-        (drained, fullest)
+        round
+    }
+
+    /// Drains a lane, in small portions while there are series that were not met yet.
+    fn drain_lane(&mut self, lane: usize, monotonic_ns: u64) {
+        let mut left = BUDGET;
+        let mut portion = if self.fold.is_meeting() {
+            PORTION
+        } else {
+            BUDGET
+        };
+        while left > 0 && !self.fold.is_busy() {
+            let (fold, writer) = (&mut self.fold, &mut self.writer);
+            let (budget, made) = (left.min(portion), fold.made());
+            // A closure each: what is called from one place alone is compiled into it.
+            let drained = if self.consumer.is_shared(lane) {
+                let mut add = |found| fold.add(writer, found);
+                self.consumer
+                    .drain_shared(lane, budget, monotonic_ns, &mut add)
+            } else {
+                let mut add = |found| fold.add(writer, found);
+                self.consumer.drain_exclusive(lane, budget, &mut add)
+            };
+            left = left.saturating_sub(drained);
+            if drained < budget {
+                break;
+            }
+            if self.fold.made() == made {
+                portion *= 4;
+            }
+        }
     }
 
     /// Rounds until `stop` says so, then until nothing is left. Between rounds it naps as
@@ -211,7 +255,7 @@ impl Aggregator {
         let mut nap = Nap::new(self.latency, self.consumer.bus().geometry().slots);
         while !stop() {
             let round = self.round();
-            if let Some(failure) = self.fold.take_failure() {
+            if let Some(failure) = self.writer.take_failure() {
                 report(failure);
             }
             if round.drained == 0 && self.consumer.bus().is_removed() {
@@ -233,8 +277,11 @@ impl Aggregator {
         // Bounded: producers that go on emitting must not keep it from ending. A lane's worth for each
         // lane is what can be there now.
         let geometry = self.consumer.bus().geometry();
-        for _ in 0..=geometry.slots.div_ceil(BUDGET) {
-            if self.round().drained == 0 {
+        let mut left = geometry.lanes.saturating_mul(geometry.slots);
+        loop {
+            let round = self.round();
+            left = left.saturating_sub(round.drained);
+            if left == 0 || round.drained == 0 && round.is_whole {
                 break;
             }
         }
@@ -244,7 +291,7 @@ impl Aggregator {
 
     /// The epoch that counts.
     pub fn epoch(&self) -> u64 {
-        self.fold.writer.epoch()
+        self.writer.epoch()
     }
 
     /// How many series there are.
@@ -259,27 +306,26 @@ impl Aggregator {
 
     /// Where the snapshot lies.
     pub fn snapshot(&self) -> &std::path::Path {
-        self.fold.writer.path()
+        self.writer.path()
     }
 
     /// Makes what was folded count, and frees the slots that it came from.
     fn commit(&mut self) {
-        let epoch = self.fold.writer.epoch() + 1;
+        let start = Instant::now();
+        let epoch = self.writer.epoch() + 1;
         self.fold.globals.unix_ns = now_ns();
-        self.fold.make_room();
-        self.fold.write(epoch);
+        self.fold.write(&mut self.writer, epoch);
         for &lane in &self.moved {
-            self.fold
-                .writer
-                .write_head(epoch, lane, self.consumer.position(lane));
+            let position = self.consumer.position(lane);
+            self.writer.write_head(epoch, lane, position);
         }
-        self.fold.writer.commit(epoch);
+        self.writer.commit(epoch);
         // Only now: until here a successor would have needed them.
         for lane in self.moved.drain(..) {
             self.consumer.free(lane);
         }
         // The next commit says how long this one took.
-        let took_ns = now_ns().saturating_sub(self.fold.globals.unix_ns);
+        let took_ns = start.elapsed().as_nanos() as u64;
         self.fold.globals.commit_ns = self.fold.globals.commit_ns.saturating_add(took_ns);
     }
 

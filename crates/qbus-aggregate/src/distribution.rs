@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// Buckets of an octave.
 pub(crate) const OCTAVE: usize = 32;
 /// The most octaves that one distribution keeps, of both signs: 2^128 from smallest to largest.
-/// Beyond them an observation counts in the nearest octave that is kept.
+/// Beyond them an observation counts in the nearest octave of its sign that is kept, or as zero.
 pub(crate) const OCTAVES_MAX: usize = 128;
 
 /// The mantissa bits of 2^(k/32) for k = 0 … 31: bucket k of an octave begins above.
@@ -96,6 +96,14 @@ impl Octave {
     fn add(&mut self, bucket: usize, count: u64) {
         self.counts[bucket] = self.counts[bucket].saturating_add(count);
     }
+
+    fn is_negative(&self) -> bool {
+        is_negative(self.key)
+    }
+}
+
+fn is_negative(key: u64) -> bool {
+    key >> 16 & 1 == 1
 }
 
 /// How often which values were observed.
@@ -144,7 +152,7 @@ impl Distribution {
         }
     }
 
-    /// Adds `count` observations of a finite value.
+    /// Adds `count` observations of a value that is not NaN.
     #[inline]
     pub fn observe(&mut self, value: f64, count: u64) {
         let Some((key, bucket)) = locate(value) else {
@@ -159,7 +167,7 @@ impl Distribution {
     }
 
     #[cold]
-    fn observe_elsewhere(&mut self, key: u64, mut bucket: usize, count: u64) {
+    fn observe_elsewhere(&mut self, key: u64, bucket: usize, count: u64) {
         let known = self.octaves.iter().position(|octave| octave.key == key);
         let place = match known {
             Some(at) => at,
@@ -170,35 +178,33 @@ impl Distribution {
                 });
                 self.octaves.len() - 1
             }
-            None => {
-                let distance = |octave: &Octave| octave.key.abs_diff(key);
-                let nearest = (0..self.octaves.len())
-                    .min_by_key(|&at| distance(&self.octaves[at]))
-                    .unwrap_or(0);
-                bucket = if self.octaves[nearest].key < key {
-                    OCTAVE - 1
-                } else {
-                    0
-                };
-                nearest
-            }
+            None => return self.observe_nearby(key, count),
         };
         *self.places.of(key) = place as u8;
         self.octaves[place].add(bucket, count);
+    }
+
+    /// Counts observations of an octave that is not kept with what lies nearest to them.
+    fn observe_nearby(&mut self, key: u64, count: u64) {
+        let nearest = self
+            .octaves
+            .iter_mut()
+            .filter(|octave| octave.is_negative() == is_negative(key))
+            .min_by_key(|octave| octave.key.abs_diff(key));
+        match nearest {
+            // Of one sign, the larger key is the larger magnitude.
+            Some(octave) if octave.key < key => octave.add(OCTAVE - 1, count),
+            Some(octave) => octave.add(0, count),
+            // Zero lies between the signs.
+            None => self.zeros = self.zeros.saturating_add(count),
+        }
     }
 
     /// Puts the counts of all octaves after the first `octaves` together with the nearest of those.
     pub(crate) fn shrink(&mut self, octaves: usize) {
         for surplus in self.octaves.split_off(octaves.min(self.octaves.len())) {
             let count = surplus.counts.into_iter().fold(0, u64::saturating_add);
-            let nearest = self
-                .octaves
-                .iter_mut()
-                .min_by_key(|octave| octave.key.abs_diff(surplus.key));
-            if let Some(octave) = nearest {
-                let last = octave.key < surplus.key;
-                octave.add(if last { OCTAVE - 1 } else { 0 }, count);
-            }
+            self.observe_nearby(surplus.key, count);
         }
     }
 
@@ -344,6 +350,10 @@ fn locate(value: f64) -> Option<(u64, usize)> {
     if exponent == 0 {
         return None;
     }
+    if exponent == 0x7ff {
+        // An infinity: the bucket above that of the largest double, whose middle is infinite too.
+        return Some(((bits >> 63) << 16 | ((1 << 15) + 1024), 1));
+    }
     let mantissa = bits & MANTISSA;
     let cell = usize::from(CELLS[(mantissa >> (MANTISSA_BITS - 7)) as usize]);
     // `cell` bounds lie below the cell; the next one may lie in it, below the mantissa.
@@ -359,7 +369,7 @@ fn middle(key: u64, bucket: usize) -> f64 {
     let exponent = (key & 0xffff) as f64 - f64::from(1 << 15);
     // Bucket i reaches from (i−1)/32 to i/32 octaves.
     let power = (exponent + (bucket as f64 - 0.5) / OCTAVE as f64).exp2();
-    if key >> 16 & 1 == 1 { -power } else { power }
+    if is_negative(key) { -power } else { power }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -503,6 +513,42 @@ mod tests {
         }
         assert_eq!(wide.exponential(0).schema, SCHEMA_MIN);
         assert_eq!(Distribution::default().exponential(160).positive, []);
+    }
+
+    #[test]
+    fn what_is_not_kept_counts_on_its_side_of_zero() {
+        let mut distribution = Distribution::default();
+        for exponent in 0..OCTAVES_MAX as i32 {
+            distribution.observe(f64::from(exponent).exp2() * 1.5, 1);
+        }
+        // No octave of its sign is kept: it is as good as 0, and no large positive value.
+        distribution.observe(-7.0, 100);
+        assert_eq!(distribution.quantiles(&[0.25], -7.0, 1e40), [0.0]);
+        let mut distribution = Distribution::default();
+        for exponent in 0..OCTAVES_MAX as i32 {
+            distribution.observe(-f64::from(exponent).exp2() * 1.5, 1);
+        }
+        distribution.observe(-1e300, 1000);
+        distribution.observe(1e300, 10_000);
+        let [low, high] = distribution.quantiles(&[0.01, 0.9], -1e300, 1e300)[..] else {
+            panic!("two quantiles");
+        };
+        assert!(low < -(127_f64.exp2()), "{low}");
+        assert_eq!(high, 0.0);
+        // Room for fewer octaves keeps the signs apart as well.
+        distribution.observe(-1e-300, 1);
+        distribution.shrink(1);
+        assert_eq!((distribution.count(), distribution.zeros), (11_129, 10_000));
+    }
+
+    #[test]
+    fn infinities_are_beyond_all_buckets() {
+        let mut distribution = Distribution::default();
+        for value in [f64::NEG_INFINITY, 1.0, f64::INFINITY] {
+            distribution.observe(value, 1);
+        }
+        let found = distribution.quantiles(&[0.1, 1.0], f64::NEG_INFINITY, f64::INFINITY);
+        assert_eq!(found, [f64::NEG_INFINITY, f64::INFINITY]);
     }
 
     #[test]

@@ -1,41 +1,39 @@
 //! Fold: records into the private state of their series, and that state into rows.
 
 mod observed;
-mod ring;
-mod series;
+mod state;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use qbus::{
     Bus, CreateError, Drained, FamilyDefinition, FamilyId, MetricType, OwnerCounts, OwnerId,
-    Record, SeriesDefinition, SeriesId, Words, testpoint,
+    Record, SeriesDefinition, SeriesId,
 };
 
-use crate::distribution::OCTAVES_MAX;
-use crate::snapshot::layout::{BLOCK_HEADER, POINT_WORDS, RECENT_WORDS};
+use crate::snapshot::ring::{self, Points, Ring, encode_recent};
+use crate::snapshot::row::{BlockHeader, LEN_MAX, Plain, take_room};
+use crate::snapshot::tally::{Globals, OwnerRow, Tally};
 use crate::snapshot::versioned::Row;
-use crate::snapshot::writer::{Writer, ring_capacity, take_room};
-use crate::snapshot::{Globals, OwnerRow, Tally, sane};
-use observed::OCTAVE_WORDS;
-use ring::Ring;
-use series::Series;
-
-pub(crate) use observed::decode_distribution;
-pub(crate) use series::{OBSERVED_LEN, PLAIN_LEN};
+use crate::snapshot::writer::Writer;
+use state::SeriesState;
 
 /// Points of a ring when its series is new; four times as many whenever they do not suffice.
 const FIRST_POINTS: usize = 4;
-/// How many places of the recent records are claimed at a time.
-const RECENT_AHEAD: u64 = 64;
+/// So many rows are written in a fraction of a millisecond.
+const TOUCHED_MAX: usize = 2048;
+/// So many series are made in a fraction of a millisecond.
+const MADE_MAX: usize = 256;
+/// The place of a series for which there was no room.
+const UNPLACED: u32 = u32::MAX;
 
 /// All that records add up to.
 #[derive(Debug)]
 pub(crate) struct Fold {
     bus: Bus,
-    pub(crate) writer: Writer,
-    /// Place in `series` by id, plus 1; 0 = not met yet.
+    /// Place in `series` by id, plus 1; 0 = not met yet, or [`UNPLACED`].
     places: Vec<u32>,
-    series: Vec<Series>,
+    series: Vec<SeriesState>,
     touched: Vec<u32>,
     owners: Vec<OwnerRow>,
     touched_owners: Vec<u16>,
@@ -44,12 +42,28 @@ pub(crate) struct Fold {
     run: (OwnerId, u64),
     pub(crate) globals: Globals,
     recent: Ring,
-    /// The most points of a history.
+    /// The most points of a history; 0 while there is no room for a longer one.
     longest: usize,
-    /// Where each family's definition lies in the snapshot, with its type and buckets.
-    families: HashMap<FamilyId, (usize, MetricType, Vec<f64>)>,
-    /// The last time that the snapshot could not grow; reported once by [`Fold::take_failure`].
-    failure: Option<CreateError>,
+    /// What [`longest`](Self::longest) is when there is room.
+    history: usize,
+    /// When the round began.
+    now_ns: u64,
+    /// Series and rings that were made since the round began.
+    made: usize,
+    /// Whether a series for which there was no room is tried again.
+    is_retrying: bool,
+    families: HashMap<FamilyId, Family>,
+    /// Where the definitions of series lie for whose rows there was no room.
+    homeless: HashMap<SeriesId, usize>,
+}
+
+/// A family of series in the snapshot.
+#[derive(Clone, Debug)]
+struct Family {
+    /// Where its definition lies.
+    at: usize,
+    metric_type: MetricType,
+    bounds: Arc<[f64]>,
 }
 
 impl Fold {
@@ -58,12 +72,16 @@ impl Fold {
     /// # Errors
     ///
     /// The snapshot has no room for so many recent records.
-    pub(crate) fn load(bus: &Bus, writer: Writer, recent: usize) -> Result<Fold, CreateError> {
+    pub(crate) fn load(
+        bus: &Bus,
+        writer: &mut Writer,
+        history: usize,
+        recent: usize,
+    ) -> Result<Fold, CreateError> {
         let shape = writer.shape();
         let owners = (0..shape.owners)
             .map(|owner| writer.read_owner(owner))
             .collect();
-        let globals = writer.read_globals();
         let nobody = OwnerId {
             index: 0,
             generation: 0,
@@ -77,41 +95,78 @@ impl Fold {
             touched_owners: Vec::new(),
             owner_is_touched: vec![false; shape.owners],
             run: (nobody, 0),
-            globals,
-            recent: Ring::EMPTY,
-            longest: shape.history,
+            globals: writer.read_globals(),
+            recent: Ring::without(Points::Recent, 0),
+            longest: history,
+            history,
+            now_ns: 0,
+            made: 0,
+            is_retrying: true,
             families: HashMap::new(),
-            failure: None,
-            writer,
+            homeless: HashMap::new(),
         };
-        let mut room = fold.writer.words().len();
-        for id in 0..shape.series_ids {
-            if let Some((row, Some(version))) = fold.writer.read_series(id)
+        let mut room = writer.words().len();
+        for id in (0..shape.series_ids).map(|id| SeriesId(id as u32)) {
+            if let Some((row, Some(version))) = writer.read_series(id)
                 && take_room(&mut room, row.len)
-                && let Some(series) = fold.decode(SeriesId(id as u32), row, &version)
+                && let Some(series) = fold.restore(writer, id, row, &version)
             {
-                fold.series.push(series);
-                fold.places[id] = fold.series.len() as u32;
+                fold.insert(series);
             }
         }
-        fold.load_recent(recent)?;
+        fold.load_recent(writer, recent)?;
         Ok(fold)
     }
 
     /// Goes on with the recent records, in a new ring when there is none of that capacity.
-    fn load_recent(&mut self, capacity: usize) -> Result<(), CreateError> {
-        let words = self.writer.words();
+    fn load_recent(&mut self, writer: &mut Writer, capacity: usize) -> Result<(), CreateError> {
+        let (words, points) = (writer.words(), Points::Recent);
         let start = usize::try_from(self.globals.recent_ring).unwrap_or(0);
-        let room = ring_capacity(words, self.writer.shape(), start, RECENT_WORDS);
-        let old = Ring::resume(words, start, room.unwrap_or(0), self.globals.recent);
+        let found = ring::capacity(words, writer.shape(), start, points).unwrap_or(0);
+        let old = Ring::resume(words, start, found, points, self.globals.recent);
         self.recent = if old.capacity == capacity && capacity != 0 {
             old
         } else {
-            let start = self.writer.new_ring(capacity, RECENT_WORDS)?;
-            old.copy_to(self.writer.words(), start, capacity, RECENT_WORDS)
+            writer.move_recent(old, capacity)?
         };
         self.globals.recent_ring = self.recent.start as u64;
         Ok(())
+    }
+
+    /// A series as a version of its row has it; `None` when that makes no sense.
+    fn restore(
+        &mut self,
+        writer: &Writer,
+        id: SeriesId,
+        row: Row,
+        version: &[u64],
+    ) -> Option<SeriesState> {
+        let words = writer.words();
+        let header = BlockHeader::of(words, row).filter(|header| header.id == id)?;
+        let labels = SeriesDefinition::decode(words, header.labels)?;
+        let family = FamilyDefinition::decode(words, header.family)?;
+        let plain = Plain::decode(version)?;
+        let (span, points) = (plain.history, Points::History);
+        let capacity = ring::capacity(words, writer.shape(), span.ring, points)?;
+        let history = Ring::resume(words, span.ring, capacity, points, span.next);
+        let (metric_type, bounds) = (family.metric_type, family.buckets);
+        let known = Family {
+            at: header.family,
+            metric_type,
+            bounds: bounds.as_slice().into(),
+        };
+        let mut series = SeriesState::new(id, metric_type, bounds);
+        (series.row, series.history) = (row, history);
+        let series = series.restore(words, plain, version)?;
+        self.families.entry(labels.family).or_insert(known);
+        Some(series)
+    }
+
+    fn insert(&mut self, series: SeriesState) -> usize {
+        let id = series.id.0 as usize;
+        self.series.push(series);
+        self.places[id] = self.series.len() as u32;
+        self.series.len() - 1
     }
 
     /// How many series there are.
@@ -119,14 +174,36 @@ impl Fold {
         self.series.len()
     }
 
-    /// Why the snapshot could not grow, once.
-    pub(crate) fn take_failure(&mut self) -> Option<CreateError> {
-        self.failure.take()
+    /// Begins a round: what is drained from now on is compared with this time. `has_room`: there may be room
+    /// for what there was none for.
+    pub(crate) fn begin(&mut self, now_ns: u64, has_room: bool) {
+        self.now_ns = now_ns;
+        self.made = 0;
+        if has_room {
+            self.longest = self.history;
+            self.is_retrying = true;
+        }
+    }
+
+    /// Whether there are series that were not met yet: to make one takes as long as to add hundreds of
+    /// records.
+    pub(crate) fn is_meeting(&self) -> bool {
+        self.bus.counts().series > self.series.len() as u64
+    }
+
+    /// Series and rings that were made in this round.
+    pub(crate) fn made(&self) -> usize {
+        self.made
+    }
+
+    /// Whether the round is to be committed before more is drained: to go on would take long.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.touched.len() >= TOUCHED_MAX || self.made >= MADE_MAX
     }
 
     /// Adds what a lane had.
     #[inline(always)] // The loop over a lane's slots is the aggregator's hottest.
-    pub(crate) fn add(&mut self, drained: Drained) {
+    pub(crate) fn add(&mut self, writer: &mut Writer, drained: Drained) {
         match drained {
             Drained::Record(owner, record) => {
                 if owner != self.run.0 {
@@ -134,7 +211,7 @@ impl Fold {
                     self.run.0 = owner;
                 }
                 self.run.1 += 1;
-                self.add_record(&record);
+                self.add_record(writer, &record);
             }
             Drained::Torn(owner) => self.tally(owner, |tally| tally.torn += 1),
             Drained::Revoked(owner) => self.tally(owner, |tally| tally.revoked += 1),
@@ -167,23 +244,22 @@ impl Fold {
     }
 
     /// Writes the touched rows as of `epoch`.
-    pub(crate) fn write(&mut self, epoch: u64) {
+    pub(crate) fn write(&mut self, writer: &mut Writer, epoch: u64) {
         self.end_run();
+        self.make_room(writer);
         for place in self.touched.drain(..) {
             let series = &mut self.series[place as usize];
             series.touched = false;
-            series.finish_point(self.writer.words());
-            self.writer
-                .write_series(epoch, series.row, |out| series.encode(out));
+            writer.write_series(epoch, series.row, |out| series.encode(out));
         }
         for owner in self.touched_owners.drain(..) {
             let owner = usize::from(owner);
             self.owner_is_touched[owner] = false;
-            self.writer.write_owner(epoch, owner, self.owners[owner]);
+            writer.write_owner(epoch, owner, self.owners[owner]);
         }
-        self.recent.give_back(self.writer.words());
+        self.recent.give_back(writer.words());
         self.globals.recent = self.recent.next;
-        self.writer.write_globals(epoch, self.globals);
+        writer.write_globals(epoch, self.globals);
     }
 
     fn tally(&mut self, owner: OwnerId, change: impl FnOnce(&mut Tally)) {
@@ -205,29 +281,29 @@ impl Fold {
 
     /// Folds a record, be there room for its series or not.
     #[inline(always)]
-    fn add_record(&mut self, record: &Record) {
+    fn add_record(&mut self, writer: &mut Writer, record: &Record) {
         let known = self.places.get(record.series.0 as usize).copied();
         // What is not met yet lies beyond the last one.
         let mut place = known.unwrap_or(0).wrapping_sub(1) as usize;
         if place >= self.series.len() {
-            match self.place(record.series) {
+            match self.place(writer, record.series) {
                 Some(found) => place = found,
                 None => return,
             }
         }
         let mut series = &mut self.series[place];
         if series.needs_room(record.timestamp_ns, self.longest) {
-            self.grow_history(place);
+            self.grow_history(writer, place);
             series = &mut self.series[place];
         }
-        let words = self.writer.words();
+        let (words, now_ns) = (writer.words(), self.now_ns);
         // No `match`: a jump through a table costs more than these two comparisons.
         let is_taken = if series.metric_type == MetricType::Counter {
-            series.add_increment(words, record)
+            series.add_increment(words, record, now_ns)
         } else if series.metric_type == MetricType::Gauge {
-            series.add_level(words, record)
+            series.add_level(words, record, now_ns)
         } else {
-            series.add_observation(words, record)
+            series.add_observation(words, record, now_ns)
         };
         if !is_taken {
             return self.refuse();
@@ -236,9 +312,7 @@ impl Fold {
             series.touched = true;
             self.touched.push(place as u32);
         }
-        if self.recent.capacity > 0 {
-            note_recent(&mut self.recent, words, record);
-        }
+        self.recent.push(words, &encode_recent(record));
     }
 
     /// Counts a record of the present run whose series is none, or does not take it.
@@ -248,146 +322,124 @@ impl Fold {
         self.tally(self.run.0, |tally| tally.violations += 1);
     }
 
-    /// Finds the definition of a series that was not met yet, and makes room for it.
+    /// Counts a record of the present run for whose series there is no room: it was not delivered.
     #[cold]
-    fn place(&mut self, id: SeriesId) -> Option<usize> {
-        let definition = self.bus.series(id);
-        let placed = match definition {
-            Some(definition) if (id.0 as usize) < self.places.len() => {
-                self.try_place(id, &definition)
-            }
-            _ => Ok(None),
-        };
-        match placed {
-            Ok(Some(place)) => return Some(place),
-            Ok(None) => self.refuse(),
-            Err(error) => {
-                self.globals.unplaced += 1;
-                self.failure = Some(error);
-            }
-        }
-        None
+    fn lose(&mut self) {
+        self.run.1 -= 1;
+        self.globals.unplaced += 1;
+        self.tally(self.run.0, |tally| tally.unplaced += 1);
     }
 
+    /// Finds the definition of a series that was not met yet, and makes room for it; else counts the record.
+    #[cold]
+    fn place(&mut self, writer: &mut Writer, id: SeriesId) -> Option<usize> {
+        let known = self.places.get(id.0 as usize).copied();
+        if known == Some(UNPLACED) && !self.is_retrying {
+            self.lose();
+            return None;
+        }
+        let definition = known.and_then(|_| self.bus.series(id));
+        let family = definition.as_ref().and_then(|definition| {
+            let family = definition.family;
+            let known = self.families.get(&family).cloned();
+            known.map(Ok).or_else(|| self.bus.family(family).map(Err))
+        });
+        let (Some(definition), Some(family)) = (definition, family) else {
+            self.refuse();
+            return None;
+        };
+        self.made += 1;
+        let placed = self.try_place(writer, id, &definition, family);
+        if placed.is_none() {
+            // Asked for at each record, it would cost more than all others.
+            self.is_retrying = false;
+            self.places[id.0 as usize] = UNPLACED;
+            self.lose();
+        }
+        placed
+    }
+
+    /// Makes room for a series, and for its family if that has no place yet.
     fn try_place(
         &mut self,
+        writer: &mut Writer,
         id: SeriesId,
         definition: &SeriesDefinition,
-    ) -> Result<Option<usize>, CreateError> {
-        let family = match self.families.get(&definition.family) {
-            Some(family) => family.clone(),
-            None => {
-                let Some(family) = self.bus.family(definition.family) else {
-                    return Ok(None);
+        family: Result<Family, FamilyDefinition>,
+    ) -> Option<usize> {
+        let family = match family {
+            Ok(family) => family,
+            Err(new) => {
+                let family = Family {
+                    at: writer.define(&new.encode())?,
+                    metric_type: new.metric_type,
+                    bounds: new.buckets.into(),
                 };
-                let at = self.writer.append(&family.encode())?;
-                let entry = (at, family.metric_type, family.buckets);
-                self.families.insert(definition.family, entry.clone());
-                entry
+                self.families.insert(definition.family, family.clone());
+                family
             }
         };
-        let (family_at, metric_type, bounds) = family;
-        let definitions = [family_at, self.writer.append(&definition.encode())?];
+        let known = self.homeless.remove(&id);
+        let labels = known.or_else(|| writer.define(&definition.encode()))?;
+        let bounds = family.bounds.to_vec();
+        let mut series = SeriesState::new(id, family.metric_type, bounds);
+        let len = series.version_len();
+        let Some(row) = writer.place(series.header([family.at, labels], len), None) else {
+            self.homeless.insert(id, labels);
+            return None;
+        };
+        series.row = row;
+        series.history = self.new_history(writer);
+        Some(self.insert(series))
+    }
+
+    /// The ring of a new series, without any place where there is no room.
+    fn new_history(&mut self, writer: &mut Writer) -> Ring {
         let capacity = FIRST_POINTS.min(self.longest);
-        let ring = self.writer.new_ring(capacity, POINT_WORDS)?;
-        let history = Ring::resume(self.writer.words(), ring, capacity, 0);
-        let mut series = Series::new(id, metric_type, bounds, definitions, history);
-        series.row = self.writer.place_series(
-            id.0 as usize,
-            metric_type.to_raw(),
-            definitions,
-            series.needed_len(),
-            None,
-        )?;
-        self.series.push(series);
-        self.places[id.0 as usize] = self.series.len() as u32;
-        Ok(Some(self.series.len() - 1))
+        let ring = (capacity > 0)
+            .then(|| writer.new_history(capacity))
+            .flatten();
+        if ring.is_none() {
+            self.longest = 0;
+        }
+        ring.unwrap_or(Ring::without(Points::History, 0))
     }
 
     /// Moves a history to a larger ring.
     #[cold]
-    fn grow_history(&mut self, place: usize) {
-        let old = self.series[place].history;
-        self.series[place].finish_point(self.writer.words());
-        let capacity = (old.capacity * 4).max(FIRST_POINTS).min(self.longest);
-        match self.writer.new_ring(capacity, POINT_WORDS) {
-            Ok(start) => {
-                let words = self.writer.words();
-                self.series[place].history = old.copy_to(words, start, capacity, POINT_WORDS);
+    fn grow_history(&mut self, writer: &mut Writer, place: usize) {
+        let series = &mut self.series[place];
+        series.finish_point(writer.words());
+        let capacity = (series.history.capacity * 4)
+            .max(FIRST_POINTS)
+            .min(self.longest);
+        match writer.move_history(series.history, capacity) {
+            Some(ring) => {
+                series.history = ring;
+                self.made += 1;
             }
-            // It stays as short as it is.
-            Err(error) => self.failure = Some(error),
+            // It stays as short as it is, until there is room.
+            None => self.longest = 0,
         }
     }
 
     /// Sees to it that every touched row has room for what it has to say.
-    pub(crate) fn make_room(&mut self) {
-        for at in 0..self.touched.len() {
-            let place = self.touched[at] as usize;
-            let series = &self.series[place];
-            let needed = series.needed_len();
+    fn make_room(&mut self, writer: &mut Writer) {
+        for &place in &self.touched {
+            let series = &mut self.series[place as usize];
+            let needed = series.version_len();
             if needed <= series.row.len {
                 continue;
             }
-            let (id, metric_type, definitions) =
-                (series.id, series.metric_type, series.definitions);
-            let current = self
-                .writer
-                .read_series(id.0 as usize)
-                .and_then(|(_, version)| version);
+            let current = writer.read_series(series.id).and_then(|(_, found)| found);
             // Twice as much, so that it moves a few times only.
-            let len = (needed * 2)
-                .min(OBSERVED_LEN + 2 + OCTAVES_MAX * OCTAVE_WORDS)
-                .max(needed);
-            let id = id.0 as usize;
-            match self.writer.place_series(
-                id,
-                metric_type.to_raw(),
-                definitions,
-                len,
-                current.as_deref(),
-            ) {
-                Ok(row) => self.series[place].row = row,
-                Err(error) => {
-                    self.series[place].shrink();
-                    self.failure = Some(error);
-                }
+            let len = (needed * 2).min(LEN_MAX).max(needed);
+            let placed = BlockHeader::of(writer.words(), series.row)
+                .and_then(|header| writer.place(BlockHeader { len, ..header }, current.as_deref()));
+            match placed {
+                Some(row) => series.row = row,
+                None => series.shrink(),
             }
         }
     }
-
-    fn decode(&mut self, id: SeriesId, row: Row, version: &[u64]) -> Option<Series> {
-        let words = self.writer.words();
-        let block = row.start - BLOCK_HEADER;
-        let definitions = [
-            words.load(block + 1) as usize,
-            words.load(block + 2) as usize,
-        ];
-        let family = FamilyDefinition::decode(words, definitions[0])?;
-        let labels = SeriesDefinition::decode(words, definitions[1])?;
-        let (ring, next) = (*version.get(4)? as usize, sane(*version.get(5)?));
-        let capacity = ring_capacity(words, self.writer.shape(), ring, POINT_WORDS)?;
-        let history = Ring::resume(words, ring, capacity, next);
-        let (metric_type, bounds) = (family.metric_type, family.buckets);
-        let entry = (definitions[0], metric_type, bounds.clone());
-        let mut series = Series::new(id, metric_type, bounds, definitions, history);
-        series.row = row;
-        let series = series.restore(words, version)?;
-        self.families.entry(labels.family).or_insert(entry);
-        Some(series)
-    }
-}
-
-#[inline(always)]
-fn note_recent(recent: &mut Ring, words: Words<'_>, record: &Record) {
-    let at = recent.take(words, RECENT_WORDS, RECENT_AHEAD);
-    let series_and_kind = u64::from(record.series.0) << 32 | u64::from(record.kind.to_raw());
-    let point = [
-        record.timestamp_ns,
-        series_and_kind,
-        record.value.to_bits(),
-        record.count,
-    ];
-    words.store_all(at, &point);
-    testpoint!("point-written");
 }

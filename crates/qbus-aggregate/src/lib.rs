@@ -14,15 +14,19 @@ pub mod export;
 mod fold;
 pub mod series;
 mod snapshot;
+mod sum;
 
 #[cfg(not(loom))]
 pub use aggregator::{AggregateError, Aggregator, AggregatorOptions, Round};
 pub use distribution::{Distribution, Exponential};
 pub use series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
 #[cfg(not(loom))]
+pub use snapshot::file::SnapshotError;
+#[cfg(not(loom))]
 pub use snapshot::ledger::{Ledger, OwnerLedger};
 #[cfg(not(loom))]
-pub use snapshot::reader::{QUANTILES, ReadError, ReadOptions, Reader, RecentRecord};
+pub use snapshot::reader::{QUANTILES, ReadError, ReadOptions, Reader};
 #[cfg(not(loom))]
-pub use snapshot::writer::SnapshotError;
-pub use snapshot::{Globals, OwnerRow, Tally};
+pub use snapshot::ring::RecentRecord;
+pub use snapshot::tally::{Globals, OwnerRow, Tally};
+pub use sum::Sum;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::distribution::Distribution;
+use crate::sum::Sum;
 
 /// A metric name with its type, help, unit and buckets: as it was registered.
 pub use qbus::FamilyDefinition as Family;
@@ -39,7 +40,7 @@ pub struct Series {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// The sum of the increments.
-    Counter(f64),
+    Counter(Sum),
     /// The last value by timestamp, then by arrival. May be NaN or infinite.
     Gauge(f64),
     /// Counts by bucket.
@@ -56,7 +57,7 @@ pub struct HistogramValue {
     /// How many observations there were; the same as the last cumulative count.
     pub count: u64,
     /// Their sum.
-    pub sum: f64,
+    pub sum: Sum,
     /// The smallest observation; NaN when there was none.
     pub min: f64,
     /// The largest observation; NaN when there was none.
@@ -73,7 +74,7 @@ pub struct SummaryValue {
     /// How many observations there were.
     pub count: u64,
     /// Their sum.
-    pub sum: f64,
+    pub sum: Sum,
     /// The smallest observation; NaN when there was none.
     pub min: f64,
     /// The largest observation; NaN when there was none.

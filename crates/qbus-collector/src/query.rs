@@ -73,7 +73,7 @@ impl Collector {
     /// The last records of all series, oldest first.
     pub fn get_all_metrics_buffer(&self) -> Vec<Reading> {
         self.flush();
-        let Ok(reader) = self.reader() else {
+        let Ok(mut reader) = self.reader() else {
             return Vec::new();
         };
         let mut known = HashMap::new();

@@ -94,9 +94,9 @@ impl Collector {
     /// The state of the collector and its bus.
     pub fn get_statistics(&self) -> Statistics {
         let (bus, counts) = (self.bus(), self.bus().counts());
-        let reader = Reader::open(&bus.address().snapshot()).ok();
+        let mut reader = Reader::open(&bus.address().snapshot()).ok();
         let ledger = Ledger::read(bus, reader.as_ref()).unwrap_or_default();
-        let buffered = reader.as_ref().map_or(0, |reader| reader.recent().len());
+        let buffered = reader.as_mut().map_or(0, |reader| reader.recent().len());
         Statistics {
             bus: bus.address().to_string(),
             is_embedded: self.is_embedded(),

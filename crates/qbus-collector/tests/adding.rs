@@ -41,7 +41,7 @@ fn counters_add_up_and_take_no_steps_back() {
         "metric requests_total: counter increment is -1, expected a finite number, 0 or more"
     );
     let found = collector.get_metric("requests_total", &labels).unwrap();
-    assert_eq!(found.value, Value::Counter(20.0));
+    assert_eq!(found.value, Value::Counter(20.0.into()));
     assert_eq!(collector.get_statistics().invalid, 1);
 }
 
@@ -57,12 +57,12 @@ fn each_type_keeps_what_it_is_for() {
         }
     }
     let value = |name| collector.get_metric(name, &[]).unwrap().value;
-    assert_eq!(value("a_counter"), Value::Counter(1.0));
+    assert_eq!(value("a_counter"), Value::Counter(1.0.into()));
     assert_eq!(value("a_gauge"), Value::Gauge(0.75));
     let Value::Histogram(histogram) = value("a_histogram") else {
         panic!("not a histogram")
     };
-    assert_eq!((histogram.count, histogram.sum), (2, 1.0));
+    assert_eq!((histogram.count, histogram.sum.value()), (2, 1.0));
     let Value::Summary(summary) = value("a_summary") else {
         panic!("not a summary")
     };
@@ -201,7 +201,7 @@ fn threads_share_it() {
         }
     });
     let sum = |series: &qbus_aggregate::Series| match series.value {
-        Value::Counter(sum) => sum,
+        Value::Counter(sum) => sum.value(),
         _ => panic!("not a counter"),
     };
     let all = collector.get_all_current_metrics();

@@ -76,7 +76,7 @@ fn a_reset_forgets_everything_and_handles_go_on() {
         assert_eq!(collector.get_all_metrics_buffer(), []);
         handle.inc();
         let value = collector.get_metric("requests_total", &[]).unwrap().value;
-        assert_eq!(value, qbus_aggregate::Value::Counter(1.0));
+        assert_eq!(value, qbus_aggregate::Value::Counter(1.0.into()));
     }
 }
 
@@ -136,11 +136,11 @@ fn who_finds_that_nobody_aggregates_a_private_bus_does_so() {
     let total = || worker.get_metric("calls_total", &[]).unwrap().value;
     let add = || worker.add_metric(&Metric::counter("calls_total", 1.0));
     add().unwrap();
-    assert_eq!(total(), qbus_aggregate::Value::Counter(2.0));
+    assert_eq!(total(), qbus_aggregate::Value::Counter(2.0.into()));
     process.kill();
     assert!(!worker.get_statistics().has_aggregator);
     add().unwrap();
-    assert_eq!(total(), qbus_aggregate::Value::Counter(3.0));
+    assert_eq!(total(), qbus_aggregate::Value::Counter(3.0.into()));
     assert!(worker.get_statistics().has_aggregator);
     assert_eq!(worker.get_statistics().last_background_error, None);
     drop(worker);

@@ -36,7 +36,7 @@ fn collectors_of_a_bus_see_each_other() {
                 .unwrap();
             for collector in [&one, &other] {
                 let value = collector.get_metric("requests_total", &[]).unwrap().value;
-                assert_eq!(value, Value::Counter(3.0));
+                assert_eq!(value, Value::Counter(3.0.into()));
             }
             for n in 0..4 {
                 let value = f64::from(n);

@@ -34,7 +34,7 @@ impl From<Series> for Metric {
 impl From<Reading> for Metric {
     fn from(reading: Reading) -> Metric {
         let value = match reading.family.metric_type {
-            MetricType::Counter => Value::Counter(reading.value),
+            MetricType::Counter => Value::Counter(reading.value.into()),
             // One observation has neither buckets nor quantiles.
             _ => Value::Gauge(reading.value),
         };
@@ -61,8 +61,8 @@ impl Metric {
     fn observations(&self) -> Option<(u64, f64, f64, f64)> {
         match &self.series.value {
             Value::Counter(_) | Value::Gauge(_) => None,
-            Value::Histogram(value) => Some((value.count, value.sum, value.min, value.max)),
-            Value::Summary(value) => Some((value.count, value.sum, value.min, value.max)),
+            Value::Histogram(value) => Some((value.count, value.sum.value(), value.min, value.max)),
+            Value::Summary(value) => Some((value.count, value.sum.value(), value.min, value.max)),
         }
     }
 }
@@ -79,7 +79,8 @@ impl Metric {
     #[getter]
     fn value(&self) -> f64 {
         match &self.series.value {
-            Value::Counter(value) | Value::Gauge(value) => *value,
+            Value::Counter(sum) => sum.value(),
+            Value::Gauge(value) => *value,
             Value::Histogram(value) => value.last,
             Value::Summary(value) => value.last,
         }

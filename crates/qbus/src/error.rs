@@ -623,7 +623,7 @@ impl fmt::Display for EmitError {
                 )
             }
             EmitError::Value { found, .. } => {
-                write!(f, "value is {found}, expected a finite number")
+                write!(f, "value is {found}, expected a number")
             }
             EmitError::Revoked => write!(
                 f,

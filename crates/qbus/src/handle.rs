@@ -288,7 +288,7 @@ impl Gauge {
         self.handle.emit_at(timestamp_ns, Kind::Set, value)
     }
 
-    /// Adds a finite number to the value.
+    /// Adds a number to the value, which may be negative.
     ///
     /// # Errors
     ///
@@ -302,13 +302,15 @@ impl Gauge {
 macro_rules! observer {
     ($name:ident) => {
         impl $name {
-            /// Adds a finite observation.
+            /// Adds an observation. Infinities count in the first or the last bucket and in the sum, as
+            /// Prometheus has them; NaN is rejected, and counted as such.
             #[inline]
             pub fn observe(&self, value: f64) {
                 let _ = self.try_observe(value);
             }
 
-            /// Adds a finite observation.
+            /// Adds an observation. Infinities count in the first or the last bucket and in the sum, as
+            /// Prometheus has them; NaN is rejected, and counted as such.
             ///
             /// # Errors
             ///
@@ -318,7 +320,7 @@ macro_rules! observer {
                 self.handle.emit(Kind::Observe, value)
             }
 
-            /// Adds a finite observation that belongs to a trace (an exemplar).
+            /// Adds an observation that belongs to a trace (an exemplar).
             ///
             /// # Errors
             ///

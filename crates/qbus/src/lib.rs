@@ -79,7 +79,7 @@ pub use owner::{OwnerCounts, OwnerId, OwnerView};
 pub use producer::{EmitManyError, Producer};
 pub use record::{Kind, MetricType, Record, SeriesId};
 #[cfg(not(loom))]
-pub use region::{Access, MappedFile};
+pub use region::{Access, Grower, Grown, MappedFile};
 pub use registry::{FamilyDefinition, FamilyId, SeriesDefinition, check_label, is_metric_name};
 #[cfg(loom)]
 #[doc(hidden)]

@@ -151,13 +151,15 @@ impl Kind {
         }
     }
 
-    /// Whether a record of this kind may carry `value`.
+    /// Whether a record of this kind may carry `value`. A gauge may be anything, and infinities can be
+    /// observed: they fall into the first or the last bucket, and make the sum infinite, as Prometheus
+    /// has it. An observation that is NaN would make a sum NaN for ever, and is refused.
     #[inline(always)]
     pub fn takes(self, value: f64) -> bool {
         match self {
             Kind::Increment | Kind::Total => (0.0..=f64::MAX).contains(&value),
-            Kind::Set => true,
-            Kind::Adjust | Kind::Observe => value.abs() <= f64::MAX,
+            Kind::Set | Kind::Adjust => true,
+            Kind::Observe => !value.is_nan(),
         }
     }
 }

@@ -10,9 +10,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, Stat};
+use rustix::mm::{MapFlags, ProtFlags};
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 
 use crate::address::Address;
@@ -56,10 +59,35 @@ unsafe impl Shared for Slot {}
 pub struct MappedFile {
     path: PathBuf,
     file: File,
-    map: MmapRaw,
+    map: Map,
     /// The words of `map`, for no longer than it.
     words: Words<'static>,
     access: Access,
+}
+
+/// Where a file is mapped.
+#[derive(Debug)]
+enum Map {
+    /// As long as the file was.
+    Whole(MmapRaw),
+    /// At the start of addresses that nothing else takes; so many bytes of them by now.
+    Growing(Arc<Addresses>, usize),
+}
+
+impl Map {
+    fn as_ptr(&self) -> *const u8 {
+        match self {
+            Map::Whole(map) => map.as_ptr(),
+            Map::Growing(addresses, _) => addresses.start,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Map::Whole(map) => map.len(),
+            Map::Growing(_, len) => *len,
+        }
+    }
 }
 
 impl MappedFile {
@@ -109,7 +137,7 @@ impl MappedFile {
     }
 
     fn map(path: PathBuf, file: File, access: Access) -> io::Result<MappedFile> {
-        let map = map_file(&file, access)?;
+        let map = Map::Whole(map_file(&file, access)?);
         Ok(MappedFile {
             path,
             file,
@@ -125,17 +153,36 @@ impl MappedFile {
         self.words
     }
 
-    /// Reserves room up to `bytes`, and maps it. What was there stays; words of before the call are
-    /// the same words after it.
+    /// Maps a file that is open for writing anew, where it can grow to `longest` bytes in place, or to as
+    /// much of that as the process may map. What it returns makes it grow, in another thread if need be.
     ///
     /// # Errors
     ///
-    /// No room, with the file as it was.
-    pub fn grow(&mut self, bytes: u64) -> Result<(), CreateError> {
-        reserve(self.file.as_fd(), &self.path, bytes)?;
-        self.remap()
-            .map_err(|source| creating("map", &self.path, source))?;
-        Ok(())
+    /// The process may map no more than it does.
+    pub fn growing(&mut self, longest: u64) -> io::Result<Grower> {
+        let len = self.file.metadata()?.len() as usize;
+        let addresses = Arc::new(Addresses::reserve(len, longest as usize)?);
+        addresses.map(&self.file, 0, len, MapFlags::empty())?;
+        let grower = Grower {
+            path: self.path.clone(),
+            file: self.file.try_clone()?,
+            addresses: addresses.clone(),
+            len,
+        };
+        self.map = Map::Growing(addresses, len);
+        self.words = all_words(&self.map);
+        Ok(grower)
+    }
+
+    /// Takes over what a [`Grower`] of this file has added. What was there stays; words of before the
+    /// call are the same words after it.
+    pub fn extend(&mut self, grown: &Grown) {
+        if let Map::Growing(addresses, len) = &mut self.map
+            && Arc::ptr_eq(addresses, &grown.addresses)
+        {
+            *len = grown.len.max(*len);
+            self.words = all_words(&self.map);
+        }
     }
 
     /// Maps the file anew if it has grown; whether it had.
@@ -148,7 +195,7 @@ impl MappedFile {
         if len <= self.map.len() as u64 {
             return Ok(false);
         }
-        self.map = map_file(&self.file, self.access)?;
+        self.map = Map::Whole(map_file(&self.file, self.access)?);
         self.words = all_words(&self.map);
         Ok(true)
     }
@@ -157,10 +204,156 @@ impl MappedFile {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Bytes that the file's file system has left for this user.
+    pub fn available_bytes(&self) -> u64 {
+        available_bytes(&self.file)
+    }
+}
+
+/// Makes a [`MappedFile`] grow in place, in this thread or another.
+#[derive(Debug)]
+pub struct Grower {
+    path: PathBuf,
+    file: File,
+    addresses: Arc<Addresses>,
+    /// Bytes of the file.
+    len: usize,
+}
+
+/// What a [`Grower`] has added: reserved, mapped, and touched once, so that its first use waits for
+/// nothing.
+#[derive(Debug)]
+pub struct Grown {
+    addresses: Arc<Addresses>,
+    len: usize,
+    /// Bytes that the file system has left.
+    pub available_bytes: u64,
+}
+
+impl Grower {
+    /// Makes the file longer by `bytes`, rounded up to whole pages.
+    ///
+    /// # Errors
+    ///
+    /// The file system has not so much left, or the process may map no more; the file is as it was.
+    pub fn grow(&mut self, bytes: u64) -> Result<Grown, CreateError> {
+        let bytes = (bytes as usize).next_multiple_of(PAGE);
+        let no_space = |available_bytes| CreateError::NoSpace {
+            path: self.path.clone(),
+            needed_bytes: bytes as u64,
+            available_bytes,
+        };
+        // Some file systems would fill themselves to the last byte before they say so.
+        let available = available_bytes(&self.file);
+        if available < bytes as u64 {
+            return Err(no_space(available));
+        }
+        let from = self.len.next_multiple_of(PAGE);
+        if from + bytes > self.addresses.len {
+            return Err(creating(
+                "map more of",
+                &self.path,
+                io::Error::from(io::ErrorKind::OutOfMemory),
+            ));
+        }
+        let (offset, more) = (self.len as u64, (from + bytes - self.len) as u64);
+        let made = fallocate(&self.file, offset, more)
+            .map_err(|errno| match errno {
+                rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT => no_space(available),
+                errno => creating("reserve room for", &self.path, errno),
+            })
+            .and_then(|()| {
+                self.addresses
+                    .map(&self.file, from, bytes, MapFlags::POPULATE)
+                    .map_err(|source| creating("map", &self.path, source))
+            });
+        if let Err(error) = made {
+            // What a failed reservation took would be nobody's.
+            let _ = rustix::fs::ftruncate(&self.file, offset);
+            return Err(error);
+        }
+        self.len = from + bytes;
+        Ok(Grown {
+            addresses: self.addresses.clone(),
+            len: self.len,
+            available_bytes: available_bytes(&self.file),
+        })
+    }
+}
+
+/// What files are mapped in units of.
+const PAGE: usize = 4096;
+
+/// Addresses of this process that nothing else takes, for a file that grows.
+#[derive(Debug)]
+struct Addresses {
+    start: *mut u8,
+    len: usize,
+}
+
+// SAFETY: addresses, which are given back when the last who has them is gone. All access to what is
+// mapped there is atomic.
+unsafe impl Send for Addresses {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Addresses {}
+
+impl Addresses {
+    /// As many addresses as there are, from `longest` bytes down to those for `least`.
+    fn reserve(least: usize, longest: usize) -> io::Result<Addresses> {
+        let least = least.next_multiple_of(PAGE);
+        let mut len = longest.max(least).next_multiple_of(PAGE);
+        loop {
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+            // SAFETY: the kernel chooses addresses that nothing has; no access is allowed to them.
+            let start = unsafe {
+                rustix::mm::mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags)
+            };
+            match start {
+                Ok(start) => {
+                    return Ok(Addresses {
+                        start: start.cast(),
+                        len,
+                    });
+                }
+                // A limit on addresses: the half may do.
+                Err(_) if len > least => len = (len / 2).max(least).next_multiple_of(PAGE),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Maps `len` bytes of a file from `offset` at the same offset of the addresses.
+    fn map(&self, file: &File, offset: usize, len: usize, flags: MapFlags) -> io::Result<()> {
+        assert!(
+            offset.is_multiple_of(PAGE) && offset + len <= self.len.next_multiple_of(PAGE),
+            "the addresses are reserved"
+        );
+        // SAFETY: within what `mmap_anonymous` gave for this alone. Whoever has words of a part that is
+        // mapped already is not touched: a grower maps what lies behind it.
+        unsafe {
+            rustix::mm::mmap(
+                self.start.wrapping_add(offset).cast(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::FIXED | flags,
+                file,
+                offset as u64,
+            )
+        }?;
+        Ok(())
+    }
+}
+
+impl Drop for Addresses {
+    fn drop(&mut self) {
+        // SAFETY: they are this value's, and no `MappedFile` has words of them any more.
+        let _ = unsafe { rustix::mm::munmap(self.start.cast(), self.len) };
+    }
 }
 
 /// The words of a mapping, which the caller keeps for as long as it has them.
-fn all_words(map: &MmapRaw) -> Words<'static> {
+fn all_words(map: &Map) -> Words<'static> {
     Words::new(view(map.as_ptr(), map.len(), 0, map.len() / 8).unwrap_or(&[]))
 }
 
@@ -169,6 +362,18 @@ fn map_file(file: &File, access: Access) -> io::Result<MmapRaw> {
         Access::Read => MmapOptions::new().map_raw_read_only(file),
         Access::Write => MmapOptions::new().map_raw(file),
     }
+}
+
+/// A file system without blocks (a tmpfs without a limit) says nothing of what it has left.
+fn available_bytes(file: impl AsFd) -> u64 {
+    match rustix::fs::fstatvfs(file) {
+        Ok(fs) if fs.f_blocks > 0 => fs.f_bavail.saturating_mul(fs.f_frsize),
+        _ => u64::MAX,
+    }
+}
+
+fn fallocate(file: impl AsFd, offset: u64, bytes: u64) -> rustix::io::Result<()> {
+    rustix::fs::fallocate(file, FallocateFlags::empty(), offset, bytes)
 }
 
 /// The region of a bus, mapped for reading and writing.
@@ -324,7 +529,7 @@ impl Region {
     fn view<T: Shared>(&self, offset: usize, count: usize) -> Option<&[T]> {
         let start = match &self.backing {
             Backing::Segment(segment) => segment.0.as_ptr(),
-            Backing::File(file) => file.map.as_mut_ptr(),
+            Backing::File(file) => file.map.as_ptr(),
         };
         view(start, self.len(), offset, count)
     }
@@ -425,15 +630,13 @@ fn check_trust(path: &Path, stat: &Stat) -> Result<(), OpenError> {
 /// Reserves `bytes` from the start of the file: a full file system is an error here, and never a
 /// SIGBUS later.
 fn reserve(file: impl AsFd, path: &Path, bytes: u64) -> Result<(), CreateError> {
-    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+    match fallocate(&file, 0, bytes) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT | rustix::io::Errno::FBIG) => {
-            let available_bytes =
-                rustix::fs::fstatvfs(&file).map_or(0, |fs| fs.f_bavail * fs.f_frsize);
             Err(CreateError::NoSpace {
                 path: path.to_owned(),
                 needed_bytes: bytes,
-                available_bytes,
+                available_bytes: available_bytes(&file),
             })
         }
         Err(errno) => Err(creating("reserve room for", path, errno)),

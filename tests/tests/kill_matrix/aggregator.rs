@@ -152,7 +152,7 @@ fn count_on(mut reader: Reader, before: f64, point: &str) -> f64 {
         return 0.0;
     };
     let value = |series: &qbus_aggregate::Series| match &series.value {
-        Value::Counter(sum) => *sum,
+        Value::Counter(sum) => sum.value(),
         Value::Histogram(histogram) => histogram.count as f64,
         Value::Summary(summary) => summary.count as f64,
         Value::Gauge(_) => 0.0,

@@ -114,7 +114,7 @@ fn delivered(reader: &mut Reader, worker: &str) -> f64 {
             .any(|(name, value)| name == "worker" && value == worker)
     };
     let value = |series: &qbus_aggregate::Series| match series.value {
-        Value::Counter(sum) => sum,
+        Value::Counter(sum) => sum.value(),
         _ => 0.0,
     };
     snapshot.series.iter().filter(of).map(value).sum()

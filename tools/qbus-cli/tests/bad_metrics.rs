@@ -139,19 +139,13 @@ fn a_value_that_its_type_cannot_take() {
             "histogram",
             "NaN",
             "\"NaN\"",
-            "value is NaN, expected a finite number",
-        ),
-        (
-            "histogram",
-            "-inf",
-            "\"-Inf\"",
-            "value is -inf, expected a finite number",
+            "value is NaN, expected a number",
         ),
         (
             "summary",
-            "inf",
-            "\"+Inf\"",
-            "value is inf, expected a finite number",
+            "NaN",
+            "\"NaN\"",
+            "value is NaN, expected a number",
         ),
     ];
     for (metric_type, typed, json, gist) in cases {
@@ -174,7 +168,7 @@ fn a_value_that_its_type_cannot_take() {
     let ledger = well(&bus, &["stat"]);
     // Each refusal is a drop: two of each case.
     assert!(
-        ledger.contains("4 delivered, 12 dropped, 0 torn, 0 revoked"),
+        ledger.contains("4 delivered, 10 dropped, 0 torn, 0 revoked"),
         "{ledger}"
     );
 }

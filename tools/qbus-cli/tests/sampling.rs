@@ -35,7 +35,8 @@ fn value(bus: &TestBus, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         .iter()
         .find(|series| series.family.name == name && has(&series.labels))?;
     match series.value {
-        Value::Counter(value) | Value::Gauge(value) => Some(value),
+        Value::Counter(sum) => Some(sum.value()),
+        Value::Gauge(value) => Some(value),
         Value::Histogram(_) | Value::Summary(_) => None,
     }
 }

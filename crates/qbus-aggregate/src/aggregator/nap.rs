@@ -62,6 +62,9 @@ impl Nap {
     pub(super) fn after(&mut self, round: &Round, now_ns: u64) -> Rest {
         let passed_ns = now_ns.saturating_sub(self.last_ns).max(1);
         self.last_ns = now_ns;
+        if !round.is_whole {
+            return Rest::None;
+        }
         if round.drained == 0 {
             return Rest::Sleep(self.idle());
         }
@@ -105,6 +108,7 @@ mod tests {
         Round {
             drained,
             fullest,
+            is_whole: true,
             committed: drained > 0,
         }
     }

@@ -8,6 +8,7 @@ use serde::ser::{SerializeMap, Serializer};
 use super::Options;
 use super::number::{datetime, push, push_float, seconds, word};
 use crate::series::{HistogramValue, Series, Snapshot, SummaryValue, Value};
+use crate::sum::Sum;
 
 const HEADER: [&str; 7] = [
     "name",
@@ -91,7 +92,12 @@ impl Table<'_> {
     fn series(&mut self, series: &Series) -> io::Result<()> {
         self.cells.time(series.timestamp_ns);
         match &series.value {
-            Value::Counter(value) | Value::Gauge(value) => {
+            Value::Counter(sum) => {
+                self.cells.labels(&series.labels, None)?;
+                self.cells.sum(*sum);
+                self.row(series, "")
+            }
+            Value::Gauge(value) => {
                 self.cells.labels(&series.labels, None)?;
                 self.cells.float(*value);
                 self.row(series, "")
@@ -121,9 +127,9 @@ impl Table<'_> {
         self.totals(series, value.sum, value.count)
     }
 
-    fn totals(&mut self, series: &Series, sum: f64, count: u64) -> io::Result<()> {
+    fn totals(&mut self, series: &Series, sum: Sum, count: u64) -> io::Result<()> {
         self.cells.labels(&series.labels, None)?;
-        self.cells.float(sum);
+        self.cells.sum(sum);
         self.row(series, "_sum")?;
         self.cells.count(count);
         self.row(series, "_count")
@@ -165,6 +171,14 @@ impl Cells {
         push(&mut self.timestamp, format_args!("{:?}", seconds(unix_ns)));
         self.datetime.clear();
         push(&mut self.datetime, format_args!("{}", datetime(unix_ns)));
+    }
+
+    fn sum(&mut self, sum: Sum) {
+        self.float(sum.value());
+        if let Some(integer) = sum.beyond_double() {
+            self.value.clear();
+            push(&mut self.value, format_args!("{integer}"));
+        }
     }
 
     fn float(&mut self, value: f64) {

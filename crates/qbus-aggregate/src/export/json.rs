@@ -7,6 +7,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::Options;
 use super::number::{datetime, seconds, word};
 use crate::series::{HistogramValue, Series, Snapshot, SummaryValue, Value};
+use crate::sum::Sum;
 
 /// Counts the incompatible changes of the document. New members may come without one.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -54,6 +55,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 ///   list of `le` and the *cumulative* `count`, the last `le` is `"+Inf"`), a summary `quantiles`
 ///   (a list of `quantile` and `value`).
 /// * `unit` is there where the family has one.
+/// * A sum of integers beyond 2^53 has all its digits. A reader that turns it into a double rounds it.
 /// * JSON has no word for NaN and the infinities: they are the strings `"NaN"`, `"+Inf"` and
 ///   `"-Inf"`, wherever a double stands.
 /// * `labels` keep the order of the series and hold its empty values as well.
@@ -108,7 +110,7 @@ impl Serialize for Metrics<'_> {
 #[derive(serde::Serialize)]
 struct Metric<'a> {
     name: &'a str,
-    value: Float,
+    value: Number,
     #[serde(rename = "type")]
     metric_type: &'static str,
     labels: Labels<'a>,
@@ -125,17 +127,20 @@ impl<'a> Metric<'a> {
     fn new(series: &'a Series) -> Metric<'a> {
         let family = &*series.family;
         let (value, observations) = match &series.value {
-            Value::Counter(sum) => (*sum, None),
-            Value::Gauge(value) => (*value, None),
+            Value::Counter(sum) => (Number::Sum(*sum), None),
+            Value::Gauge(value) => (Number::Float(*value), None),
             Value::Histogram(value) => (
-                value.last,
+                Number::Float(value.last),
                 Some(Observations::histogram(value, &family.buckets)),
             ),
-            Value::Summary(value) => (value.last, Some(Observations::summary(value))),
+            Value::Summary(value) => (
+                Number::Float(value.last),
+                Some(Observations::summary(value)),
+            ),
         };
         Metric {
             name: &family.name,
-            value: Float(value),
+            value,
             metric_type: family.metric_type.as_str(),
             labels: Labels(&series.labels),
             description: &family.help,
@@ -151,7 +156,7 @@ impl<'a> Metric<'a> {
 #[derive(serde::Serialize)]
 struct Observations<'a> {
     count: u64,
-    sum: Float,
+    sum: Number,
     min: Float,
     max: Float,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,7 +169,7 @@ impl<'a> Observations<'a> {
     fn histogram(value: &'a HistogramValue, bounds: &'a [f64]) -> Observations<'a> {
         Observations {
             count: value.count,
-            sum: Float(value.sum),
+            sum: Number::Sum(value.sum),
             min: Float(value.min),
             max: Float(value.max),
             buckets: Some(Buckets {
@@ -178,7 +183,7 @@ impl<'a> Observations<'a> {
     fn summary(value: &'a SummaryValue) -> Observations<'a> {
         Observations {
             count: value.count,
-            sum: Float(value.sum),
+            sum: Number::Sum(value.sum),
             min: Float(value.min),
             max: Float(value.max),
             buckets: None,
@@ -278,6 +283,24 @@ impl Serialize for Float {
         match word(self.0) {
             Some(word) => serializer.serialize_str(word),
             None => serializer.serialize_f64(self.0),
+        }
+    }
+}
+
+/// A number that is a sum, or not.
+enum Number {
+    Float(f64),
+    Sum(Sum),
+}
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Number::Float(value) => Float(*value).serialize(serializer),
+            Number::Sum(sum) => match sum.beyond_double() {
+                Some(integer) => serializer.serialize_i128(integer),
+                None => Float(sum.value()).serialize(serializer),
+            },
         }
     }
 }

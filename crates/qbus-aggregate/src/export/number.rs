@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
+use crate::sum::Sum;
+
 /// Appends `value` as Prometheus servers and Go clients write it, so that `le` and `quantile`
 /// labels compare equal with theirs: the shortest digits that read back as the same double, with an
 /// exponent of two digits or more below 1e-4 and from 1e6 (`0.1`, `5`, `1e+06`, `2.5e-05`, `NaN`,
@@ -28,6 +30,14 @@ pub(super) fn push_float(out: &mut String, value: f64) {
     }
     if out.len() == exponent + 2 {
         out.insert(exponent + 1, '0');
+    }
+}
+
+/// Appends a sum: all digits of an integer that no double has, and else as [`push_float`].
+pub(super) fn push_sum(out: &mut String, sum: Sum) {
+    match sum.beyond_double() {
+        Some(integer) => push(out, format_args!("{integer}")),
+        None => push_float(out, sum.value()),
     }
 }
 

@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use qbus::MetricType;
 
 use super::exposition::{Lines, Names, Sound, families, has_growing_sum, labels, push_escaped};
-use super::number::{push, push_float};
+use super::number::{push, push_float, push_sum};
 use super::{LeftOut, Options};
 use crate::series::{Family, HistogramValue, Series, Snapshot, SummaryValue, Value};
+use crate::sum::Sum;
 
 /// The media type to serve an OpenMetrics page with.
 pub const OPENMETRICS_CONTENT_TYPE: &str =
@@ -145,8 +146,8 @@ impl Page<'_> {
         let mut sound = Sound::new(all);
         let (mut negative, mut has_head) = (0, false);
         for series in sound.by_ref() {
-            let counts = |value: f64| value >= 0.0;
-            let is_no_count = matches!(series.value, Value::Counter(value) if !counts(value));
+            let counts = |sum: Sum| sum.value() >= 0.0;
+            let is_no_count = matches!(series.value, Value::Counter(sum) if !counts(sum));
             if is_no_count && group.metric_type == "counter" {
                 negative += 1;
                 continue;
@@ -185,7 +186,11 @@ impl Page<'_> {
             push(&mut self.lines.end, format_args!(" {seconds}.{rest:03}"));
         }
         match &series.value {
-            Value::Counter(value) | Value::Gauge(value) => {
+            Value::Counter(sum) => {
+                let name = [group.name, group.suffix];
+                self.lines.sample(name, None, |text| push_sum(text, *sum));
+            }
+            Value::Gauge(value) => {
                 let name = [group.name, group.suffix];
                 self.lines
                     .sample(name, None, |text| push_float(text, *value));
@@ -203,7 +208,7 @@ impl Page<'_> {
             });
         }
         // One of the two without the other is refused.
-        if has_growing_sum(family) && value.sum >= 0.0 {
+        if has_growing_sum(family) && value.sum.value() >= 0.0 {
             self.totals(&family.name, Some(value.sum), value.count);
         }
     }
@@ -220,14 +225,14 @@ impl Page<'_> {
                     push_float(text, value)
                 });
         }
-        let sum = Some(value.sum).filter(|sum| *sum >= 0.0);
+        let sum = Some(value.sum).filter(|sum| sum.value() >= 0.0);
         self.totals(name, sum, value.count);
     }
 
-    fn totals(&mut self, name: &str, sum: Option<f64>, count: u64) {
+    fn totals(&mut self, name: &str, sum: Option<Sum>, count: u64) {
         if let Some(sum) = sum {
             self.lines
-                .sample([name, "_sum"], None, |text| push_float(text, sum));
+                .sample([name, "_sum"], None, |text| push_sum(text, sum));
         }
         self.lines.sample([name, "_count"], None, |text| {
             push(text, format_args!("{count}"))

@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use qbus::MetricType;
 
 use super::exposition::{Lines, Names, Sound, families, has_growing_sum, push_escaped};
-use super::number::{push, push_float};
+use super::number::{push, push_float, push_sum};
 use super::{LeftOut, Options};
 use crate::series::{Family, HistogramValue, Series, Snapshot, SummaryValue, Value};
+use crate::sum::Sum;
 
 /// The media type to serve a page with. Prometheus 3 refuses a page that has none.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -128,7 +129,11 @@ impl Page<'_> {
         }
         let family = &*series.family;
         match &series.value {
-            Value::Counter(value) | Value::Gauge(value) => {
+            Value::Counter(sum) => {
+                self.lines
+                    .sample([&family.name, ""], None, |text| push_sum(text, *sum));
+            }
+            Value::Gauge(value) => {
                 self.lines
                     .sample([&family.name, ""], None, |text| push_float(text, *value));
             }
@@ -161,10 +166,10 @@ impl Page<'_> {
         self.totals(name, Some(value.sum), value.count);
     }
 
-    fn totals(&mut self, name: &str, sum: Option<f64>, count: u64) {
+    fn totals(&mut self, name: &str, sum: Option<Sum>, count: u64) {
         if let Some(sum) = sum {
             self.lines
-                .sample([name, "_sum"], None, |text| push_float(text, sum));
+                .sample([name, "_sum"], None, |text| push_sum(text, sum));
         }
         self.lines.sample([name, "_count"], None, |text| {
             push(text, format_args!("{count}"))

@@ -121,8 +121,8 @@ fn metric(family: &mut Message, series: &Series, options: &Options) {
         }
         match &series.value {
             Value::Gauge(value) => metric.message(GAUGE, |gauge| gauge.double(VALUE, *value)),
-            Value::Counter(value) => metric.message(COUNTER, |counter| {
-                counter.double(VALUE, *value);
+            Value::Counter(sum) => metric.message(COUNTER, |counter| {
+                counter.double(VALUE, sum.value());
                 counter.message(CREATED, |time| timestamp(time, series.start_ns));
             }),
             Value::Histogram(value) => metric.message(HISTOGRAM, |histogram| {
@@ -158,7 +158,7 @@ fn created(histogram: &mut Message, series: &Series) {
 fn classic(histogram: &mut Message, family: &Family, value: &HistogramValue) {
     histogram.unsigned(SAMPLE_COUNT, value.count);
     if has_growing_sum(family) {
-        histogram.double(SAMPLE_SUM, value.sum);
+        histogram.double(SAMPLE_SUM, value.sum.value());
     }
     let bounds = family.buckets.iter().copied().chain([f64::INFINITY]);
     for (bound, &count) in bounds.zip(&value.cumulative) {
@@ -182,7 +182,7 @@ fn native(histogram: &mut Message, value: &SummaryValue) {
     // A scraper refuses a histogram whose buckets do not add up to its count.
     let count = below.saturating_add(total(&distribution.positive));
     histogram.unsigned(SAMPLE_COUNT, count);
-    histogram.double(SAMPLE_SUM, value.sum);
+    histogram.double(SAMPLE_SUM, value.sum.value());
     powers_of_four(histogram, value, below);
     bucket(histogram, f64::INFINITY, count);
     histogram.signed(SCHEMA, i64::from(distribution.schema));

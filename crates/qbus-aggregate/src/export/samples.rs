@@ -61,7 +61,7 @@ pub(super) fn histogram() -> Value {
     Value::Histogram(HistogramValue {
         last: 2.0,
         count: 3,
-        sum: 2.55,
+        sum: 2.55.into(),
         min: 0.05,
         max: 2.0,
         cumulative: vec![1, 2, 3],
@@ -72,7 +72,7 @@ pub(super) fn empty_summary() -> Value {
     Value::Summary(SummaryValue {
         last: f64::NAN,
         count: 0,
-        sum: 0.0,
+        sum: 0.0.into(),
         min: f64::NAN,
         max: f64::NAN,
         quantiles: vec![(0.5, f64::NAN), (0.99, f64::NAN)],
@@ -91,7 +91,7 @@ pub(super) fn latency() -> Series {
 
 /// A series of each type, one with history.
 pub(super) fn each_type() -> Snapshot {
-    let mut requests = series("requests_total", &[], Value::Counter(3.0));
+    let mut requests = series("requests_total", &[], Value::Counter(3.0.into()));
     requests.history = vec![
         Point {
             timestamp_ns: NOON_NS - 1,
@@ -238,7 +238,7 @@ fn float() -> impl Strategy<Value = f64> {
 
 fn value(metric_type: MetricType, buckets: usize) -> BoxedStrategy<Value> {
     match metric_type {
-        MetricType::Counter => float().prop_map(Value::Counter).boxed(),
+        MetricType::Counter => float().prop_map(|sum| Value::Counter(sum.into())).boxed(),
         MetricType::Gauge => float().prop_map(Value::Gauge).boxed(),
         MetricType::Histogram => (vec(0u64..1 << 50, buckets), any::<bool>(), vec(float(), 4))
             .prop_map(|(mut cumulative, empty, floats)| {
@@ -251,7 +251,7 @@ fn value(metric_type: MetricType, buckets: usize) -> BoxedStrategy<Value> {
                 Value::Histogram(HistogramValue {
                     last,
                     count,
-                    sum,
+                    sum: sum.into(),
                     min,
                     max,
                     cumulative,
@@ -266,7 +266,7 @@ fn value(metric_type: MetricType, buckets: usize) -> BoxedStrategy<Value> {
                 Value::Summary(SummaryValue {
                     last,
                     count,
-                    sum,
+                    sum: sum.into(),
                     min,
                     max,
                     quantiles,

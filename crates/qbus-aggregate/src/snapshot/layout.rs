@@ -3,56 +3,63 @@
 //! | word   | what                                                              | written by     |
 //! |--------|-------------------------------------------------------------------|----------------|
 //! | 0      | magic, last                                                       | creator        |
-//! | 1–10   | version, instance (2), lanes, owners, series ids, longest history, | creator        |
-//! |        | created, length of the bus's name                                 |                |
-//! | 11–42  | the bus's name                                                    | creator        |
+//! | 1–9    | version, instance (2), lanes, owners, series ids, series, arena   | creator        |
+//! |        | words, created                                                    |                |
+//! | 10–42  | length of the bus's name, and the name                            | creator        |
 //! | 48     | next free word of the heap                                        | aggregator     |
-//! | 64     | `committed`: the epoch that counts                                | aggregator     |
+//! | 49     | next free word of the definitions                                 | aggregator     |
+//! | 50     | words of the heap that histories took                             | aggregator     |
+//! | 64     | `committed`: the epoch that counts                                | commit         |
 //! | 80, 81 | the aggregator's pid and start                                    | aggregator     |
 //! | 96     | globals, a row                                                    | commit         |
 //! | 512    | lane heads, a row each                                            | commit         |
 //! |        | owners, a row each                                                | commit         |
-//! |        | directory: where each series' block lies, 0 = nowhere             | aggregator     |
-//! |        | heap: series blocks, definitions, histories, recent records       | fold, commit   |
+//! |        | directory: where each series' block lies, by id, 0 = nowhere      | aggregator     |
+//! |        | blocks: one for each series that can be registered                | fold, commit   |
+//! |        | definitions of families and series, as the bus's arena has them   | aggregator     |
+//! |        | heap: recent records, larger blocks, histories                    | fold, commit   |
 //!
-//! A series block is its type, where its two definitions lie, the length of a version, and a row. A
-//! ring is its capacity, a claim, and the points: before a point is overwritten the claim says so, so
-//! that a reader knows which of the points that it copied are still those of its epoch.
+//! A series' block is a header and a row ([`super::row`]). Those of counters and gauges are of one size,
+//! and there is a place for each of as many series as the bus can register: whatever else runs out of
+//! room, a total does not. A histogram's or a summary's block lies in the heap. A ring
+//! ([`super::ring`]) holds points.
 
 use super::versioned::row_words;
 
 /// `qbussnap`, little end first. Stored last at creation.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"qbussnap");
 /// Raised with every change of the layout.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 
 pub(crate) const AT_MAGIC: usize = 0;
 pub(crate) const AT_VERSION: usize = 1;
 pub(crate) const AT_INSTANCE: usize = 2;
 pub(crate) const AT_SHAPE: usize = 4;
-pub(crate) const AT_CREATED: usize = 9;
+pub(crate) const AT_CREATED: usize = AT_SHAPE + Shape::WORDS;
 pub(crate) const AT_NAME: usize = 10;
 pub(crate) const NAME_WORDS: usize = 32;
 pub(crate) const AT_ALLOCATED: usize = 48;
+pub(crate) const AT_DEFINED: usize = 49;
+pub(crate) const AT_HISTORIES: usize = 50;
 pub(crate) const AT_COMMITTED: usize = 64;
 pub(crate) const AT_PID: usize = 80;
 pub(crate) const AT_STARTED: usize = 81;
 pub(crate) const AT_GLOBALS: usize = 96;
 const SECTIONS: usize = 512;
 
-/// Words of a version of the globals: see [`super::Globals`].
+/// Words of a version of the globals: see [`super::tally::Globals`].
 pub(crate) const GLOBALS_LEN: usize = 9;
-/// Words of a version of an owner's row: see [`super::OwnerRow`].
-pub(crate) const OWNER_LEN: usize = 13;
-/// Words of a recent record: timestamp, series and kind, value, count.
-pub(crate) const RECENT_WORDS: usize = 4;
-/// Words of a history point: timestamp, value.
-pub(crate) const POINT_WORDS: usize = 2;
-/// Words of a ring before its points: capacity, claim.
-pub(crate) const RING_HEADER: usize = 2;
-/// Words of a series block before its row.
+/// Words of a version of an owner's row: see [`super::tally::OwnerRow`].
+pub(crate) const OWNER_LEN: usize = 15;
+/// Words of a version of a counter's or a gauge's row: see [`super::row::Plain`].
+pub(crate) const PLAIN_LEN: usize = 8;
+/// Words of a series' block before its row: its id, where the definitions of its family and of itself
+/// lie, and the length of a version.
 pub(crate) const BLOCK_HEADER: usize = 4;
+/// Words of a counter's or a gauge's block.
+pub(crate) const BLOCK_WORDS: usize = BLOCK_HEADER + row_words(PLAIN_LEN);
 
+const _: () = assert!(AT_CREATED < AT_NAME);
 const _: () = assert!(AT_NAME + 1 + NAME_WORDS <= AT_ALLOCATED);
 const _: () = assert!(AT_GLOBALS + row_words(GLOBALS_LEN) <= SECTIONS);
 
@@ -61,39 +68,41 @@ const _: () = assert!(AT_GLOBALS + row_words(GLOBALS_LEN) <= SECTIONS);
 pub(crate) struct Shape {
     pub(crate) lanes: usize,
     pub(crate) owners: usize,
+    /// Places of the bus's index of series: more than series.
     pub(crate) series_ids: usize,
-    /// The most points of a series' history. Rings that are there already may be longer.
-    pub(crate) history: usize,
+    /// Series that the bus can register.
+    pub(crate) series: usize,
+    /// Words for their definitions.
+    pub(crate) arena_words: usize,
 }
 
 impl Shape {
-    pub(crate) const WORDS: usize = 4;
+    pub(crate) const WORDS: usize = 5;
 
     pub(crate) fn to_words(self) -> [u64; Self::WORDS] {
-        [self.lanes, self.owners, self.series_ids, self.history].map(|number| number as u64)
+        let Shape {
+            lanes,
+            owners,
+            series_ids,
+            series,
+            arena_words,
+        } = self;
+        [lanes, owners, series_ids, series, arena_words].map(|number| number as u64)
     }
 
     /// Decodes a shape that another process wrote; `None` when arithmetic with it could overflow.
     pub(crate) fn from_words(words: [u64; Self::WORDS]) -> Option<Shape> {
-        if words.iter().any(|&number| number > 1 << 28) {
+        if words.iter().any(|&number| number > 1 << 32) {
             return None;
         }
-        let [lanes, owners, series_ids, history] = words.map(|number| number as usize);
+        let [lanes, owners, series_ids, series, arena_words] = words.map(|number| number as usize);
         Some(Shape {
             lanes,
             owners,
             series_ids,
-            history,
+            series,
+            arena_words,
         })
-    }
-
-    /// Whether everything before the heap lies at the same places. Histories lie in the heap.
-    pub(crate) fn is_laid_out_as(self, other: Shape) -> bool {
-        Shape { history: 0, ..self }
-            == Shape {
-                history: 0,
-                ..other
-            }
     }
 
     pub(crate) fn heads(self) -> usize {
@@ -108,7 +117,15 @@ impl Shape {
         self.owner_rows() + self.owners * row_words(OWNER_LEN)
     }
 
-    pub(crate) fn heap(self) -> usize {
+    pub(crate) fn blocks(self) -> usize {
         self.directory() + self.series_ids
+    }
+
+    pub(crate) fn definitions(self) -> usize {
+        self.blocks() + self.series * BLOCK_WORDS
+    }
+
+    pub(crate) fn heap(self) -> usize {
+        self.definitions() + self.arena_words
     }
 }

@@ -9,9 +9,10 @@ use std::io;
 use qbus::{Bus, OwnerView};
 
 use super::reader::Reader;
-use super::{OwnerRow, Tally};
+use super::tally::{OwnerRow, Tally};
 
-/// What became of all records of a bus. At rest attempted = delivered + dropped + torn + revoked.
+/// What became of all records of a bus. At rest attempted = delivered + dropped + torn + revoked +
+/// unplaced.
 ///
 /// # Examples
 ///
@@ -36,7 +37,7 @@ pub struct Ledger {
     pub owners: Vec<OwnerLedger>,
     /// Records of processes that found no place in the owner table: dropped.
     pub unowned: u64,
-    /// Delivered records for whose series the snapshot had no room.
+    /// Records for whose series the snapshot had no room.
     pub unplaced: u64,
     /// Delivered records of series that nobody registered, or of a kind that their series does not take.
     pub undefined: u64,
@@ -80,7 +81,7 @@ impl Ledger {
         Ok(Ledger {
             owners: owners.collect(),
             unowned: counts.dropped_unowned,
-            unplaced: globals.unplaced,
+            unplaced: total.unplaced,
             undefined: globals.unknown_series,
             violations: total.violations.saturating_add(counts.violations),
             refused_series: counts.refused_series,

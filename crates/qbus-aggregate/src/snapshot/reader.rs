@@ -7,18 +7,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use qbus::{Access, Kind, MappedFile, MetricType, OpenError, SeriesDefinition, SeriesId, Words};
+use qbus::{Access, MappedFile, MetricType, OpenError, SeriesDefinition, SeriesId, Words};
 
+use super::file;
 use super::layout::{
-    AT_COMMITTED, AT_CREATED, AT_GLOBALS, AT_INSTANCE, AT_MAGIC, AT_NAME, AT_PID, AT_SHAPE,
-    AT_STARTED, AT_VERSION, BLOCK_HEADER, GLOBALS_LEN, MAGIC, NAME_WORDS, OWNER_LEN, POINT_WORDS,
-    RECENT_WORDS, RING_HEADER, Shape, VERSION,
+    AT_ALLOCATED, AT_COMMITTED, AT_CREATED, AT_INSTANCE, AT_NAME, AT_PID, AT_STARTED, NAME_WORDS,
+    Shape,
 };
 use super::order::Order;
-use super::versioned::{Found, Row, committed, row_words};
-use super::writer::{row_at, series_row, take_room};
-use super::{Globals, OwnerRow};
-use crate::fold::{OBSERVED_LEN, PLAIN_LEN, decode_distribution};
+use super::ring::{self, Points, RecentRecord, decode_points, decode_recent};
+use super::row::{BlockHeader, Body, Observed, Plain, row_at, series_row, take_room};
+use super::tally::{Globals, OwnerRow};
+use super::versioned::{Found, Row, committed};
+use super::writer::{GLOBALS_ROW, head_row, owner_row};
 use crate::series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
 
 /// The quantiles that a snapshot states of a summary.
@@ -71,21 +72,6 @@ impl fmt::Debug for ReadOptions<'_> {
     }
 }
 
-/// One of the last records of all series.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RecentRecord {
-    /// When it was emitted, in nanoseconds since the Unix epoch.
-    pub timestamp_ns: u64,
-    /// Its series.
-    pub series: SeriesId,
-    /// What it did to its series.
-    pub kind: Kind,
-    /// Its value.
-    pub value: f64,
-    /// How many equal observations it stood for.
-    pub count: u64,
-}
-
 /// An open snapshot file, mapped read-only.
 #[derive(Debug)]
 pub struct Reader {
@@ -103,50 +89,13 @@ impl Reader {
     /// There is none, or it is not one that this build reads.
     pub fn open(path: &Path) -> Result<Reader, ReadError> {
         let file = MappedFile::open(path, Access::Read).map_err(ReadError::Open)?;
-        let shape = Self::check(&file).map_err(ReadError::Open)?;
+        let shape = file::check(&file).map_err(ReadError::Open)?;
         Ok(Reader {
             file,
             shape,
             families: HashMap::new(),
             retries: 0,
         })
-    }
-
-    fn check(file: &MappedFile) -> Result<Shape, OpenError> {
-        let (words, path) = (file.words(), file.path().to_owned());
-        match words.get(AT_MAGIC) {
-            Some(MAGIC) => {}
-            Some(0) | None => return Err(OpenError::Unfinished { path }),
-            Some(found) => {
-                return Err(OpenError::NotOurs {
-                    path,
-                    expected: "a snapshot",
-                    found,
-                });
-            }
-        }
-        words.acquire();
-        let found = words.get(AT_VERSION).unwrap_or(0);
-        if found != VERSION {
-            return Err(OpenError::Version {
-                path,
-                found,
-                expected: VERSION,
-            });
-        }
-        let numbers = words
-            .slice(AT_SHAPE, Shape::WORDS)
-            .map(|numbers| std::array::from_fn(|i| numbers.load(i)));
-        let size = |expected| OpenError::Size {
-            path,
-            found: words.len() as u64 * 8,
-            expected,
-        };
-        match numbers.and_then(Shape::from_words) {
-            Some(shape) if shape.heap() <= words.len() => Ok(shape),
-            Some(shape) => Err(size(shape.heap() as u64 * 8)),
-            None => Err(size(0)),
-        }
     }
 
     fn words(&self) -> Words<'_> {
@@ -186,23 +135,15 @@ impl Reader {
 
     /// What is counted over all lanes.
     pub fn globals(&self) -> Globals {
-        let row = Row {
-            start: AT_GLOBALS,
-            len: GLOBALS_LEN,
-        };
-        self.newest(row)
+        self.newest(GLOBALS_ROW)
             .and_then(|words| Globals::from_words(&words))
             .unwrap_or_default()
     }
 
     /// The ledger: a row for each entry of the owner table, in its order.
     pub fn owners(&self) -> Vec<OwnerRow> {
-        let row = |owner| Row {
-            start: self.shape.owner_rows() + owner * row_words(OWNER_LEN),
-            len: OWNER_LEN,
-        };
         let read = |owner| {
-            self.newest(row(owner))
+            self.newest(owner_row(self.shape, owner))
                 .and_then(|words| OwnerRow::from_words(&words))
                 .unwrap_or_default()
         };
@@ -211,31 +152,39 @@ impl Reader {
 
     /// The committed position of each lane: all records below it are in the snapshot.
     pub fn heads(&self) -> Vec<u64> {
-        let head = |lane| Row {
-            start: self.shape.heads() + lane * row_words(1),
-            len: 1,
-        };
+        let read = |lane| self.newest(head_row(self.shape, lane));
         (0..self.shape.lanes)
-            .map(|lane| self.newest(head(lane)).map_or(0, |words| words[0]))
+            .map(|lane| read(lane).map_or(0, |words| words[0]))
             .collect()
     }
 
     /// How many series it has.
     pub fn series_count(&self) -> usize {
+        let directory = self.shape.directory();
         (0..self.shape.series_ids)
-            .filter(|&id| series_row(self.words(), self.shape, id).is_some())
+            .filter(|&id| self.words().get(directory + id).unwrap_or(0) != 0)
             .count()
     }
 
-    /// Bytes of the file.
+    /// Bytes of the file as this reader has it mapped.
     pub fn size_bytes(&self) -> u64 {
         self.words().len() as u64 * 8
     }
 
-    /// Maps the file anew if it has grown. [`read`](Self::read) does so by itself.
-    pub fn refresh(&mut self) {
+    /// Maps the file anew if it has grown; whether it had. All that reads does so by itself, except for
+    /// [`series_count`](Self::series_count) and [`size_bytes`](Self::size_bytes).
+    pub fn refresh(&mut self) -> bool {
         // A map that cannot be renewed serves on: what lies beyond it is not seen.
-        let _ = self.file.remap();
+        self.file.remap().unwrap_or(false)
+    }
+
+    /// Whether nothing that was read refers to what lies beyond the map. Otherwise the file is mapped
+    /// anew, and all is to be read again.
+    fn is_within(&mut self) -> bool {
+        // Acquire: whoever stores a reference stored before how far the file is used.
+        self.words().acquire();
+        let used = self.words().load(AT_ALLOCATED);
+        used <= self.words().len() as u64 || !self.refresh()
     }
 
     /// How often a cut of this reader was overtaken, and tried again.
@@ -244,26 +193,42 @@ impl Reader {
     }
 
     /// The last records of all series, oldest first.
-    pub fn recent(&self) -> Vec<RecentRecord> {
-        let globals = self.globals();
-        let Ok(ring) = usize::try_from(globals.recent_ring) else {
-            return Vec::new();
-        };
-        let capacity = self.words().get(ring).unwrap_or(0).min(1 << 28) as usize;
-        let points = self.ring(ring, capacity, globals.recent, RECENT_WORDS);
-        points
-            .chunks_exact(RECENT_WORDS)
-            .filter_map(decode_recent)
-            .collect()
+    pub fn recent(&mut self) -> Vec<RecentRecord> {
+        let mut points = Vec::new();
+        // Every further attempt is one after the file has grown.
+        for _ in 0..CUTS {
+            let globals = self.globals();
+            let start = usize::try_from(globals.recent_ring).unwrap_or(0);
+            let (words, kind) = (self.words(), Points::Recent);
+            points = ring::capacity(words, self.shape, start, kind)
+                .map_or(Vec::new(), |capacity| {
+                    ring::copy(words, start, capacity, kind, 0, globals.recent)
+                });
+            if self.is_within() {
+                break;
+            }
+        }
+        decode_recent(&points)
     }
 
     /// One series at the newest commit, whatever the others are at; `None` when it was not committed yet.
     pub fn series(&mut self, id: SeriesId, history: bool) -> Option<Series> {
-        self.refresh();
+        let mut series = None;
+        for _ in 0..CUTS {
+            series = self.newest_series(id, history);
+            if self.is_within() {
+                break;
+            }
+        }
+        series
+    }
+
+    fn newest_series(&mut self, id: SeriesId, history: bool) -> Option<Series> {
         let row = series_row(self.words(), self.shape, id.0 as usize)?;
         let version = self.newest(row)?;
         let family = self.family(row)?;
-        self.decode(family, row, &version, history)
+        let mut room = self.words().len();
+        self.decode(family, row, &version, history, &mut room)
     }
 
     /// All series at one commit, sorted by name and labels.
@@ -275,18 +240,7 @@ impl Reader {
         if self.epoch() == 0 {
             return Err(ReadError::Empty);
         }
-        let mut cut = None;
-        for attempt in 1..=CUTS {
-            // A series that was made after the map may lie beyond it.
-            self.refresh();
-            cut = self.cut(attempt == CUTS);
-            if cut.is_some() {
-                break;
-            }
-            self.retries += 1;
-        }
-        // The last attempt takes every row.
-        let cut = cut.unwrap_or_default();
+        let cut = self.whole_cut();
         // Sorted before they are decoded: what is sorted then is small.
         let order = self.sorted(&cut, options);
         let series = self.decode_all(&cut, order, options.history);
@@ -296,6 +250,33 @@ impl Reader {
             consistent: cut.consistent,
             series,
         })
+    }
+
+    /// A cut that refers to nothing beyond the map.
+    fn whole_cut(&mut self) -> Cut {
+        // The file grows less and less often; each attempt that fails for it has mapped more of it.
+        for growth in 1..=CUTS {
+            let mut cut = None;
+            for attempt in 1..=CUTS {
+                cut = self.cut(attempt == CUTS);
+                if cut.is_some() {
+                    break;
+                }
+                self.retries += 1;
+            }
+            let is_within = self.is_within();
+            // The last attempt takes every row.
+            let mut cut = cut.unwrap_or_default();
+            if is_within {
+                return cut;
+            }
+            self.retries += 1;
+            if growth == CUTS {
+                cut.consistent = false;
+                return cut;
+            }
+        }
+        Cut::default()
     }
 
     /// Decodes rows of a cut, on several threads where they are many.
@@ -310,8 +291,7 @@ impl Reader {
             let decode = |(place, family): &(usize, Arc<Family>)| {
                 let (row, range) = &cut.rows[*place];
                 let version = &cut.words[range.clone()];
-                let decoded = self.decode(family.clone(), *row, version, history);
-                decoded.filter(|series| take_room(&mut room, copied_words(series)))
+                self.decode(family.clone(), *row, version, history, &mut room)
             };
             let mut series = Vec::with_capacity(part.len());
             series.extend(part.iter().filter_map(decode));
@@ -368,12 +348,8 @@ impl Reader {
                 Found::Overtaken => return None,
             }
         }
-        let globals = Row {
-            start: AT_GLOBALS,
-            len: GLOBALS_LEN,
-        };
         let mut version = Vec::new();
-        let found = globals.read(words, cut.epoch, newest, &mut version);
+        let found = GLOBALS_ROW.read(words, cut.epoch, newest, &mut version);
         cut.unix_ns = (found == Found::Version).then(|| version[0])?;
         // With newer rows among them the cut may be of several epochs.
         cut.consistent = !take_newer;
@@ -397,7 +373,7 @@ impl Reader {
         // Definitions that are garbage may all lie in one place.
         let mut room = words.len();
         for (index, (place, family)) in wanted.iter().enumerate() {
-            let at = definitions(words, cut.rows[*place].0).map(|[_, labels]| labels);
+            let at = BlockHeader::of(words, cut.rows[*place].0).map(|header| header.labels);
             order.push(index, &family.name, |key| {
                 let start = key.len();
                 let is_read = at.is_some_and(|at| SeriesDefinition::sort_key(words, at, key));
@@ -412,7 +388,7 @@ impl Reader {
 
     /// The family of a row.
     fn family(&mut self, row: Row) -> Option<Arc<Family>> {
-        let [at, _] = definitions(self.words(), row)?;
+        let at = BlockHeader::of(self.words(), row)?.family;
         if let Some(family) = self.families.get(&at) {
             return Some(family.clone());
         }
@@ -427,67 +403,60 @@ impl Reader {
         row: Row,
         version: &[u64],
         history: bool,
+        room: &mut usize,
     ) -> Option<Series> {
         let words = self.words();
-        let [_, labels] = definitions(words, row)?;
-        let labels = SeriesDefinition::decode(words, labels)?.labels;
-        let &[records, timestamp_ns, start_ns, value, ring, next] = version.get(..PLAIN_LEN)?
-        else {
+        let labels = SeriesDefinition::decode(words, BlockHeader::of(words, row)?.labels)?.labels;
+        let texts = labels
+            .iter()
+            .map(|(name, value)| (name.len() + value.len()) / 8);
+        let plain = Plain::decode(version)?;
+        if !take_room(room, texts.sum()) {
             return None;
-        };
+        }
         let history = if history {
-            self.history(ring, next)
+            self.history(&family, &plain, room)?
         } else {
             Vec::new()
         };
-        let value = decode_value(&family, f64::from_bits(value), version)?;
+        let value = decode_value(&family, &plain, version)?;
         Some(Series {
             family,
             labels,
             value,
-            timestamp_ns,
-            start_ns,
-            records,
+            timestamp_ns: plain.last_ns,
+            start_ns: plain.start_ns,
+            records: plain.records,
             history,
         })
     }
 
-    fn history(&self, ring: u64, next: u64) -> Vec<Point> {
-        let Ok(ring) = usize::try_from(ring) else {
-            return Vec::new();
+    /// A series' history; `None` when it is longer than the room that is left.
+    fn history(&self, family: &Family, plain: &Plain, room: &mut usize) -> Option<Vec<Point>> {
+        let (span, points) = (plain.history, Points::History);
+        let Some(capacity) = ring::capacity(self.words(), self.shape, span.ring, points) else {
+            return Some(Vec::new());
         };
-        let capacity = self
-            .words()
-            .get(ring)
-            .unwrap_or(0)
-            .min(self.shape.history as u64) as usize;
-        let points = self.ring(ring, capacity, next, POINT_WORDS);
-        let decode = |point: &[u64]| Point {
-            timestamp_ns: point[0],
-            value: f64::from_bits(point[1]),
-        };
-        points.chunks_exact(POINT_WORDS).map(decode).collect()
-    }
-
-    /// Copies the points of a ring before `next` that are still those of the reader's epoch.
-    fn ring(&self, ring: usize, capacity: usize, next: u64, each: usize) -> Vec<u64> {
-        let words = self.words();
-        if capacity == 0 || words.slice(ring, RING_HEADER + capacity * each).is_none() {
-            return Vec::new();
+        let len = span.next.saturating_sub(span.first).min(capacity as u64) as usize;
+        if !take_room(room, len * points.words()) {
+            return None;
         }
-        let first = next.saturating_sub(capacity as u64);
-        let place = |index: u64| ring + RING_HEADER + (index % capacity as u64) as usize * each;
-        let mut copied: Vec<u64> = (first..next)
-            .flat_map(|index| (0..each).map(move |word| (index, word)))
-            .map(|(index, word)| words.load(place(index) + word))
-            .collect();
-        // Acquire: pairs with the fence between a claim and its point: if any copied word is newer, the
-        // claim that this loads says so.
-        words.acquire();
-        let overwritten = words.load(ring + 1).saturating_sub(capacity as u64);
-        let stale = overwritten.saturating_sub(first).min(next - first) as usize;
-        copied.drain(..stale * each);
-        copied
+        let copied = ring::copy(
+            self.words(),
+            span.ring,
+            capacity,
+            points,
+            span.first,
+            span.next,
+        );
+        let mut points = decode_points(&copied);
+        if family.metric_type == MetricType::Counter
+            && let Some(last) = points.last_mut()
+        {
+            // Its place in the ring may have what a later commit came to.
+            last.value = plain.value.value();
+        }
+        Some(points)
     }
 
     /// The newest version of a row that has nothing to agree with.
@@ -509,74 +478,46 @@ struct Cut {
     words: Vec<u64>,
 }
 
-/// Where the definitions of a row's family and labels lie, as the snapshot says.
-fn definitions(words: Words<'_>, row: Row) -> Option<[usize; 2]> {
-    let block = row.start - BLOCK_HEADER;
-    let at = |word| usize::try_from(words.get(block + word)?).ok();
-    Some([at(1)?, at(2)?])
-}
-
-/// Words of the file that a series was copied from, beside its row.
-fn copied_words(series: &Series) -> usize {
-    let texts = series
-        .labels
-        .iter()
-        .map(|(name, value)| (name.len() + value.len()) / 8);
-    series.history.len() * POINT_WORDS + texts.sum::<usize>()
-}
-
-fn decode_value(family: &Family, value: f64, version: &[u64]) -> Option<Value> {
+fn decode_value(family: &Family, plain: &Plain, version: &[u64]) -> Option<Value> {
+    let last = plain.value.value();
     match family.metric_type {
-        MetricType::Counter => return Some(Value::Counter(value)),
-        MetricType::Gauge => return Some(Value::Gauge(value)),
+        MetricType::Counter => return Some(Value::Counter(plain.value)),
+        MetricType::Gauge => return Some(Value::Gauge(last)),
         MetricType::Histogram | MetricType::Summary => {}
     }
-    let &[count, sum, min, max] = version.get(PLAIN_LEN..OBSERVED_LEN)? else {
-        return None;
-    };
-    let [sum, min, max] = [sum, min, max].map(f64::from_bits);
-    let rest = version.get(OBSERVED_LEN..)?;
-    if family.metric_type == MetricType::Histogram {
-        let counts = rest.get(..=family.buckets.len())?;
-        let sums = counts.iter().scan(0_u64, |sum, count| {
-            *sum = sum.wrapping_add(*count);
-            Some(*sum)
-        });
-        let cumulative = sums.collect();
-        return Some(Value::Histogram(HistogramValue {
-            last: value,
-            count,
-            sum,
-            min,
-            max,
-            cumulative,
-        }));
-    }
-    let distribution = decode_distribution(rest)?;
-    let values = distribution.quantiles(&QUANTILES, min, max);
-    let quantiles = QUANTILES.into_iter().zip(values).collect();
-    Some(Value::Summary(SummaryValue {
-        last: value,
+    let Observed {
         count,
         sum,
         min,
         max,
-        quantiles,
-        distribution,
-    }))
-}
-
-fn decode_recent(point: &[u64]) -> Option<RecentRecord> {
-    let &[timestamp_ns, series_and_kind, value, count] = point else {
-        return None;
-    };
-    let kind = Kind::from_raw(u16::try_from(series_and_kind & 0xffff_ffff).ok()?)?;
-    let series = SeriesId((series_and_kind >> 32) as u32);
-    Some(RecentRecord {
-        timestamp_ns,
-        series,
-        kind,
-        value: f64::from_bits(value),
-        count,
+        body,
+    } = Observed::decode(family.metric_type, family.buckets.len(), version)?;
+    Some(match body {
+        Body::Buckets(counts) => {
+            let sums = counts.iter().scan(0_u64, |sum, count| {
+                *sum = sum.wrapping_add(*count);
+                Some(*sum)
+            });
+            Value::Histogram(HistogramValue {
+                last,
+                count,
+                sum,
+                min,
+                max,
+                cumulative: sums.collect(),
+            })
+        }
+        Body::Distribution(distribution) => {
+            let values = distribution.quantiles(&QUANTILES, min, max);
+            Value::Summary(SummaryValue {
+                last,
+                count,
+                sum,
+                min,
+                max,
+                quantiles: QUANTILES.into_iter().zip(values).collect(),
+                distribution,
+            })
+        }
     })
 }

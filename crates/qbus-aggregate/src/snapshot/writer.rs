@@ -1,77 +1,40 @@
-//! The aggregator's side of the snapshot file.
+//! The aggregator's side of the snapshot: reads what a predecessor committed, gives room away, writes rows,
+//! commits.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use qbus::{Access, Bus, CreateError, MappedFile, OpenError, Words, testpoint};
+use qbus::{Bus, CreateError, SeriesId, Words, testpoint};
 
+use super::file::{self, SnapshotError};
+use super::heap::Heap;
 use super::layout::{
-    AT_ALLOCATED, AT_COMMITTED, AT_CREATED, AT_GLOBALS, AT_INSTANCE, AT_MAGIC, AT_NAME, AT_PID,
-    AT_SHAPE, AT_STARTED, AT_VERSION, BLOCK_HEADER, GLOBALS_LEN, MAGIC, NAME_WORDS, OWNER_LEN,
-    RING_HEADER, Shape, VERSION,
+    AT_COMMITTED, AT_GLOBALS, AT_PID, AT_STARTED, BLOCK_HEADER, BLOCK_WORDS, GLOBALS_LEN,
+    OWNER_LEN, PLAIN_LEN, Shape,
 };
-use super::versioned::{EPOCH_MAX, Found, Row, commit, committed, row_words};
-use super::{Globals, OwnerRow};
-
-/// The file grows by at least this much.
-const CHUNK_BYTES: u64 = 1 << 20;
-
-/// Why the aggregator has no snapshot to write to.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum SnapshotError {
-    /// The file could not be made.
-    Create(CreateError),
-    /// The file is there and could not be opened.
-    Open(OpenError),
-    /// The file belongs to another bus and could not be moved aside.
-    Aside {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
-
-impl fmt::Display for SnapshotError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SnapshotError::Create(error) => error.fmt(f),
-            SnapshotError::Open(error) => error.fmt(f),
-            SnapshotError::Aside { path, source } => {
-                write!(
-                    f,
-                    "{} is of an earlier bus and could not be moved aside: {source}",
-                    path.display()
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for SnapshotError {}
+use super::ring::{Points, Ring};
+use super::row::{BlockHeader, series_row};
+use super::tally::{Globals, OwnerRow};
+use super::versioned::{Found, Row, commit, committed, row_words};
 
 /// A snapshot file, open for the one process that writes it.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    file: MappedFile,
+    heap: Heap,
     shape: Shape,
     /// The epoch that counts.
     epoch: u64,
-    /// Next free word of the heap, and the end of the file in words.
-    allocated: usize,
-    end: usize,
-    /// The epoch in which the file could not grow: not tried again before the next.
-    full_at: Option<u64>,
+    /// Blocks of counters and gauges that no series has, the first one last.
+    free_blocks: Vec<usize>,
     scratch: Vec<u64>,
 }
 
 impl Writer {
-    /// Opens the snapshot of a bus, or makes it. One of another bus of the same name, or of another
-    /// shape, is moved aside to `PATH.previous`. Whether there was one to go on with.
+    /// Opens the snapshot of a bus, or makes it with room for so many recent records. Whether there was
+    /// one to go on with.
     pub(crate) fn open(
         path: &Path,
         bus: &Bus,
+        recent: usize,
         history: usize,
     ) -> Result<(Writer, bool), SnapshotError> {
         let geometry = bus.geometry();
@@ -79,131 +42,55 @@ impl Writer {
             lanes: geometry.lanes as usize,
             owners: geometry.owners as usize,
             series_ids: geometry.series_ids(),
-            history,
+            series: geometry.series as usize,
+            arena_words: geometry.arena_words as usize,
         };
-        match MappedFile::open(path, Access::Write) {
-            Ok(file) => match Self::check(&file, bus, shape).map_err(SnapshotError::Open)? {
-                Fit::Same => return Ok((Self::resume(file, shape), true)),
-                Fit::Unfinished => remove(path)?,
-                Fit::Other => move_aside(path)?,
-            },
-            Err(OpenError::Unfinished { .. }) => remove(path)?,
-            Err(OpenError::Absent { .. }) => {}
-            Err(error) => return Err(SnapshotError::Open(error)),
-        }
-        Ok((
-            Self::create(path, bus, shape).map_err(SnapshotError::Create)?,
-            false,
-        ))
-    }
-
-    fn check(file: &MappedFile, bus: &Bus, shape: Shape) -> Result<Fit, OpenError> {
-        let (words, path) = (file.words(), file.path().to_owned());
-        match words.get(AT_MAGIC) {
-            Some(MAGIC) => {}
-            // Its creator died: only the aggregator makes snapshots, and that is this process now.
-            Some(0) | None => return Ok(Fit::Unfinished),
-            Some(found) => {
-                return Err(OpenError::NotOurs {
-                    path,
-                    expected: "a snapshot",
-                    found,
-                });
-            }
-        }
-        words.acquire();
-        // A file of another shape or layout, or one that somebody wrote garbage to, is no use to anyone here.
-        if words.len() < shape.heap()
-            || words.load(AT_VERSION) != VERSION
-            || words.load(AT_COMMITTED) > EPOCH_MAX
-        {
-            return Ok(Fit::Other);
-        }
-        let instance = [words.load(AT_INSTANCE), words.load(AT_INSTANCE + 1)];
-        let found = Shape::from_words(std::array::from_fn(|i| words.load(AT_SHAPE + i)));
-        let same =
-            instance == bus.instance() && found.is_some_and(|found| found.is_laid_out_as(shape));
-        Ok(if same { Fit::Same } else { Fit::Other })
-    }
-
-    fn create(path: &Path, bus: &Bus, shape: Shape) -> Result<Writer, CreateError> {
-        let bytes = (shape.heap() as u64 * 8 + CHUNK_BYTES).next_multiple_of(4096);
-        // Readers of the bus's group may read it; nobody else writes it.
-        let group = file_mode(bus) & 0o060 != 0;
-        let file = MappedFile::create(path, bytes, if group { 0o640 } else { 0o600 })?;
-        testpoint!("snapshot-made");
-        let words = file.words();
-        words.store(AT_VERSION, VERSION);
-        for (index, value) in bus.instance().into_iter().enumerate() {
-            words.store(AT_INSTANCE + index, value);
-        }
-        for (index, value) in shape.to_words().into_iter().enumerate() {
-            words.store(AT_SHAPE + index, value);
-        }
-        words.store(AT_CREATED, bus.created_ns());
-        let name = bus.address().to_string();
-        let cut = (0..=name.len().min(NAME_WORDS * 8))
-            .rev()
-            .find(|&end| name.is_char_boundary(end))
-            .unwrap_or(0);
-        words.store(AT_NAME, cut as u64);
-        for (index, chunk) in name.as_bytes()[..cut].chunks(8).enumerate() {
-            let mut bytes = [0; 8];
-            bytes[..chunk.len()].copy_from_slice(chunk);
-            words.store(AT_NAME + 1 + index, u64::from_le_bytes(bytes));
-        }
-        words.store(AT_ALLOCATED, shape.heap() as u64);
-        let end = words.len();
-        testpoint!("snapshot-filled");
-        words.publish(AT_MAGIC, MAGIC);
-        testpoint!("snapshot-published");
-        Ok(Writer {
-            file,
-            shape,
-            epoch: 0,
-            allocated: shape.heap(),
-            end,
-            full_at: None,
-            scratch: Vec::new(),
-        })
-    }
-
-    fn resume(file: MappedFile, shape: Shape) -> Writer {
-        let words = file.words();
-        let epoch = committed(words, AT_COMMITTED).unwrap_or(0);
-        let end = words.len();
-        let allocated = (words.load(AT_ALLOCATED) as usize).clamp(shape.heap(), end);
-        // Rings that were made longer stay so: readers are to take their capacity as it is.
-        let longest = words.load(AT_SHAPE + 3).max(shape.history as u64);
-        words.store(AT_SHAPE + 3, longest);
-        let writer = Writer {
-            file,
+        let extra = Points::Recent.ring_words(recent);
+        let (file, is_resumed) = file::open(path, bus, shape, extra)?;
+        let epoch = committed(file.words(), AT_COMMITTED).unwrap_or(0);
+        let mut writer = Writer {
+            heap: Heap::new(file, shape, history),
             shape,
             epoch,
-            allocated,
-            end,
-            full_at: None,
+            free_blocks: Vec::new(),
             scratch: Vec::new(),
         };
+        let rows = writer.series_rows();
         // First of all: a later epoch would make what a predecessor had begun come to count.
-        for row in writer.all_rows() {
+        for row in writer.fixed_rows().chain(rows.iter().copied()) {
             row.erase(writer.words(), epoch);
         }
-        writer
+        let mut is_free = vec![true; shape.series];
+        for row in rows {
+            let offset = row.start.saturating_sub(BLOCK_HEADER + shape.blocks());
+            if let Some(is_free) = is_free.get_mut(offset / BLOCK_WORDS) {
+                *is_free = false;
+            }
+        }
+        let place = |index| shape.blocks() + index * BLOCK_WORDS;
+        writer.free_blocks = (0..shape.series)
+            .rev()
+            .filter(|&index| is_free[index])
+            .map(place)
+            .collect();
+        Ok((writer, is_resumed))
     }
 
-    fn all_rows(&self) -> Vec<Row> {
-        let mut rows = vec![self.globals_row()];
-        rows.extend((0..self.shape.lanes).map(|lane| self.head_row(lane)));
-        rows.extend((0..self.shape.owners).map(|owner| self.owner_row(owner)));
-        rows.extend(
-            (0..self.shape.series_ids).filter_map(|id| series_row(self.words(), self.shape, id)),
-        );
-        rows
+    fn fixed_rows(&self) -> impl Iterator<Item = Row> {
+        let shape = self.shape;
+        let heads = (0..shape.lanes).map(move |lane| head_row(shape, lane));
+        let owners = (0..shape.owners).map(move |owner| owner_row(shape, owner));
+        std::iter::once(GLOBALS_ROW).chain(heads).chain(owners)
+    }
+
+    fn series_rows(&self) -> Vec<Row> {
+        (0..self.shape.series_ids)
+            .filter_map(|id| series_row(self.words(), self.shape, id))
+            .collect()
     }
 
     pub(crate) fn words(&self) -> Words<'_> {
-        self.file.words()
+        self.heap.words()
     }
 
     pub(crate) fn shape(&self) -> Shape {
@@ -211,7 +98,7 @@ impl Writer {
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.file.path()
+        self.heap.path()
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -225,27 +112,6 @@ impl Writer {
         testpoint!("snapshot-signed");
     }
 
-    fn globals_row(&self) -> Row {
-        Row {
-            start: AT_GLOBALS,
-            len: GLOBALS_LEN,
-        }
-    }
-
-    fn head_row(&self, lane: usize) -> Row {
-        Row {
-            start: self.shape.heads() + lane * row_words(1),
-            len: 1,
-        }
-    }
-
-    fn owner_row(&self, owner: usize) -> Row {
-        Row {
-            start: self.shape.owner_rows() + owner * row_words(OWNER_LEN),
-            len: OWNER_LEN,
-        }
-    }
-
     /// What counts of a row, or nothing.
     fn read(&self, row: Row) -> Option<Vec<u64>> {
         let mut out = Vec::new();
@@ -253,41 +119,39 @@ impl Writer {
     }
 
     pub(crate) fn read_globals(&self) -> Globals {
-        self.read(self.globals_row())
+        self.read(GLOBALS_ROW)
             .and_then(|words| Globals::from_words(&words))
             .unwrap_or_default()
     }
 
     pub(crate) fn read_head(&self, lane: usize) -> Option<u64> {
-        Some(self.read(self.head_row(lane))?[0])
+        Some(self.read(head_row(self.shape, lane))?[0])
     }
 
     pub(crate) fn read_owner(&self, owner: usize) -> OwnerRow {
-        self.read(self.owner_row(owner))
+        self.read(owner_row(self.shape, owner))
             .and_then(|words| OwnerRow::from_words(&words))
             .unwrap_or_default()
     }
 
     /// The row of a series and what counts of it; `None` when there is no such block, or garbage.
-    pub(crate) fn read_series(&self, id: usize) -> Option<(Row, Option<Vec<u64>>)> {
-        let row = series_row(self.words(), self.shape, id)?;
+    pub(crate) fn read_series(&self, id: SeriesId) -> Option<(Row, Option<Vec<u64>>)> {
+        let row = series_row(self.words(), self.shape, id.0 as usize)?;
         Some((row, self.read(row)))
     }
 
     pub(crate) fn write_globals(&mut self, epoch: u64, globals: Globals) {
-        self.globals_row()
-            .write(self.words(), epoch, &globals.to_words());
+        GLOBALS_ROW.write(self.words(), epoch, &globals.to_words());
         testpoint!("globals-row");
     }
 
     pub(crate) fn write_head(&mut self, epoch: u64, lane: usize, position: u64) {
-        self.head_row(lane).write(self.words(), epoch, &[position]);
+        head_row(self.shape, lane).write(self.words(), epoch, &[position]);
         testpoint!("head-row");
     }
 
     pub(crate) fn write_owner(&mut self, epoch: u64, owner: usize, row: OwnerRow) {
-        self.owner_row(owner)
-            .write(self.words(), epoch, &row.to_words());
+        owner_row(self.shape, owner).write(self.words(), epoch, &row.to_words());
         testpoint!("owner-row");
     }
 
@@ -312,76 +176,64 @@ impl Writer {
         self.epoch = epoch;
     }
 
-    /// Takes words of the heap; the file grows when there are none left.
-    pub(crate) fn allocate(&mut self, len: usize) -> Result<usize, CreateError> {
-        let start = self.allocated;
-        if start + len > self.end {
-            let needed = (start + len) as u64 * 8;
-            if self.full_at == Some(self.epoch) {
-                // A system call for each record would be worse than the lack of room.
-                let path = self.path().to_owned();
-                return Err(CreateError::NoSpace {
-                    path,
-                    needed_bytes: needed,
-                    available_bytes: 0,
-                });
-            }
-            let more = (self.end as u64 * 2).max(CHUNK_BYTES);
-            // All that is asked for at once, or the little that is needed now.
-            let grown = self.file.grow((needed + more).next_multiple_of(4096));
-            let grown = grown.or_else(|_| self.file.grow(needed.next_multiple_of(4096)));
-            self.full_at = grown.is_err().then_some(self.epoch);
-            grown?;
-            testpoint!("file-grown");
-            self.end = self.words().len();
-        }
-        self.allocated = start + len;
-        // Before anything refers to them: a successor must not give them away again.
-        self.words().store(AT_ALLOCATED, self.allocated as u64);
-        testpoint!("allocated");
-        Ok(start)
+    /// Takes over what the file has grown by; whether it has.
+    pub(crate) fn take_room(&mut self) -> bool {
+        self.heap.take_room()
     }
 
-    /// Copies words to the heap; where they lie.
-    pub(crate) fn append(&mut self, content: &[u64]) -> Result<usize, CreateError> {
-        let start = self.allocate(content.len())?;
-        for (index, value) in content.iter().enumerate() {
-            self.words().store(start + index, *value);
-        }
+    /// Why the file could not grow, once.
+    pub(crate) fn take_failure(&mut self) -> Option<CreateError> {
+        self.heap.take_failure()
+    }
+
+    /// Copies a definition to the snapshot; where it lies.
+    pub(crate) fn define(&mut self, content: &[u64]) -> Option<usize> {
+        let start = self.heap.define(content.len())?;
+        self.words().store_all(start, content);
         testpoint!("appended");
-        Ok(start)
+        Some(start)
     }
 
-    /// A new ring of `capacity` points of `each` words, behind which nothing was written yet.
-    pub(crate) fn new_ring(&mut self, capacity: usize, each: usize) -> Result<usize, CreateError> {
-        let start = self.allocate(RING_HEADER + capacity * each)?;
-        self.words().store(start, capacity as u64);
-        self.words().store(start + 1, 0);
+    /// A new ring for a history, without points. Histories are what fails first.
+    pub(crate) fn new_history(&mut self, capacity: usize) -> Option<Ring> {
+        let points = Points::History;
+        let start = self.heap.allocate_history(points.ring_words(capacity))?;
         testpoint!("ring-made");
-        Ok(start)
+        Some(Ring::without(points, 0).copy_to(self.words(), start, capacity))
+    }
+
+    /// Moves a history to a ring of another capacity, if there is room for it.
+    pub(crate) fn move_history(&mut self, ring: Ring, capacity: usize) -> Option<Ring> {
+        let len = Points::History.ring_words(capacity);
+        let start = self.heap.allocate_history(len)?;
+        testpoint!("ring-made");
+        Some(ring.copy_to(self.words(), start, capacity))
+    }
+
+    /// Moves the recent records to a ring of another capacity.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot grow by so much.
+    pub(crate) fn move_recent(&mut self, ring: Ring, capacity: usize) -> Result<Ring, CreateError> {
+        let start = self
+            .heap
+            .allocate_now(Points::Recent.ring_words(capacity))?;
+        testpoint!("ring-made");
+        Ok(ring.copy_to(self.words(), start, capacity))
     }
 
     /// Makes a block for a series, or a larger one in place of the one that it has. `current` is written
     /// to it as of the epoch that counts, so that a reader sees the same in either.
-    pub(crate) fn place_series(
-        &mut self,
-        id: usize,
-        metric_type: u64,
-        definitions: [usize; 2],
-        len: usize,
-        current: Option<&[u64]>,
-    ) -> Result<Row, CreateError> {
-        let block = self.allocate(BLOCK_HEADER + row_words(len))?;
+    pub(crate) fn place(&mut self, header: BlockHeader, current: Option<&[u64]>) -> Option<Row> {
+        let len = header.len;
+        let reserved = (len <= PLAIN_LEN).then(|| self.free_blocks.pop()).flatten();
+        let block = match reserved {
+            Some(block) => block,
+            None => self.heap.allocate(BLOCK_HEADER + row_words(len))?,
+        };
         let words = self.words();
-        let header = [
-            metric_type,
-            definitions[0] as u64,
-            definitions[1] as u64,
-            len as u64,
-        ];
-        for (index, value) in header.into_iter().enumerate() {
-            words.store(block + index, value);
-        }
+        words.store_all(block, &header.to_words());
         for index in 0..row_words(len) {
             words.store(block + BLOCK_HEADER + index, 0);
         }
@@ -394,89 +246,27 @@ impl Writer {
         }
         testpoint!("block-filled");
         // Release: who follows the directory finds the block whole.
-        words.publish(self.shape.directory() + id, block as u64);
+        words.publish(self.shape.directory() + header.id.0 as usize, block as u64);
         testpoint!("placed");
-        Ok(row)
+        Some(row)
     }
 }
 
-/// Whether a file can be gone on with.
-enum Fit {
-    Same,
-    Other,
-    Unfinished,
-}
+pub(super) const GLOBALS_ROW: Row = Row {
+    start: AT_GLOBALS,
+    len: GLOBALS_LEN,
+};
 
-/// The row of a series; `None` when the directory has none, or what it has does not fit.
-pub(crate) fn series_row(words: Words<'_>, shape: Shape, id: usize) -> Option<Row> {
-    row_at(words, shape, words.get(shape.directory() + id)?)
-}
-
-/// The row of the series whose block lies there, as the directory says; `None` when that does not fit.
-pub(crate) fn row_at(words: Words<'_>, shape: Shape, block: u64) -> Option<Row> {
-    let block = usize::try_from(block).ok()?;
-    if block < shape.heap() {
-        return None;
+pub(super) fn head_row(shape: Shape, lane: usize) -> Row {
+    Row {
+        start: shape.heads() + lane * row_words(1),
+        len: 1,
     }
-    words.acquire();
-    let len = usize::try_from(words.get(block.checked_add(3)?)?).ok()?;
-    if len > 1 << 20 {
-        return None;
+}
+
+pub(super) fn owner_row(shape: Shape, owner: usize) -> Row {
+    Row {
+        start: shape.owner_rows() + owner * row_words(OWNER_LEN),
+        len: OWNER_LEN,
     }
-    let row = Row {
-        start: block + BLOCK_HEADER,
-        len,
-    };
-    row.fits(words).then_some(row)
-}
-
-/// Takes words out of the room that a file's words have; whether there were so many left. No two series
-/// share a word, so what they need together fits into the file, unless a directory that is garbage
-/// leads to the same place over and over.
-pub(crate) fn take_room(room: &mut usize, len: usize) -> bool {
-    let left = room.checked_sub(len);
-    *room = left.unwrap_or(*room);
-    left.is_some()
-}
-
-/// Capacity of a ring that its writer may go on with; `None` when there is none, or it does not fit: its
-/// points would lie on what is not the heap's.
-pub(crate) fn ring_capacity(
-    words: Words<'_>,
-    shape: Shape,
-    ring: usize,
-    words_each: usize,
-) -> Option<usize> {
-    if ring < shape.heap() {
-        return None;
-    }
-    let capacity = usize::try_from(words.get(ring)?).ok()?;
-    let len = RING_HEADER.checked_add(capacity.checked_mul(words_each)?)?;
-    words.slice(ring, len).is_some().then_some(capacity)
-}
-
-/// Takes away what a dead aggregator began to make.
-fn remove(path: &Path) -> Result<(), SnapshotError> {
-    std::fs::remove_file(path).map_err(|source| SnapshotError::Aside {
-        path: path.to_owned(),
-        source,
-    })?;
-    testpoint!("unfinished-removed");
-    Ok(())
-}
-
-fn move_aside(path: &Path) -> Result<(), SnapshotError> {
-    let mut previous = path.as_os_str().to_owned();
-    previous.push(".previous");
-    std::fs::rename(path, previous).map_err(|source| SnapshotError::Aside {
-        path: path.to_owned(),
-        source,
-    })?;
-    testpoint!("moved-aside");
-    Ok(())
-}
-
-fn file_mode(bus: &Bus) -> u32 {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(bus.address().file()).map_or(0o600, |metadata| metadata.mode())
 }

@@ -216,7 +216,7 @@ fn requests(reader: &mut Reader) -> f64 {
             .iter()
             .map(|series| {
                 if let Value::Counter(sum) = series.value {
-                    sum
+                    sum.value()
                 } else {
                     0.0
                 }

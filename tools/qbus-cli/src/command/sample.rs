@@ -58,7 +58,7 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
                 })
             });
         let value = match family.metric_type {
-            MetricType::Counter => Value::Counter(sample.value),
+            MetricType::Counter => Value::Counter(sample.value.into()),
             _ => Value::Gauge(sample.value),
         };
         series.push(Series {

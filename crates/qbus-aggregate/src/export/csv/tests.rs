@@ -81,7 +81,11 @@ fn rows(series: &Series) -> Vec<Row<'_>> {
     };
     let mut rows = Vec::new();
     let totals = match &series.value {
-        Value::Counter(value) | Value::Gauge(value) => {
+        Value::Counter(sum) => {
+            rows.push(row("", None, Ok(sum.value())));
+            None
+        }
+        Value::Gauge(value) => {
             rows.push(row("", None, Ok(*value)));
             None
         }
@@ -109,7 +113,7 @@ fn rows(series: &Series) -> Vec<Row<'_>> {
         }
     };
     if let Some((sum, count)) = totals {
-        rows.push(row("_sum", None, Ok(sum)));
+        rows.push(row("_sum", None, Ok(sum.value())));
         rows.push(row("_count", None, Err(count)));
     }
     rows.extend(series.history.iter().map(|point| Row {

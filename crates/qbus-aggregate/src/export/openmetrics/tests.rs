@@ -29,7 +29,7 @@ fn gauge(name: &str, labels: &[(&str, &str)], value: f64) -> Series {
 }
 
 fn counter(name: &str, value: f64) -> Series {
-    series(name, &[], Value::Counter(value))
+    series(name, &[], Value::Counter(value.into()))
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn sum_and_count_of_a_histogram_come_both_or_not_at_all() {
     });
     let mut negative_sum = series("a", &[], histogram());
     if let Value::Histogram(value) = &mut negative_sum.value {
-        value.sum = -1.0;
+        value.sum = (-1.0).into();
     }
     for series in [negative_bound, negative_sum] {
         let page = whole(vec![series]);

@@ -101,7 +101,7 @@ fn rule_2_one_type_and_help_per_family_before_its_samples() {
 
 #[test]
 fn rule_3_the_first_type_of_a_family_stays() {
-    let counter = series("a", &[("l", "1")], Value::Counter(2.0));
+    let counter = series("a", &[("l", "1")], Value::Counter(2.0.into()));
     let (page, families, series) = partial(vec![gauge("a", &[], 1.0), counter]);
     assert_eq!(page, "# TYPE a gauge\n# HELP a Help.\na 1\n");
     assert_eq!((families, series), (0, 1));
@@ -141,7 +141,7 @@ fn rule_4_no_sample_name_belongs_to_two_families() {
 
 #[test]
 fn rule_5_a_counter_has_type_and_sample_under_one_name() {
-    let page = whole(vec![series("a_total", &[], Value::Counter(0.0))]);
+    let page = whole(vec![series("a_total", &[], Value::Counter(0.0.into()))]);
     assert_eq!(
         page,
         "# TYPE a_total counter\n# HELP a_total Help.\na_total 0\n"
@@ -458,7 +458,8 @@ fn samples_of(series: &Series) -> Vec<Sample> {
         text
     };
     let (mut all, sum, count) = match &series.value {
-        Value::Counter(value) | Value::Gauge(value) => return vec![sample("", None, *value)],
+        Value::Counter(sum) => return vec![sample("", None, sum.value())],
+        Value::Gauge(value) => return vec![sample("", None, *value)],
         Value::Histogram(value) => {
             let bounds = family.buckets.iter().copied().chain([f64::INFINITY]);
             let buckets = bounds
@@ -475,7 +476,7 @@ fn samples_of(series: &Series) -> Vec<Sample> {
         }
     };
     if family.buckets.iter().all(|&bound| bound >= 0.0) {
-        all.push(sample("_sum", None, sum));
+        all.push(sample("_sum", None, sum.value()));
     }
     all.push(sample("_count", None, count as f64));
     all

@@ -186,7 +186,7 @@ fn a_summary_is_a_native_histogram_and_a_classic_one() {
     let value = Value::Summary(SummaryValue {
         last: 0.5,
         count: 21,
-        sum: 1800.0,
+        sum: 1800.0.into(),
         min: -1.0,
         max: 300.0,
         quantiles: vec![],

@@ -1,0 +1,251 @@
+//! The private state of a series: what its row says, and where its history goes.
+
+use qbus::{Kind, MetricType, Record, SeriesId, Words, testpoint};
+
+use crate::snapshot::layout::PLAIN_LEN;
+use crate::snapshot::ring::{Points, Ring, encode_point};
+use crate::snapshot::row::{BlockHeader, Observed, Plain};
+use crate::snapshot::versioned::Row;
+use crate::sum::Sum;
+
+/// A time that lies ahead of the aggregator's clock by more than this is not merely of a record that was
+/// emitted after the round began: the clock was set back, or somebody made the time up.
+const AHEAD_NS: u64 = 1_000_000_000;
+/// A gauge is not set for a time that lies ahead by more than this: five minutes.
+const REFUSED_NS: u64 = 300_000_000_000;
+
+#[derive(Debug)]
+pub(super) struct SeriesState {
+    pub(super) id: SeriesId,
+    pub(super) row: Row,
+    pub(super) metric_type: MetricType,
+    pub(super) touched: bool,
+    pub(super) history: Ring,
+    /// Without the history's next point, which `history` knows.
+    plain: Plain,
+    /// Timestamp of the history's last point.
+    point_ns: u64,
+    /// What observations are counted in, and a histogram's bounds.
+    observed: Option<Box<(Observed, Vec<f64>)>>,
+}
+
+impl SeriesState {
+    /// A series that nothing was emitted to. `bounds` are a histogram's.
+    pub(super) fn new(id: SeriesId, metric_type: MetricType, bounds: Vec<f64>) -> SeriesState {
+        let observed = Observed::new(metric_type, bounds.len());
+        SeriesState {
+            id,
+            row: Row { start: 0, len: 0 },
+            metric_type,
+            touched: false,
+            history: Ring::without(Points::History, 0),
+            plain: Plain::default(),
+            point_ns: 0,
+            observed: observed.map(|observed| Box::new((observed, bounds))),
+        }
+    }
+
+    /// The series, new so far, as a version of its row has it; `None` when that makes no sense.
+    pub(super) fn restore(
+        mut self,
+        words: Words<'_>,
+        plain: Plain,
+        version: &[u64],
+    ) -> Option<SeriesState> {
+        self.plain = plain;
+        self.point_ns = self.history.last().map_or(0, |at| words.load(at));
+        if let Some(observed) = &mut self.observed {
+            let (observed, bounds) = &mut **observed;
+            *observed = Observed::decode(self.metric_type, bounds.len(), version)?;
+        }
+        // Else it could need a larger row when there is no room for one.
+        (self.version_len() <= self.row.len).then_some(self)
+    }
+
+    /// Whether a record of that time adds a point that the history could be longer for.
+    #[inline(always)]
+    pub(super) fn needs_room(&self, timestamp_ns: u64, longest: usize) -> bool {
+        self.history.is_full() && self.history.capacity < longest && self.is_point(timestamp_ns)
+    }
+
+    /// Whether a record of that time has a point of its own. A counter has one for each timestamp, since
+    /// its clock moves in steps: so many points reach back seconds, and not microseconds. What comes
+    /// late, from a lane that is drained after others, counts in the last point: so its history never
+    /// goes back, neither in time nor in value.
+    #[inline(always)]
+    fn is_point(&self, timestamp_ns: u64) -> bool {
+        self.metric_type != MetricType::Counter
+            || self.point_ns < timestamp_ns
+            || self.history.next == self.plain.history.first
+    }
+
+    /// Folds a record into a counter in a round that began at `now_ns`; whether it takes it.
+    #[inline(always)]
+    pub(super) fn add_increment(&mut self, words: Words<'_>, record: &Record, now_ns: u64) -> bool {
+        if !takes(MetricType::Counter, record) {
+            return false;
+        }
+        let timestamp_ns = self.note(record.timestamp_ns, now_ns);
+        self.begin_point(words, timestamp_ns, now_ns);
+        if record.kind == Kind::Total {
+            if record.value < self.plain.value.value() {
+                // The source began anew: so does the counter.
+                self.plain.start_ns = timestamp_ns;
+            }
+            self.plain.value = Sum::from(record.value);
+        } else {
+            self.plain.value.add_times(record.value, record.count);
+        }
+        true
+    }
+
+    /// Folds a record into a gauge; whether it takes it.
+    #[inline(always)]
+    pub(super) fn add_level(&mut self, words: Words<'_>, record: &Record, now_ns: u64) -> bool {
+        let is_far_ahead =
+            record.kind == Kind::Set && record.timestamp_ns > now_ns.saturating_add(REFUSED_NS);
+        if !takes(MetricType::Gauge, record) || is_far_ahead {
+            return false;
+        }
+        let is_newest = self.is_newest(record.timestamp_ns, now_ns);
+        let timestamp_ns = self.note(record.timestamp_ns, now_ns);
+        let mut point = record.value;
+        if record.kind == Kind::Adjust {
+            point += self.plain.value.value();
+            self.plain.value = Sum::from(point);
+        } else if is_newest {
+            self.plain.value = Sum::from(point);
+        }
+        self.add_point(words, timestamp_ns, point);
+        true
+    }
+
+    /// Folds a record into a histogram or a summary; whether it takes it.
+    #[inline(always)]
+    pub(super) fn add_observation(
+        &mut self,
+        words: Words<'_>,
+        record: &Record,
+        now_ns: u64,
+    ) -> bool {
+        if !takes(MetricType::Histogram, record) {
+            return false;
+        }
+        if self.is_newest(record.timestamp_ns, now_ns) {
+            self.plain.value = Sum::from(record.value);
+        }
+        let timestamp_ns = self.note(record.timestamp_ns, now_ns);
+        if let Some(observed) = &mut self.observed {
+            let (observed, bounds) = &mut **observed;
+            observed.add(bounds, record.value, record.count);
+        }
+        self.add_point(words, timestamp_ns, record.value);
+        true
+    }
+
+    /// Whether no record before was later. A time that lies ahead of the clock says nothing: it is of
+    /// before the clock was set back.
+    #[inline(always)]
+    fn is_newest(&self, timestamp_ns: u64, now_ns: u64) -> bool {
+        timestamp_ns >= self.plain.last_ns || is_ahead(self.plain.last_ns, now_ns)
+    }
+
+    /// Counts a record; its time, or the clock's where it lies ahead of that.
+    #[inline(always)]
+    fn note(&mut self, timestamp_ns: u64, now_ns: u64) -> u64 {
+        self.plain.records += 1;
+        let timestamp_ns =
+            if is_ahead(timestamp_ns, now_ns) && self.metric_type != MetricType::Gauge {
+                now_ns
+            } else {
+                timestamp_ns
+            };
+        if self.plain.start_ns == 0 {
+            self.plain.start_ns = timestamp_ns;
+        }
+        if self.is_newest(timestamp_ns, now_ns) {
+            self.plain.last_ns = timestamp_ns;
+        }
+        timestamp_ns
+    }
+
+    /// Begins a counter's point for that time, unless the last one is as late.
+    #[inline(always)]
+    fn begin_point(&mut self, words: Words<'_>, timestamp_ns: u64, now_ns: u64) {
+        if is_ahead(self.point_ns, now_ns) {
+            // The clock was set back: what was before it lies in the future now, for as long as that
+            // was. A history that goes on from there would go back in time.
+            self.plain.history.first = self.history.next;
+            self.point_ns = 0;
+        }
+        if self.is_point(timestamp_ns) {
+            self.finish_point(words);
+            self.add_point(words, timestamp_ns, self.plain.value.value());
+        }
+    }
+
+    #[inline(always)]
+    fn add_point(&mut self, words: Words<'_>, timestamp_ns: u64, value: f64) {
+        self.history.push(words, &encode_point(timestamp_ns, value));
+        self.point_ns = timestamp_ns;
+    }
+
+    /// Writes what the counter has come to under the time of its last point. Until then readers take it
+    /// from the row.
+    #[inline]
+    pub(super) fn finish_point(&self, words: Words<'_>) {
+        if self.metric_type == MetricType::Counter
+            && let Some(at) = self.history.last()
+        {
+            words.store(at + 1, self.plain.value.value().to_bits());
+            testpoint!("point-written");
+        }
+    }
+
+    /// How long a version must be to hold the state.
+    pub(super) fn version_len(&self) -> usize {
+        self.observed
+            .as_ref()
+            .map_or(PLAIN_LEN, |observed| observed.0.version_len())
+    }
+
+    /// Makes do with the row that it has.
+    #[cold]
+    pub(super) fn shrink(&mut self) {
+        if let Some(observed) = &mut self.observed {
+            observed.0.shrink(self.row.len);
+        }
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u64>) {
+        let mut plain = self.plain;
+        plain.history.ring = self.history.start;
+        plain.history.next = self.history.next;
+        plain.encode(out);
+        if let Some(observed) = &self.observed {
+            observed.0.encode(out);
+        }
+    }
+
+    /// What stands before the series' row, when it is as long as it is to be.
+    pub(super) fn header(&self, definitions: [usize; 2], len: usize) -> BlockHeader {
+        BlockHeader {
+            id: self.id,
+            family: definitions[0],
+            labels: definitions[1],
+            len,
+        }
+    }
+}
+
+#[inline(always)]
+fn is_ahead(time_ns: u64, now_ns: u64) -> bool {
+    time_ns > now_ns.saturating_add(AHEAD_NS)
+}
+
+/// Whether a record is one for a series of that type. By type, so that it comes down to a comparison or
+/// two.
+#[inline(always)]
+fn takes(metric_type: MetricType, record: &Record) -> bool {
+    record.kind.fits(metric_type) && record.kind.takes(record.value)
+}

@@ -1,0 +1,210 @@
+//! The snapshot file as a whole: made, found, checked.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use qbus::{Access, Bus, CreateError, MappedFile, OpenError, Words, testpoint};
+
+use super::layout::{
+    AT_ALLOCATED, AT_COMMITTED, AT_CREATED, AT_DEFINED, AT_INSTANCE, AT_MAGIC, AT_NAME, AT_SHAPE,
+    AT_VERSION, MAGIC, NAME_WORDS, Shape, VERSION,
+};
+use super::versioned::EPOCH_MAX;
+
+/// The heap of a new file.
+const HEAP_BYTES: u64 = 2 << 20;
+
+/// Why the aggregator has no snapshot to write to.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The file could not be made.
+    Create(CreateError),
+    /// The file is there and could not be opened.
+    Open(OpenError),
+    /// The file belongs to another bus and could not be moved aside.
+    Aside {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl fmt::Display for SnapshotError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SnapshotError::Create(error @ CreateError::NoSpace { .. }) => {
+                write!(f, "{error}; fewer recent records (--recent) need less, too")
+            }
+            SnapshotError::Create(error) => error.fmt(f),
+            SnapshotError::Open(error) => error.fmt(f),
+            SnapshotError::Aside { path, source } => {
+                write!(
+                    f,
+                    "{} is of an earlier bus and could not be moved aside: {source}",
+                    path.display()
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for SnapshotError {}
+
+/// Opens the snapshot of a bus for writing, or makes it with room for `extra` words more. One of another bus
+/// of the same name, or of another shape, is moved aside to `PATH.previous`. Whether there was one to go
+/// on with.
+pub(super) fn open(
+    path: &Path,
+    bus: &Bus,
+    shape: Shape,
+    extra: usize,
+) -> Result<(MappedFile, bool), SnapshotError> {
+    match MappedFile::open(path, Access::Write) {
+        Ok(file) => match fit(&file, bus, shape).map_err(SnapshotError::Open)? {
+            Fit::Same => return Ok((file, true)),
+            Fit::Unfinished => remove(path)?,
+            Fit::Other => move_aside(path)?,
+        },
+        Err(OpenError::Unfinished { .. }) => remove(path)?,
+        Err(OpenError::Absent { .. }) => {}
+        Err(error) => return Err(SnapshotError::Open(error)),
+    }
+    let file = create(path, bus, shape, extra).map_err(SnapshotError::Create)?;
+    Ok((file, false))
+}
+
+/// The shape of a snapshot that somebody wants to read.
+pub(super) fn check(file: &MappedFile) -> Result<Shape, OpenError> {
+    let (words, path) = (file.words(), file.path().to_owned());
+    if !is_snapshot(words, &path)? {
+        return Err(OpenError::Unfinished { path });
+    }
+    let found = words.get(AT_VERSION).unwrap_or(0);
+    if found != VERSION {
+        return Err(OpenError::Version {
+            path,
+            found,
+            expected: VERSION,
+        });
+    }
+    let size = |expected| OpenError::Size {
+        path,
+        found: words.len() as u64 * 8,
+        expected,
+    };
+    match shape(words) {
+        Some(shape) if shape.heap() <= words.len() => Ok(shape),
+        Some(shape) => Err(size(shape.heap() as u64 * 8)),
+        None => Err(size(0)),
+    }
+}
+
+/// Whether a file has the magic of a snapshot; false while it has none yet.
+fn is_snapshot(words: Words<'_>, path: &Path) -> Result<bool, OpenError> {
+    match words.get(AT_MAGIC) {
+        Some(MAGIC) => {
+            words.acquire();
+            Ok(true)
+        }
+        Some(0) | None => Ok(false),
+        Some(found) => Err(OpenError::NotOurs {
+            path: path.to_owned(),
+            expected: "a snapshot",
+            found,
+        }),
+    }
+}
+
+fn shape(words: Words<'_>) -> Option<Shape> {
+    let numbers = words.slice(AT_SHAPE, Shape::WORDS)?;
+    Shape::from_words(std::array::from_fn(|index| numbers.load(index)))
+}
+
+/// Whether a file can be gone on with.
+enum Fit {
+    Same,
+    Other,
+    Unfinished,
+}
+
+fn fit(file: &MappedFile, bus: &Bus, expected: Shape) -> Result<Fit, OpenError> {
+    let words = file.words();
+    if !is_snapshot(words, file.path())? {
+        // Its creator died: only the aggregator makes snapshots, and that is this process now.
+        return Ok(Fit::Unfinished);
+    }
+    // A file of another shape or layout, or one that somebody wrote garbage to, is no use to anyone here.
+    if words.len() < expected.heap()
+        || words.load(AT_VERSION) != VERSION
+        || words.load(AT_COMMITTED) > EPOCH_MAX
+    {
+        return Ok(Fit::Other);
+    }
+    let instance = [words.load(AT_INSTANCE), words.load(AT_INSTANCE + 1)];
+    let is_same = instance == bus.instance() && shape(words) == Some(expected);
+    Ok(if is_same { Fit::Same } else { Fit::Other })
+}
+
+fn create(path: &Path, bus: &Bus, shape: Shape, extra: usize) -> Result<MappedFile, CreateError> {
+    let words = shape.heap().saturating_add(extra) as u64;
+    let bytes = words.saturating_mul(8).saturating_add(HEAP_BYTES);
+    // Readers of the bus's group may read it; nobody else writes it.
+    let group = file_mode(bus) & 0o060 != 0;
+    let mode = if group { 0o640 } else { 0o600 };
+    let file = MappedFile::create(path, bytes.next_multiple_of(4096), mode)?;
+    testpoint!("snapshot-made");
+    let words = file.words();
+    words.store(AT_VERSION, VERSION);
+    for (index, value) in bus.instance().into_iter().enumerate() {
+        words.store(AT_INSTANCE + index, value);
+    }
+    for (index, value) in shape.to_words().into_iter().enumerate() {
+        words.store(AT_SHAPE + index, value);
+    }
+    words.store(AT_CREATED, bus.created_ns());
+    let name = bus.address().to_string();
+    let cut = (0..=name.len().min(NAME_WORDS * 8))
+        .rev()
+        .find(|&end| name.is_char_boundary(end))
+        .unwrap_or(0);
+    words.store(AT_NAME, cut as u64);
+    for (index, chunk) in name.as_bytes()[..cut].chunks(8).enumerate() {
+        let mut bytes = [0; 8];
+        bytes[..chunk.len()].copy_from_slice(chunk);
+        words.store(AT_NAME + 1 + index, u64::from_le_bytes(bytes));
+    }
+    words.store(AT_ALLOCATED, shape.heap() as u64);
+    words.store(AT_DEFINED, shape.definitions() as u64);
+    testpoint!("snapshot-filled");
+    words.publish(AT_MAGIC, MAGIC);
+    testpoint!("snapshot-published");
+    Ok(file)
+}
+
+/// Takes away what a dead aggregator began to make.
+fn remove(path: &Path) -> Result<(), SnapshotError> {
+    std::fs::remove_file(path).map_err(|source| SnapshotError::Aside {
+        path: path.to_owned(),
+        source,
+    })?;
+    testpoint!("unfinished-removed");
+    Ok(())
+}
+
+fn move_aside(path: &Path) -> Result<(), SnapshotError> {
+    let mut previous = path.as_os_str().to_owned();
+    previous.push(".previous");
+    std::fs::rename(path, previous).map_err(|source| SnapshotError::Aside {
+        path: path.to_owned(),
+        source,
+    })?;
+    testpoint!("moved-aside");
+    Ok(())
+}
+
+fn file_mode(bus: &Bus) -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(bus.address().file()).map_or(0o600, |metadata| metadata.mode())
+}

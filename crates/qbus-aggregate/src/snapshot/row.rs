@@ -1,0 +1,277 @@
+//! What the rows of series say: encoded and decoded here, for the fold that writes them and goes on with
+//! them, and for readers.
+//!
+//! A version of a series' row:
+//!
+//! | word  | what                                                                |
+//! |-------|---------------------------------------------------------------------|
+//! | 0     | records                                                             |
+//! | 1, 2  | last and first timestamp                                            |
+//! | 3, 4  | sum of a counter (two doubles); else a gauge's value, or the last   |
+//! |       | observation, and 0                                                  |
+//! | 5     | where the history's ring lies                                       |
+//! | 6, 7  | index of its first point that counts, and of its next point         |
+//! | 8     | histogram and summary: observations                                 |
+//! | 9, 10 | their sum (two doubles)                                             |
+//! | 11, 12| the smallest and the largest                                        |
+//! | 13…   | histogram: counts by bucket, `+Inf` last                            |
+//! | 13…   | summary: zeros, number of octaves, then key and 32 counts of each   |
+//!
+//! The history's last point of a counter has the row's sum, whatever its place in the ring says.
+
+use qbus::{MetricType, SeriesId, Words};
+
+use super::layout::{BLOCK_HEADER, PLAIN_LEN, Shape};
+use super::tally::sane;
+use super::versioned::Row;
+use crate::distribution::{Distribution, OCTAVE, OCTAVES_MAX, Octave};
+use crate::sum::Sum;
+
+/// Words of a version before the buckets or the distribution.
+const OBSERVED_LEN: usize = PLAIN_LEN + 5;
+/// Words of an octave: its key, and its counts.
+const OCTAVE_WORDS: usize = 1 + OCTAVE;
+/// The longest version: a summary's with all octaves.
+pub(crate) const LEN_MAX: usize = OBSERVED_LEN + 2 + OCTAVES_MAX * OCTAVE_WORDS;
+
+/// What the rows of all types begin with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Plain {
+    pub(crate) records: u64,
+    pub(crate) last_ns: u64,
+    pub(crate) start_ns: u64,
+    pub(crate) value: Sum,
+    pub(crate) history: Span,
+}
+
+/// Which points of a ring are a history.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Span {
+    pub(crate) ring: usize,
+    pub(crate) first: u64,
+    pub(crate) next: u64,
+}
+
+impl Plain {
+    pub(crate) fn encode(&self, out: &mut Vec<u64>) {
+        let [high, low] = self.value.parts().map(f64::to_bits);
+        let Span { ring, first, next } = self.history;
+        out.extend([
+            self.records,
+            self.last_ns,
+            self.start_ns,
+            high,
+            low,
+            ring as u64,
+            first,
+            next,
+        ]);
+    }
+
+    pub(crate) fn decode(version: &[u64]) -> Option<Plain> {
+        let &[records, last_ns, start_ns, high, low, ring, first, next] =
+            version.get(..PLAIN_LEN)?
+        else {
+            return None;
+        };
+        Some(Plain {
+            records: sane(records),
+            last_ns,
+            start_ns,
+            value: Sum::from_parts(f64::from_bits(high), f64::from_bits(low)),
+            history: Span {
+                ring: usize::try_from(ring).ok()?,
+                first: sane(first),
+                next: sane(next),
+            },
+        })
+    }
+}
+
+/// What a histogram or a summary has observed.
+#[derive(Clone, Debug)]
+pub(crate) struct Observed {
+    pub(crate) count: u64,
+    pub(crate) sum: Sum,
+    /// NaN before the first observation, as is the largest.
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    pub(crate) body: Body,
+}
+
+/// How often which values were observed.
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    /// Counts by bucket of a histogram, not cumulative; the last is that of `+Inf`.
+    Buckets(Vec<u64>),
+    Distribution(Distribution),
+}
+
+impl Observed {
+    /// Nothing; `None` for the types that observe nothing. A histogram has so many bounds.
+    pub(crate) fn new(metric_type: MetricType, bounds: usize) -> Option<Observed> {
+        let body = match metric_type {
+            MetricType::Counter | MetricType::Gauge => return None,
+            MetricType::Histogram => Body::Buckets(vec![0; bounds + 1]),
+            MetricType::Summary => Body::Distribution(Distribution::default()),
+        };
+        Some(Observed {
+            count: 0,
+            sum: Sum::ZERO,
+            min: f64::NAN,
+            max: f64::NAN,
+            body,
+        })
+    }
+
+    pub(crate) fn encode(&self, out: &mut Vec<u64>) {
+        let [high, low] = self.sum.parts().map(f64::to_bits);
+        out.extend([
+            self.count,
+            high,
+            low,
+            self.min.to_bits(),
+            self.max.to_bits(),
+        ]);
+        match &self.body {
+            Body::Buckets(counts) => out.extend_from_slice(counts),
+            Body::Distribution(distribution) => {
+                out.extend([distribution.zeros, distribution.octaves.len() as u64]);
+                for octave in &distribution.octaves {
+                    out.push(octave.key);
+                    out.extend_from_slice(&octave.counts);
+                }
+            }
+        }
+    }
+
+    /// What a version of a series of that type, and with so many bounds, has observed.
+    pub(crate) fn decode(
+        metric_type: MetricType,
+        bounds: usize,
+        version: &[u64],
+    ) -> Option<Observed> {
+        let &[count, high, low, min, max] = version.get(PLAIN_LEN..OBSERVED_LEN)? else {
+            return None;
+        };
+        let rest = version.get(OBSERVED_LEN..)?;
+        let body = if metric_type == MetricType::Histogram {
+            Body::Buckets(rest.get(..=bounds)?.to_vec())
+        } else {
+            Body::Distribution(decode_distribution(rest)?)
+        };
+        Some(Observed {
+            count,
+            sum: Sum::from_parts(f64::from_bits(high), f64::from_bits(low)),
+            min: f64::from_bits(min),
+            max: f64::from_bits(max),
+            body,
+        })
+    }
+
+    /// How long a version must be to hold it.
+    pub(crate) fn version_len(&self) -> usize {
+        OBSERVED_LEN
+            + match &self.body {
+                Body::Buckets(counts) => counts.len(),
+                Body::Distribution(distribution) => {
+                    2 + distribution.octaves.len().max(1) * OCTAVE_WORDS
+                }
+            }
+    }
+
+    /// Makes do with a version of `len` words: puts the octaves for which they do not suffice together
+    /// with those for which they do.
+    #[cold]
+    pub(crate) fn shrink(&mut self, len: usize) {
+        if let Body::Distribution(distribution) = &mut self.body {
+            let octaves = len.saturating_sub(OBSERVED_LEN + 2) / OCTAVE_WORDS;
+            distribution.shrink(octaves.max(1));
+        }
+    }
+}
+
+fn decode_distribution(words: &[u64]) -> Option<Distribution> {
+    let (&[zeros, octaves], rest) = words.split_first_chunk()?;
+    let octaves = usize::try_from(octaves).ok()?;
+    let used = rest.get(..octaves.checked_mul(OCTAVE_WORDS)?)?;
+    let decode = |chunk: &[u64]| {
+        let (key, counts) = chunk.split_first()?;
+        Some(Octave {
+            key: *key,
+            counts: counts.try_into().ok()?,
+        })
+    };
+    Some(Distribution::from_parts(
+        zeros,
+        used.chunks(OCTAVE_WORDS)
+            .map(decode)
+            .collect::<Option<_>>()?,
+    ))
+}
+
+/// What stands before a series' row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockHeader {
+    pub(crate) id: SeriesId,
+    /// Where the definitions of its family and of itself lie.
+    pub(crate) family: usize,
+    pub(crate) labels: usize,
+    /// The length of a version of its row.
+    pub(crate) len: usize,
+}
+
+impl BlockHeader {
+    pub(crate) fn to_words(self) -> [u64; BLOCK_HEADER] {
+        [
+            u64::from(self.id.0),
+            self.family as u64,
+            self.labels as u64,
+            self.len as u64,
+        ]
+    }
+
+    /// The header before a row.
+    pub(crate) fn of(words: Words<'_>, row: Row) -> Option<BlockHeader> {
+        let block = row.start.checked_sub(BLOCK_HEADER)?;
+        let word = |index| words.get(block + index);
+        Some(BlockHeader {
+            id: SeriesId(word(0)? as u32),
+            family: usize::try_from(word(1)?).ok()?,
+            labels: usize::try_from(word(2)?).ok()?,
+            len: row.len,
+        })
+    }
+}
+
+/// The row of a series; `None` when the directory has none, or what it has does not fit.
+pub(crate) fn series_row(words: Words<'_>, shape: Shape, id: usize) -> Option<Row> {
+    row_at(words, shape, words.get(shape.directory() + id)?)
+}
+
+/// The row of the series whose block lies there, as the directory says; `None` when that does not fit.
+pub(crate) fn row_at(words: Words<'_>, shape: Shape, block: u64) -> Option<Row> {
+    let block = usize::try_from(block).ok()?;
+    if block < shape.blocks() {
+        return None;
+    }
+    words.acquire();
+    let len = usize::try_from(words.get(block.checked_add(BLOCK_HEADER - 1)?)?).ok()?;
+    if len > LEN_MAX {
+        return None;
+    }
+    let row = Row {
+        start: block + BLOCK_HEADER,
+        len,
+    };
+    row.fits(words).then_some(row)
+}
+
+/// Takes words out of the room that a file's words have; whether there were so many left. No two series
+/// share a word, so what they need together fits into the file, unless a directory that is garbage
+/// leads to the same place over and over.
+pub(crate) fn take_room(room: &mut usize, len: usize) -> bool {
+    let left = room.checked_sub(len);
+    *room = left.unwrap_or(*room);
+    left.is_some()
+}

@@ -1,0 +1,238 @@
+//! What the aggregator counts, over all lanes and by owner: its part of the ledger.
+
+use qbus::OwnerCounts;
+
+use super::layout::{GLOBALS_LEN, OWNER_LEN};
+
+/// What is counted over all lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Globals {
+    /// When the commit was made, in nanoseconds since the Unix epoch.
+    pub unix_ns: u64,
+    /// Records folded.
+    pub records: u64,
+    /// Recent records kept so far: the next one's index.
+    pub recent: u64,
+    /// Records whose series no registry entry defines, or whose kind its type does not take.
+    pub unknown_series: u64,
+    /// Records for which the snapshot had no room.
+    pub unplaced: u64,
+    /// How often an aggregator took the snapshot over from a predecessor.
+    pub restarts: u64,
+    /// Lanes whose committed position did not fit the bus, at a restart.
+    pub lost_positions: u64,
+    /// Where the ring of recent records lies.
+    pub(crate) recent_ring: u64,
+    /// Nanoseconds that commits took, without the present one.
+    pub commit_ns: u64,
+}
+
+impl Globals {
+    pub(crate) fn to_words(self) -> [u64; GLOBALS_LEN] {
+        let Globals {
+            unix_ns,
+            records,
+            recent,
+            unknown_series,
+            unplaced,
+            restarts,
+            lost_positions,
+            recent_ring,
+            commit_ns,
+        } = self;
+        [
+            unix_ns,
+            records,
+            recent,
+            unknown_series,
+            unplaced,
+            restarts,
+            lost_positions,
+            recent_ring,
+            commit_ns,
+        ]
+    }
+
+    pub(crate) fn from_words(words: &[u64]) -> Option<Globals> {
+        let words: Vec<u64> = words.iter().map(|&word| sane(word)).collect();
+        let &[
+            unix_ns,
+            records,
+            recent,
+            unknown_series,
+            unplaced,
+            restarts,
+            lost_positions,
+            recent_ring,
+            commit_ns,
+        ] = words.as_slice()
+        else {
+            return None;
+        };
+        Some(Globals {
+            unix_ns,
+            records,
+            recent,
+            unknown_series,
+            unplaced,
+            restarts,
+            lost_positions,
+            recent_ring,
+            commit_ns,
+        })
+    }
+}
+
+/// A count as read from a file that may hold anything: none that adding to could overflow.
+pub(crate) fn sane(word: u64) -> u64 {
+    word.min(1 << 62)
+}
+
+/// Words of a tally.
+const TALLY_LEN: usize = 7;
+const _: () = assert!(OWNER_LEN == 1 + 2 * TALLY_LEN);
+
+/// One owner's part of the ledger: attempted = delivered + dropped + torn + revoked + unplaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Records folded.
+    pub delivered: u64,
+    /// Records that a kill tore: claimed and never published.
+    pub torn: u64,
+    /// Records given up while their producer was stopped inside the emit.
+    pub revoked: u64,
+    /// Records that met a full lane.
+    pub dropped_full: u64,
+    /// Records whose value their series could not take.
+    pub rejected: u64,
+    /// Slots and records that made no sense, and gauges set for a time that lies ahead by minutes.
+    pub violations: u64,
+    /// Records that reached the aggregator and are lost: the snapshot had no room for their series.
+    pub unplaced: u64,
+}
+
+impl Tally {
+    /// All records that were not accepted.
+    pub fn dropped(&self) -> u64 {
+        self.dropped_full.saturating_add(self.rejected)
+    }
+
+    /// The sum of two. Saturating, as the words that it comes from may hold anything.
+    #[must_use]
+    pub fn plus(&self, other: &Tally) -> Tally {
+        Tally {
+            delivered: self.delivered.saturating_add(other.delivered),
+            torn: self.torn.saturating_add(other.torn),
+            revoked: self.revoked.saturating_add(other.revoked),
+            dropped_full: self.dropped_full.saturating_add(other.dropped_full),
+            rejected: self.rejected.saturating_add(other.rejected),
+            violations: self.violations.saturating_add(other.violations),
+            unplaced: self.unplaced.saturating_add(other.unplaced),
+        }
+    }
+
+    fn to_words(self) -> [u64; TALLY_LEN] {
+        let Tally {
+            delivered,
+            torn,
+            revoked,
+            dropped_full,
+            rejected,
+            violations,
+            unplaced,
+        } = self;
+        [
+            delivered,
+            torn,
+            revoked,
+            dropped_full,
+            rejected,
+            violations,
+            unplaced,
+        ]
+    }
+
+    fn from_words(words: &[u64]) -> Option<Tally> {
+        let &[
+            delivered,
+            torn,
+            revoked,
+            dropped_full,
+            rejected,
+            violations,
+            unplaced,
+        ] = words
+        else {
+            return None;
+        };
+        Some(Tally {
+            delivered,
+            torn,
+            revoked,
+            dropped_full,
+            rejected,
+            violations,
+            unplaced,
+        })
+    }
+}
+
+/// An entry of the owner table in the ledger: its present (or last) occupant, and all before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnerRow {
+    /// The occupant's generation.
+    pub generation: u16,
+    /// What the occupant did.
+    pub present: Tally,
+    /// What its predecessors in the entry did.
+    pub departed: Tally,
+}
+
+impl OwnerRow {
+    pub(crate) fn to_words(self) -> [u64; OWNER_LEN] {
+        let mut words = [0; OWNER_LEN];
+        words[0] = u64::from(self.generation);
+        words[1..=TALLY_LEN].copy_from_slice(&self.present.to_words());
+        words[1 + TALLY_LEN..].copy_from_slice(&self.departed.to_words());
+        words
+    }
+
+    pub(crate) fn from_words(words: &[u64]) -> Option<OwnerRow> {
+        let words: Vec<u64> = words.iter().map(|&word| sane(word)).collect();
+        let present = Tally::from_words(words.get(1..=TALLY_LEN)?)?;
+        let departed = Tally::from_words(words.get(1 + TALLY_LEN..)?)?;
+        Some(OwnerRow {
+            generation: words[0] as u16,
+            present,
+            departed,
+        })
+    }
+
+    /// The tally of a generation. A later one than the row's makes the occupant a predecessor.
+    #[inline]
+    pub(crate) fn tally(&mut self, generation: u16) -> &mut Tally {
+        if generation == self.generation {
+            return &mut self.present;
+        }
+        // Generations are compared modulo 4,096, as they are stored.
+        if generation.wrapping_sub(self.generation) & 0xfff < 0x800 {
+            self.departed = self.departed.plus(&self.present);
+            self.present = Tally::default();
+            self.generation = generation;
+            return &mut self.present;
+        }
+        &mut self.departed
+    }
+
+    /// Takes over what the owner itself has counted; whether that changed anything.
+    pub(crate) fn take_counts(&mut self, counts: OwnerCounts) -> bool {
+        let before = *self;
+        self.tally(counts.generation);
+        // The entry's counters are sums over all occupants: both parts follow from them.
+        self.present.dropped_full = counts.dropped_full.saturating_sub(counts.dropped_full_base);
+        self.present.rejected = counts.rejected.saturating_sub(counts.rejected_base);
+        self.departed.dropped_full = counts.dropped_full_base;
+        self.departed.rejected = counts.rejected_base;
+        *self != before
+    }
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use qbus::{Clock, Kind, Record};
 use qbus_aggregate::{ReadOptions, Reader};
-use qbus_benches::{Bench, is_measured, print_machine, quantile};
+use qbus_benches::{Stage, is_measured, print_machine, quantile, start};
 
 /// Records of a run: half a lane.
 const RUN: u32 = 2048;
@@ -19,8 +19,8 @@ fn main() {
     println!("{:<34} {:>7} {:>7} {:>7}", "", "median", "p90", "p99");
     clock_row("clock alone, coarse", Clock::Coarse, runs);
     clock_row("clock alone, precise", Clock::Precise, runs);
-    let bench = Bench::start("emit", false);
-    let bus = &bench.bus;
+    let mut bench = start("emit", false);
+    let bus = bench.bus();
     let failed = "a new bus takes it";
     let counter = bus.counter("bench_total").register().expect(failed);
     let precise = bus
@@ -58,7 +58,7 @@ fn main() {
         let _ = shared.emit(record);
     });
     sustained(&bench, runs);
-    bench.stop();
+    bench.end_aggregator();
 }
 
 fn clock_row(name: &str, clock: Clock, runs: u32) {
@@ -83,16 +83,16 @@ fn row(name: &str, runs: u32, mut emit: impl FnMut(u32)) {
 }
 
 /// As fast as the aggregator folds: a producer that waits while its lane is full.
-fn sustained(bench: &Bench, runs: u32) {
+fn sustained(bench: &Stage, runs: u32) {
     let records = u64::from(runs) * 5000;
-    let producer = bench.bus.producer().expect("a free lane");
+    let producer = bench.bus().producer().expect("a free lane");
     println!("\nsustained, emitted to committed, one producer that waits for a full lane");
     for (name, kind, series) in [
         (
             "counter",
             Kind::Increment,
             bench
-                .bus
+                .bus()
                 .counter("bench_total")
                 .register()
                 .map(|handle| handle.series()),
@@ -101,7 +101,7 @@ fn sustained(bench: &Bench, runs: u32) {
             "gauge",
             Kind::Set,
             bench
-                .bus
+                .bus()
                 .gauge("bench_level")
                 .register()
                 .map(|handle| handle.series()),
@@ -110,7 +110,7 @@ fn sustained(bench: &Bench, runs: u32) {
             "histogram",
             Kind::Observe,
             bench
-                .bus
+                .bus()
                 .histogram("bench_seconds")
                 .register()
                 .map(|handle| handle.series()),
@@ -119,7 +119,7 @@ fn sustained(bench: &Bench, runs: u32) {
             "summary",
             Kind::Observe,
             bench
-                .bus
+                .bus()
                 .summary("bench_summary_seconds")
                 .register()
                 .map(|h| h.series()),
@@ -141,7 +141,7 @@ fn sustained(bench: &Bench, runs: u32) {
         let ns = start.elapsed().as_nanos() as f64 / records as f64;
         println!("{name:<38} {ns:>7.1} ns a record, {:>6.1} M/s", 1000.0 / ns);
     }
-    let snapshot = Reader::open(&bench.bus.address().snapshot())
+    let snapshot = Reader::open(&bench.bus().address().snapshot())
         .and_then(|mut reader| reader.read(&ReadOptions::default()));
     assert!(snapshot.is_ok_and(|snapshot| !snapshot.series.is_empty()));
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use qbus::Clock;
 use qbus_aggregate::Reader;
-use qbus_benches::{Bench, is_measured, print_machine, quantile};
+use qbus_benches::{is_measured, print_machine, quantile, start};
 
 fn main() {
     let emits = if is_measured() { 2000 } else { 20 };
@@ -18,14 +18,14 @@ fn main() {
 
 /// Time from before an emit until the lane's committed head has passed it.
 fn visible(name: &str, spin: bool, emits: u64) {
-    let bench = Bench::start("visible", spin);
+    let mut bench = start("visible", spin);
     let gauge = bench
-        .bus
+        .bus()
         .gauge("bench_level")
         .clock(Clock::Coarse)
         .register()
         .expect("a new bus");
-    let reader = Reader::open(&bench.bus.address().snapshot()).expect("an aggregator runs");
+    let reader = Reader::open(&bench.bus().address().snapshot()).expect("an aggregator runs");
     let mut measured = Vec::new();
     for n in 0..emits {
         // Apart by different times, so that naps are met at every point.
@@ -40,13 +40,13 @@ fn visible(name: &str, spin: bool, emits: u64) {
     }
     let [median, p99, max] = [0.5, 0.99, 1.0].map(|q| quantile(&mut measured, q));
     println!("{name:<38} {median:>8.1} {p99:>8.1} {max:>8.1}");
-    bench.stop();
+    bench.end_aggregator();
 }
 
 fn idle(seconds: f64) {
-    let bench = Bench::start("idle", false);
+    let mut bench = start("idle", false);
     std::thread::sleep(Duration::from_secs_f64(seconds));
-    let used = bench.stop();
+    let used = bench.end_aggregator();
     println!(
         "\nidle aggregator: {:.2} % of a core",
         used.as_secs_f64() / seconds * 100.0

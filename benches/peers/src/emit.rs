@@ -4,7 +4,6 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use qbus::{Bus, Clock, Kind, Producer, Record};
-use qbus_benches::Bench;
 
 use crate::others;
 use crate::report::Section;
@@ -30,10 +29,10 @@ pub fn settle(bus: &Bus) {
 
 pub fn section(quick: bool) -> Section {
     let cores = Cores::for_consumers();
-    let bench = Bench::start("emit", false);
+    let bench = qbus_benches::start("emit", false);
     let columns = &["median", "q1", "q3", "to ours"];
     let mut section = Section::new("emit", "emit cost, one producer, ns", columns);
-    let mut cases = ours(&bench.bus);
+    let mut cases = ours(bench.bus());
     cases.extend(others::cases());
     cores.for_emitter();
     take_turns(&mut cases, if quick { 100 } else { 600 });

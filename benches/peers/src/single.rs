@@ -4,7 +4,6 @@ use std::hint::{black_box, spin_loop};
 
 use hdrhistogram::Histogram;
 use qbus::{Clock, Kind, Record};
-use qbus_benches::Bench;
 use quanta::Clock as Cycles;
 
 use crate::others;
@@ -21,8 +20,8 @@ pub fn section(quick: bool) -> Section {
     let title = "single emits while a consumer drains, ns";
     let mut section = Section::new("single", title, columns);
     let cores = Cores::for_consumers();
-    let bench = Bench::start("single", false);
-    let bus = &bench.bus;
+    let bench = qbus_benches::start("single", false);
+    let bus = bench.bus();
     let failed = "a new bus takes it";
     let counter = bus.counter("bench_total").register().expect(failed);
     let gauge = bus.gauge("bench_level").register().expect(failed);

@@ -7,9 +7,9 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qbus::{Address, Bus, Clock, BusOptions, Geometry, Kind, Producer, Record};
+use qbus::{Address, Bus, BusOptions, Clock, Geometry, Kind, Producer, Record};
 use qbus_aggregate::Reader;
-use qbus_benches::{Bench, quantile};
+use qbus_benches::quantile;
 
 use crate::emit::{RUN, settle};
 use crate::report::Section;
@@ -72,12 +72,12 @@ pub fn scaling(quick: bool) -> Section {
     let columns = &["median", "q1", "q3"];
     let title = "bursts without clock, M records/s, all threads";
     let mut section = Section::new("scaling", title, columns);
-    let bench = Bench::with_config("scaling", &one_shared_lane(), false);
+    let bench = qbus_benches::start_with("scaling", &one_shared_lane(), false);
     let (own, shared) = (
-        || bench.bus.producer().expect("a free lane"),
-        || bench.bus.shared_producer().expect("a shared lane"),
+        || bench.bus().producer().expect("a free lane"),
+        || bench.bus().shared_producer().expect("a shared lane"),
     );
-    let counter = bench.bus.counter("bench_total").register();
+    let counter = bench.bus().counter("bench_total").register();
     let series = counter.expect("a new bus takes it").series();
     let record = Record::new(Clock::Precise.now_ns(), series, Kind::Increment, 1.0);
     let mut cases = [
@@ -94,7 +94,7 @@ pub fn scaling(quick: bool) -> Section {
         for (_, producers, rates) in &mut cases {
             let records = producers.len() as u32 * RUN / 2;
             rates.push(f64::from(records) * 1e3 / burst(producers, record));
-            settle(&bench.bus);
+            settle(bench.bus());
         }
     }
     for (name, _, rates) in &mut cases {
@@ -147,9 +147,9 @@ fn one_shared_lane() -> BusOptions {
 
 /// Records a second that were committed, and the share of those emitted that were dropped.
 fn sustain(processes: usize, emitting: Emitting, seconds: f64) -> (f64, f64) {
-    let bench = Bench::with_config("sustained", &one_shared_lane(), false);
-    let reader = Reader::open(&bench.bus.address().snapshot()).expect("an aggregator runs");
-    let address = bench.bus.address();
+    let bench = qbus_benches::start_with("sustained", &one_shared_lane(), false);
+    let reader = Reader::open(&bench.bus().address().snapshot()).expect("an aggregator runs");
+    let address = bench.bus().address();
     let mut workers: Vec<_> = (0..processes)
         .map(|_| Worker::start(address, emitting, seconds))
         .collect();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use qbus::Clock;
 use qbus_aggregate::Reader;
-use qbus_benches::{Bench, quantile};
+use qbus_benches::quantile;
 
 use crate::others;
 use crate::report::Section;
@@ -71,10 +71,10 @@ fn measure(emit: impl Fn(u64), known: impl Fn() -> u64) -> Vec<f64> {
 
 fn qbus(spin: bool) -> Vec<f64> {
     let cores = Cores::for_consumers();
-    let bench = Bench::start("visible", spin);
-    let gauge = bench.bus.gauge("bench_level").clock(Clock::Coarse);
+    let bench = qbus_benches::start("visible", spin);
+    let gauge = bench.bus().gauge("bench_level").clock(Clock::Coarse);
     let gauge = gauge.register().expect("a new bus takes it");
-    let reader = Reader::open(&bench.bus.address().snapshot()).expect("an aggregator runs");
+    let reader = Reader::open(&bench.bus().address().snapshot()).expect("an aggregator runs");
     cores.for_emitter();
     measure(|n| gauge.set(n as f64), || reader.globals().records)
 }

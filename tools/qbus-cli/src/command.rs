@@ -13,12 +13,15 @@ mod stat;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use qbus::{Address, Bus};
 use qbus_aggregate::Reader;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::{Args, Command};
-use crate::error::Error;
+use crate::error::{Doing, Error};
 
 /// Runs what was typed.
 pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Error> {
@@ -45,4 +48,13 @@ fn open(address: &Address) -> Result<Bus, Error> {
 fn open_snapshot(address: &Address, path: Option<&Path>) -> Result<Reader, Error> {
     let path = path.map_or_else(|| address.snapshot(), PathBuf::from);
     Reader::open(&path).map_err(|error| Error::reading(address, &error))
+}
+
+/// A flag that is raised when the user wants the command to end.
+fn until_signal() -> Result<Arc<AtomicBool>, Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, stop.clone()).doing("handle signals")?;
+    }
+    Ok(stop)
 }

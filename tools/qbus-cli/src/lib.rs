@@ -4,6 +4,7 @@ mod args;
 mod command;
 mod error;
 mod sampling;
+pub mod stage;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, Write};

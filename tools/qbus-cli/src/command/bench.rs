@@ -2,20 +2,18 @@
 
 mod advice;
 mod measure;
-mod stage;
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::Serialize;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::Bench;
-use crate::error::{Doing, Error};
-use measure::{Cost, Latency, Load};
-use stage::Stage;
+use crate::command::until_signal;
+use crate::error::Error;
+use crate::stage::Machine;
+use measure::{Cost, Latency, Load, Measuring};
 
 /// Rows of latencies that advice is derived from.
 const IN_USE: &str = "on a bus in use";
@@ -31,10 +29,7 @@ pub(crate) fn run(bench: &Bench, out: &mut dyn Write) -> Result<(), Error> {
         .filter(|time| !time.is_zero());
     let time = time.ok_or_else(|| Error::Failed("--seconds is not positive".to_owned()))?;
     // Before anything is made that a signal would leave behind.
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register(signal, stop.clone()).doing("handle signals")?;
-    }
+    let stop = until_signal()?;
     let report = Report::measure(time, &stop)?;
     if bench.json {
         serde_json::to_writer_pretty(&mut *out, &report)?;
@@ -60,14 +55,6 @@ struct Report {
 }
 
 #[derive(Debug, Serialize)]
-struct Machine {
-    cpu: String,
-    cores: usize,
-    kernel: String,
-    clock_source: String,
-}
-
-#[derive(Debug, Serialize)]
 struct Paced {
     records_per_second: f64,
     cores: f64,
@@ -76,21 +63,21 @@ struct Paced {
 impl Report {
     fn measure(time: Duration, stop: &AtomicBool) -> Result<Report, Error> {
         let progress = Progress::default();
-        let mut stage = Stage::create(stop)?;
+        let mut measuring = Measuring::start(stop)?;
         progress.show(0.0, "emit cost");
-        stage.aggregate(false)?;
-        let emit = measure::emit(&stage, time.mul_f64(0.35))?;
+        measuring.aggregate(false)?;
+        let emit = measure::emit(&measuring, time.mul_f64(0.35))?;
         progress.show(0.35, "emit to visible");
-        let in_use = measure::visible(&stage, IN_USE, measure::in_use, time.mul_f64(0.2))?;
-        let idle = measure::visible(&stage, IDLE, measure::idle, time.mul_f64(0.1))?;
+        let in_use = measure::visible(&measuring, IN_USE, measure::in_use, time.mul_f64(0.2))?;
+        let idle = measure::visible(&measuring, IDLE, measure::idle, time.mul_f64(0.1))?;
         progress.show(0.65, "sustained");
-        let sustained = measure::sustained(&stage, time.mul_f64(0.15))?;
+        let sustained = measure::sustained(&measuring, time.mul_f64(0.15))?;
         progress.show(0.8, "emit to visible, aggregator spinning");
-        stage.aggregate(true)?;
-        let spinning = measure::visible(&stage, SPINNING, measure::in_use, time.mul_f64(0.1))?;
+        measuring.aggregate(true)?;
+        let spinning = measure::visible(&measuring, SPINNING, measure::in_use, time.mul_f64(0.1))?;
         progress.show(0.9, "aggregator at a steady rate");
-        stage.aggregate(false)?;
-        let (records_per_second, cores) = measure::paced(&mut stage, time.mul_f64(0.1))?;
+        measuring.aggregate(false)?;
+        let (records_per_second, cores) = measure::paced(&mut measuring, time.mul_f64(0.1))?;
         let mut report = Report {
             machine: Machine::this(),
             emit,
@@ -102,17 +89,12 @@ impl Report {
             },
             advice: Vec::new(),
         };
-        report.advice = advice::of(&report, stage.bus().geometry());
+        report.advice = advice::of(&report, measuring.bus().geometry());
         Ok(report)
     }
 
     fn print(&self, out: &mut dyn Write) -> Result<(), Error> {
-        let machine = &self.machine;
-        writeln!(
-            out,
-            "{}, {} cores, {}, clock source {}\n",
-            machine.cpu, machine.cores, machine.kernel, machine.clock_source
-        )?;
+        writeln!(out, "{}\n", self.machine)?;
         writeln!(
             out,
             "{:<38} {:>8} {:>8} {:>8}",
@@ -181,30 +163,6 @@ fn wrapped(text: &str) -> String {
     lines.join("\n")
 }
 
-impl Machine {
-    fn this() -> Machine {
-        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-        let cpu = read("/proc/cpuinfo");
-        let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
-        let system = rustix::system::uname();
-        Machine {
-            cpu: model
-                .unwrap_or("unknown processor")
-                .trim_start_matches([' ', '\t', ':'])
-                .to_owned(),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            kernel: format!(
-                "{} {}",
-                system.sysname().to_string_lossy(),
-                system.release().to_string_lossy()
-            ),
-            clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource")
-                .trim()
-                .to_owned(),
-        }
-    }
-}
-
 /// A bar on a terminal, and nothing elsewhere.
 struct Progress {
     is_terminal: bool,
@@ -234,14 +192,4 @@ impl Drop for Progress {
             let _ = write!(io::stderr(), "\r{:70}\r", "");
         }
     }
-}
-
-/// What a signal leaves to say.
-fn interrupted(stop: &AtomicBool) -> Result<(), Error> {
-    if stop.load(Ordering::Relaxed) {
-        return Err(Error::Failed(
-            "interrupted; the bench's bus is gone".to_owned(),
-        ));
-    }
-    Ok(())
 }

@@ -4,20 +4,19 @@ use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qbus::{Address, Bus, Removal};
+use qbus::{Address, BusOptions};
 use qbus_aggregate::export::{Format, Options, export, export_to_file};
 use qbus_aggregate::{ReadOptions, Reader, Snapshot, Value};
 use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::args::Demo;
-use crate::command::{open, stat};
+use crate::command::{open, stat, until_signal};
 use crate::error::{Doing, Error};
+use crate::stage::Stage;
 
 /// Lines of each format that are shown.
 const SHOWN: usize = 14;
@@ -29,33 +28,33 @@ pub(crate) fn run(address: &Address, demo: &Demo, out: &mut dyn Write) -> Result
     let time = Duration::try_from_secs_f64(demo.seconds).map_err(Error::failed)?;
     match demo.worker {
         Some(worker) => work(address, worker, time),
-        None => show(demo, time, out),
+        None => run_show(demo, time, out),
     }
 }
 
-/// The demo's bus and processes; all of them go with it, also on an error.
-struct Stage {
-    address: Address,
+/// The demo's processes on its bus; all of them go with it, also on an error.
+struct Show {
     children: Vec<Child>,
+    /// Goes after those that use it.
+    stage: Stage,
 }
 
-impl Drop for Stage {
+impl Drop for Show {
     fn drop(&mut self) {
         for child in &mut self.children {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let _ = Bus::remove(&self.address, Removal::Forced);
     }
 }
 
-impl Stage {
+impl Show {
     fn start(&mut self, args: &[&str]) -> Result<(), Error> {
         let program = crate::program()?;
         let mut command = Command::new(program);
         command
             .args(args)
-            .args(["--bus", &self.address.to_string()]);
+            .args(["--bus", &self.stage.bus().address().to_string()]);
         // What the processes have to say would come between the lines shown here.
         command
             .stdin(Stdio::null())
@@ -81,22 +80,18 @@ impl Stage {
     }
 }
 
-fn show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Error> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register(signal, stop.clone()).doing("handle signals")?;
-    }
+fn run_show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Error> {
+    let stop = until_signal()?;
     let address: Address = format!("demo-{}", std::process::id())
         .parse()
         .map_err(Error::failed)?;
-    let bus = Bus::create(&address, &qbus::BusOptions::default()).map_err(Error::failed)?;
-    let mut stage = Stage {
-        address: address.clone(),
+    let mut show = Show {
         children: Vec::new(),
+        stage: Stage::create(&address, &BusOptions::default()).map_err(Error::failed)?,
     };
-    stage.start(&["agg", "--no-create", "--interval", "500ms"])?;
+    show.start(&["agg", "--no-create", "--interval", "500ms"])?;
     for worker in 0..demo.workers {
-        stage.start(&[
+        show.start(&[
             "demo",
             "--worker",
             &worker.to_string(),
@@ -110,13 +105,13 @@ fn show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Error> {
         demo.workers, demo.seconds
     )?;
     out.flush()?;
-    watch(&mut stage, time, &stop)?;
+    watch(&mut show, time, &stop)?;
     if stop.load(Ordering::Relaxed) {
         return Err(Error::Failed(
             "interrupted; the demo's processes and bus are gone".to_owned(),
         ));
     }
-    stage.end_aggregator()?;
+    show.end_aggregator()?;
 
     let mut reader =
         Reader::open(&address.snapshot()).map_err(|error| Error::reading(&address, &error))?;
@@ -142,7 +137,7 @@ fn show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Error> {
             .doing(format!("write {}", path.display()))?;
         brief(&snapshot, format, &path, out)?;
     }
-    let ledger = stat::Report::new(&bus, Some(&reader))
+    let ledger = stat::Report::new(show.stage.bus(), Some(&reader))
         .doing("look at the owners")?
         .ledger;
     writeln!(
@@ -158,21 +153,21 @@ fn show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Error> {
 }
 
 /// Shows progress on a terminal until the workers have ended.
-fn watch(stage: &mut Stage, time: Duration, stop: &AtomicBool) -> Result<(), Error> {
+fn watch(show: &mut Show, time: Duration, stop: &AtomicBool) -> Result<(), Error> {
     let is_terminal = io::stderr().is_terminal();
     let start = Instant::now();
     let mut reader = None;
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(100));
         let mut running = 0;
-        for worker in &mut stage.children[1..] {
+        for worker in &mut show.children[1..] {
             match worker.try_wait().doing("wait for a worker")? {
                 None => running += 1,
                 Some(status) if status.success() => {}
                 Some(status) => return Err(Error::Failed(format!("a worker failed: {status}"))),
             }
         }
-        if let Some(status) = stage.children[0]
+        if let Some(status) = show.children[0]
             .try_wait()
             .doing("wait for the aggregator")?
         {
@@ -187,7 +182,7 @@ fn watch(stage: &mut Stage, time: Duration, stop: &AtomicBool) -> Result<(), Err
             return Err(Error::Failed("the workers do not end".to_owned()));
         }
         if is_terminal {
-            reader = reader.or_else(|| Reader::open(&stage.address.snapshot()).ok());
+            reader = reader.or_else(|| Reader::open(&show.stage.bus().address().snapshot()).ok());
             let requests = reader.as_mut().map_or(0.0, requests);
             let done = (start.elapsed().as_secs_f64() / time.as_secs_f64()).min(1.0);
             let bar = "#".repeat((done * 30.0) as usize);

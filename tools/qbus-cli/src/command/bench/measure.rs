@@ -1,21 +1,78 @@
 //! What is measured, and how.
 
 use std::hint::{black_box, spin_loop};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qbus::{Clock, Kind, Record};
+use qbus::{Address, Bus, BusOptions, Clock, Kind, Record};
+use qbus_aggregate::Reader;
 use serde::Serialize;
 
-use super::stage::Stage;
 use crate::error::Error;
+use crate::stage::{Stage, quantile};
 
 /// Emits of a run: half a default lane, so that none is refused.
 const RUN: u32 = 2048;
 /// Records a second that the aggregator's cost is told for.
 const PACE: f64 = 100_000.0;
-/// How long one emit may take to become visible.
+/// How long one emit may take to become visible, and an aggregator to commit a few, on any machine.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The bench's stage, until the user wants to go.
+pub(super) struct Measuring<'a> {
+    stage: Stage,
+    stop: &'a AtomicBool,
+}
+
+impl Measuring<'_> {
+    /// Makes a bus as `qbus agg` would.
+    pub(super) fn start(stop: &AtomicBool) -> Result<Measuring<'_>, Error> {
+        let name = format!("bench-{}", std::process::id());
+        let address: Address = name.parse().map_err(Error::failed)?;
+        let stage = Stage::create(&address, &BusOptions::default()).map_err(Error::failed)?;
+        Ok(Measuring { stage, stop })
+    }
+
+    pub(super) fn bus(&self) -> &Bus {
+        self.stage.bus()
+    }
+
+    /// Starts an aggregator, after the one before.
+    pub(super) fn aggregate(&mut self, spin: bool) -> Result<(), Error> {
+        self.stage.aggregate(spin).map_err(Error::failed)
+    }
+
+    fn reader(&self) -> Result<Reader, Error> {
+        let address = self.bus().address();
+        Reader::open(&address.snapshot()).map_err(|error| Error::reading(address, &error))
+    }
+
+    /// An error when the user wants to go.
+    fn interrupted(&self) -> Result<(), Error> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Failed(
+                "interrupted; the bench's bus is gone".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is left in the lanes.
+    fn settle(&self) -> Result<(), Error> {
+        let start = Instant::now();
+        while self.bus().lanes().iter().any(|lane| lane.fill > 0) {
+            self.interrupted()?;
+            if start.elapsed() > PATIENCE {
+                return Err(Error::Failed(
+                    "the aggregator does not keep up: nothing was committed for 10 s".to_owned(),
+                ));
+            }
+            thread::sleep(Duration::from_micros(50));
+        }
+        Ok(())
+    }
+}
 
 /// Nanoseconds that a call takes, over many runs.
 #[derive(Debug, Serialize)]
@@ -78,8 +135,8 @@ fn case<'a>(name: &'static str, mut call: impl FnMut(u32) + 'a) -> Case<'a> {
 }
 
 /// What an emit costs. The cases take turns, so that noise hits them alike.
-pub(super) fn emit(stage: &Stage<'_>, time: Duration) -> Result<Vec<Cost>, Error> {
-    let (bus, failed) = (stage.bus(), Error::failed);
+pub(super) fn emit(measuring: &Measuring<'_>, time: Duration) -> Result<Vec<Cost>, Error> {
+    let (bus, failed) = (measuring.bus(), Error::failed);
     let counter = bus.counter("bench_total").register().map_err(failed)?;
     let gauge = bus.gauge("bench_level").register().map_err(failed)?;
     let histogram = bus.histogram("bench_seconds").register().map_err(failed)?;
@@ -120,9 +177,9 @@ pub(super) fn emit(stage: &Stage<'_>, time: Duration) -> Result<Vec<Cost>, Error
         for case in &mut cases {
             // The first run finds caches and a napping aggregator as the case before left them.
             (case.run)();
-            stage.settle()?;
+            measuring.settle()?;
             case.measured.push((case.run)());
-            stage.settle()?;
+            measuring.settle()?;
         }
     }
     let cost = |mut case: Case<'_>| {
@@ -149,15 +206,15 @@ pub(super) fn idle(n: u64) -> Duration {
 
 /// How long after an emit a reader sees it; the emits are `apart` by what they ask for.
 pub(super) fn visible(
-    stage: &Stage<'_>,
+    measuring: &Measuring<'_>,
     name: &'static str,
     apart: fn(u64) -> Duration,
     time: Duration,
 ) -> Result<Latency, Error> {
-    let level = stage.bus().gauge("bench_level").clock(Clock::Coarse);
+    let level = measuring.bus().gauge("bench_level").clock(Clock::Coarse);
     let level = level.register().map_err(Error::failed)?;
-    let reader = stage.reader()?;
-    stage.settle()?;
+    let reader = measuring.reader()?;
+    measuring.settle()?;
     let (start, mut measured) = (Instant::now(), Vec::new());
     while start.elapsed() < time || measured.is_empty() {
         thread::sleep(apart(measured.len() as u64));
@@ -165,7 +222,7 @@ pub(super) fn visible(
         let emitted = Instant::now();
         level.set(measured.len() as f64);
         while reader.globals().records == before {
-            stage.interrupted()?;
+            measuring.interrupted()?;
             if emitted.elapsed() > PATIENCE {
                 return Err(Error::Failed(
                     "a record was not visible after 10 s".to_owned(),
@@ -184,12 +241,12 @@ pub(super) fn visible(
 }
 
 /// One producer as fast as it goes: one that waits while its lane is full, and one that never waits.
-pub(super) fn sustained(stage: &Stage<'_>, time: Duration) -> Result<Vec<Load>, Error> {
-    let counter = stage.bus().counter("bench_total");
+pub(super) fn sustained(measuring: &Measuring<'_>, time: Duration) -> Result<Vec<Load>, Error> {
+    let counter = measuring.bus().counter("bench_total");
     let counter = counter.register().map_err(Error::failed)?;
-    let producer = stage.bus().producer().map_err(Error::failed)?;
+    let producer = measuring.bus().producer().map_err(Error::failed)?;
     let waiting = load(
-        stage,
+        measuring,
         "waits while its lane is full",
         time.mul_f64(0.75),
         || {
@@ -198,7 +255,7 @@ pub(super) fn sustained(stage: &Stage<'_>, time: Duration) -> Result<Vec<Load>, 
             producer.emit_or_wait(record, PATIENCE).is_ok()
         },
     )?;
-    let never = load(stage, "never waits", time.mul_f64(0.25), || {
+    let never = load(measuring, "never waits", time.mul_f64(0.25), || {
         counter.try_add(1.0).is_ok()
     })?;
     Ok(vec![waiting, never])
@@ -206,21 +263,21 @@ pub(super) fn sustained(stage: &Stage<'_>, time: Duration) -> Result<Vec<Load>, 
 
 /// Emits for that time; the rate is that of what was committed, until all of it was.
 fn load(
-    stage: &Stage<'_>,
+    measuring: &Measuring<'_>,
     name: &'static str,
     time: Duration,
     mut emit: impl FnMut() -> bool,
 ) -> Result<Load, Error> {
-    stage.settle()?;
+    measuring.settle()?;
     let (start, mut attempted, mut accepted) = (Instant::now(), 0, 0_u64);
     while start.elapsed() < time {
-        stage.interrupted()?;
+        measuring.interrupted()?;
         for _ in 0..RUN {
             accepted += u64::from(emit());
         }
         attempted += u64::from(RUN);
     }
-    stage.settle()?;
+    measuring.settle()?;
     Ok(Load {
         name,
         attempted,
@@ -231,12 +288,12 @@ fn load(
 
 /// Emits [`PACE`] records a second, in small bursts; the rate, and the share of a core that the
 /// aggregator took, which is ended by this.
-pub(super) fn paced(stage: &mut Stage<'_>, time: Duration) -> Result<(f64, f64), Error> {
-    let counter = stage.bus().counter("bench_total");
+pub(super) fn paced(measuring: &mut Measuring<'_>, time: Duration) -> Result<(f64, f64), Error> {
+    let counter = measuring.bus().counter("bench_total");
     let counter = counter.register().map_err(Error::failed)?;
     let (start, mut emitted) = (Instant::now(), 0.0);
     while start.elapsed() < time || emitted == 0.0 {
-        stage.interrupted()?;
+        measuring.interrupted()?;
         thread::sleep(Duration::from_millis(1));
         while emitted < start.elapsed().as_secs_f64() * PACE {
             counter.inc();
@@ -244,13 +301,6 @@ pub(super) fn paced(stage: &mut Stage<'_>, time: Duration) -> Result<(f64, f64),
         }
     }
     let seconds = start.elapsed().as_secs_f64();
-    let used = stage.end_aggregator();
+    let used = measuring.stage.end_aggregator();
     Ok((emitted / seconds, used.as_secs_f64() / seconds))
-}
-
-/// The value at quantile `q` of measurements, which are sorted by this; there is at least one.
-fn quantile(measured: &mut [f64], q: f64) -> f64 {
-    measured.sort_by(f64::total_cmp);
-    let rank = (q * measured.len() as f64).ceil() as usize;
-    measured[rank.clamp(1, measured.len()) - 1]
 }

@@ -2,22 +2,33 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use qbus_fuzz::{Files, aggregate, good, look, open, read, witness};
+use qbus_fuzz::{Peer, look, read, stage};
 
 fuzz_target!(|data: &[u8]| {
-    let (good, files) = (good(), Files::new());
-    files.write_bus(&good.bus.patched(data, good.bus.all()));
-    if data.len().is_multiple_of(2) {
-        // Not of its own bus when the instance was changed.
-        files.write_snapshot(&good.snapshot.patched(&[], good.snapshot.all()));
-    }
-    let Some(bus) = open(&files) else {
+    let (stage, len) = (stage(), data.len());
+    let Some(bus) = stage.open(&stage.bus.patched(data, stage.bus.all())) else {
         return;
     };
     look(&bus);
-    if let Some(aggregator) = aggregate(&bus) {
-        witness(&bus, aggregator);
+    if !len.is_multiple_of(2) {
+        return;
+    }
+    let peer = Peer::join(&bus);
+    peer.emit();
+    if !len.is_multiple_of(4) {
+        return;
+    }
+    let snapshot = if len.is_multiple_of(64) {
+        stage.without_snapshot()
+    } else {
+        // Not of its own bus when the instance was changed.
+        stage.lay_snapshot(&stage.snapshot.patched(&[], stage.snapshot.all()))
+    };
+    if let Some(aggregator) = peer.aggregate()
+        && len.is_multiple_of(8)
+    {
+        peer.witness(aggregator, len.is_multiple_of(16));
+        read(&snapshot, None);
     }
     look(&bus);
-    read(&files.address.snapshot());
 });

@@ -3,15 +3,14 @@
 
 use libfuzzer_sys::fuzz_target;
 use qbus::{FamilyDefinition, MetricType};
-use qbus_fuzz::{Files, GEOMETRY, aggregate, good, look, open, read, series, witness};
+use qbus_fuzz::{GEOMETRY, Peer, look, read, series, stage};
 
 fuzz_target!(|data: &[u8]| {
-    let (good, files) = (good(), Files::new());
-    files.write_bus(&good.bus.patched(data, good.bus.registry()));
-    let bus = open(&files).expect("a good header");
-    look(&bus);
+    let (stage, len) = (stage(), data.len());
+    let bus = stage.open(&stage.bus.patched(data, stage.bus.registry()));
+    let bus = bus.expect("a good header");
     // Known ones, then other types under known names, then more than there is room for.
-    series(&bus);
+    let series = series(&bus);
     let _ = bus.gauge("a").register();
     let _ = bus.histogram("c").buckets([3.0]).register();
     for n in 0..=2 * GEOMETRY.series {
@@ -29,8 +28,20 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     look(&bus);
-    if let Some(aggregator) = aggregate(&bus) {
-        witness(&bus, aggregator);
+    if !len.is_multiple_of(4) {
+        return;
     }
-    read(&files.address.snapshot()).expect("an aggregator's snapshot");
+    let snapshot = if len.is_multiple_of(64) {
+        // Then every definition is looked up again.
+        stage.without_snapshot()
+    } else {
+        stage.lay_snapshot(&stage.snapshot.patched(&[], stage.snapshot.all()))
+    };
+    let peer = Peer::of(&bus, series);
+    if let Some(aggregator) = peer.aggregate()
+        && len.is_multiple_of(8)
+    {
+        peer.witness(aggregator, len.is_multiple_of(16));
+    }
+    read(&snapshot, None).expect("an aggregator's snapshot");
 });

@@ -1,22 +1,25 @@
 //! What the fuzz targets share: good images, how an input changes one, and all that a process can do
 //! with the files that come of it.
 //!
+//! A process lays all of its inputs into the same two files, one after the other: making files anew
+//! takes longer than all that is done with them. The length of an input says how far it goes: all are
+//! looked at, every other is emitted to, every fourth aggregated, every eighth gone on with.
+//!
 //! An input is a plan byte and then patches: a place (two bytes), a length (one), and the bytes that
 //! are laid there, or which other word. Most places count among the words that a good image uses, so
 //! that most inputs get past the header and meet something. A few plans begin with zeros, take the
 //! input as the file itself, or cut it short.
 
+use std::fs::{self, File, OpenOptions};
 use std::io::sink;
 use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use qbus::{
-    Address, Bus, BusOptions, FamilyId, Geometry, Kind, Producer, Record, SeriesId,
-};
+use qbus::{Address, Bus, BusOptions, FamilyId, Geometry, Kind, Producer, Record, SeriesId};
 use qbus_aggregate::export::{self, Format};
-use qbus_aggregate::{Aggregator, AggregatorOptions, Globals, OwnerRow, ReadOptions, Reader};
-use tempfile::TempDir;
+use qbus_aggregate::{Aggregator, AggregatorOptions, OwnerRow, ReadOptions, Reader};
 
 /// Small, so that a few bytes reach everything.
 pub const GEOMETRY: Geometry = Geometry {
@@ -141,111 +144,119 @@ impl<'a> Input<'a> {
     }
 }
 
-/// A bus and its snapshot that nobody has broken.
+/// A bus and its snapshot that nobody has broken, and the files that their images are laid into.
 #[derive(Debug)]
-pub struct Good {
+pub struct Stage {
     /// The bus: records of each type committed, and some left in the lanes.
     pub bus: Image,
     /// Its snapshot.
     pub snapshot: Image,
+    /// Of the files.
+    pub address: Address,
+    bus_file: File,
 }
 
-/// Made once in a process: it takes longer than using it.
-pub fn good() -> &'static Good {
-    static GOOD: OnceLock<Good> = OnceLock::new();
-    GOOD.get_or_init(|| {
-        let files = Files::new();
-        let config_of_bus = BusOptions {
+/// Made once in a process.
+pub fn stage() -> &'static Stage {
+    static STAGE: OnceLock<Stage> = OnceLock::new();
+    STAGE.get_or_init(|| {
+        let path = folder().join("bus").display().to_string();
+        let address: Address = path.parse().expect("a path");
+        let options = BusOptions {
             geometry: GEOMETRY,
             ..BusOptions::default()
         };
-        let bus = Bus::create(&files.address, &config_of_bus).expect("a new bus");
+        let bus = Bus::create(&address, &options).expect("a new bus");
         let mut aggregator = Aggregator::open(&bus, &config()).expect("the only one");
         for n in 0..20 {
-            emit(&bus);
+            Peer::join(&bus).emit();
             if n < 19 {
                 aggregator.round();
             }
         }
         drop(aggregator);
         drop(bus);
-        Good {
-            bus: Image::of(files.address.file()),
-            snapshot: Image::of(&files.address.snapshot()),
+        Stage {
+            bus: Image::of(address.file()),
+            snapshot: Image::of(&address.snapshot()),
+            bus_file: writable(address.file()),
+            address,
         }
     })
 }
 
-/// A folder in memory, where there is such a thing, for one input.
-#[derive(Debug)]
-pub struct Files {
-    /// The bus's.
-    pub address: Address,
-    _folder: TempDir,
-}
-
-impl Default for Files {
-    fn default() -> Files {
-        Files::new()
-    }
-}
-
-impl Files {
-    /// An empty one.
-    pub fn new() -> Files {
-        let memory = PathBuf::from("/dev/shm");
-        let root = if memory.is_dir() {
-            memory
-        } else {
-            std::env::temp_dir()
-        };
-        let folder = tempfile::Builder::new()
-            .prefix("qbus-fuzz-")
-            .tempdir_in(root);
-        let folder = folder.expect("a temporary folder");
-        let path = folder.path().join("bus").display().to_string();
-        Files {
-            address: path.parse().expect("a path"),
-            _folder: folder,
+/// A folder of this process in memory, where there is such a thing. A fuzzer ends without a word: the
+/// next one takes away what the dead have left.
+fn folder() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let root = if memory.is_dir() {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
+    for entry in fs::read_dir(&root).expect("a folder").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("qbus-fuzz-");
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
+    let folder = root.join(format!("qbus-fuzz-{}", std::process::id()));
+    fs::create_dir(&folder).expect("a new folder");
+    folder
+}
 
-    /// Lays down the bus.
-    pub fn write_bus(&self, image: &(Vec<u8>, usize)) {
-        write(self.address.file(), image);
+fn writable(path: &Path) -> File {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.mode(0o600).open(path).expect("a file of ours")
+}
+
+impl Stage {
+    /// Lays down a bus, and opens it; `None` when it is refused. One that is unfinished is refused
+    /// after a second, which is too long here.
+    pub fn open(&self, image: &(Vec<u8>, usize)) -> Option<Bus> {
+        lay(&self.bus_file, image);
+        let (bytes, len) = image;
+        let is_unfinished = *len < PAGE || bytes.len() < 8 || bytes[..8] == [0; 8];
+        if is_unfinished {
+            return None;
+        }
+        Bus::open(&self.address).ok()
     }
 
-    /// Lays down the snapshot.
-    pub fn write_snapshot(&self, image: &(Vec<u8>, usize)) {
-        write(&self.address.snapshot(), image);
+    /// Lays down a snapshot; where.
+    pub fn lay_snapshot(&self, image: &(Vec<u8>, usize)) -> PathBuf {
+        let path = self.address.snapshot();
+        // By name: an aggregator may have moved another bus's aside.
+        lay(&writable(&path), image);
+        path
+    }
+
+    /// Takes the snapshot away.
+    pub fn without_snapshot(&self) -> PathBuf {
+        let path = self.address.snapshot();
+        let _ = fs::remove_file(&path);
+        path
     }
 }
 
-fn write(path: &Path, (bytes, len): &(Vec<u8>, usize)) {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = std::fs::OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o600).open(path);
-    let mut file = file.expect("a new file");
-    std::io::Write::write_all(&mut file, bytes).expect("room");
+/// Makes a file those bytes, and zeros behind them.
+fn lay(file: &File, (bytes, len): &(Vec<u8>, usize)) {
+    let before = file.metadata().expect("a file").size();
+    if before > bytes.len() as u64 {
+        file.set_len(bytes.len() as u64).expect("less");
+    }
+    file.write_all_at(bytes, 0).expect("room");
     file.set_len(*len as u64).expect("room");
-}
-
-/// Opens a bus; `None` when it is refused. One that says that it is unfinished is refused after a second,
-/// which is too long here.
-pub fn open(files: &Files) -> Option<Bus> {
-    let bytes = std::fs::read(files.address.file()).expect("the file");
-    let is_unfinished = bytes.len() < PAGE || bytes[..8] == [0; 8];
-    if is_unfinished {
-        return None;
-    }
-    Bus::open(&files.address).ok()
 }
 
 /// All that can be asked of a bus.
 pub fn look(bus: &Bus) {
     let _ = (bus.owners(), bus.lanes(), bus.counts(), bus.aggregator());
     let _ = (bus.instance(), bus.created_ns(), bus.is_removed());
-    for id in ids(bus) {
+    let ids = (0..bus.geometry().series_ids() as u32 + 2).chain([u32::MAX]);
+    for id in ids {
         if let Some(series) = bus.series(SeriesId(id)) {
             let _ = bus.family(series.family);
         }
@@ -255,8 +266,14 @@ pub fn look(bus: &Bus) {
     }
 }
 
-fn ids(bus: &Bus) -> impl Iterator<Item = u32> {
-    (0..bus.geometry().series_ids() as u32 + 2).chain([u32::MAX])
+/// A process that keeps to the protocol, on a bus that may hold anything.
+#[derive(Debug)]
+pub struct Peer<'a> {
+    bus: &'a Bus,
+    /// See [`series`].
+    series: Vec<(SeriesId, Kind)>,
+    /// Of a lane of each sort, as far as there are.
+    producers: Vec<Producer>,
 }
 
 /// The series of a good image, each type one, as far as the bus takes them.
@@ -278,37 +295,110 @@ pub fn series(bus: &Bus) -> Vec<(SeriesId, Kind)> {
     found.into_iter().flatten().collect()
 }
 
-/// A record of each type, through a lane of each sort, as far as the bus takes them.
-pub fn emit(bus: &Bus) {
-    let series = series(bus);
-    for producer in [bus.producer(), bus.shared_producer()]
-        .into_iter()
-        .flatten()
-    {
-        for &(id, kind) in &series {
-            let _ = producer.emit(Record::new(1000, id, kind, 1.5));
+impl<'a> Peer<'a> {
+    /// Registers, and leases.
+    pub fn join(bus: &'a Bus) -> Peer<'a> {
+        Peer::of(bus, series(bus))
+    }
+
+    /// Leases.
+    pub fn of(bus: &'a Bus, series: Vec<(SeriesId, Kind)>) -> Peer<'a> {
+        let producers = [bus.producer(), bus.shared_producer()];
+        Peer {
+            bus,
+            series,
+            producers: producers.into_iter().flatten().collect(),
+        }
+    }
+
+    /// A record of each type, through a lane of each sort.
+    pub fn emit(&self) {
+        for producer in &self.producers {
+            for &(id, kind) in &self.series {
+                let _ = producer.emit(Record::new(1000, id, kind, 1.5));
+            }
+        }
+    }
+
+    /// Drains and folds what there is, and more that comes while it does.
+    pub fn aggregate(&self) -> Option<Aggregator> {
+        let mut aggregator = Aggregator::open(self.bus, &config()).ok()?;
+        aggregator.round();
+        self.emit();
+        aggregator.finish();
+        Some(aggregator)
+    }
+
+    /// Whatever was there before: each record of a producer that keeps to the protocol, in a lane of
+    /// its own, is delivered or counted; with `succeeds`, also by the aggregator's successor.
+    pub fn witness(&self, mut aggregator: Aggregator, succeeds: bool) {
+        let own = self
+            .producers
+            .iter()
+            .find(|producer| producer.is_exclusive());
+        let Some(producer) = own else {
+            return;
+        };
+        let owner = usize::from(producer.owner().index);
+        aggregator.finish();
+        let reader = Reader::open(aggregator.snapshot()).expect("the aggregator's snapshot");
+        let named = |reader: &Reader| (reader.bus_name(), reader.instance(), reader.created_ns());
+        let ledger = |reader: &Reader| {
+            let row = &reader.owners()[owner];
+            let sum = row.present.plus(&row.departed);
+            (sum.delivered, sum.dropped_full)
+        };
+        let dropped = || {
+            let owners = self.bus.owners().expect("locks");
+            let view = owners.into_iter().find(|view| view.id == producer.owner());
+            view.expect("this process").dropped_full
+        };
+        let (name_before, before, dropped_before) = (named(&reader), ledger(&reader), dropped());
+        let first = self.series.first().copied();
+        let (id, kind) = first.unwrap_or((SeriesId(0), Kind::Set));
+        let (mut accepted, mut refused) = (0, 0);
+        // The second burst is more than a lane takes.
+        for burst in [1, GEOMETRY.slots + 3] {
+            for _ in 0..burst {
+                match producer.emit(Record::new(2000, id, kind, 1.0)) {
+                    Ok(()) => accepted += 1,
+                    Err(_) => refused += 1,
+                }
+            }
+            aggregator.round();
+        }
+        aggregator.finish();
+        let (after, dropped_after) = (ledger(&reader), dropped());
+        let (written, folded) = (reader.globals(), aggregator.globals());
+        // What is read is clamped: a count that was garbage may be as large as any.
+        let is_sane = |count: u64| count < 1 << 61;
+        assert!(!is_sane(folded.records) || written.records == folded.records);
+        assert!(!is_sane(folded.restarts) || written.restarts == folded.restarts);
+        assert_eq!(named(&reader), name_before, "somebody wrote over the name");
+        assert!(accepted > 0, "a drained lane took no record");
+        assert!(
+            !is_sane(after.0) || after.0 - before.0 >= accepted,
+            "{accepted} accepted, {before:?} {after:?}"
+        );
+        assert_eq!(dropped_after.wrapping_sub(dropped_before), refused);
+        assert!(
+            !is_sane(dropped_after) || after.1 >= dropped_after,
+            "{refused} refused, {after:?}"
+        );
+        if succeeds {
+            let path = aggregator.snapshot().to_owned();
+            drop(aggregator);
+            let successor = Aggregator::open(self.bus, &config());
+            drop(successor.expect("its predecessor is gone"));
+            let resumed = ledger(&Reader::open(&path).expect("its snapshot"));
+            assert!(resumed.0 >= after.0, "{after:?} before, {resumed:?} after");
         }
     }
 }
 
-/// Drains and folds what there is, and more that comes while it does.
-pub fn aggregate(bus: &Bus) -> Option<Aggregator> {
-    let mut aggregator = Aggregator::open(bus, &config()).ok()?;
-    for _ in 0..3 {
-        aggregator.round();
-        emit(bus);
-    }
-    settle(&mut aggregator);
-    Some(aggregator)
-}
-
-fn settle(aggregator: &mut Aggregator) {
-    aggregator.finish();
-    aggregator.finish();
-}
-
-/// All that can be read of a snapshot; `None` when it is refused.
-pub fn read(path: &Path) -> Option<()> {
+/// All that can be read of a snapshot, written in the format of that number if there is one; `None` when
+/// it is refused.
+pub fn read(path: &Path, format: Option<&Format>) -> Option<()> {
     let mut reader = Reader::open(path).ok()?;
     let size = reader.size_bytes();
     assert!(size <= SNAPSHOT_BYTES_MAX, "a snapshot of {size} bytes");
@@ -322,88 +412,14 @@ pub fn read(path: &Path) -> Option<()> {
         ..ReadOptions::default()
     };
     let snapshot = reader.read(&options).ok()?;
-    for format in Format::ALL {
-        for chosen in [false, true] {
-            let options = export::Options {
-                timestamps: chosen,
-                history: chosen,
-            };
-            let written = export::export(&snapshot, format, &options, &mut sink());
-            written.expect("nothing refuses to be written");
-        }
+    if let Some(&format) = format {
+        let chosen = snapshot.epoch.is_multiple_of(2);
+        let options = export::Options {
+            timestamps: chosen,
+            history: chosen,
+        };
+        let written = export::export(&snapshot, format, &options, &mut sink());
+        written.expect("nothing refuses to be written");
     }
     Some(())
-}
-
-/// What the ledger has of an owner: delivered, and dropped at a full lane.
-fn ledger(path: &Path, owner: usize) -> (u64, u64) {
-    let reader = Reader::open(path).expect("the aggregator's snapshot");
-    let rows = reader.owners();
-    let row = rows[owner].present.plus(&rows[owner].departed);
-    (row.delivered, row.dropped_full)
-}
-
-fn named(path: &Path) -> (String, [u64; 2], u64) {
-    let reader = Reader::open(path).expect("the aggregator's snapshot");
-    (reader.bus_name(), reader.instance(), reader.created_ns())
-}
-
-fn globals(path: &Path) -> Globals {
-    let reader = Reader::open(path).expect("the aggregator's snapshot");
-    reader.globals()
-}
-
-/// Whatever was there before: each record of a producer that keeps to the protocol, in a lane of its
-/// own, is delivered or counted, also by the aggregator's successor.
-pub fn witness(bus: &Bus, mut aggregator: Aggregator) {
-    let series = series(bus);
-    let Some(producer) = bus.producer().ok().filter(Producer::is_exclusive) else {
-        return;
-    };
-    let (path, owner) = (
-        aggregator.snapshot().to_owned(),
-        usize::from(producer.owner().index),
-    );
-    settle(&mut aggregator);
-    let name_before = named(&path);
-    let dropped = |bus: &Bus| {
-        let owners = bus.owners().expect("locks");
-        let view = owners.into_iter().find(|view| view.id == producer.owner());
-        view.expect("this process").dropped_full
-    };
-    let (before, dropped_before) = (ledger(&path, owner), dropped(bus));
-    let (id, kind) = series.first().copied().unwrap_or((SeriesId(0), Kind::Set));
-    let (mut accepted, mut refused) = (0, 0);
-    for burst in [1, 3, 9] {
-        for _ in 0..burst {
-            match producer.emit(Record::new(2000, id, kind, 1.0)) {
-                Ok(()) => accepted += 1,
-                Err(_) => refused += 1,
-            }
-        }
-        aggregator.round();
-    }
-    settle(&mut aggregator);
-    let after = ledger(&path, owner);
-    let (written, folded) = (globals(&path), aggregator.globals());
-    // What is read is clamped: a count that was garbage may be as large as any.
-    let is_sane = |count: u64| count < 1 << 61;
-    assert!(!is_sane(folded.records) || written.records == folded.records);
-    assert!(!is_sane(folded.restarts) || written.restarts == folded.restarts);
-    assert_eq!(named(&path), name_before, "somebody wrote over the name");
-    assert!(accepted > 0, "a drained lane took no record");
-    assert!(
-        !is_sane(after.0) || after.0 - before.0 >= accepted,
-        "{accepted} accepted, {before:?} {after:?}"
-    );
-    assert_eq!(dropped(bus).wrapping_sub(dropped_before), refused);
-    assert!(
-        !is_sane(dropped(bus)) || after.1 >= dropped(bus),
-        "{refused} refused, {after:?}"
-    );
-    drop(aggregator);
-    let successor = Aggregator::open(bus, &config());
-    drop(successor.expect("its predecessor is gone"));
-    let resumed = ledger(&path, owner);
-    assert!(resumed.0 >= after.0, "{after:?} before, {resumed:?} after");
 }

@@ -12,12 +12,15 @@ const NAME_MAX: usize = 64;
 
 /// A bus: a name (POSIX segment `/qbus.NAME`), or the path of a file (with a slash in it).
 ///
+/// A relative path means a file below the folder that is the working directory now, also when the program
+/// goes to another one later, as daemons do.
+///
 /// # Examples
 ///
 /// ```
 /// # fn main() -> Result<(), qbus::AddressError> {
 /// assert_eq!("default".parse::<qbus::Address>()?.file(), std::path::Path::new("/dev/shm/qbus.default"));
-/// assert_eq!("./bus".parse::<qbus::Address>()?.file(), std::path::Path::new("./bus"));
+/// assert_eq!("/tmp/bus".parse::<qbus::Address>()?.file(), std::path::Path::new("/tmp/bus"));
 /// assert!("two words".parse::<qbus::Address>().is_err());
 /// # Ok(()) }
 /// ```
@@ -27,15 +30,14 @@ pub struct Address(Kind);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Named { name: String, file: PathBuf },
-    Path(PathBuf),
+    Path { typed: String, file: PathBuf },
 }
 
 impl Address {
     /// The file that holds the region.
     pub fn file(&self) -> &Path {
         match &self.0 {
-            Kind::Named { file, .. } => file,
-            Kind::Path(path) => path,
+            Kind::Named { file, .. } | Kind::Path { file, .. } => file,
         }
     }
 
@@ -59,7 +61,7 @@ impl Address {
     pub(crate) fn segment(&self) -> Option<String> {
         match &self.0 {
             Kind::Named { name, .. } => Some(format!("/qbus.{name}")),
-            Kind::Path(_) => None,
+            Kind::Path { .. } => None,
         }
     }
 }
@@ -69,7 +71,9 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Address, AddressError> {
         if text.contains('/') {
-            return Ok(Address(Kind::Path(PathBuf::from(text))));
+            let file = std::path::absolute(text).unwrap_or_else(|_| PathBuf::from(text));
+            let typed = text.to_owned();
+            return Ok(Address(Kind::Path { typed, file }));
         }
         let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if text.is_empty() || text.len() > NAME_MAX || !text.chars().all(legal) {
@@ -89,7 +93,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Named { name, .. } => f.write_str(name),
-            Kind::Path(path) => write!(f, "{}", path.display()),
+            Kind::Path { typed, .. } => f.write_str(typed),
         }
     }
 }

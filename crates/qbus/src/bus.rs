@@ -104,26 +104,22 @@ impl Bus {
         let sections = Sections::of(&config.geometry);
         let region = Region::create(address, sections.size as u64, config.mode)?;
         let path = address.file();
-        let locks =
-            Locks::open(path, region.id()).map_err(|source| creating("lock", path, source))?;
+        let locks = Locks::open(path, region.id()).and_then(|locks| match locks {
+            Some(locks) => Ok(locks.try_lock(CREATE_BYTE)?.then_some(locks)),
+            None => Ok(None),
+        });
         // From here on only the holder of the byte takes the name away.
-        let locked = locks
-            .as_ref()
-            .map(|locks| locks.try_lock(CREATE_BYTE))
-            .transpose();
-        let replaced = || {
-            creating(
-                "create",
-                path,
-                io::Error::other("the name was taken away meanwhile"),
-            )
+        let _locks = match locks {
+            Ok(Some(locks)) => locks,
+            Ok(None) => {
+                let why = io::Error::other("the name was taken away meanwhile");
+                return Err(creating("create", path, why));
+            }
+            Err(source) => {
+                let _ = rustix::fs::unlink(path);
+                return Err(creating("lock", path, source));
+            }
         };
-        if !locked
-            .map_err(|source| creating("lock", path, source))?
-            .unwrap_or(false)
-        {
-            return Err(replaced());
-        }
         let header = region.header();
         let relaxed = Ordering::Relaxed;
         header.version.store(VERSION, relaxed);
@@ -287,6 +283,7 @@ impl Bus {
             .filter(|owner| owner.alive)
             .map(|owner| owner.pid);
         let mut pids: Vec<u64> = aggregator.into_iter().chain(owners).collect();
+        pids.sort_unstable();
         pids.dedup();
         pids
     }

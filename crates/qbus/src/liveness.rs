@@ -85,7 +85,7 @@ impl Locks {
         // SAFETY: `lock` is a valid flock that outlives the call.
         let result = unsafe { libc::fcntl(self.file.raw(), libc::F_OFD_GETLK, &raw mut lock) };
         if result != 0 {
-            return Err(io::Error::last_os_error());
+            return Err(lock_error());
         }
         Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
     }
@@ -95,9 +95,23 @@ impl Locks {
         // SAFETY: `lock` is a valid flock that outlives the call.
         let result = unsafe { libc::fcntl(self.file.raw(), libc::F_OFD_SETLK, &raw const lock) };
         if result != 0 {
-            return Err(io::Error::last_os_error());
+            return Err(lock_error());
         }
         Ok(())
+    }
+}
+
+/// Why the kernel refused a lock.
+fn lock_error() -> io::Error {
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::ENOLCK | libc::EOPNOTSUPP) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!(
+                "open file description locks are not to be had here ({error}): use a local file system, and a Linux kernel of its own"
+            ),
+        ),
+        _ => error,
     }
 }
 

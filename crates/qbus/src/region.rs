@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, Stat};
 use rustix::mm::{MapFlags, ProtFlags};
+use rustix::process::{Resource, getrlimit};
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 
 use crate::address::Address;
@@ -258,6 +260,7 @@ impl Grower {
             ));
         }
         let (offset, more) = (self.len as u64, (from + bytes - self.len) as u64);
+        check_size_limit(&self.path, offset + more)?;
         let made = fallocate(&self.file, offset, more)
             .map_err(|errno| match errno {
                 rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT => no_space(available),
@@ -372,8 +375,20 @@ fn available_bytes(file: impl AsFd) -> u64 {
     }
 }
 
+/// Reserves bytes of a file that nobody has written to; with zeros in a file system that has no better way
+/// (ramfs, some network and FUSE file systems).
 fn fallocate(file: impl AsFd, offset: u64, bytes: u64) -> rustix::io::Result<()> {
-    rustix::fs::fallocate(file, FallocateFlags::empty(), offset, bytes)
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), offset, bytes) {
+        Err(rustix::io::Errno::OPNOTSUPP) => {}
+        reserved => return reserved,
+    }
+    let (zeros, end) = ([0; 1 << 16], offset + bytes);
+    let mut at = offset;
+    while at < end {
+        let len = zeros.len().min((end - at) as usize);
+        at += rustix::io::pwrite(&file, &zeros[..len], at)? as u64;
+    }
+    Ok(())
 }
 
 /// The region of a bus, mapped for reading and writing.
@@ -427,6 +442,7 @@ impl Region {
                 backing: Backing::File(file),
             });
         };
+        check_size_limit(path, bytes)?;
         // The crate neither reserves nor says what is missing.
         let shmem = ShmemConf::new()
             .os_id(&segment)
@@ -627,9 +643,10 @@ fn check_trust(path: &Path, stat: &Stat) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Reserves `bytes` from the start of the file: a full file system is an error here, and never a
+/// Reserves `bytes` from the start of a new file: a full file system is an error here, and never a
 /// SIGBUS later.
 fn reserve(file: impl AsFd, path: &Path, bytes: u64) -> Result<(), CreateError> {
+    check_size_limit(path, bytes)?;
     match fallocate(&file, 0, bytes) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT | rustix::io::Errno::FBIG) => {
@@ -640,6 +657,19 @@ fn reserve(file: impl AsFd, path: &Path, bytes: u64) -> Result<(), CreateError> 
             })
         }
         Err(errno) => Err(creating("reserve room for", path, errno)),
+    }
+}
+
+/// A file that grows beyond RLIMIT_FSIZE ends the process (SIGXFSZ): that is refused before.
+fn check_size_limit(path: &Path, bytes: u64) -> Result<(), CreateError> {
+    match getrlimit(Resource::Fsize).current {
+        Some(limit) if limit < bytes => {
+            let why = format!(
+                "it needs {bytes} bytes, and this process may write files of {limit} alone (ulimit -f)"
+            );
+            Err(creating("reserve room for", path, io::Error::other(why)))
+        }
+        _ => Ok(()),
     }
 }
 

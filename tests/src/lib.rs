@@ -2,6 +2,7 @@
 //! bound, and the totals that everything is checked against.
 
 mod bus;
+mod host;
 mod journal;
 mod life;
 mod load;
@@ -10,6 +11,7 @@ mod random;
 mod totals;
 
 pub use bus::{Place, TestBus};
+pub use host::Host;
 pub use journal::{Entries, Journal};
 pub use life::Life;
 pub use load::{Lane, Load, Report};

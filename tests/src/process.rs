@@ -90,6 +90,15 @@ impl Process {
         line.unwrap_or_else(|error| panic!("pid {} says nothing more: {error}", self.child.id()))
     }
 
+    /// Its next line; `None` when it has ended.
+    pub fn try_line(&self) -> Option<String> {
+        match self.lines.recv_timeout(LIMIT) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(error) => panic!("pid {} says nothing more: {error}", self.child.id()),
+        }
+    }
+
     /// Writes it a line.
     pub fn tell(&mut self, line: &str) {
         let input = self.input.as_mut().expect("an open input");

@@ -1,9 +1,8 @@
-//! Places that differ: another pid namespace, another user, a clock that was set back, and a machine
-//! on which everything was killed at once.
+//! Another pid namespace, another user, a clock that was set back, and a machine on which everything
+//! was killed at once.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use qbus::{BusOptions, Kind, MetricType, Record};
@@ -13,8 +12,8 @@ use qbus_tests::{
 };
 use tempfile::TempDir;
 
-const AGGREGATOR: &str = env!("CARGO_BIN_EXE_test-aggregator");
-const PRODUCER: &str = env!("CARGO_BIN_EXE_test-producer");
+use super::{AGGREGATOR, PRODUCER, is_root};
+
 /// uid and gid of nobody, wherever Debian's base-passwd is.
 const NOBODY: u32 = 65534;
 
@@ -39,16 +38,6 @@ fn reports(producer: &mut Process, load: &Load) -> Vec<Report> {
     (0..load.threads)
         .map(|_| producer.line().parse().expect("a report"))
         .collect()
-}
-
-/// Whether this process is root; says so aloud when a test is skipped for it.
-fn is_root(what: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), "SKIPPED, it needs root: {what}");
-    }
-    root
 }
 
 #[test]
@@ -117,12 +106,23 @@ fn a_sidecar_in_another_pid_namespace_tells_the_living_from_the_dead() {
     );
 }
 
-/// The producer where nobody may execute it, and run by nobody.
-fn producer_of_nobody(test: &TestBus, load: &Load) -> (TempDir, Command) {
+/// A copy of a program, `helper`, that other users may execute too.
+pub(crate) fn public_copy(program: &str) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("our folder");
-    let program: PathBuf = folder.path().join("producer");
-    fs::copy(PRODUCER, &program).expect("room");
+    // Not by this process: what it forks meanwhile would hold the copy open, which then cannot run.
+    let copied = Command::new("cp")
+        .arg(program)
+        .arg(folder.path().join("helper"))
+        .status();
+    assert!(copied.expect("it runs").success(), "no copy of {program}");
+    folder
+}
+
+/// The producer where nobody may execute it, and run by nobody.
+fn producer_of_nobody(test: &TestBus, load: &Load) -> (TempDir, Command) {
+    let folder = public_copy(PRODUCER);
+    let program = folder.path().join("helper");
     let mut command = Command::new("setpriv");
     let ids = [
         format!("--reuid={NOBODY}"),

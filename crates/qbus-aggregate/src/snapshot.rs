@@ -2,6 +2,8 @@
 
 #[cfg(not(loom))]
 pub(crate) mod file;
+#[cfg(all(test, not(loom)))]
+mod format;
 #[cfg(not(loom))]
 mod heap;
 pub(crate) mod layout;

@@ -68,7 +68,7 @@ pub struct Statistics {
     pub torn: u64,
     /// Records of processes that were stopped inside an emit.
     pub revoked: u64,
-    /// Delivered records for whose series the snapshot had no room, of all processes.
+    /// Records for whose series the snapshot had no room, of all processes.
     pub unplaced: u64,
     /// Records on their way to the aggregator: the queue.
     pub queued: u64,
@@ -110,7 +110,7 @@ impl Collector {
             dropped: ledger.dropped(),
             torn: ledger.total.torn,
             revoked: ledger.total.revoked,
-            unplaced: ledger.unplaced,
+            unplaced: ledger.total.unplaced,
             queued: bus.lanes().iter().map(|lane| lane.fill).sum(),
             lane_capacity: bus.geometry().slots,
             buffered: buffered as u64,

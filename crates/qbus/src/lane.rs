@@ -50,7 +50,7 @@ pub(crate) enum SlotPhase {
 
 /// A slot's `sequence` word: lap (37 bits) | owner (24) | phase (3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sequence(u64);
+pub(crate) struct Sequence(pub(crate) u64);
 
 impl Sequence {
     #[inline]
@@ -316,12 +316,12 @@ pub(crate) enum Refused {
 
 /// Who leases an exclusive lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lease(u64);
+pub(crate) struct Lease(pub(crate) u64);
 
 impl Lease {
     const FREE: u64 = 0;
 
-    fn of(owner: OwnerId) -> Lease {
+    pub(crate) fn of(owner: OwnerId) -> Lease {
         Lease(1 << 32 | u64::from(owner.pack()))
     }
 

@@ -13,6 +13,9 @@
 //!
 //! Sections start on pages. All memory is zero at creation, and zero is a legal state of every word.
 
+#[cfg(all(test, not(loom)))]
+mod format;
+
 use std::fmt;
 
 use crate::sync::AtomicU64;

@@ -86,7 +86,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    fn to_raw(self) -> u64 {
+    pub(crate) fn to_raw(self) -> u64 {
         u64::from(self.generation) << 8 | self.phase as u64
     }
 

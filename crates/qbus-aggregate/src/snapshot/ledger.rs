@@ -37,8 +37,6 @@ pub struct Ledger {
     pub owners: Vec<OwnerLedger>,
     /// Records of processes that found no place in the owner table: dropped.
     pub unowned: u64,
-    /// Records for whose series the snapshot had no room.
-    pub unplaced: u64,
     /// Delivered records of series that nobody registered, or of a kind that their series does not take.
     pub undefined: u64,
     /// Slots, records and words of the region that made no sense.
@@ -81,7 +79,6 @@ impl Ledger {
         Ok(Ledger {
             owners: owners.collect(),
             unowned: counts.dropped_unowned,
-            unplaced: total.unplaced,
             undefined: globals.unknown_series,
             violations: total.violations.saturating_add(counts.violations),
             refused_series: counts.refused_series,
@@ -102,7 +99,7 @@ impl Ledger {
             ("unowned", self.unowned),
             ("torn", self.total.torn),
             ("revoked", self.total.revoked),
-            ("unplaced", self.unplaced),
+            ("unplaced", self.total.unplaced),
             ("undefined", self.undefined),
         ]
     }

@@ -217,7 +217,7 @@ impl Report {
             (ledger.violations, "records or slots that made no sense"),
             (
                 ledger.unplaced,
-                "delivered records without room in the snapshot",
+                "records lost for want of room in the snapshot",
             ),
         ] {
             if count > 0 {
@@ -314,7 +314,7 @@ impl LedgerReport {
             dropped_unowned: ledger.unowned,
             violations: ledger.violations,
             unknown_series: ledger.undefined,
-            unplaced: ledger.unplaced,
+            unplaced: ledger.total.unplaced,
         }
     }
 }

@@ -10,6 +10,8 @@ mod by_name;
 mod error;
 mod sampling;
 mod self_metrics;
+#[cfg(feature = "http")]
+pub mod serve;
 
 pub use agent::{Agent, AgentOptions};
 pub use by_name::{Emitter, Metric, owned};

@@ -9,6 +9,8 @@ mod emit;
 mod load;
 mod rm;
 mod sample;
+#[cfg(feature = "http")]
+mod serve;
 mod stat;
 
 use std::io::Write;
@@ -33,6 +35,8 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Error> {
         Command::Dump(dump) => dump::run(address, &dump, out),
         Command::Stat(stat) => stat::run(address, &stat, out),
         Command::Sample(sample) => sample::run(&sample, out),
+        #[cfg(feature = "http")]
+        Command::Serve(serve) => serve::run(address, &serve),
         Command::Load(load) => load::run(address, &load, out),
         Command::Bench(bench) => bench::run(&bench, out),
         Command::Rm(rm) => rm::run(address, &rm),

@@ -10,6 +10,8 @@ use signal_hook::iterator::Signals;
 
 use crate::args::Agg;
 use crate::command::open;
+#[cfg(feature = "http")]
+use crate::command::serve;
 use crate::error::{Doing, Error};
 use crate::sampling::{self, warn};
 
@@ -27,6 +29,11 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
         "aggregating the bus {address} into {}",
         agent.snapshot().display()
     ));
+    // It goes when this returns.
+    #[cfg(feature = "http")]
+    let _server = (!agg.listen.is_empty())
+        .then(|| serve::start(address, agent.snapshot(), &agg.listen, None, &agg.web))
+        .transpose()?;
     let waiting = signals.handle();
     thread::scope(|scope| {
         scope.spawn(|| {

@@ -1,0 +1,264 @@
+//! From a request to its answer.
+
+use std::sync::Arc;
+
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{HeaderMap, Method, Response, StatusCode};
+use qbus_aggregate::export::Format;
+use tokio::sync::Semaphore;
+
+use super::ServeOptions;
+use super::body::Payload;
+use super::events::Feed;
+use super::host::{Locality, Names};
+use super::ledger::Ledgers;
+use super::negotiate;
+use super::page::{Pages, Wanted, pack};
+use super::query::Query;
+use super::source::{Source, Unready};
+
+pub(super) type Request = hyper::Request<Incoming>;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const METHODS: &str = "GET, HEAD, OPTIONS";
+/// The page may load what this server serves, and nothing else; nobody may frame it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+     img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The dashboard: path, media type, bytes.
+const FILES: [(&str, &str, &str); 3] = [
+    (
+        "/",
+        "text/html; charset=utf-8",
+        include_str!("dashboard/index.html"),
+    ),
+    (
+        "/dashboard.js",
+        "text/javascript; charset=utf-8",
+        include_str!("dashboard/dashboard.js"),
+    ),
+    (
+        "/dashboard.css",
+        "text/css; charset=utf-8",
+        include_str!("dashboard/dashboard.css"),
+    ),
+];
+
+/// Everything that an answer is made from.
+#[derive(Debug)]
+pub(super) struct Routes {
+    names: Names,
+    source: Arc<Source>,
+    pages: Pages,
+    ledgers: Arc<Ledgers>,
+    feed: Arc<Feed>,
+    at_once: Option<Semaphore>,
+}
+
+impl Routes {
+    pub(super) fn new(options: &ServeOptions) -> Routes {
+        let source = Arc::new(Source::new(options.snapshot.clone(), options.max_age));
+        let ledgers = Arc::new(Ledgers::new(options.bus.clone()));
+        Routes {
+            names: Names::new(&options.hosts),
+            pages: Pages::new(source.clone()),
+            feed: Arc::new(Feed::new(source.clone(), ledgers.clone())),
+            source,
+            ledgers,
+            at_once: (options.max_requests > 0).then(|| Semaphore::new(options.max_requests)),
+        }
+    }
+
+    pub(super) async fn answer(&self, request: Request, locality: Locality) -> Response<Payload> {
+        let host = header(request.headers(), HOST.as_str());
+        if !self.names.takes(host, locality) {
+            return plain(
+                StatusCode::MISDIRECTED_REQUEST,
+                format!(
+                    "this host is not called {:?} here; expected localhost, an address, or a name given \
+                     with --web.allowed-host\n",
+                    host.unwrap_or_default()
+                ),
+            );
+        }
+        let Ok(_permit) = self
+            .at_once
+            .as_ref()
+            .map(Semaphore::try_acquire)
+            .transpose()
+        else {
+            let mut refusal = plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many requests at once; see --web.max-requests\n".to_owned(),
+            );
+            refusal
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            return refusal;
+        };
+        match *request.method() {
+            Method::GET | Method::HEAD => self.get(&request).await,
+            Method::OPTIONS => allow(StatusCode::OK, String::new()),
+            _ => allow(
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!("there is nothing to change here; expected one of {METHODS}\n"),
+            ),
+        }
+    }
+
+    async fn get(&self, request: &Request) -> Response<Payload> {
+        let headers = request.headers();
+        let gzip = negotiate::takes_gzip(header(headers, ACCEPT_ENCODING.as_str()).unwrap_or(""));
+        let query = match Query::parse(request.uri().query().unwrap_or("")) {
+            Ok(query) => query,
+            Err(error) => return plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        };
+        let path = request.uri().path();
+        match path {
+            "/metrics" => {
+                let offer = negotiate::format(&all(headers, ACCEPT.as_str()));
+                self.page(
+                    offer.format,
+                    &offer.content_type,
+                    query.without_history(),
+                    gzip,
+                )
+                .await
+            }
+            "/api/v1/series" => self.page(Format::Json, JSON, query, gzip).await,
+            "/api/v1/ledger" => self.ledger().await,
+            "/events" => self.events(),
+            "/-/healthy" => plain(StatusCode::OK, "qbus serves\n".to_owned()),
+            "/-/ready" => self.ready().await,
+            _ => match FILES.iter().find(|(file, ..)| *file == path) {
+                Some((_, content_type, text)) => file(content_type, text, gzip),
+                None => plain(
+                    StatusCode::NOT_FOUND,
+                    "nothing is here; try /metrics, /api/v1/series, /api/v1/ledger, /events, \
+                     /-/healthy, /-/ready, or / for the dashboard\n"
+                        .to_owned(),
+                ),
+            },
+        }
+    }
+
+    async fn page(
+        &self,
+        format: Format,
+        content_type: &str,
+        query: Query,
+        gzip: bool,
+    ) -> Response<Payload> {
+        match self.pages.get(Wanted { format, query }, gzip).await {
+            Ok(bytes) => encoded(content_type, bytes, gzip),
+            Err(unready) => unavailable(&unready),
+        }
+    }
+
+    async fn ledger(&self) -> Response<Payload> {
+        let (source, ledgers) = (self.source.clone(), self.ledgers.clone());
+        let report = blocking(move || ledgers.read(&source)).await;
+        match report.map(|report| serde_json::to_vec(&report)) {
+            Ok(Ok(json)) => encoded(JSON, Bytes::from(json), false),
+            Ok(Err(error)) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            Err(unready) => unavailable(&unready),
+        }
+    }
+
+    async fn ready(&self) -> Response<Payload> {
+        let source = self.source.clone();
+        match blocking(move || source.read(|reader| Ok(reader.epoch()))).await {
+            Ok(epoch) => plain(StatusCode::OK, format!("qbus is ready, at epoch {epoch}\n")),
+            Err(unready) => unavailable(&unready),
+        }
+    }
+
+    fn events(&self) -> Response<Payload> {
+        match self.feed.subscribe() {
+            Some(events) => respond(StatusCode::OK, "text/event-stream", Payload::Stream(events)),
+            None => plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many dashboards are open; close one\n".to_owned(),
+            ),
+        }
+    }
+}
+
+/// Does what takes long where nobody waits for it but who asked.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// A header that may be given several times, as one.
+fn all(headers: &HeaderMap, name: &str) -> String {
+    let values = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values.collect::<Vec<_>>().join(",")
+}
+
+fn respond(status: StatusCode, content_type: &str, body: Payload) -> Response<Payload> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    // All that come here are written in this file, or checked by `negotiate`.
+    if let Ok(content_type) = HeaderValue::from_str(content_type) {
+        headers.insert(CONTENT_TYPE, content_type);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+pub(super) fn plain(status: StatusCode, text: String) -> Response<Payload> {
+    respond(status, TEXT, Payload::from(text))
+}
+
+fn encoded(content_type: &str, bytes: Bytes, gzip: bool) -> Response<Payload> {
+    let mut response = respond(StatusCode::OK, content_type, Payload::from(bytes));
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+fn file(content_type: &str, text: &'static str, gzip: bool) -> Response<Payload> {
+    let bytes = if gzip {
+        pack(text.as_bytes())
+    } else {
+        Bytes::from_static(text.as_bytes())
+    };
+    let mut response = encoded(content_type, bytes, gzip);
+    let policy = HeaderValue::from_static(POLICY);
+    response
+        .headers_mut()
+        .insert(CONTENT_SECURITY_POLICY, policy);
+    response
+}
+
+fn unavailable(unready: &Unready) -> Response<Payload> {
+    plain(StatusCode::SERVICE_UNAVAILABLE, format!("{unready}\n"))
+}
+
+fn allow(status: StatusCode, text: String) -> Response<Payload> {
+    let mut response = plain(status, text);
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(METHODS));
+    response
+}

@@ -1,0 +1,106 @@
+//! The snapshot file as a server sees it: it may come, go, grow and be replaced at any time.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use qbus::Clock;
+use qbus_aggregate::{ReadError, Reader};
+
+/// Why there is nothing to serve.
+#[derive(Debug)]
+pub(super) enum Unready {
+    /// There is no snapshot, or none that can be read.
+    Read(ReadError),
+    /// It is older than it may be.
+    Old { age: Duration, max_age: Duration },
+}
+
+impl fmt::Display for Unready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unready::Read(error) => write!(
+                f,
+                "there is no snapshot to serve: {error}; start `qbus agg`"
+            ),
+            Unready::Old { age, max_age } => write!(
+                f,
+                "the snapshot is {:.1} s old, and --max-age is {:.1} s: its aggregator is gone or stuck; \
+                 start `qbus agg`",
+                age.as_secs_f64(),
+                max_age.as_secs_f64()
+            ),
+        }
+    }
+}
+
+/// Opens the snapshot when it is there, and anew when another file has its name.
+#[derive(Debug)]
+pub(super) struct Source {
+    path: PathBuf,
+    max_age: Option<Duration>,
+    opened: Mutex<Option<Opened>>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    reader: Reader,
+    file: FileId,
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+impl Source {
+    pub(super) fn new(path: PathBuf, max_age: Option<Duration>) -> Source {
+        Source {
+            path,
+            max_age,
+            opened: Mutex::new(None),
+        }
+    }
+
+    /// Reads, if there is a snapshot that is young enough. It may take long: not for the event loop.
+    pub(super) fn read<T>(
+        &self,
+        read: impl FnOnce(&mut Reader) -> Result<T, ReadError>,
+    ) -> Result<T, Unready> {
+        // Poisoned by a read that panicked: what it had opened is opened anew.
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.file();
+        if now.is_none() || opened.as_ref().map(|opened| opened.file) != now {
+            *opened = None;
+        }
+        let opened = match &mut *opened {
+            Some(opened) => opened,
+            none => {
+                let reader = Reader::open(&self.path).map_err(Unready::Read)?;
+                // If it was replaced in between, the next read finds out.
+                let file = now.unwrap_or_default();
+                none.insert(Opened { reader, file })
+            }
+        };
+        if opened.reader.epoch() == 0 {
+            return Err(Unready::Read(ReadError::Empty));
+        }
+        let age = age(&opened.reader);
+        match self.max_age {
+            Some(max_age) if age > max_age => Err(Unready::Old { age, max_age }),
+            _ => read(&mut opened.reader).map_err(Unready::Read),
+        }
+    }
+
+    fn file(&self) -> Option<FileId> {
+        let metadata = fs::metadata(&self.path).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    }
+}
+
+/// How long ago the last commit was; nothing, when the clock was set back.
+pub(super) fn age(reader: &Reader) -> Duration {
+    let now_ns = Clock::Precise.now_ns();
+    Duration::from_nanos(now_ns.saturating_sub(reader.globals().unix_ns))
+}

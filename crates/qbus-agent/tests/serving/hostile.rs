@@ -1,0 +1,96 @@
+//! Clients that mean ill, or are broken: the others are served, and so is the bus.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use qbus_tests::until;
+
+use crate::client::{Served, served};
+
+fn is_served(served: &Served) -> bool {
+    served
+        .get("/metrics", "")
+        .text()
+        .contains("jobs_total{queue=\"a\"} 3\n")
+}
+
+#[test]
+fn more_idle_connections_than_there_are_places_keep_nobody_out() {
+    let served = served(|_| ());
+    let mut idle: Vec<TcpStream> = (0..1000).map(|_| served.connect()).collect();
+    assert!(is_served(&served));
+    // The first of them had to go; the last are still there.
+    let mut byte = [0];
+    assert_eq!(idle[0].read(&mut byte).unwrap_or(0), 0);
+    let last = idle.last_mut().expect("a thousand");
+    last.write_all(b"GET /-/healthy HTTP/1.0\r\n\r\n")
+        .expect("it is sent");
+    assert_eq!(last.read(&mut byte).expect("an answer"), 1);
+}
+
+#[test]
+fn who_sends_a_head_by_bytes_is_cut_off_and_keeps_nobody_waiting() {
+    let served = served(|_| ());
+    let mut slow = served.connect();
+    slow.write_all(b"GET /metrics HTTP/1.1\r\nHost: local")
+        .expect("it is sent");
+    assert!(is_served(&served));
+    // It is cut off, or told that it took too long.
+    let mut said = Vec::new();
+    let _ = slow.read_to_end(&mut said);
+    assert!(
+        said.is_empty() || said.starts_with(b"HTTP/1.1 408"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn garbage_is_answered_or_cut_off() {
+    let served = served(|_| ());
+    let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(200_000));
+    let many = format!("GET / HTTP/1.1\r\n{}\r\n", "X-A: b\r\n".repeat(5_000));
+    let huge = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", "h".repeat(100_000));
+    for garbage in [
+        &b"\0\x01\x02\xff\xfe\n\n\n"[..],
+        b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\nzz\r\n",
+        b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\nx",
+        b"GET http://[ HTTP/1.1\r\n\r\n",
+        b"GET /metrics?name[]=%00%ff%zz&&&=&= HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        long.as_bytes(),
+        many.as_bytes(),
+        huge.as_bytes(),
+    ] {
+        let mut stream = served.connect();
+        // The server may have closed it before all was sent.
+        let _ = stream.write_all(garbage);
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said);
+        assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 "), "{said:?}");
+        assert!(is_served(&served));
+    }
+}
+
+#[test]
+fn who_vanishes_or_does_not_read_keeps_nobody_waiting() {
+    let served = served(|_| ());
+    let request = b"GET /api/v1/series HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut deaf = Vec::new();
+    for _ in 0..64 {
+        let mut stream = served.connect();
+        // Again and again, and not one answer is read.
+        for _ in 0..100 {
+            stream.set_nonblocking(true).expect("it can be");
+            let _ = stream.write(request);
+        }
+        deaf.push(stream);
+    }
+    drop(deaf.split_off(32));
+    // More requests at once than are answered at once: others may be told to try again, until these have been
+    // answered as far as anybody reads.
+    until("an answer", || is_served(&served));
+}

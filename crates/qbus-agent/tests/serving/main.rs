@@ -1,0 +1,7 @@
+//! The scrape endpoint as its clients meet it, well-behaved and otherwise.
+
+mod access;
+mod answers;
+mod client;
+mod hostile;
+mod stream;

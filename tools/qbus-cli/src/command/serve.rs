@@ -1,0 +1,53 @@
+//! `qbus serve`
+
+use std::path::Path;
+use std::time::Duration;
+
+use qbus::Address;
+use qbus_agent::serve::{Listen, ServeOptions, Server};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::args::{Serve, Web};
+use crate::error::{Doing, Error};
+use crate::sampling::warn;
+
+pub(crate) fn run(address: &Address, serve: &Serve) -> Result<(), Error> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).doing("handle signals")?;
+    let beside = address.snapshot();
+    let snapshot = serve.snapshot.as_deref().unwrap_or(&beside);
+    let server = start(
+        address,
+        snapshot,
+        &serve.listen,
+        serve.max_age.0,
+        &serve.web,
+    )?;
+    signals.forever().next();
+    server.stop();
+    Ok(())
+}
+
+/// Starts a server, and says where it is.
+pub(crate) fn start(
+    address: &Address,
+    snapshot: &Path,
+    listen: &[Listen],
+    max_age: Option<Duration>,
+    web: &Web,
+) -> Result<Server, Error> {
+    let options = ServeOptions {
+        listen: listen.to_vec(),
+        bus: Some(address.clone()),
+        max_age,
+        max_requests: web.max_requests,
+        hosts: web.allowed_hosts.clone(),
+        web_config: web.web_config.clone(),
+        ..ServeOptions::new(snapshot.to_owned())
+    };
+    let server = Server::start(options, warn).map_err(Error::failed)?;
+    for url in server.urls() {
+        warn(format_args!("serving the bus {address} at {url}"));
+    }
+    Ok(server)
+}

@@ -287,9 +287,10 @@ fn labels(series: &Series) -> Json {
 /// each quantile.
 fn values(value: &Value) -> String {
     match value {
-        Value::Counter(value) | Value::Gauge(value) => number(*value),
+        Value::Counter(sum) => number(sum.value()),
+        Value::Gauge(value) => number(*value),
         Value::Histogram(value) => {
-            let mut text = format!("{},{}", value.count, number(value.sum));
+            let mut text = format!("{},{}", value.count, number(value.sum.value()));
             let mut before = 0;
             for &cumulative in &value.cumulative {
                 text.push_str(&format!(",{}", cumulative.saturating_sub(before)));
@@ -299,7 +300,7 @@ fn values(value: &Value) -> String {
         }
         Value::Summary(value) => {
             let quantiles = value.quantiles.iter().map(|(_, value)| number(*value));
-            let head = [value.count.to_string(), number(value.sum)];
+            let head = [value.count.to_string(), number(value.sum.value())];
             head.into_iter()
                 .chain(quantiles)
                 .collect::<Vec<_>>()

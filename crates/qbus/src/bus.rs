@@ -15,7 +15,7 @@ use crate::address::Address;
 use crate::clock;
 use crate::error::{CreateError, OpenError, OpenOrCreateError, RemoveError, creating};
 use crate::layout::{Geometry, MAGIC, Sections, VERSION};
-use crate::liveness::{CREATE_BYTE, Locks};
+use crate::liveness::{AGGREGATOR_BYTE, CREATE_BYTE, Locks};
 use crate::region::Region;
 use crate::sync::Ordering;
 use crate::thread;
@@ -251,16 +251,25 @@ impl Bus {
                 found: magic,
             }));
         }
-        if removal == Removal::Unused {
-            let bus = Self::open_now(address).map_err(RemoveError::Open)?;
-            let pids = bus.living_pids();
-            if !pids.is_empty() {
-                return Err(RemoveError::InUse { pids });
-            }
-        }
         let locks = Locks::open(address.file(), region.id())
             .map_err(RemoveError::Io)?
             .ok_or(RemoveError::Replaced)?;
+        if removal == Removal::Unused {
+            match Self::open_now(address) {
+                Ok(bus) => {
+                    let pids = bus.living_pids();
+                    if !pids.is_empty() {
+                        return Err(RemoveError::InUse { pids });
+                    }
+                }
+                // Who holds its bytes cannot be told by name; nobody does as a rule.
+                Err(OpenError::Version { .. })
+                    if !locks
+                        .is_any_held_from(AGGREGATOR_BYTE)
+                        .map_err(RemoveError::Io)? => {}
+                Err(error) => return Err(RemoveError::Open(error)),
+            }
+        }
         if !locks.try_lock(CREATE_BYTE).map_err(RemoveError::Io)? && removal == Removal::Unused {
             return Err(RemoveError::Busy);
         }

@@ -209,8 +209,8 @@ impl fmt::Display for OpenError {
                 expected,
             } => write!(
                 f,
-                "{} has layout version {found}, this build reads {expected}; use the qbus that made it, or make it \
-                 anew",
+                "{} has layout version {found}, this build reads {expected}; use the qbus that made it, or remove it \
+                 (`qbus rm`) when nobody uses it any more, and make it anew",
                 path.display()
             ),
             OpenError::Foreign {

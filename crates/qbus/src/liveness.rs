@@ -81,7 +81,20 @@ impl Locks {
     /// Whether another open holds the byte. The answer may be old when it arrives; only
     /// [`try_lock`](Self::try_lock) makes it last.
     pub(crate) fn is_held(&self, byte: u64) -> io::Result<bool> {
-        let mut lock = request(libc::F_WRLCK, byte);
+        self.are_held(byte, 1)
+    }
+
+    /// Whether another open holds any byte from `byte` on: somebody uses the file, whatever its layout.
+    pub(crate) fn is_any_held_from(&self, byte: u64) -> io::Result<bool> {
+        // A length of 0 is all that follow.
+        self.are_held(byte, 0)
+    }
+
+    fn are_held(&self, byte: u64, count: libc::off_t) -> io::Result<bool> {
+        let mut lock = libc::flock {
+            l_len: count,
+            ..request(libc::F_WRLCK, byte)
+        };
         // SAFETY: `lock` is a valid flock that outlives the call.
         let result = unsafe { libc::fcntl(self.file.raw(), libc::F_OFD_GETLK, &raw mut lock) };
         if result != 0 {

@@ -7,9 +7,9 @@ use tempfile::TempDir;
 
 use super::{AGGREGATOR, Action, PRODUCER, VICTIM, await_hit, say, start, testpoint};
 
-/// Lengths of the history and of the recent records: with the long ones the snapshot has to grow.
+/// Lengths of the history and of the recent records: with a long history the snapshot has to grow.
 const SHORT: [&str; 2] = ["50", "100"];
-const LONG: [&str; 2] = ["50", "60000"];
+const LONG: [&str; 2] = ["60000", "100"];
 
 /// Which passages of a point an aggregator is killed at, one after the other.
 fn passages(point: &str) -> &'static [u64] {

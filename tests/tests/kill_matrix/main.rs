@@ -6,7 +6,10 @@
 mod aggregator;
 mod producer;
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -61,6 +64,44 @@ fn await_hit(process: &mut Process, action: Action, points: &str) {
             process.is_stopped()
         }
     });
+}
+
+/// The points that the matrices run through, each of them: a case that does not pass its point fails.
+const KILLED_AT: [&[&str]; 6] = [
+    testpoint::EXCLUSIVE,
+    testpoint::SHARED,
+    testpoint::JOIN,
+    testpoint::REGISTRY,
+    testpoint::REAP,
+    testpoint::SNAPSHOT,
+];
+
+/// Adds the names of the points in the sources below a folder.
+fn find_points(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).expect("the sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            find_points(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a source");
+            let points = text.split("testpoint!(\"").skip(1);
+            found.extend(points.filter_map(|rest| Some(rest.split_once("\")")?.0.to_owned())));
+        }
+    }
+}
+
+#[test]
+fn every_test_point_has_its_case() {
+    let mut found = BTreeSet::new();
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+    find_points(&crates, &mut found);
+    // The examples in the point's own documentation.
+    found.retain(|name| name != "…");
+    let killed_at: BTreeSet<String> = KILLED_AT.concat().into_iter().map(String::from).collect();
+    let without: Vec<_> = found.difference(&killed_at).collect();
+    assert!(without.is_empty(), "no case kills at {without:?}");
+    let gone: Vec<_> = killed_at.difference(&found).collect();
+    assert!(gone.is_empty(), "no code passes {gone:?}");
 }
 
 /// Writes a line past the capture of the test run: a matrix says what it covered.

@@ -144,7 +144,7 @@ fn a_memory_cgroup_that_is_hit_leaves_no_bus_that_cannot_be_had_again() {
     drop(host);
     let _ = fs::remove_dir(&group);
     // Whatever it left does not stand in the way of the next one.
-    let mut next = super::host(test.address(), "exec \"$@\"");
+    let mut next = super::host(test.address(), super::HERE);
     until("the name is to be had", || {
         next.ask("create") == "open"
             || next.ask("force") == "removed" && next.ask("create") == "open"

@@ -5,6 +5,7 @@ mod limits;
 mod paths;
 mod processes;
 mod scale;
+mod versions;
 
 use qbus::Address;
 use qbus_tests::{Host, Place, TestBus};
@@ -12,6 +13,9 @@ use qbus_tests::{Host, Place, TestBus};
 const AGGREGATOR: &str = env!("CARGO_BIN_EXE_test-aggregator");
 const PRODUCER: &str = env!("CARGO_BIN_EXE_test-producer");
 const HOST: &str = env!("CARGO_BIN_EXE_test-host");
+
+/// No particular place.
+const HERE: &str = "exec \"$@\"";
 
 /// Says aloud that a test was skipped.
 fn skip(why: &str) {

@@ -6,7 +6,7 @@ use qbus::Address;
 use qbus_tests::Host;
 use tempfile::TempDir;
 
-use super::{check_all_works, host};
+use super::{HERE, check_all_works, host};
 
 fn folder() -> TempDir {
     TempDir::with_prefix("qbus test ").expect("a temporary folder")
@@ -14,7 +14,7 @@ fn folder() -> TempDir {
 
 fn host_at(path: &str) -> Host {
     let address: Address = path.parse().expect("a path");
-    host(&address, "exec \"$@\"")
+    host(&address, HERE)
 }
 
 #[test]

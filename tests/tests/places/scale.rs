@@ -1,8 +1,6 @@
 //! As many as there may be, and one more.
 
-use super::host_of_a_name;
-
-const HERE: &str = "exec \"$@\"";
+use super::{HERE, host_of_a_name};
 
 #[test]
 fn two_thousand_threads_and_a_thousand_processes_emit_at_once() {

@@ -156,7 +156,6 @@ fn of_snapshot(reader: &Reader) -> Records {
     let globals = reader.globals();
     let ledger = Ledger {
         total,
-        unplaced: globals.unplaced,
         undefined: globals.unknown_series,
         ..Ledger::default()
     };

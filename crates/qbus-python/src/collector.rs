@@ -1,18 +1,21 @@
 //! The collector, as the seed document's API has it.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use qbus::Address;
+use qbus::{Address, Bus, Kind, Record, SeriesId};
 use qbus_aggregate::export::Options;
-use qbus_collector::{Collector, CollectorOptions, Format, Statistics};
+use qbus_collector::{AddError, Collector, CollectorOptions, ExportError, Format, Statistics};
 
 use crate::convert::{metric_type, number, optional_text, text, timestamp, with_labels};
-use crate::error;
 use crate::metric::{Metric, series_name};
-use crate::snapshot::{Snapshot, pattern};
+use crate::snapshot::{self, Snapshot, keep, pattern};
+use crate::{ending, error, waiting};
 
 /// Collects the metrics of this process, of its forks and workers, and of all who name the same bus.
 ///
@@ -37,15 +40,78 @@ use crate::snapshot::{Snapshot, pattern};
 /// >>> collector.close()
 #[pyclass(frozen, module = "qbus", weakref)]
 pub(crate) struct MetricsCollector {
-    pub(crate) collector: Collector,
+    /// `None` when the bus could not be had: nothing is added then, and all of it is counted.
+    collector: Option<Collector>,
+    /// Why there is none.
+    why: String,
     config: CollectorOptions,
+    /// What was emitted to handles that have no series.
+    lost: AtomicU64,
+    /// Performance trackers that run without a bus.
+    started: Mutex<Vec<(String, Instant)>>,
+    made: Instant,
+}
+
+/// A collector without a bus, since it could not be had: the program goes on, and all that it adds is
+/// counted as refused.
+#[pyfunction]
+pub(crate) fn without_bus(why: String) -> MetricsCollector {
+    MetricsCollector::made(None, why, CollectorOptions::default())
+}
+
+/// Whether a bus of that name can be opened; makes none.
+#[pyfunction]
+pub(crate) fn bus_exists(py: Python<'_>, bus: &str) -> bool {
+    let address: Result<Address, _> = bus.parse();
+    ending::detach(py, || {
+        address.is_ok_and(|address| Bus::open(&address).is_ok_and(|bus| !bus.is_removed()))
+    })
+}
+
+/// The snapshot of a bus that is not there.
+fn nothing() -> qbus_aggregate::Snapshot {
+    qbus_aggregate::Snapshot {
+        epoch: 0,
+        unix_ns: 0,
+        consistent: true,
+        series: Vec::new(),
+    }
+}
+
+/// A size: an int, 0 or more.
+fn size(argument: &str, given: &Bound<'_, PyAny>) -> PyResult<usize> {
+    given.extract::<usize>().map_err(|cause| {
+        let py = given.py();
+        let shown = given
+            .repr()
+            .map_or_else(|_| "?".to_owned(), |shown| shown.to_string());
+        let message = format!("argument {argument:?} is {shown}, expected an int from 0 to 2**63");
+        let error = if cause.is_instance_of::<PyTypeError>(py) {
+            error::argument(py, message)
+        } else {
+            error::metric(py, message)
+        };
+        error.set_cause(py, Some(cause));
+        error
+    })
 }
 
 impl MetricsCollector {
+    fn made(collector: Option<Collector>, why: String, config: CollectorOptions) -> Self {
+        MetricsCollector {
+            collector,
+            why,
+            config,
+            lost: AtomicU64::new(0),
+            started: Mutex::new(Vec::new()),
+            made: Instant::now(),
+        }
+    }
+
     fn add(
         &self,
         arguments: Arguments<'_, '_>,
-        add: impl FnOnce(&qbus_collector::Metric<'_>) -> Result<(), qbus_collector::AddError>,
+        add: impl FnOnce(&Collector, &qbus_collector::Metric<'_>) -> Result<(), AddError>,
     ) -> PyResult<bool> {
         let Arguments {
             name,
@@ -62,12 +128,95 @@ impl MetricsCollector {
         );
         metric.description = optional_text("description", description)?;
         metric.timestamp = timestamp(at)?;
+        let Some(collector) = &self.collector else {
+            self.count_lost();
+            return Ok(false);
+        };
         let added = with_labels(labels, |labels| {
-            add(&qbus_collector::Metric { labels, ..metric })
+            add(collector, &qbus_collector::Metric { labels, ..metric })
         })?;
         match added {
             Ok(()) => Ok(true),
-            Err(error) => error::refused(name.py(), &error),
+            Err(error) => error::refused(name.py(), &error, collector.bus()),
+        }
+    }
+
+    /// The bus, if there is one.
+    pub(crate) fn bus(&self) -> Option<Bus> {
+        self.collector
+            .as_ref()
+            .map(|collector| collector.bus().clone())
+    }
+
+    /// Counts a value for which there is no series. The ledger of the bus has it among the rejected.
+    pub(crate) fn count_lost(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        if let Some(collector) = &self.collector {
+            let nobodys = Record::new(0, SeriesId(u32::MAX), Kind::Observe, f64::NAN);
+            let _ = collector.bus().emit(nobodys);
+        }
+    }
+
+    fn started<R>(&self, with: impl FnOnce(&mut Vec<(String, Instant)>) -> R) -> R {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        with(&mut started)
+    }
+
+    /// Ends a tracker that runs without a bus.
+    fn end(&self, py: Python<'_>, name: &str) -> PyResult<Duration> {
+        let ended = self.started(|started| {
+            let at = started.iter().rposition(|(known, _)| known == name);
+            at.map(|at| started.remove(at).1)
+        });
+        let unknown = || {
+            error::tracker(
+                py,
+                format_args!(
+                    "no performance tracker {name:?} is running: it was not started, or ended already"
+                ),
+            )
+        };
+        Ok(ended.ok_or_else(unknown)?.elapsed())
+    }
+
+    fn statistics_without_bus(&self, dict: &Bound<'_, PyDict>, lost: u64) -> PyResult<()> {
+        dict.set_item("bus", "")?;
+        for name in ["is_embedded", "has_aggregator", "is_collecting"] {
+            dict.set_item(name, false)?;
+        }
+        dict.set_item("uptime_seconds", self.made.elapsed().as_secs_f64())?;
+        for name in [
+            "families",
+            "series",
+            "series_capacity",
+            "delivered",
+            "dropped",
+            "torn",
+            "revoked",
+            "queued",
+            "lane_capacity",
+            "buffered",
+            "buffer_capacity",
+            "invalid",
+            "validation_rules",
+        ] {
+            dict.set_item(name, 0)?;
+        }
+        dict.set_item("refused", lost)?;
+        dict.set_item("active_trackers", self.started(|started| started.len()))?;
+        dict.set_item("background_errors", 1)?;
+        dict.set_item("last_background_error", &self.why)
+    }
+
+    /// Asks the collector, without the interpreter; without a collector there is nothing.
+    fn ask<R: Send + Default>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&Collector) -> R + Send,
+    ) -> R {
+        match &self.collector {
+            Some(collector) => ending::detach(py, || ask(collector)),
+            None => R::default(),
         }
     }
 
@@ -78,12 +227,14 @@ impl MetricsCollector {
         options: &Options,
         path: Option<PathBuf>,
     ) -> PyResult<String> {
-        let collector = &self.collector;
-        let exported = py.detach(|| {
+        let exported = ending::detach(py, || {
+            let Some(collector) = &self.collector else {
+                return Ok(snapshot::export_text(&nothing(), format, options));
+            };
             if let Some(path) = path {
                 collector.export_to_file(format, options, &path)?;
                 return std::fs::read_to_string(&path)
-                    .map_err(|source| qbus_collector::ExportError::Write { path, source });
+                    .map_err(|source| ExportError::Write { path, source });
             }
             collector.export(format, options)
         });
@@ -104,11 +255,12 @@ struct Arguments<'a, 'py> {
 #[pymethods]
 impl MetricsCollector {
     #[new]
-    #[pyo3(signature = (
+    #[allow(clippy::too_many_arguments, reason = "those of the seed document")]
+    #[pyo3(text_signature = "(collection_interval=1.0, max_metrics_buffer=10000, enable_prometheus_export=True, max_history_per_metric=1000, validation_enabled=True, *, bus=None)", signature = (
         collection_interval=1.0,
-        max_metrics_buffer=10_000,
+        max_metrics_buffer=None,
         enable_prometheus_export=true,
-        max_history_per_metric=1000,
+        max_history_per_metric=None,
         validation_enabled=true,
         *,
         bus=None,
@@ -116,9 +268,9 @@ impl MetricsCollector {
     fn new(
         py: Python<'_>,
         collection_interval: f64,
-        max_metrics_buffer: usize,
+        max_metrics_buffer: Option<&Bound<'_, PyAny>>,
         enable_prometheus_export: bool,
-        max_history_per_metric: usize,
+        max_history_per_metric: Option<&Bound<'_, PyAny>>,
         validation_enabled: bool,
         bus: Option<&str>,
     ) -> PyResult<MetricsCollector> {
@@ -137,17 +289,24 @@ impl MetricsCollector {
             .map(str::parse)
             .transpose()
             .map_err(|error| error::metric(py, error))?;
+        let or = |argument, given: Option<&Bound<'_, PyAny>>, default| {
+            given.map_or(Ok(default), |given| size(argument, given))
+        };
         let config = CollectorOptions {
             bus,
             collection_interval,
-            max_metrics_buffer,
+            max_metrics_buffer: or("max_metrics_buffer", max_metrics_buffer, 10_000)?,
             enable_prometheus_export,
-            max_history_per_metric,
+            max_history_per_metric: or("max_history_per_metric", max_history_per_metric, 1000)?,
             validation_enabled,
         };
-        let made = py.detach(|| Collector::new(&config));
+        let made = ending::detach(py, || Collector::new(&config));
         let collector = made.map_err(|error| error::start(py, &error))?;
-        Ok(MetricsCollector { collector, config })
+        Ok(MetricsCollector::made(
+            Some(collector),
+            String::new(),
+            config,
+        ))
     }
 
     /// Adds a metric: get_metric() and the exports show it from now on. A counter's value is an
@@ -174,14 +333,12 @@ impl MetricsCollector {
             description,
             timestamp,
         };
-        self.add(arguments, |metric| {
-            // To give the interpreter up is to wait for it again: only where there is a wait anyway.
-            if self.collector.bus().has_room() {
-                self.collector.add_metric(metric)
-            } else {
-                name.py().detach(|| self.collector.add_metric(metric))
-            }
-        })
+        if let Some(collector) = &self.collector
+            && !collector.bus().has_room()
+        {
+            waiting::for_room(name.py(), collector.bus())?;
+        }
+        self.add(arguments, Collector::queue_metric)
     }
 
     /// Queues a metric for the aggregator: takes no lock and never waits. A counter's value is an
@@ -207,7 +364,7 @@ impl MetricsCollector {
             description,
             timestamp,
         };
-        self.add(arguments, |metric| self.collector.queue_metric(metric))
+        self.add(arguments, Collector::queue_metric)
     }
 
     /// The metric of that name and labels as it is now, or None. Without labels, if there is no such
@@ -221,7 +378,7 @@ impl MetricsCollector {
     ) -> PyResult<Option<Metric>> {
         let name = text("name", name)?;
         let found = with_labels(labels, |labels| {
-            py.detach(|| self.collector.get_metric(name, labels))
+            self.ask(py, |collector| collector.get_metric(name, labels))
         })?;
         Ok(found.map(Metric::from))
     }
@@ -232,17 +389,19 @@ impl MetricsCollector {
         &self,
         py: Python<'_>,
         name: &Bound<'_, PyAny>,
-        limit: Option<usize>,
+        limit: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Vec<Metric>> {
         let name = text("name", name)?;
-        let readings = py.detach(|| self.collector.get_metrics_history(name, limit));
+        let limit = limit.filter(|limit| !limit.is_none());
+        let limit = limit.map(|limit| size("limit", limit)).transpose()?;
+        let readings = self.ask(py, |collector| collector.get_metrics_history(name, limit));
         Ok(readings.into_iter().map(Metric::from).collect())
     }
 
     /// All metrics as they are now: a dict from the series, as Prometheus writes it, to its Metric.
     fn get_all_current_metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let current = PyDict::new(py);
-        for series in py.detach(|| self.collector.get_all_current_metrics()) {
+        for series in self.ask(py, Collector::get_all_current_metrics) {
             current.set_item(series_name(&series), Metric::from(series))?;
         }
         Ok(current)
@@ -250,7 +409,7 @@ impl MetricsCollector {
 
     /// The last values that were added, of all series, as a list of Metric, oldest first.
     fn get_all_metrics_buffer(&self, py: Python<'_>) -> Vec<Metric> {
-        let readings = py.detach(|| self.collector.get_all_metrics_buffer());
+        let readings = self.ask(py, Collector::get_all_metrics_buffer);
         readings.into_iter().map(Metric::from).collect()
     }
 
@@ -345,12 +504,12 @@ impl MetricsCollector {
     /// Samples the machine and this process from now on, in the background: CPU, memory, disks,
     /// network, GPUs. A named bus is sampled by its aggregator instead.
     fn start_collection(&self, py: Python<'_>) {
-        py.detach(|| self.collector.start_collection());
+        self.ask(py, Collector::start_collection);
     }
 
     /// Samples no more. What was added stays, and adding goes on.
     fn stop_collection(&self, py: Python<'_>) {
-        py.detach(|| self.collector.stop_collection());
+        self.ask(py, Collector::stop_collection);
     }
 
     /// Starts to track an operation; from a time (seconds since the Unix epoch) and memory (bytes), if
@@ -367,8 +526,10 @@ impl MetricsCollector {
         let start_time = start_time
             .and_then(from_epoch)
             .map(|since| SystemTime::UNIX_EPOCH + since);
-        self.collector
-            .add_performance_tracker(name, start_time, start_memory);
+        match &self.collector {
+            Some(collector) => collector.add_performance_tracker(name, start_time, start_memory),
+            None => self.started(|started| started.push((name.to_owned(), Instant::now()))),
+        }
         Ok(())
     }
 
@@ -381,12 +542,18 @@ impl MetricsCollector {
         name: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let (py, found) = (name.py(), text("name", name)?);
-        let ended = self.collector.end_performance_tracker(found);
-        let performance = ended.map_err(|error| error::tracker(py, error))?;
+        let (duration, memory_delta) = match &self.collector {
+            Some(collector) => {
+                let ended = collector.end_performance_tracker(found);
+                let performance = ended.map_err(|error| error::tracker(py, error))?;
+                (performance.duration, performance.memory_delta)
+            }
+            None => (self.end(py, found)?, 0),
+        };
         let result = PyDict::new(py);
         result.set_item("name", name)?;
-        result.set_item("duration", performance.duration.as_secs_f64())?;
-        result.set_item("memory_delta", performance.memory_delta)?;
+        result.set_item("duration", duration.as_secs_f64())?;
+        result.set_item("memory_delta", memory_delta)?;
         Ok(result)
     }
 
@@ -394,12 +561,19 @@ impl MetricsCollector {
     ///
     /// Raises BusError on a named bus, whose totals are others' too.
     fn reset(&self, py: Python<'_>) -> PyResult<()> {
-        let reset = py.detach(|| self.collector.reset());
+        let reset = ending::detach(py, || self.collector.as_ref().map(Collector::reset));
+        let reset = reset.unwrap_or(Ok(()));
         reset.map_err(|error| error::reset(py, &error))
     }
 
     /// The state of the collector and its bus, as a dict.
     fn get_statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        let lost = self.lost.load(Ordering::Relaxed);
+        let Some(collector) = &self.collector else {
+            self.statistics_without_bus(&dict, lost)?;
+            return Ok(dict);
+        };
         let Statistics {
             bus,
             is_embedded,
@@ -424,8 +598,7 @@ impl MetricsCollector {
             background_errors,
             last_background_error,
             ..
-        } = py.detach(|| self.collector.get_statistics());
-        let dict = PyDict::new(py);
+        } = ending::detach(py, || collector.get_statistics());
         dict.set_item("bus", bus)?;
         dict.set_item("is_embedded", is_embedded)?;
         dict.set_item("has_aggregator", has_aggregator)?;
@@ -443,7 +616,7 @@ impl MetricsCollector {
         dict.set_item("lane_capacity", lane_capacity)?;
         dict.set_item("buffered", buffered)?;
         dict.set_item("buffer_capacity", self.config.max_metrics_buffer)?;
-        dict.set_item("refused", refused)?;
+        dict.set_item("refused", refused + lost)?;
         dict.set_item("invalid", invalid)?;
         dict.set_item("validation_rules", validation_rules)?;
         dict.set_item("active_trackers", active_trackers)?;
@@ -466,26 +639,32 @@ impl MetricsCollector {
                 "argument \"rule\" cannot be called, expected a function of the value",
             ));
         }
+        let Some(collector) = &self.collector else {
+            return Ok(());
+        };
         let rule = rule.unbind();
-        self.collector
-            .register_validation_rule(found, move |value| {
-                Python::attach(|py| {
-                    let accepted = rule.bind(py).call1((value,));
-                    let accepted = accepted.and_then(|accepted| accepted.is_truthy());
-                    // A rule that fails takes nothing, and says why.
-                    accepted.unwrap_or_else(|error| {
-                        error.write_unraisable(py, Some(rule.bind(py)));
-                        false
-                    })
+        collector.register_validation_rule(found, move |value| {
+            let accepted = ending::attach(|py| {
+                let accepted = rule.bind(py).call1((value,));
+                let accepted = accepted.and_then(|accepted| accepted.is_truthy());
+                // A rule that fails takes nothing, and says why.
+                accepted.unwrap_or_else(|error| {
+                    error.write_unraisable(py, Some(rule.bind(py)));
+                    false
                 })
             });
+            accepted.unwrap_or(false)
+        });
         Ok(())
     }
 
     /// Whether a metric could have that name and value, by its rule if it has one.
     fn validate_metric(&self, name: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> bool {
         match (text("name", name), number("value", value)) {
-            (Ok(name), Ok(value)) => self.collector.validate_metric(name, value),
+            (Ok(name), Ok(value)) => match &self.collector {
+                Some(collector) => collector.validate_metric(name, value),
+                None => qbus::is_metric_name(name) && !value.is_nan(),
+            },
             _ => false,
         }
     }
@@ -494,27 +673,34 @@ impl MetricsCollector {
     #[pyo3(signature = (r#match=None, history=false))]
     fn snapshot(&self, py: Python<'_>, r#match: Option<&str>, history: bool) -> PyResult<Snapshot> {
         let pattern = pattern(py, r#match)?;
-        let read = py.detach(|| self.collector.snapshot(history));
-        let mut snapshot = Snapshot::from(read.map_err(|error| error::read(py, &error))?);
-        snapshot.keep(pattern.as_ref());
-        Ok(snapshot)
+        let read = ending::detach(py, || {
+            let Some(collector) = &self.collector else {
+                return Ok(nothing());
+            };
+            let mut snapshot = collector.snapshot(history)?;
+            keep(&mut snapshot, pattern.as_ref());
+            Ok(snapshot)
+        });
+        let snapshot = read.map_err(|error| error::read(py, &error))?;
+        Ok(snapshot.into())
     }
 
     /// Stops what runs in the background; a private bus is removed. What is added afterwards is refused.
     fn close(&self, py: Python<'_>) {
-        py.detach(|| self.collector.close());
+        self.ask(py, Collector::close);
     }
 
-    /// The name of the bus.
-    #[getter]
-    fn bus(&self) -> String {
-        self.collector.bus().address().to_string()
+    /// The name of the bus; empty when it could not be had.
+    #[getter(bus)]
+    fn bus_name(&self) -> String {
+        let bus = self.bus();
+        bus.map_or_else(String::new, |bus| bus.address().to_string())
     }
 
     /// Whether the bus is private to this collector, its forks and workers.
     #[getter]
     fn is_embedded(&self) -> bool {
-        self.collector.is_embedded()
+        self.collector.as_ref().is_some_and(Collector::is_embedded)
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -550,11 +736,11 @@ impl MetricsCollector {
             max_history_per_metric,
             validation_enabled,
         );
-        let arguments = (slf.get().bus(), configuration);
+        let arguments = (slf.get().bus_name(), configuration);
         (attach, arguments).into_pyobject(py)
     }
 
     fn __repr__(&self) -> String {
-        format!("MetricsCollector(bus={:?})", self.bus())
+        format!("MetricsCollector(bus={:?})", self.bus_name())
     }
 }

@@ -1,9 +1,11 @@
 //! From Python's values to Rust's. An error names the argument, what it is and what was expected.
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyFloat, PyMapping, PyString};
+use pyo3::types::{PyDict, PyFloat, PyInt, PyMapping, PyString};
 use qbus::MetricType;
 
+use crate::ending;
 use crate::error;
 
 /// As many labels are looked at without an allocation.
@@ -27,12 +29,52 @@ fn wrong(argument: &str, found: &Bound<'_, PyAny>, expected: &str) -> PyErr {
 /// A number: a float, an int, or what turns itself into a float (numpy, torch, Decimal).
 #[inline]
 pub(crate) fn number(argument: &str, found: &Bound<'_, PyAny>) -> PyResult<f64> {
-    if let Ok(float) = found.cast_exact::<PyFloat>() {
+    // The value of a float and of an int is no Python code.
+    if let Ok(float) = found.cast::<PyFloat>() {
         return Ok(float.value());
     }
-    found
-        .extract::<f64>()
-        .map_err(|_| wrong(argument, found, "a number"))
+    let extracted = if found.is_exact_instance_of::<PyInt>() {
+        found.extract::<f64>()
+    } else {
+        ending::python(found.py(), || found.extract::<f64>())
+    };
+    extracted.map_err(|error| not_a(argument, found, "a number", error))
+}
+
+/// A TypeError becomes one that names the argument; whatever else `__float__` raises is the caller's.
+#[cold]
+fn not_a(argument: &str, found: &Bound<'_, PyAny>, expected: &str, cause: PyErr) -> PyErr {
+    let py = found.py();
+    if !cause.is_instance_of::<PyTypeError>(py) {
+        return cause;
+    }
+    let error = wrong(argument, found, expected);
+    error.set_cause(py, Some(cause));
+    error
+}
+
+/// How much to add: a number, or 1 when none was given. `None` is no number.
+pub(crate) enum Amount<'py> {
+    One,
+    Given(Bound<'py, PyAny>),
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Amount<'py> {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'a, 'py, PyAny>) -> PyResult<Amount<'py>> {
+        Ok(Amount::Given(given.to_owned()))
+    }
+}
+
+impl Amount<'_> {
+    #[inline]
+    pub(crate) fn number(&self) -> PyResult<f64> {
+        match self {
+            Amount::One => Ok(1.0),
+            Amount::Given(given) => number("amount", given),
+        }
+    }
 }
 
 #[inline]
@@ -77,15 +119,21 @@ pub(crate) fn timestamp(found: Option<&Bound<'_, PyAny>>) -> PyResult<Option<f64
     let Some(found) = found.filter(|found| !found.is_none()) else {
         return Ok(None);
     };
-    if let Ok(seconds) = found.extract::<f64>() {
-        return Ok(Some(seconds));
-    }
     let expected = "seconds since 1970 or a datetime";
-    let seconds = found.call_method0("timestamp");
-    seconds
-        .and_then(|seconds| seconds.extract::<f64>())
-        .map(Some)
-        .map_err(|_| wrong("timestamp", found, expected))
+    ending::python(found.py(), || {
+        if let Ok(seconds) = found.extract::<f64>() {
+            return Ok(Some(seconds));
+        }
+        let Some(timestamp) = found.getattr_opt("timestamp")? else {
+            return Err(wrong("timestamp", found, expected));
+        };
+        let seconds = timestamp
+            .call0()
+            .and_then(|seconds| seconds.extract::<f64>());
+        seconds
+            .map(Some)
+            .map_err(|error| not_a("timestamp", found, expected, error))
+    })
 }
 
 /// The trace of an exemplar: its `trace_id`, 32 hexadecimal digits; 0 without one.
@@ -94,9 +142,11 @@ pub(crate) fn trace_id(exemplar: Option<&Bound<'_, PyAny>>) -> PyResult<u128> {
         return Ok(0);
     };
     let expected = "a dict with trace_id, up to 32 hexadecimal digits";
-    let id = exemplar
-        .get_item("trace_id")
-        .or_else(|_| exemplar.get_item("TraceID"));
+    let id = ending::python(exemplar.py(), || {
+        exemplar
+            .get_item("trace_id")
+            .or_else(|_| exemplar.get_item("TraceID"))
+    });
     let id = id.map_err(|_| wrong("exemplar", exemplar, expected))?;
     u128::from_str_radix(text("exemplar", &id)?, 16)
         .map_err(|_| wrong("exemplar", exemplar, expected))
@@ -117,10 +167,10 @@ pub(crate) fn with_labels<R>(
         Ok(labels) => labels,
         Err(_) => {
             copied = PyDict::new(found.py());
-            let mapping = found.cast::<PyMapping>().ok();
-            mapping
-                .and_then(|mapping| copied.update(mapping).ok())
-                .ok_or_else(|| wrong("labels", found, "a dict of strings, or None"))?;
+            let mapping = found
+                .cast::<PyMapping>()
+                .map_err(|_| wrong("labels", found, "a dict of strings, or None"))?;
+            ending::python(found.py(), || copied.update(mapping))?;
             &copied
         }
     };
@@ -159,7 +209,10 @@ fn held<'py>((name, value): (Bound<'py, PyAny>, Bound<'py, PyAny>)) -> PyResult<
 pub(crate) fn label_value<'py>(value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
     match value.cast_into::<PyString>() {
         Ok(value) => Ok(value),
-        Err(error) => error.into_inner().str(),
+        Err(error) => {
+            let value = error.into_inner();
+            ending::python(value.py(), || value.str())
+        }
     }
 }
 

@@ -1,27 +1,46 @@
 //! Exceptions and warnings: the classes of `qbus._errors`.
 
 use std::ffi::CString;
-use std::fmt::Display;
+use std::fmt::{self, Display};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
-use qbus::EmitError;
+use qbus::{Bus, EmitError};
 use qbus_aggregate::ReadError;
 use qbus_collector::{AddError, ExportError, MetricError, ResetError, StartError};
+
+use crate::ending;
 
 macro_rules! classes {
     ($($(#[$docs:meta])* $function:ident = $class:literal;)*) => {
         $($(#[$docs])*
         pub(crate) fn $function(py: Python<'_>, message: impl Display) -> PyErr {
-            static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-            match CLASS.import(py, "qbus._errors", $class) {
+            match class(py, $class) {
                 Ok(class) => PyErr::from_type(class.clone(), message.to_string()),
                 Err(error) => error,
             }
         })*
+
+        /// The class of that name.
+        fn class<'py>(py: Python<'py>, name: &str) -> PyResult<&'py Bound<'py, PyType>> {
+            $(if name == $class {
+                static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+                return CLASS.import(py, "qbus._errors", $class);
+            })*
+            unreachable!("all classes are in the list")
+        }
+
+        /// Imports all classes: later, in a thread that meets the end of the interpreter, it would be too
+        /// late.
+        pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+            $(class(py, $class)?;)*
+            Ok(())
+        }
     };
 }
 
@@ -62,27 +81,77 @@ pub(crate) fn read(py: Python<'_>, error: &ReadError) -> PyErr {
     bus(py, error)
 }
 
-/// What becomes of a metric that was not added: a mistake is an exception; a lack of room is told once
-/// in the life of a process, and `false` from then on.
-pub(crate) fn refused(py: Python<'_>, error: &AddError) -> PyResult<bool> {
-    if !error.is_refusal() {
-        return Err(metric(py, error));
-    }
+/// What becomes of a metric that was not added: a mistake is an exception; what is data (a value that is
+/// not finite) or a lack of room is told once in the life of a process, and `false` from then on.
+pub(crate) fn refused(py: Python<'_>, error: &AddError, bus: &Bus) -> PyResult<bool> {
     match error {
-        AddError::Metric(MetricError::Emit { source, .. }) => not_emitted(py, *source)?,
-        _ => no_room(py, error)?,
+        AddError::Metric(MetricError::Emit { metric, source }) => match source {
+            EmitError::Value { found, .. } if found.is_finite() => {
+                return Err(self::metric(py, error));
+            }
+            source => not_emitted(py, metric, *source, Some(bus))?,
+        },
+        error if error.is_refusal() => no_room(py, error)?,
+        error => return Err(metric(py, error)),
     }
     Ok(false)
 }
 
-/// A record that was not accepted: a mistake is an exception, all else is told once.
-pub(crate) fn not_emitted(py: Python<'_>, error: EmitError) -> PyResult<()> {
+/// A record that was not accepted: told once for each cause.
+pub(crate) fn not_emitted(
+    py: Python<'_>,
+    metric: &str,
+    error: EmitError,
+    bus: Option<&Bus>,
+) -> PyResult<()> {
     static FULL: AtomicBool = AtomicBool::new(false);
+    static REJECTED: AtomicBool = AtomicBool::new(false);
+    static NOT_JOINED: AtomicBool = AtomicBool::new(false);
     static GONE: AtomicBool = AtomicBool::new(false);
     match error {
-        EmitError::Value { .. } => Err(metric(py, error)),
         EmitError::Full => warn_once(py, &FULL, error),
+        EmitError::Value { .. } => {
+            warn_once(py, &REJECTED, format_args!("metric {metric}: {error}"))
+        }
+        EmitError::NotJoined => warn_once(py, &NOT_JOINED, NotJoined { error, bus }),
         _ => warn_once(py, &GONE, error),
+    }
+}
+
+/// Why a process could not join its bus, and what to do about it.
+struct NotJoined<'a> {
+    error: EmitError,
+    bus: Option<&'a Bus>,
+}
+
+impl Display for NotJoined<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)?;
+        let Some(bus) = self.bus else {
+            return Ok(());
+        };
+        // To join once more says why.
+        if let Err(why) = bus.producer() {
+            write!(f, ": {why}")?;
+        }
+        let process = fs::metadata("/proc/self");
+        if let (Ok(file), Ok(process)) = (fs::metadata(bus.address().file()), process)
+            && (file.uid() != process.uid() || file.gid() != process.gid())
+        {
+            write!(
+                f,
+                ". The bus {} belongs to uid {} and gid {} (mode {:04o}), and this process runs as uid {} and gid {}: \
+                 import qbus after privileges are dropped, or make the bus for a group that both are in \
+                 (`qbus create --mode 0660`) and name it in the environment's QBUS",
+                bus.address(),
+                file.uid(),
+                file.gid(),
+                file.mode() & 0o7777,
+                process.uid(),
+                process.gid(),
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -94,12 +163,15 @@ pub(crate) fn no_room(py: Python<'_>, error: &dyn Display) -> PyResult<()> {
 
 fn warn_once(py: Python<'_>, told: &AtomicBool, what: impl Display) -> PyResult<()> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    if told.swap(true, Ordering::Relaxed) {
+    // Warnings are Python code; when the interpreter ends there is nobody to read them.
+    if told.swap(true, Ordering::Relaxed) || ending::is_ending() {
         return Ok(());
     }
-    let class = CLASS.import(py, "qbus._errors", "RefusedWarning")?;
     let message =
         format!("{what}. This is said once; get_statistics() counts what is refused and dropped");
     let message = CString::new(message).unwrap_or_default();
-    PyErr::warn(py, class, &message, 1)
+    ending::python(py, || {
+        let class = CLASS.import(py, "qbus._errors", "RefusedWarning")?;
+        PyErr::warn(py, class, &message, 1)
+    })
 }

@@ -3,13 +3,21 @@
 
 // The docs of classes and methods are Python's docstrings.
 #![allow(missing_docs)]
+#![allow(
+    clippy::disallowed_types,
+    reason = "no atomic of this crate lies in shared memory"
+)]
 
 mod collector;
 mod convert;
+mod ending;
 mod error;
 mod handle;
 mod metric;
+mod metrics;
 mod snapshot;
+mod timing;
+mod waiting;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,19 +27,31 @@ use pyo3::prelude::*;
 /// Runs the `qbus` command; its exit code.
 #[pyfunction]
 fn run_command(py: Python<'_>, program: PathBuf, typed: Vec<OsString>) -> u8 {
-    py.detach(|| qbus_cli::run(&program, typed))
+    ending::detach(py, || qbus_cli::run(&program, typed))
+}
+
+/// Imports what native code needs of Python code: to be called when all of the package is imported.
+#[pyfunction]
+fn prepare(py: Python<'_>) -> PyResult<()> {
+    error::prepare(py)?;
+    timing::starts(py)?;
+    Ok(())
 }
 
 #[pymodule]
 mod _qbus {
     #[pymodule_export]
-    use super::collector::MetricsCollector;
+    use super::collector::{MetricsCollector, bus_exists, without_bus};
     #[pymodule_export]
-    use super::handle::{Counter, Gauge, Histogram, Summary};
+    use super::ending::{end, forked};
     #[pymodule_export]
-    use super::metric::Metric;
+    use super::metric::{Metric, rebuild_metric};
     #[pymodule_export]
-    use super::run_command;
+    use super::metrics::{Counter, Gauge, Histogram, Summary};
     #[pymodule_export]
-    use super::snapshot::{Snapshot, read_snapshot};
+    use super::snapshot::{Snapshot, read_snapshot, rebuild_snapshot};
+    #[pymodule_export]
+    use super::timing::{ExceptionCounter, InprogressTracker, Timer};
+    #[pymodule_export]
+    use super::{prepare, run_command};
 }

@@ -1,11 +1,13 @@
 //! A metric as Python reads it.
 
+use std::sync::Arc;
+
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyDict, PyList, PyTuple};
 use qbus::MetricType;
 use qbus_aggregate::export::seconds;
-use qbus_aggregate::{Series, Value};
+use qbus_aggregate::{Family, HistogramValue, Point, Series, SummaryValue, Value};
 use qbus_collector::Reading;
 
 use crate::error;
@@ -22,7 +24,7 @@ use crate::error;
 /// >>> collector.close()
 #[pyclass(frozen, module = "qbus")]
 pub(crate) struct Metric {
-    series: Series,
+    pub(crate) series: Series,
 }
 
 impl From<Series> for Metric {
@@ -240,9 +242,108 @@ impl Metric {
         )
     }
 
+    /// Another process makes the same of these.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let Series {
+            family,
+            labels,
+            timestamp_ns,
+            start_ns,
+            records,
+            history,
+            ..
+        } = &self.series;
+        let (count, sum, min, max) = self.observations().unwrap_or_default();
+        let (counts, quantiles) = match &self.series.value {
+            Value::Counter(_) | Value::Gauge(_) => (Vec::new(), Vec::new()),
+            Value::Histogram(value) => (value.cumulative.clone(), Vec::new()),
+            Value::Summary(value) => (Vec::new(), value.quantiles.clone()),
+        };
+        let definition = (
+            &family.name,
+            family.metric_type.as_str(),
+            &family.help,
+            &family.unit,
+            family.buckets.clone(),
+        );
+        let points: Vec<_> = history
+            .iter()
+            .map(|point| (point.timestamp_ns, point.value))
+            .collect();
+        let observed = (self.value(), count, sum, min, max, counts, quantiles);
+        let times = (*timestamp_ns, *start_ns, *records, points);
+        let rebuild = py.import("qbus._qbus")?.getattr("rebuild_metric")?;
+        (rebuild, (definition, labels.clone(), observed, times)).into_pyobject(py)
+    }
+
     fn __eq__(&self, other: &Metric) -> bool {
         self.series == other.series
     }
+}
+
+/// Name, type, help, unit and buckets of a pickled metric.
+type Definition = (String, String, String, String, Vec<f64>);
+/// Its value, count, sum, minimum, maximum, cumulative counts and quantiles.
+type Observed = (f64, u64, f64, f64, f64, Vec<u64>, Vec<(f64, f64)>);
+/// When it was emitted last and first, how many records it is of, and its history.
+type Times = (u64, u64, u64, Vec<(u64, f64)>);
+
+/// What a pickled metric becomes.
+#[pyfunction]
+pub(crate) fn rebuild_metric(
+    py: Python<'_>,
+    definition: Definition,
+    labels: Vec<(String, String)>,
+    observed: Observed,
+    times: Times,
+) -> PyResult<Metric> {
+    let (name, type_name, help, unit, buckets) = definition;
+    let metric_type = MetricType::from_name(&type_name)
+        .ok_or_else(|| error::metric(py, format_args!("{type_name:?} is no metric type")))?;
+    let (last, count, sum, min, max, cumulative, quantiles) = observed;
+    let value = match metric_type {
+        MetricType::Counter => Value::Counter(last.into()),
+        MetricType::Gauge => Value::Gauge(last),
+        MetricType::Histogram => Value::Histogram(HistogramValue {
+            last,
+            count,
+            sum: sum.into(),
+            min,
+            max,
+            cumulative,
+        }),
+        MetricType::Summary => Value::Summary(SummaryValue {
+            last,
+            count,
+            sum: sum.into(),
+            min,
+            max,
+            quantiles,
+            // Only the exporters of a whole page use it.
+            distribution: Default::default(),
+        }),
+    };
+    let (timestamp_ns, start_ns, records, points) = times;
+    let family = Family {
+        name,
+        metric_type,
+        help,
+        unit,
+        buckets,
+    };
+    let point = |(timestamp_ns, value)| Point {
+        timestamp_ns,
+        value,
+    };
+    Ok(Metric::from(Series {
+        family: Arc::new(family),
+        labels,
+        value,
+        timestamp_ns,
+        start_ns,
+        records,
+        history: points.into_iter().map(point).collect(),
+    }))
 }
 
 /// A series as Prometheus writes it: `name{label="value"}`.

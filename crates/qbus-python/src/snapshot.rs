@@ -1,13 +1,13 @@
 //! All series at one commit.
 
 use pyo3::prelude::*;
-use pyo3::types::PyIterator;
+use pyo3::types::{PyIterator, PyList, PyTuple};
 use qbus::Address;
 use qbus_aggregate::export::{Format, Options, export, seconds};
 use qbus_aggregate::{ReadOptions, Reader};
 
-use crate::error;
 use crate::metric::Metric;
+use crate::{ending, error};
 
 /// All series at one commit of the aggregator.
 ///
@@ -30,17 +30,27 @@ impl From<qbus_aggregate::Snapshot> for Snapshot {
 }
 
 impl Snapshot {
-    fn export(&self, format: Format, options: &Options) -> String {
-        let mut page = Vec::new();
-        export(&self.snapshot, format, options, &mut page).expect("a vector takes all");
-        String::from_utf8(page).expect("exports are text")
+    fn export(&self, py: Python<'_>, format: Format, options: &Options) -> String {
+        ending::detach(py, || export_text(&self.snapshot, format, options))
     }
+}
 
-    pub(crate) fn keep(&mut self, pattern: Option<&glob::Pattern>) {
-        if let Some(pattern) = pattern {
-            let series = &mut self.snapshot.series;
-            series.retain(|series| pattern.matches(&series.family.name));
-        }
+/// A snapshot in one of the formats.
+pub(crate) fn export_text(
+    snapshot: &qbus_aggregate::Snapshot,
+    format: Format,
+    options: &Options,
+) -> String {
+    let mut page = Vec::new();
+    export(snapshot, format, options, &mut page).expect("a vector takes all");
+    String::from_utf8(page).expect("exports are text")
+}
+
+/// Leaves in a snapshot what matches.
+pub(crate) fn keep(snapshot: &mut qbus_aggregate::Snapshot, pattern: Option<&glob::Pattern>) {
+    if let Some(pattern) = pattern {
+        let series = &mut snapshot.series;
+        series.retain(|series| pattern.matches(&series.family.name));
     }
 }
 
@@ -75,12 +85,14 @@ impl Snapshot {
     #[pyo3(signature = (name, labels=None))]
     fn get(&self, name: &str, labels: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Metric>> {
         crate::convert::with_labels(labels, |labels| {
+            // An empty value is no label, as in Prometheus.
+            let given = || labels.iter().filter(|(_, value)| !value.is_empty());
             let is_it = |series: &&qbus_aggregate::Series| {
+                let known = || series.labels.iter().filter(|(_, value)| !value.is_empty());
                 series.family.name == name
-                    && series.labels.len() == labels.len()
-                    && labels.iter().all(|&(name, value)| {
-                        let mut known = series.labels.iter();
-                        known.any(|known| known.0 == name && known.1 == value)
+                    && known().count() == given().count()
+                    && given().all(|&(name, value)| {
+                        known().any(|known| known.0 == name && known.1 == value)
                     })
             };
             let found = self.snapshot.series.iter().find(is_it);
@@ -90,32 +102,38 @@ impl Snapshot {
 
     /// The snapshot as a JSON document.
     #[pyo3(signature = (include_history=false))]
-    fn to_json(&self, include_history: bool) -> String {
+    fn to_json(&self, py: Python<'_>, include_history: bool) -> String {
         let options = Options {
             history: include_history,
             timestamps: false,
         };
-        self.export(Format::Json, &options)
+        self.export(py, Format::Json, &options)
     }
 
     /// The snapshot as a table.
     #[pyo3(signature = (include_history=false))]
-    fn to_csv(&self, include_history: bool) -> String {
+    fn to_csv(&self, py: Python<'_>, include_history: bool) -> String {
         let options = Options {
             history: include_history,
             timestamps: false,
         };
-        self.export(Format::Csv, &options)
+        self.export(py, Format::Csv, &options)
     }
 
     /// The snapshot in the Prometheus text format.
     #[pyo3(signature = (timestamps=false))]
-    fn to_prometheus(&self, timestamps: bool) -> String {
+    fn to_prometheus(&self, py: Python<'_>, timestamps: bool) -> String {
         let options = Options {
             history: false,
             timestamps,
         };
-        self.export(Format::Prometheus, &options)
+        self.export(py, Format::Prometheus, &options)
+    }
+
+    /// Whether there is a series of that name.
+    fn __contains__(&self, name: &str) -> bool {
+        let mut series = self.snapshot.series.iter();
+        series.any(|series| series.family.name == name)
     }
 
     fn __len__(&self) -> usize {
@@ -126,12 +144,40 @@ impl Snapshot {
         self.metrics().into_pyobject(py)?.try_iter()
     }
 
+    /// Another process makes the same of these.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let snapshot = &self.snapshot;
+        let rebuild = py.import("qbus._qbus")?.getattr("rebuild_snapshot")?;
+        let (epoch, unix_ns, consistent) = (snapshot.epoch, snapshot.unix_ns, snapshot.consistent);
+        let metrics = PyList::new(py, self.metrics())?;
+        (rebuild, (epoch, unix_ns, consistent, metrics)).into_pyobject(py)
+    }
+
     fn __repr__(&self) -> String {
         format!(
             "Snapshot(epoch={}, {} metrics)",
             self.snapshot.epoch,
             self.snapshot.series.len()
         )
+    }
+}
+
+/// What a pickled snapshot becomes.
+#[pyfunction]
+pub(crate) fn rebuild_snapshot(
+    epoch: u64,
+    unix_ns: u64,
+    consistent: bool,
+    metrics: Vec<PyRef<'_, Metric>>,
+) -> Snapshot {
+    let series = metrics.iter().map(|metric| metric.series.clone());
+    Snapshot {
+        snapshot: qbus_aggregate::Snapshot {
+            epoch,
+            unix_ns,
+            consistent,
+            series: series.collect(),
+        },
     }
 }
 
@@ -157,7 +203,7 @@ pub(crate) fn read_snapshot(
 ) -> PyResult<Snapshot> {
     let address: Address = bus.parse().map_err(|error| error::metric(py, error))?;
     let pattern = pattern(py, r#match)?;
-    let read = py.detach(|| {
+    let read = ending::detach(py, || {
         let matches = |name: &str| {
             let matches = pattern.as_ref().map(|pattern| pattern.matches(name));
             matches.unwrap_or(true)

@@ -10,6 +10,7 @@ Without set-up all of it is private to this process, its forks and its multiproc
 the environment's QBUS naming a bus, it is shared by all who name the same, and ``qbus agg`` folds it.
 """
 
+from qbus import _interpreter  # isort: skip  # refuses a sub-interpreter, before anything native
 from qbus._collector import (
     add_performance_metric,
     end_performance_tracking,
@@ -30,6 +31,8 @@ from qbus._errors import (
 from qbus._info import Info
 from qbus._qbus import Counter, Gauge, Histogram, Metric, MetricsCollector, Snapshot, Summary
 from qbus._types import CONTENT_TYPE_LATEST, MetricType
+
+_interpreter.prepare()
 
 __all__ = [
     "CONTENT_TYPE_LATEST",
@@ -56,3 +59,12 @@ __all__ = [
     "snapshot",
     "start_performance_tracking",
 ]
+
+
+def __getattr__(name: str) -> str:
+    # The metadata is read from files: only who asks pays for that.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("qbus")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

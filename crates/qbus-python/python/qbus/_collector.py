@@ -10,7 +10,7 @@ from typing import Any, Optional
 from weakref import WeakValueDictionary
 
 from qbus import _qbus
-from qbus._errors import BusError, RefusedWarning
+from qbus._errors import BusError, MetricError, RefusedWarning
 from qbus._qbus import MetricsCollector, Snapshot
 from qbus._types import MetricType
 
@@ -47,24 +47,78 @@ def get_metrics_collector() -> MetricsCollector:
 def _make() -> MetricsCollector:
     global _collector
     if _collector is None:
-        collector = _of_parent() or MetricsCollector()
+        collector = _of_parent() or _new()
         if collector.is_embedded:
             os.environ[_EMBEDDED] = collector.bus
+            _warn_of_other_workers()
         _close_in_the_end(collector)
         _collector = collector
     return _collector
 
 
+def _new() -> MetricsCollector:
+    """A collector on the bus that the environment names, or on a private one.
+
+    Metrics never end a program: without a bus it goes on, and counts what it cannot deliver.
+    """
+    try:
+        return MetricsCollector()
+    except (BusError, MetricError) as error:
+        warnings.warn(
+            f"no bus for the metrics of this process, which goes on without: {error}. What it emits is "
+            "counted as refused (get_statistics())",
+            RefusedWarning,
+            stacklevel=4,
+        )
+        return _qbus.without_bus(str(error))
+
+
+def _warn_of_other_workers() -> None:
+    """Says so when a server's worker is about to keep its metrics to itself."""
+    server = _prefork_server()
+    if server is not None:
+        warnings.warn(
+            f"this worker of {server} has a collector of its own: each worker's page shows its own metrics "
+            "alone, and they end with it. Import qbus before the workers are forked (gunicorn --preload, "
+            "say), or name a bus for all (environment QBUS, and `qbus agg`)",
+            RefusedWarning,
+            stacklevel=5,
+        )
+
+
+def _prefork_server() -> Optional[str]:
+    """The server whose forked worker this process is, if it has more than one."""
+    frame = sys._getframe()
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith("gunicorn.workers"):
+            configuration = getattr(frame.f_locals.get("self"), "cfg", None)
+            return "gunicorn" if getattr(configuration, "workers", 2) > 1 else None
+        if module.startswith("celery.concurrency.prefork") or module == "billiard.pool":
+            return "celery"
+        frame = frame.f_back  # type: ignore[assignment]
+    uwsgi = sys.modules.get("uwsgi")
+    if uwsgi is not None and uwsgi.worker_id() > 0 and uwsgi.numproc > 1:
+        return "uwsgi"
+    return None
+
+
 def _close_in_the_end(collector: MetricsCollector) -> None:
     """Removes a private bus with its process; a forked child leaves it to its parent."""
+
+    def close() -> None:
+        # Daemon threads would find their bus gone, and say so.
+        _qbus.end()
+        collector.close()
+
     util = sys.modules.get("multiprocessing.util")
     if util is None:
         # What is imported later ends earlier.
-        atexit.register(collector.close)
+        atexit.register(close)
     else:
         # Below 0 is after the workers have been waited for: they emit until then. And the workers
         # themselves skip atexit, not this.
-        util.Finalize(None, collector.close, exitpriority=-1)
+        util.Finalize(None, close, exitpriority=-1)
 
 
 def _of_parent() -> Optional[MetricsCollector]:
@@ -105,16 +159,24 @@ def _warn_alone(why: str) -> None:
 
 
 def attach(bus: str, configuration: tuple[float, int, bool, int, bool]) -> MetricsCollector:
-    """What a collector becomes in another process: the one that it has on the same bus."""
+    """What a collector becomes in another process: the one that it has on the same bus.
+
+    When that bus is gone, with the process that it was private to, say, it is the process's own.
+    """
     if bus == os.environ.get("QBUS") or (bus == os.environ.get(_EMBEDDED) and _is_worker()):
         get_metrics_collector()
     if _collector is not None and _collector.bus == bus:
         return _collector
     with _making:
         collector = _attached.get(bus)
-        if collector is None:
-            collector = _attached[bus] = MetricsCollector(*configuration, bus=bus)
-        return collector
+        if collector is None and _qbus.bus_exists(bus):
+            try:
+                collector = _attached[bus] = MetricsCollector(*configuration, bus=bus)
+            except BusError:
+                pass
+        if collector is not None:
+            return collector
+    return get_metrics_collector()
 
 
 def rebuild(
@@ -125,9 +187,9 @@ def rebuild(
     labelvalues: list[str],
     unit: str,
     buckets: list[float],
-    registry: MetricsCollector,
+    registry: Optional[MetricsCollector],
 ) -> Any:
-    """What a handle becomes in another process: the same metric."""
+    """What a handle becomes in another process: the same metric, on the bus of that process."""
     options: dict[str, Any] = {"unit": unit, "registry": registry}
     if class_name == "Histogram":
         options["buckets"] = buckets

@@ -1,32 +1,42 @@
 """The native module: collector, handles and what they give back."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime as _datetime
 from os import PathLike
 from types import TracebackType
-from typing import Any, Optional, SupportsFloat, SupportsIndex, Union, final
+from typing import Any, Optional, SupportsFloat, SupportsIndex, TypeVar, Union, final
 
 from typing_extensions import Self
 
-from qbus._timing import ExceptionCounter, InprogressTracker, Timer
 from qbus._types import MetricType
 
 __all__ = [
     "Counter",
+    "ExceptionCounter",
     "Gauge",
     "Histogram",
+    "InprogressTracker",
     "Metric",
     "MetricsCollector",
     "Snapshot",
     "Summary",
+    "Timer",
+    "bus_exists",
+    "end",
+    "forked",
+    "prepare",
     "read_snapshot",
+    "rebuild_metric",
+    "rebuild_snapshot",
     "run_command",
+    "without_bus",
 ]
 
 _Number = Union[float, SupportsFloat, SupportsIndex]
 _Path = Union[str, PathLike[str]]
 _Type = Union[MetricType, str]
 _Time = Union[_Number, _datetime]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 @final
 class Metric:
@@ -65,6 +75,7 @@ class Metric:
     @property
     def history(self) -> list[tuple[float, float]]: ...
     def to_dict(self) -> dict[str, Any]: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
     def __getitem__(self, name: str, /) -> Any: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
@@ -80,11 +91,13 @@ class Snapshot:
     def consistent(self) -> bool: ...
     @property
     def metrics(self) -> list[Metric]: ...
-    def get(self, name: str, labels: Optional[Mapping[str, str]] = None) -> Optional[Metric]: ...
+    def get(self, name: str, labels: Optional[Mapping[str, object]] = None) -> Optional[Metric]: ...
     def to_json(self, include_history: bool = False) -> str: ...
     def to_csv(self, include_history: bool = False) -> str: ...
     def to_prometheus(self, timestamps: bool = False) -> str: ...
     def __len__(self) -> int: ...
+    def __contains__(self, name: str, /) -> bool: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
     def __iter__(self) -> Iterator[Metric]: ...
 
 @final
@@ -170,7 +183,7 @@ class Counter:
         cls,
         name: str,
         documentation: str = "",
-        labelnames: Optional[Sequence[str]] = None,
+        labelnames: Optional[Iterable[str]] = None,
         namespace: str = "",
         subsystem: str = "",
         unit: str = "",
@@ -180,7 +193,7 @@ class Counter:
     def name(self) -> str: ...
     def labels(self, *labelvalues: object, **labelkwargs: object) -> Counter: ...
     def inc(
-        self, amount: Optional[_Number] = None, exemplar: Optional[Mapping[str, str]] = None
+        self, amount: _Number = 1, exemplar: Optional[Mapping[str, str]] = None
     ) -> None: ...
     def count_exceptions(
         self,
@@ -194,7 +207,7 @@ class Gauge:
         cls,
         name: str,
         documentation: str = "",
-        labelnames: Optional[Sequence[str]] = None,
+        labelnames: Optional[Iterable[str]] = None,
         namespace: str = "",
         subsystem: str = "",
         unit: str = "",
@@ -204,8 +217,8 @@ class Gauge:
     def name(self) -> str: ...
     def labels(self, *labelvalues: object, **labelkwargs: object) -> Gauge: ...
     def set(self, value: _Number) -> None: ...
-    def inc(self, amount: Optional[_Number] = None) -> None: ...
-    def dec(self, amount: Optional[_Number] = None) -> None: ...
+    def inc(self, amount: _Number = 1) -> None: ...
+    def dec(self, amount: _Number = 1) -> None: ...
     def set_to_current_time(self) -> None: ...
     def track_inprogress(self) -> InprogressTracker: ...
     def time(self) -> Timer: ...
@@ -217,12 +230,12 @@ class Histogram:
         cls,
         name: str,
         documentation: str = "",
-        labelnames: Optional[Sequence[str]] = None,
+        labelnames: Optional[Iterable[str]] = None,
         namespace: str = "",
         subsystem: str = "",
         unit: str = "",
         registry: Optional[MetricsCollector] = None,
-        buckets: Optional[Sequence[float]] = None,
+        buckets: Optional[Iterable[_Number]] = None,
     ) -> Self: ...
     @property
     def name(self) -> str: ...
@@ -239,7 +252,7 @@ class Summary:
         cls,
         name: str,
         documentation: str = "",
-        labelnames: Optional[Sequence[str]] = None,
+        labelnames: Optional[Iterable[str]] = None,
         namespace: str = "",
         subsystem: str = "",
         unit: str = "",
@@ -252,5 +265,60 @@ class Summary:
     def time(self) -> Timer: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
 
+@final
+class Timer:
+    @property
+    def duration(self) -> Optional[float]: ...
+    def __call__(self, function: _Function, /) -> _Function: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        _class: Optional[type[BaseException]],
+        _error: Optional[BaseException],
+        _trace: Optional[TracebackType],
+        /,
+    ) -> None: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class InprogressTracker:
+    def __call__(self, function: _Function, /) -> _Function: ...
+    def __enter__(self) -> None: ...
+    def __exit__(
+        self,
+        _class: Optional[type[BaseException]],
+        _error: Optional[BaseException],
+        _trace: Optional[TracebackType],
+        /,
+    ) -> None: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class ExceptionCounter:
+    def __call__(self, function: _Function, /) -> _Function: ...
+    def __enter__(self) -> None: ...
+    def __exit__(
+        self,
+        _class: Optional[type[BaseException]],
+        _error: Optional[BaseException],
+        _trace: Optional[TracebackType],
+        /,
+    ) -> None: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+def bus_exists(bus: str) -> bool: ...
+def end() -> None: ...
+def forked() -> None: ...
+def prepare() -> None: ...
+def without_bus(why: str) -> MetricsCollector: ...
+def rebuild_metric(
+    definition: tuple[str, str, str, str, list[float]],
+    labels: list[tuple[str, str]],
+    observed: tuple[float, int, float, float, float, list[int], list[tuple[float, float]]],
+    times: tuple[int, int, int, list[tuple[int, float]]],
+) -> Metric: ...
+def rebuild_snapshot(
+    epoch: int, unix_ns: int, consistent: bool, metrics: Sequence[Metric]
+) -> Snapshot: ...
 def read_snapshot(bus: str, match: Optional[str] = None, history: bool = False) -> Snapshot: ...
 def run_command(program: _Path, typed: Sequence[str]) -> int: ...

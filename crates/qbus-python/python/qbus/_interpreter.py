@@ -1,0 +1,34 @@
+"""The interpreter that this package is in: that it is the main one, and how it ends."""
+
+import atexit
+import os
+import sys
+
+
+def _refuse_sub_interpreter() -> None:
+    if sys.version_info >= (3, 13):
+        import _interpreters as interpreters
+    else:
+        import _xxsubinterpreters as interpreters  # type: ignore[import-not-found]
+    current, main = interpreters.get_current(), interpreters.get_main()
+    if sys.version_info >= (3, 13):
+        # Pairs of a number and who made it.
+        current, main = current[0], main[0]
+    if current != main:
+        raise ImportError(
+            "qbus cannot be imported in a sub-interpreter: import it in the main one, or run each "
+            "application in a process of its own"
+        )
+
+
+_refuse_sub_interpreter()
+
+
+def prepare() -> None:
+    """Gets ready for the end: to be called when all of the package is imported."""
+    from qbus import _qbus
+
+    _qbus.prepare()
+    # What is registered first runs last: whatever else runs at exit can use metrics still.
+    atexit.register(_qbus.end)
+    os.register_at_fork(after_in_child=_qbus.forked)

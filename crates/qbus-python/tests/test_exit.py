@@ -1,0 +1,95 @@
+"""The exit status is the program's own, whatever other threads do at that time."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import qbus
+
+WORKER = Path(__file__).parent / "workers" / "exiting.py"
+USES = [
+    "timers",
+    "labels",
+    "values",
+    "added",
+    "queued",
+    "read",
+    "exported",
+    "made",
+    "decorated",
+    "ruled",
+    "tracked",
+    "mistaken",
+    "collectors",
+]
+#: Each of these took part in an abort in at least one of six runs, before they were mended.
+RUNS = 4
+
+
+def interpreters() -> Iterator[str]:
+    """This one, and the other ones of the machine that the wheel is for."""
+    yield sys.executable
+    for minor in range(10, 20):
+        found = shutil.which(f"python3.{minor}")
+        if found and minor != sys.version_info.minor:
+            yield found
+
+
+def run(python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    package = str(Path(qbus.__file__).parent.parent)
+    return subprocess.run(
+        [python, *arguments],
+        env={"PYTHONPATH": package, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def can_import(python: str) -> bool:
+    # A name on the path may be a launcher for a version that is not there.
+    try:
+        return run(python, "-c", "import qbus").returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("use", USES)
+def test_daemon_threads_do_not_change_it(use: str) -> None:
+    for _ in range(RUNS):
+        ended = run(sys.executable, str(WORKER), use)
+        assert (ended.returncode, ended.stderr) == (7, "")
+
+
+def test_nor_on_other_interpreters() -> None:
+    for python in list(interpreters())[1:]:
+        if can_import(python):
+            for use in ("timers", "labels", "ruled", "read"):
+                ended = run(python, str(WORKER), use)
+                assert (ended.returncode, ended.stderr) == (7, ""), (python, use)
+
+
+def test_a_sub_interpreter_says_no_and_the_program_ends() -> None:
+    module = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+    program = f"""
+import {module} as interpreters
+sub = interpreters.create()
+interpreters.run_string(sub, '''
+try:
+    import qbus
+except ImportError as error:
+    assert "cannot be imported in a sub-interpreter" in str(error), error
+else:
+    raise AssertionError("imported")
+''')
+interpreters.destroy(sub)
+import qbus
+qbus.Counter("c").inc()
+assert qbus.snapshot().get("c_total").value == 1
+"""
+    ended = run(sys.executable, "-c", program)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -1,0 +1,303 @@
+"""What the host program must not feel: exceptions, waits, and losses that nobody counts."""
+
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import qbus
+from qbus import Counter, Gauge, Histogram, MetricsCollector, Summary
+
+
+def program(text: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", text],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """The aggregator takes stock of all processes a few times a second."""
+    end = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_what_is_not_finite_ends_no_loop(collector: MetricsCollector) -> None:
+    gauge = Gauge("loss", registry=collector)
+    for value in (math.nan, math.inf, -math.inf):
+        gauge.set(value)
+        found = collector.get_metric("loss")
+        assert found is not None
+        assert found.value == value or (math.isnan(value) and math.isnan(found.value))
+    counter = Counter("steps", registry=collector)
+    histogram = Histogram("took", registry=collector)
+    summary = Summary("size", registry=collector)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for value in (math.nan, math.inf):
+            counter.inc(value)
+            histogram.observe(value)
+            summary.observe(value)
+            gauge.inc(value)
+            # As Prometheus has it, infinity is an observation.
+            assert collector.add_metric("took", value, "histogram") == (value == math.inf)
+            assert not collector.queue_metric("steps_total", value, "counter")
+    histogram.observe(1)
+    found = collector.get_metric("took")
+    assert found is not None and (found.count, found.sum) == (3, math.inf)
+    assert collector.get_statistics()["invalid"] == 3
+    until(lambda: collector.get_statistics()["dropped"] == 7)
+
+
+def test_a_negative_increment_is_a_mistake(collector: MetricsCollector) -> None:
+    with pytest.raises(ValueError, match="counter increment is -1"):
+        Counter("steps", registry=collector).inc(-1)
+
+
+class Fails:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __float__(self) -> float:
+        raise self.error
+
+
+def test_what_a_value_raises_is_passed_on(collector: MetricsCollector) -> None:
+    gauge = Gauge("loss", registry=collector)
+    for error in (KeyboardInterrupt(), RuntimeError("CUDA error"), SystemExit(3), OverflowError()):
+        for call in (
+            gauge.set,
+            gauge.inc,
+            Summary("s", registry=collector).observe,
+            lambda value: collector.add_metric("loss", value, "gauge"),
+        ):
+            with pytest.raises(type(error)) as raised:
+                call(Fails(error))
+            assert raised.value is error
+    with pytest.raises(TypeError, match='argument "value" is') as translated:
+        gauge.set(Fails(TypeError("no number")))
+    assert isinstance(translated.value.__cause__, TypeError)
+    assert str(translated.value.__cause__) == "no number"
+    for nothing in (gauge.inc, gauge.dec, Counter("c", registry=collector).inc):
+        with pytest.raises(TypeError, match='argument "amount" is None'):
+            nothing(None)  # type: ignore[operator]
+    with pytest.raises(OverflowError):
+        gauge.set(10**400)
+    gauge.set(Decimal("1.5"))
+    found = collector.get_metric("loss")
+    assert found is not None and found.value == 1.5
+
+
+def test_as_an_engineer_expects(collector: MetricsCollector) -> None:
+    counter = Counter("c", labelnames=(name for name in ["kind"]), registry=collector)
+    counter.labels([1]).inc()
+    counter.labels({"a": 1}).inc()
+    histogram = Histogram("h", buckets=(n / 2 for n in range(1, 4)), registry=collector)
+    histogram.observe(1)
+    Gauge("g", labelnames=["a"], registry=collector).labels("").set(2)
+    snapshot = collector.snapshot()
+    assert "h" in snapshot and "nothing" not in snapshot
+    assert snapshot.get("c_total", {"kind": "[1]"}) is not None
+    assert snapshot.get("g", {"a": ""}) is not None
+    assert snapshot.get("g") is not None
+    assert snapshot.get("h", {"a": ""}) is not None
+    with pytest.raises(ValueError, match="a label value is 2000 long, expected at most 1024"):
+        counter.labels("x" * 2000)
+    with pytest.raises(ValueError, match='argument "limit" is -1, expected an int'):
+        collector.get_metrics_history("h", -1)
+    with pytest.raises(TypeError, match='argument "limit" is \'1\', expected an int'):
+        collector.get_metrics_history("h", "1")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='"max_metrics_buffer" is 1000000'):
+        MetricsCollector(max_metrics_buffer=10**30)
+    assert qbus.__version__.count(".") == 2
+
+
+def test_names_of_others(collector: MetricsCollector) -> None:
+    usage = Gauge("vllm:kv_cache_usage", registry=collector)
+    usage.set(0.5)
+    assert "\nvllm:kv_cache_usage 0.5\n" in collector.export_to_prometheus()
+
+
+def test_a_full_registry_is_asked_once_a_second() -> None:
+    ended = program(
+        """
+import time, warnings
+import qbus
+collector = qbus.get_metrics_collector()
+capacity = collector.get_statistics()["series_capacity"]
+counter = qbus.Counter("c", labelnames=["n"])
+warnings.simplefilter("ignore")
+for n in range(capacity):
+    counter.labels(n).inc()
+counter.labels("first").inc()
+start = time.perf_counter()
+for n in range(1000):
+    counter.labels("again").inc()
+    counter.labels(n).inc()
+# It was 4 ms each.
+assert time.perf_counter() - start < 1
+assert collector.get_statistics()["refused"] == 1001
+# All of it is in the ledger of the bus too, a moment later.
+end = time.monotonic() + 30
+while collector.get_statistics()["dropped"] != 1001:
+    assert time.monotonic() < end
+    time.sleep(0.01)
+assert collector.get_metric("c_total", {"n": "7"}).value == 2
+"""
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_program_goes_on_without_a_bus() -> None:
+    ended = program(
+        """
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import qbus
+    counter = qbus.Counter("c", "A counter.", ["label"])
+    for n in range(10):
+        counter.labels(n).inc()
+    histogram = qbus.Histogram("h")
+    with histogram.time():
+        pass
+    collector = qbus.get_metrics_collector()
+    assert not collector.add_metric("m", 1, "gauge")
+    qbus.start_performance_tracking("work")
+    assert qbus.end_performance_tracking("work")["duration"] < 60
+    assert collector.get_metric("c_total") is None
+    assert len(qbus.snapshot()) == 0
+    assert qbus.generate_latest() == b""
+    collector.export("json"), collector.export("csv")
+    collector.start_collection(); collector.stop_collection(); collector.reset()
+    collector.register_validation_rule("m", bool)
+assert len(caught) == 1, caught
+assert "goes on without" in str(caught[0].message), caught[0].message
+assert caught[0].filename == "<string>", caught[0].filename
+assert collector.get_statistics()["refused"] == 12, collector.get_statistics()
+assert "could not create" in collector.get_statistics()["last_background_error"]
+""",
+        QBUS="/proc/no/such/folder/bus",
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_bus_name_that_is_none_ends_no_program() -> None:
+    for name in ("a b", "/", "x" * 400):
+        ended = program("import qbus; qbus.Counter('c').inc()", QBUS=name)
+        assert ended.returncode == 0, ended.stderr
+        assert "goes on without" in ended.stderr
+
+
+def test_waits_are_bounded_together(bus: str) -> None:
+    collector = MetricsCollector(bus=bus)
+    gauge = Gauge("g", registry=collector)
+    capacity = collector.get_statistics()["lane_capacity"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        start = time.perf_counter()
+        for n in range(capacity + 200):
+            gauge.set(n)
+        for n in range(200):
+            collector.add_metric("g", n, "gauge")
+        # Nobody aggregates: it was a second for each.
+        assert time.perf_counter() - start < 1
+    collector.close()
+
+
+def test_an_interrupt_ends_a_wait(bus: str) -> None:
+    """The aggregator is stopped, so the lane stays full."""
+    aggregator = subprocess.Popen([sys.executable, "-m", "qbus._command", "agg", "-b", bus, "--no-host", "--no-gpu"])
+    try:
+        collector = MetricsCollector(bus=bus)
+        until(lambda: collector.get_statistics()["has_aggregator"])
+        aggregator.send_signal(signal.SIGSTOP)
+        gauge = Gauge("g", registry=collector)
+        threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        with warnings.catch_warnings(), pytest.raises(KeyboardInterrupt):
+            warnings.simplefilter("ignore")
+            end = time.monotonic() + 30
+            while time.monotonic() < end:
+                gauge.set(1)
+        aggregator.send_signal(signal.SIGCONT)
+        collector.close()
+    finally:
+        aggregator.kill()
+        aggregator.wait()
+
+
+def test_handles_and_readings_pickle(collector: MetricsCollector) -> None:
+    histogram = Histogram("h", "Help.", ["a"], buckets=[1, 2], registry=collector)
+    histogram.labels("x").observe(1.5)
+    collector.add_metric("s", 2.5, "summary")
+    collector.add_metric("g", math.nan, "gauge", timestamp=1.5)
+    for metric in collector.snapshot(history=True):
+        copy = pickle.loads(pickle.dumps(metric))
+        assert repr(copy) == repr(metric)
+        assert str(copy.to_dict()) == str(metric.to_dict())
+        assert str(copy.history) == str(metric.history)
+    snapshot = collector.snapshot()
+    copied: Any = pickle.loads(pickle.dumps(snapshot))
+    assert copied.to_json() == snapshot.to_json()
+
+
+def test_a_handle_finds_the_bus_of_the_process_that_loads_it(tmp_path: Path, bus: str) -> None:
+    made = """
+import pickle, qbus
+handle = qbus.Histogram("h", "Help.", ["a"], buckets=[1, 2]).labels("x")
+handle.observe(1)
+alone = qbus.Counter("c", registry=qbus.MetricsCollector())
+with open(PATH, "wb") as file:
+    pickle.dump([handle, alone], file)
+"""
+    loaded = """
+import pickle, qbus
+with open(PATH, "rb") as file:
+    handle, alone = pickle.load(file)
+handle.observe(1.5)
+alone.inc()
+assert repr(handle) == 'Histogram(h{a="x"})'
+print(qbus.get_metrics_collector().bus)
+"""
+    path = f"PATH = {str(tmp_path / 'pickle')!r}\n"
+    for first, second in (({}, {}), ({"QBUS": bus}, {"QBUS": bus + "-other"}), ({}, {"QBUS": bus})):
+        dumped = program(path + made, **first)
+        assert (dumped.returncode, dumped.stderr) == (0, "")
+        taken = program(path + loaded, **second)
+        assert (taken.returncode, taken.stderr) == (0, "")
+        assert taken.stdout.strip() == second.get("QBUS", taken.stdout.strip())
+
+
+def test_a_worker_of_a_server_that_was_not_preloaded_is_told() -> None:
+    # Its module is all that is looked at: gunicorn's workers run the program from there.
+    text = """
+import sys, types
+worker = types.ModuleType("gunicorn.workers.base")
+exec('''
+class Configuration: workers = %d
+class Worker:
+    cfg = Configuration()
+    def load_wsgi(self):
+        import qbus
+        qbus.Counter("c").inc()
+''', worker.__dict__)
+worker.Worker().load_wsgi()
+"""
+    assert "this worker of gunicorn has a collector of its own" in program(text % 4).stderr
+    assert program(text % 1).stderr == ""

@@ -1,5 +1,6 @@
 //! Reading a snapshot: also while the aggregator writes it, after it is gone, or from a copy.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::resume_unwind;
@@ -11,14 +12,14 @@ use qbus::{Access, MappedFile, MetricType, OpenError, SeriesDefinition, SeriesId
 
 use super::file;
 use super::layout::{
-    AT_ALLOCATED, AT_COMMITTED, AT_CREATED, AT_INSTANCE, AT_NAME, AT_PID, AT_STARTED, NAME_WORDS,
+    AT_COMMITTED, AT_CREATED, AT_INSTANCE, AT_NAME, AT_PID, AT_STARTED, BLOCK_HEADER, NAME_WORDS,
     Shape,
 };
 use super::order::Order;
 use super::ring::{self, Points, RecentRecord, decode_points, decode_recent};
-use super::row::{BlockHeader, Body, Observed, Plain, row_at, series_row, take_room};
+use super::row::{BlockHeader, Body, LEN_MAX, Observed, Plain, Span, row_at, take_room};
 use super::tally::{Globals, OwnerRow};
-use super::versioned::{Found, Row, committed};
+use super::versioned::{Found, Row, committed, row_words};
 use super::writer::{GLOBALS_ROW, head_row, owner_row};
 use crate::series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
 
@@ -26,6 +27,8 @@ use crate::series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValu
 pub const QUANTILES: [f64; 5] = [0.5, 0.9, 0.95, 0.99, 0.999];
 /// How often a cut is tried before rows that were overtaken are taken as they are.
 const CUTS: usize = 8;
+/// How often what is read is read again because the file has grown meanwhile.
+const GROWTHS: usize = 32;
 /// So few series are decoded in less time than a thread takes to start.
 const FEW: usize = 8192;
 /// More threads wait for the same memory.
@@ -178,13 +181,21 @@ impl Reader {
         self.file.remap().unwrap_or(false)
     }
 
-    /// Whether nothing that was read refers to what lies beyond the map. Otherwise the file is mapped
-    /// anew, and all is to be read again.
-    fn is_within(&mut self) -> bool {
-        // Acquire: whoever stores a reference stored before how far the file is used.
-        self.words().acquire();
-        let used = self.words().load(AT_ALLOCATED);
-        used <= self.words().len() as u64 || !self.refresh()
+    /// Reads something that may refer to what lies beyond the map: where it does, and the file has grown, once
+    /// more. The last argument of `read` says so.
+    fn read_growing<T>(&mut self, mut read: impl FnMut(&mut Reader, &Beyond) -> T) -> T {
+        self.refresh();
+        let mut attempts = 1;
+        loop {
+            let beyond = Beyond::default();
+            let found = read(self, &beyond);
+            // Every further attempt has mapped more, of a file that grows less and less often.
+            if !beyond.0.get() || attempts == GROWTHS || !self.refresh() {
+                return found;
+            }
+            self.retries += 1;
+            attempts += 1;
+        }
     }
 
     /// How often a cut of this reader was overtaken, and tried again.
@@ -194,41 +205,52 @@ impl Reader {
 
     /// The last records of all series, oldest first.
     pub fn recent(&mut self) -> Vec<RecentRecord> {
-        let mut points = Vec::new();
-        // Every further attempt is one after the file has grown.
-        for _ in 0..CUTS {
-            let globals = self.globals();
-            let start = usize::try_from(globals.recent_ring).unwrap_or(0);
-            let (words, kind) = (self.words(), Points::Recent);
-            points = ring::capacity(words, self.shape, start, kind)
-                .map_or(Vec::new(), |capacity| {
-                    ring::copy(words, start, capacity, kind, 0, globals.recent)
-                });
-            if self.is_within() {
-                break;
-            }
-        }
+        let points = self.read_growing(|reader, beyond| {
+            let globals = reader.globals();
+            let Ok(start) = usize::try_from(globals.recent_ring) else {
+                return Vec::new();
+            };
+            let span = Span {
+                ring: start,
+                first: 0,
+                next: globals.recent,
+            };
+            let capacity = reader.capacity(span, Points::Recent, beyond);
+            capacity.map_or(Vec::new(), |capacity| {
+                ring::copy(reader.words(), capacity, Points::Recent, span)
+            })
+        });
         decode_recent(&points)
     }
 
     /// One series at the newest commit, whatever the others are at; `None` when it was not committed yet.
     pub fn series(&mut self, id: SeriesId, history: bool) -> Option<Series> {
-        let mut series = None;
-        for _ in 0..CUTS {
-            series = self.newest_series(id, history);
-            if self.is_within() {
-                break;
-            }
-        }
-        series
+        self.read_growing(|reader, beyond| reader.newest_series(id, history, beyond))
     }
 
-    fn newest_series(&mut self, id: SeriesId, history: bool) -> Option<Series> {
-        let row = series_row(self.words(), self.shape, id.0 as usize)?;
+    fn newest_series(&mut self, id: SeriesId, history: bool, beyond: &Beyond) -> Option<Series> {
+        let words = self.words();
+        let block = words.get(self.shape.directory() + id.0 as usize)?;
+        let row = beyond.row_at(words, self.shape, block)?;
         let version = self.newest(row)?;
+        if history {
+            self.capacity(Plain::decode(&version)?.history, Points::History, beyond);
+        }
         let family = self.family(row)?;
         let mut room = self.words().len();
         self.decode(family, row, &version, history, &mut room)
+    }
+
+    /// Capacity of a ring that a row refers to.
+    fn capacity(&self, span: Span, points: Points, beyond: &Beyond) -> Option<usize> {
+        let capacity = ring::capacity(self.words(), self.shape, span.ring, points);
+        if capacity.is_none() && span.ring >= self.shape.heap() {
+            beyond.note(self.words(), span.ring, points.ring_words(0));
+            let found = self.words().get(span.ring).unwrap_or(0);
+            let len = usize::try_from(found).ok()?.checked_mul(points.words())?;
+            beyond.note(self.words(), span.ring, len);
+        }
+        capacity
     }
 
     /// All series at one commit, sorted by name and labels.
@@ -240,7 +262,18 @@ impl Reader {
         if self.epoch() == 0 {
             return Err(ReadError::Empty);
         }
-        let cut = self.whole_cut();
+        let cut = self.read_growing(|reader, beyond| {
+            let mut cut = reader.whole_cut(beyond);
+            if options.history {
+                let plains = cut.rows.iter().map(|(_, range)| &cut.words[range.clone()]);
+                for plain in plains.filter_map(Plain::decode) {
+                    reader.capacity(plain.history, Points::History, beyond);
+                }
+            }
+            // Where the file grows faster than it can be mapped.
+            cut.consistent &= !beyond.0.get();
+            cut
+        });
         // Sorted before they are decoded: what is sorted then is small.
         let order = self.sorted(&cut, options);
         let series = self.decode_all(&cut, order, options.history);
@@ -252,29 +285,15 @@ impl Reader {
         })
     }
 
-    /// A cut that refers to nothing beyond the map.
-    fn whole_cut(&mut self) -> Cut {
-        // The file grows less and less often; each attempt that fails for it has mapped more of it.
-        for growth in 1..=CUTS {
-            let mut cut = None;
-            for attempt in 1..=CUTS {
-                cut = self.cut(attempt == CUTS);
-                if cut.is_some() {
-                    break;
-                }
-                self.retries += 1;
-            }
-            let is_within = self.is_within();
-            // The last attempt takes every row.
-            let mut cut = cut.unwrap_or_default();
-            if is_within {
-                return cut;
+    /// A cut of all rows within the map.
+    fn whole_cut(&mut self, beyond: &Beyond) -> Cut {
+        for attempt in 1..=CUTS {
+            let cut = self.cut(attempt == CUTS, beyond);
+            if cut.is_some() || beyond.0.get() {
+                // The last attempt takes every row.
+                return cut.unwrap_or_default();
             }
             self.retries += 1;
-            if growth == CUTS {
-                cut.consistent = false;
-                return cut;
-            }
         }
         Cut::default()
     }
@@ -315,7 +334,7 @@ impl Reader {
     }
 
     /// Copies the version of each row that counts at one epoch; `None` when one was overtaken.
-    fn cut(&self, take_newer: bool) -> Option<Cut> {
+    fn cut(&self, take_newer: bool, beyond: &Beyond) -> Option<Cut> {
         let words = self.words();
         let mut cut = Cut {
             epoch: committed(words, AT_COMMITTED)?,
@@ -333,7 +352,7 @@ impl Reader {
         blocks.sort_unstable();
         let rows: Vec<Row> = blocks
             .into_iter()
-            .filter_map(|block| row_at(words, self.shape, block))
+            .filter_map(|block| beyond.row_at(words, self.shape, block))
             .filter(|row| take_room(&mut room, row.len))
             .collect();
         cut.rows.reserve(rows.len());
@@ -441,14 +460,7 @@ impl Reader {
         if !take_room(room, len * points.words()) {
             return None;
         }
-        let copied = ring::copy(
-            self.words(),
-            span.ring,
-            capacity,
-            points,
-            span.first,
-            span.next,
-        );
+        let copied = ring::copy(self.words(), capacity, points, span);
         let mut points = decode_points(&copied);
         if family.metric_type == MetricType::Counter
             && let Some(last) = points.last_mut()
@@ -464,6 +476,37 @@ impl Reader {
         let mut out = Vec::new();
         let found = row.read(self.words(), self.epoch(), Some(AT_COMMITTED), &mut out);
         (found == Found::Version).then_some(out)
+    }
+}
+
+/// Whether something that was read refers to what lies beyond the map.
+#[derive(Debug, Default)]
+struct Beyond(Cell<bool>);
+
+impl Beyond {
+    /// Notes a reference to so many words.
+    fn note(&self, words: Words<'_>, start: usize, len: usize) {
+        if start.saturating_add(len) > words.len() {
+            self.0.set(true);
+        }
+    }
+
+    /// The row of the series whose block lies there; notes what it refers to, or that it is not there.
+    fn row_at(&self, words: Words<'_>, shape: Shape, block: u64) -> Option<Row> {
+        let row = row_at(words, shape, block);
+        match row.and_then(|row| BlockHeader::of(words, row)) {
+            Some(header) => {
+                self.note(words, header.family, 1);
+                self.note(words, header.labels, 1);
+            }
+            None => {
+                let start = usize::try_from(block).ok()?;
+                let len = words.get(start.checked_add(BLOCK_HEADER - 1)?).unwrap_or(0);
+                let row = row_words(usize::try_from(len).ok()?.min(LEN_MAX));
+                self.note(words, start, BLOCK_HEADER + row);
+            }
+        }
+        row
     }
 }
 

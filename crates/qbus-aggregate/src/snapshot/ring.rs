@@ -16,6 +16,7 @@
 use qbus::{Kind, Record, SeriesId, Words, testpoint};
 
 use super::layout::Shape;
+use super::row::Span;
 use crate::series::Point;
 
 /// Words of a ring before its points.
@@ -135,16 +136,14 @@ pub(crate) fn capacity(
     words.slice(start, len).is_some().then_some(capacity)
 }
 
-/// Copies those of the points `first..next` of a ring that lies within `words` that are still those of the
-/// reader's epoch.
-pub(crate) fn copy(
-    words: Words<'_>,
-    start: usize,
-    capacity: usize,
-    points: Points,
-    first: u64,
-    next: u64,
-) -> Vec<u64> {
+/// Copies those of the points of a ring of that capacity, which lies within `words`, that are still those of
+/// the reader's epoch.
+pub(crate) fn copy(words: Words<'_>, capacity: usize, points: Points, span: Span) -> Vec<u64> {
+    let Span {
+        ring: start,
+        first,
+        next,
+    } = span;
     let each = points.words();
     let first = first.max(next.saturating_sub(capacity as u64)).min(next);
     if capacity == 0 || first == next {
@@ -373,7 +372,14 @@ mod tests {
         let mut ring = ring(words, 0);
         fill(&mut ring, words, 3);
         ring.give_back(words);
-        let copied = |first, next| firsts(&copy(words, 0, 4, Points::Recent, first, next));
+        let copied = |first, next| {
+            let span = Span {
+                ring: 0,
+                first,
+                next,
+            };
+            firsts(&copy(words, 4, Points::Recent, span))
+        };
         assert_eq!(copied(0, 3), [0, 1, 2]);
         assert_eq!(copied(1, 3), [1, 2]);
         assert!(copied(3, 3).is_empty());
@@ -395,7 +401,12 @@ mod tests {
         fill(&mut long, words, 2);
         long.give_back(words);
         assert_eq!(words.load(WORDS), 9);
-        let copied = copy(words, WORDS, 9, Points::Recent, 2, 8);
+        let span = Span {
+            ring: WORDS,
+            first: 2,
+            next: 8,
+        };
+        let copied = copy(words, 9, Points::Recent, span);
         assert_eq!(firsts(&copied), [2, 3, 4, 5, 6, 7]);
     }
 

@@ -1,0 +1,171 @@
+//! Totals before histories: what happens when the snapshot has no more room.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use qbus::{Address, Bus, BusOptions, Removal};
+use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Reader, Value};
+
+/// A tmpfs of 64 MiB, as a container has one for /dev/shm; gone when it is dropped.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    /// `None`, and aloud, where it cannot be made.
+    fn mount(mebibytes: u32) -> Option<Tmpfs> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let size = format!("size={mebibytes}m");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(folder.path())
+            .output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Tmpfs(folder));
+        }
+        // In the test's own words, since nothing else says that it did nothing.
+        let _ = writeln!(std::io::stderr(), "skipped: a tmpfs of its own needs root");
+        None
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // Lazily: what is mapped still may be so for a moment.
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+fn create(folder: &Path) -> (Address, Bus) {
+    let address: Address = folder
+        .join("bus")
+        .display()
+        .to_string()
+        .parse()
+        .expect("a path");
+    let bus = Bus::create(&address, &BusOptions::default()).expect("room for a bus");
+    (address, bus)
+}
+
+#[test]
+fn in_a_small_place_histories_starve_before_totals() {
+    let Some(place) = Tmpfs::mount(64) else {
+        return;
+    };
+    let (address, bus) = create(place.path());
+    let mut aggregator = Aggregator::open(&bus, &AggregatorOptions::default()).expect("room");
+    let gauges: Vec<_> = (0..4000)
+        .map(|i| bus.gauge("level").label("i", &i.to_string()).register())
+        .collect::<Result<_, _>>()
+        .expect("room");
+    for k in 1..=100_u64 {
+        for (i, gauge) in gauges.iter().enumerate() {
+            let time = 1_700_000_000_000_000_000 + k;
+            gauge
+                .try_set_at(time, k as f64)
+                .expect("a lane that is drained");
+            if i % 1000 == 999 {
+                aggregator.finish();
+            }
+        }
+    }
+    let counters: Vec<_> = (0..1000)
+        .map(|i| {
+            bus.counter("requests_total")
+                .label("path", &format!("/{i}"))
+                .register()
+        })
+        .collect::<Result<_, _>>()
+        .expect("room");
+    for _ in 0..10 {
+        counters.iter().for_each(qbus::Counter::inc);
+        aggregator.finish();
+    }
+    let globals = aggregator.globals();
+    assert_eq!(
+        (globals.unplaced, globals.records),
+        (0, 4000 * 100 + 10_000)
+    );
+    let mut reader = Reader::open(aggregator.snapshot()).expect("a snapshot");
+    let found = reader
+        .read(&ReadOptions::default())
+        .expect("an epoch")
+        .series;
+    assert_eq!(found.len(), 5000);
+    for series in found {
+        let expected = match series.family.name.as_str() {
+            "level" => Value::Gauge(100.0),
+            _ => Value::Counter(10.0.into()),
+        };
+        assert_eq!(series.value, expected, "{:?}", series.labels);
+    }
+    // What is left is for totals.
+    let file = std::fs::metadata(aggregator.snapshot()).expect("a snapshot");
+    assert!(file.len() < 40 << 20, "{} bytes", file.len());
+    Bus::remove(&address, Removal::Forced).expect("the bus is there");
+}
+
+#[test]
+fn what_finds_no_room_is_a_loss_that_the_ledger_names() {
+    let Some(place) = Tmpfs::mount(36) else {
+        return;
+    };
+    let (address, bus) = create(place.path());
+    let mut aggregator = Aggregator::open(&bus, &AggregatorOptions::default()).expect("room");
+    // Wide histograms: their rows lie in the part of the file that has to grow.
+    let bounds: Vec<f64> = (0..250).map(f64::from).collect();
+    let histograms: Vec<_> = (0..4000)
+        .map(|i| {
+            let histogram = bus
+                .histogram("wait_seconds")
+                .buckets(bounds.iter().copied());
+            histogram.label("i", &i.to_string()).register()
+        })
+        .collect::<Result<_, _>>()
+        .expect("room in the registry");
+    let counter = bus.counter("x_total").register().expect("room");
+    for _ in 0..3 {
+        for (i, histogram) in histograms.iter().enumerate() {
+            histogram.try_observe(1.0).expect("a lane that is drained");
+            counter.inc();
+            if i % 500 == 499 {
+                aggregator.finish();
+            }
+        }
+    }
+    aggregator.finish();
+    let mut reader = Reader::open(aggregator.snapshot()).expect("a snapshot");
+    let found = reader
+        .read(&ReadOptions::default())
+        .expect("an epoch")
+        .series;
+    let observed: u64 = found
+        .iter()
+        .map(|series| match &series.value {
+            Value::Histogram(histogram) => histogram.count,
+            _ => 0,
+        })
+        .sum();
+    let owners = reader.owners();
+    let tally = owners.iter().map(|owner| owner.present);
+    let tally = tally.fold(qbus_aggregate::Tally::default(), |sum, one| sum.plus(&one));
+    assert!(
+        tally.unplaced > 0,
+        "the place is not as small as it was thought to be"
+    );
+    assert!(observed > 0);
+    // Known series go on, and every record is in one part of the ledger.
+    assert_eq!(tally.unplaced + observed, 12_000);
+    assert_eq!(tally.delivered, observed + 12_000);
+    assert_eq!(aggregator.globals().unplaced, tally.unplaced);
+    // A total needs no room that is not its own.
+    let total = found.iter().find(|series| series.family.name == "x_total");
+    assert_eq!(
+        total.map(|s| s.value.clone()),
+        Some(Value::Counter(12_000.0.into()))
+    );
+    Bus::remove(&address, Removal::Forced).expect("the bus is there");
+}

@@ -36,8 +36,11 @@ fn a_counters_history_goes_back_neither_in_time_nor_in_value() {
 
 #[test]
 fn a_counters_last_point_is_its_value() {
-    let (_test, bus, mut aggregator) =
-        aggregated(Geometry::default(), &AggregatorOptions::default());
+    let options = AggregatorOptions {
+        history: 50,
+        ..AggregatorOptions::default()
+    };
+    let (_test, bus, mut aggregator) = aggregated(Geometry::default(), &options);
     let counter = bus.counter("x_total").register().expect("room");
     counter.inc();
     aggregator.finish();
@@ -53,7 +56,7 @@ fn a_counters_last_point_is_its_value() {
         }
     });
     let mut reader = Reader::open(&snapshot).expect("a snapshot");
-    for _ in 0..2000 {
+    for _ in 0..1000 {
         let found = read(&mut reader);
         let series = &found.series[0];
         let Value::Counter(sum) = series.value else {

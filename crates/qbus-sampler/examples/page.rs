@@ -1,17 +1,19 @@
 //! Prints what the sampler reads now, and what each source took, for a look without any bus.
 //!
-//! `page [qbus|node|seed] [TICKS]`: with more than one tick, one a second, the last is printed.
+//! `page [qbus|node|dcgm|seed] [TICKS]`: with more than one tick, one a second, the last is printed.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qbus_sampler::{Names, Sampler, SamplerOptions};
+use qbus_sampler::{Names, Sampler, SamplerOptions, Source};
 
 fn main() -> io::Result<()> {
     let mut args = std::env::args().skip(1);
     let names = match args.next().as_deref() {
         Some("node") => Names::Node,
+        Some("dcgm") => Names::Dcgm,
         Some("seed") => Names::Seed,
         _ => Names::Qbus,
     };
@@ -19,10 +21,20 @@ fn main() -> io::Result<()> {
         .next()
         .and_then(|ticks| ticks.parse().ok())
         .unwrap_or(1);
-    let mut sampler = Sampler::new(SamplerOptions {
+    let mut options = SamplerOptions {
         names,
+        sources: Source::defaults(names),
         ..SamplerOptions::default()
-    });
+    };
+    // A host, or a tree of fixtures, that lies elsewhere.
+    if let Some(root) = std::env::var_os("PAGE_ROOT").map(PathBuf::from) {
+        options.roots.proc = root.join("proc");
+        options.roots.sys = root.join("sys");
+        options.roots.udev = root.join("udev/data");
+        options.roots.root = root;
+    }
+    options.filters.textfile_directory = std::env::var_os("PAGE_TEXTFILES").map(PathBuf::from);
+    let mut sampler = Sampler::new(options);
     let attached = [].into();
     let mut out = io::stdout().lock();
     for tick in 1..=ticks {
@@ -33,8 +45,8 @@ fn main() -> io::Result<()> {
             if last && failed.is_ok() {
                 failed = writeln!(
                     out,
-                    "{} {:?} {}",
-                    sample.metric.name, sample.labels, sample.value
+                    "{:?} {} {:?} {}",
+                    sample.metric.trend, sample.metric.name, sample.labels, sample.value
                 );
             }
         });

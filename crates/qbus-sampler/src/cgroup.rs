@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Attached, Roots, SamplerOptions};
 use crate::kernel_file::read_once;
-use crate::mounts::read_mounts;
+use crate::mounts::{Mount, read_mounts};
 use crate::probe::{Failure, Probe, Tick};
 use crate::process::pid_namespace;
 use crate::readings::Readings;
+use crate::sysfs::file_name;
 use crate::table::Reading;
 use files::Files;
 
@@ -184,22 +185,24 @@ impl Hierarchy {
         let process = roots.proc.join("self");
         let mounts =
             read_mounts(&process).map_err(|err| Failure::io(&process.join("mountinfo"), &err))?;
-        let mount = mounts
-            .into_iter()
-            .find(|mount| mount.fs_type == "cgroup2")
-            .ok_or_else(|| Failure::Absent("cgroup2 is not mounted".to_owned()))?;
-        let mount_point = match mount.mount_point.strip_prefix("/sys/") {
-            Some(below) => roots.sys.join(below),
-            None => roots.root.join(mount.mount_point.trim_start_matches('/')),
+        let mount = unified(&mounts)?;
+        let mount_point = match mount.mount_point.strip_prefix("/sys") {
+            Ok(below) => roots.sys.join(below),
+            Err(_) => roots.root.join(
+                mount
+                    .mount_point
+                    .strip_prefix("/")
+                    .unwrap_or(&mount.mount_point),
+            ),
         };
         Ok(Hierarchy {
             mount_point,
-            root: mount.root,
+            root: mount.root.clone(),
         })
     }
 
-    /// Where the files of a group are; `None` if it lies outside of what is mounted, as groups do
-    /// that are outside of a container.
+    /// Where the files of a group are; `None` for the root of all groups, and for one outside of what
+    /// is mounted, as groups are that are outside of a container.
     fn directory(&self, path: &str) -> Option<PathBuf> {
         let below = match self.root.as_str() {
             "/" => path,
@@ -207,8 +210,39 @@ impl Hierarchy {
                 .strip_prefix(root)
                 .filter(|rest| rest.is_empty() || rest.starts_with('/'))?,
         };
-        let outside = below.split('/').any(|part| part == "..");
-        (!outside).then(|| self.mount_point.join(below.trim_start_matches('/')))
+        if below.split('/').any(|part| part == "..") {
+            return None;
+        }
+        let directory = self.mount_point.join(below.trim_start_matches('/'));
+        // The root of all groups is the machine, which other sources read; a container's own group
+        // looks like it, and has files that the root lacks.
+        let is_root = self.root == "/" && below.trim_matches('/').is_empty();
+        (!is_root || directory.join("cgroup.events").exists()).then_some(directory)
+    }
+}
+
+/// The mount of version 2, if it has the controllers that are read here. On a machine of version 1,
+/// or of both, what version 2 says of a group is nothing, or worse, that of another group.
+fn unified(mounts: &[Mount]) -> Result<&Mount, Failure> {
+    let first = mounts
+        .iter()
+        .filter(|mount| mount.fs_type == "cgroup")
+        .map(|mount| file_name(&mount.mount_point));
+    let old: Vec<String> = first
+        .filter(|name| {
+            name.split(',')
+                .any(|part| ["cpu", "memory"].contains(&part))
+        })
+        .collect();
+    let mount = mounts.iter().find(|mount| mount.fs_type == "cgroup2");
+    match mount {
+        Some(mount) if old.is_empty() => Ok(mount),
+        None if old.is_empty() => Err(Failure::Absent("cgroup2 is not mounted".to_owned())),
+        _ => Err(Failure::Absent(format!(
+            "the controllers {} are of version 1, which is not read; expected version 2: boot with \
+             systemd.unified_cgroup_hierarchy=1",
+            old.join(" and ")
+        ))),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::filters::Filters;
 use crate::metric::Names;
 
 /// What a [`Sampler`](crate::Sampler) reads and how.
@@ -19,8 +20,12 @@ pub struct SamplerOptions {
     pub pid_label: bool,
     /// The role of this very process; it is read as if it were attached. `None` leaves it out.
     pub own_role: Option<String>,
-    /// Where `/proc`, `/sys` and the root directory are.
+    /// Where `/proc`, `/sys`, the root directory and the data of udev are.
     pub roots: Roots,
+    /// What is left out.
+    pub filters: Filters,
+    /// How long file systems have to answer, once nothing else is left to ask.
+    pub mount_timeout: Duration,
     /// How long a tick waits for sources that have a thread of their own and were asked in that
     /// tick. Later answers are handed over in the next tick, and a source that hangs is waited for
     /// once, not in every tick.
@@ -31,6 +36,10 @@ pub struct SamplerOptions {
     pub retry: Duration,
     /// The NVIDIA management library; `None` lets the loader look for `libnvidia-ml.so.1`.
     pub nvml: Option<PathBuf>,
+    /// Activity of SMs, tensor cores and memory of NVIDIA GPUs of Hopper and later (GPM). Off by
+    /// default: it costs two reads and some milliseconds a tick and GPU, and the hardware grants it
+    /// to one program at a time on some drivers.
+    pub gpu_activity: bool,
     /// How often the GPU calls are made that take milliseconds: process lists, ECC, fans, PCIe.
     pub gpu_slow_period: Duration,
 }
@@ -38,37 +47,36 @@ pub struct SamplerOptions {
 impl Default for SamplerOptions {
     fn default() -> SamplerOptions {
         SamplerOptions {
-            sources: Source::ALL
-                .iter()
-                .copied()
-                .filter(|source| source.on_by_default())
-                .collect(),
+            sources: Source::defaults(Names::Qbus),
             names: Names::Qbus,
             per_cpu: false,
             pid_label: false,
             own_role: Some("aggregator".to_owned()),
             roots: Roots::default(),
+            filters: Filters::default(),
+            mount_timeout: Duration::from_secs(1),
             patience: Duration::from_millis(20),
             keep: Duration::from_secs(30),
             retry: Duration::from_secs(60),
             nvml: None,
+            gpu_activity: false,
             gpu_slow_period: Duration::from_secs(10),
         }
     }
 }
 
-/// Where the kernel's file systems are mounted.
-///
-/// What sysinfo reads is of the running machine whatever stands here: the sources `memory` and
-/// `processes`, and the CPU model of `info`.
+/// Where the host is, for every source: a container has it mounted elsewhere. Only the clock
+/// (`timex`, `time`) and the GPUs of NVIDIA are those of the running machine whatever stands here.
 #[derive(Clone, Debug)]
 pub struct Roots {
     /// `/proc`.
     pub proc: PathBuf,
     /// `/sys`.
     pub sys: PathBuf,
-    /// The host's `/`, for a sampler in a container that has it mounted elsewhere.
+    /// The host's `/`.
     pub root: PathBuf,
+    /// What udev knows of devices.
+    pub udev: PathBuf,
 }
 
 impl Default for Roots {
@@ -77,12 +85,13 @@ impl Default for Roots {
             proc: "/proc".into(),
             sys: "/sys".into(),
             root: "/".into(),
+            udev: "/run/udev/data".into(),
         }
     }
 }
 
 macro_rules! sources {
-    ($($source:ident $name:literal $on:literal $about:literal;)*) => {
+    ($($source:ident $name:literal $on:literal [$($collector:literal)*] $about:literal;)*) => {
         /// A subject that can be switched on and off.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
@@ -91,7 +100,8 @@ macro_rules! sources {
         }
 
         impl Source {
-            /// Every source, in the order in which they are read.
+            /// Every source, from the most useful to the least. Samples are handed over in this
+            /// order, so that what finds no place in a registry is what would be missed least.
             pub const ALL: &[Source] = &[$(Source::$source,)*];
 
             /// Its name on a command line.
@@ -108,40 +118,76 @@ macro_rules! sources {
             pub fn about(self) -> &'static str {
                 match self { $(Source::$source => $about,)* }
             }
+
+            /// The collectors of node_exporter that read the same.
+            pub fn node_collectors(self) -> &'static [&'static str] {
+                match self { $(Source::$source => &[$($collector),*],)* }
+            }
         }
     };
 }
 
+// One row, one line.
+#[rustfmt::skip]
 sources! {
-    Cpu "cpu" true "CPU seconds by mode, usage and frequency.";
-    Stat "stat" true "Context switches, forks, interrupts, running and blocked processes, boot time.";
-    Memory "memory" true "Memory and swap: total, available, free and used.";
-    Meminfo "meminfo" true "What the memory holds: cache, buffers, slab, dirty pages and more.";
-    Vmstat "vmstat" true "Page faults, paging, swapping, and kills for want of memory.";
-    Load "load" true "Load averages.";
-    Pressure "pressure" true "Pressure stall information.";
-    Filefd "filefd" true "Open files of the whole machine.";
-    Entropy "entropy" true "Entropy of the kernel's random numbers.";
-    Conntrack "conntrack" true "Connections that the firewall tracks.";
-    Disk "disk" true "Operations, bytes and time of block devices.";
-    Filesystem "filesystem" true "Size and free space of mounted file systems.";
-    Network "network" true "Bytes, packets, errors and drops of network devices.";
-    Tcp "tcp" true "TCP connections, segments and retransmissions.";
-    Thermal "thermal" true "Temperatures of sensors and thermal zones.";
-    Info "info" true "Kernel, operating system and CPU model, as labels.";
-    Processes "processes" false "All processes by state: a scan of the whole process table.";
-    Process "process" true "Attached processes and this one.";
-    Cgroup "cgroup" true "Control groups (version 2) of attached processes and of this one.";
-    Gpu "gpu" true "NVIDIA GPUs, in a build with the feature `gpu`.";
+    Cpu "cpu" true ["cpu" "cpufreq"] "CPU seconds by mode, usage, frequency and throttling.";
+    Memory "memory" true [] "Memory and swap: total, available, free and used.";
+    Load "load" true ["loadavg"] "Load averages.";
+    Process "process" true [] "Attached processes and this one.";
+    Cgroup "cgroup" true [] "Control groups (version 2) of attached processes and of this one.";
+    Gpu "gpu" true [] "NVIDIA GPUs, in a build with the feature `gpu`.";
+    Amdgpu "amdgpu" true [] "AMD GPUs: use, memory, power and temperature.";
+    Filesystem "filesystem" true ["filesystem"] "Size and free space of mounted file systems.";
+    Disk "disk" true ["diskstats"] "Operations, bytes and time of block devices, and what they are.";
+    Network "network" true ["netdev"] "Bytes, packets, errors and drops of network devices.";
+    Pressure "pressure" true ["pressure"] "Pressure stall information.";
+    Stat "stat" true ["stat"] "Context switches, forks, interrupts, running and blocked processes, boot time.";
+    Netstat "netstat" true ["netstat"] "TCP, UDP, IP and ICMP: connections, segments, errors and drops.";
+    Vmstat "vmstat" true ["vmstat"] "Page faults, paging, swapping, and kills for want of memory.";
+    Meminfo "meminfo" true ["meminfo"] "What the memory holds: cache, buffers, slab, dirty pages and more.";
+    Filefd "filefd" true ["filefd"] "Open files of the whole machine.";
+    Conntrack "conntrack" true ["conntrack"] "Connections that the firewall tracks.";
+    Timex "timex" true ["timex"] "How well the clock is kept.";
+    Time "time" false ["time"] "The time of the machine, and the clock that it goes by.";
+    Thermal "thermal" true ["thermal_zone"] "Temperatures of thermal zones, and cooling devices.";
+    Hwmon "hwmon" true ["hwmon"] "Sensors: temperatures, fans, voltages, power.";
+    Edac "edac" true ["edac"] "Errors of the machine's memory.";
+    Md "md" true ["mdadm"] "Arrays of disks (RAID) in software.";
+    Bonding "bonding" true ["bonding"] "Bonds of network devices.";
+    Infiniband "infiniband" true ["infiniband"] "InfiniBand ports.";
+    Nvme "nvme" true ["nvme"] "NVMe disks, as labels.";
+    Power "power" true ["powersupplyclass"] "Batteries and power supplies.";
+    Rapl "rapl" true ["rapl"] "Energy that CPU packages have used.";
+    Info "info" true ["os" "uname"] "Kernel, operating system and CPU model, as labels.";
+    Textfile "textfile" true ["textfile"] "Metrics that other programs write to files, in a folder that is given.";
+    Sockstat "sockstat" false ["sockstat"] "Sockets by protocol, and their memory.";
+    Softnet "softnet" false ["softnet"] "Packets that each CPU processed.";
+    Netclass "netclass" false ["netclass"] "State, speed and more of network devices.";
+    Schedstat "schedstat" false ["schedstat"] "Time that threads ran and waited on each CPU.";
+    Arp "arp" false ["arp"] "Neighbours of network devices.";
+    UdpQueues "udp_queues" false ["udp_queues"] "Bytes that wait in the queues of UDP sockets.";
+    Entropy "entropy" false ["entropy"] "Entropy of the kernel's random numbers.";
+    Selinux "selinux" false ["selinux"] "Whether SELinux is on.";
+    Dmi "dmi" false ["dmi"] "What the firmware says of the machine, as labels.";
+    Processes "processes" false [] "All processes by state: a scan of the whole process table.";
 }
 
 impl Source {
-    /// The source of that name.
+    /// The source of that name, be it ours or that of a collector of node_exporter.
     pub fn from_name(name: &str) -> Option<Source> {
-        Source::ALL
-            .iter()
-            .copied()
-            .find(|source| source.name() == name)
+        let named =
+            |source: &&Source| source.name() == name || source.node_collectors().contains(&name);
+        Source::ALL.iter().find(named).copied()
+    }
+
+    /// The sources that are on by default under these names: with those of node_exporter, all that
+    /// it reads by default as well.
+    pub fn defaults(names: Names) -> Vec<Source> {
+        let is_on = |source: &Source| {
+            let of_node = names == Names::Node && !source.node_collectors().is_empty();
+            source.on_by_default() || of_node
+        };
+        Source::ALL.iter().copied().filter(is_on).collect()
     }
 }
 
@@ -170,6 +216,9 @@ mod tests {
     fn names_of_sources_are_found_again() {
         for &source in Source::ALL {
             assert_eq!(Source::from_name(source.name()), Some(source));
+            for collector in source.node_collectors() {
+                assert_eq!(Source::from_name(collector), Some(source));
+            }
         }
         assert_eq!(Source::from_name("cpus"), None);
     }

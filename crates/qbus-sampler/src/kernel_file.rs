@@ -64,6 +64,12 @@ pub(crate) fn read_once<'b>(path: &Path, buffer: &'b mut Vec<u8>) -> io::Result<
     Ok(as_text(&mut buffer[..size]))
 }
 
+/// Reads the whole file at `path` as it is.
+pub(crate) fn read_bytes_once<'b>(path: &Path, buffer: &'b mut Vec<u8>) -> io::Result<&'b [u8]> {
+    let size = read_from_start(&File::open(path)?, buffer)?;
+    Ok(&buffer[..size])
+}
+
 /// A file that several sources parse, read once in a tick.
 #[derive(Debug)]
 pub(crate) struct SharedFile {
@@ -116,13 +122,15 @@ fn read_from_start(file: &File, buffer: &mut Vec<u8>) -> io::Result<usize> {
     }
 }
 
-/// Names that a process chose for itself can hold any byte; the rest of the file is ASCII.
+/// Names that somebody chose, such as those of processes and mounts, can hold any byte: what is no
+/// UTF-8 is replaced, and the rest stays.
 fn as_text(bytes: &mut [u8]) -> &str {
-    if str::from_utf8(bytes).is_err() {
-        bytes
-            .iter_mut()
-            .filter(|byte| !byte.is_ascii())
-            .for_each(|byte| *byte = b'?');
+    let mut from = 0;
+    while let Err(err) = str::from_utf8(&bytes[from..]) {
+        let at = from + err.valid_up_to();
+        let wrong = err.error_len().unwrap_or(bytes.len() - at);
+        bytes[at..at + wrong].fill(b'?');
+        from = at + wrong;
     }
     str::from_utf8(bytes).unwrap_or_default()
 }
@@ -146,7 +154,7 @@ mod tests {
         let long = "x".repeat(3 * FIRST_READ);
         std::fs::write(&path, &long).unwrap();
         assert_eq!(file.read(&mut buffer).unwrap(), long);
-        std::fs::write(&path, b"n\xffme").unwrap();
-        assert_eq!(file.read(&mut buffer).unwrap(), "n?me");
+        std::fs::write(&path, b"n\xffme M\xc3\xa4rz \xe2\x82").unwrap();
+        assert_eq!(file.read(&mut buffer).unwrap(), "n?me M\u{e4}rz ??");
     }
 }

@@ -33,6 +33,7 @@
 
 mod cgroup;
 mod config;
+mod filters;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod host;
@@ -47,9 +48,11 @@ mod process;
 mod readings;
 mod sampler;
 mod sources;
+mod sysfs;
 mod table;
 
 pub use config::{Attached, Roots, SamplerOptions, Source};
+pub use filters::{Choice, Filters, Pattern, PatternError};
 pub use metric::{Metric, Names, Sample, Trend};
 pub use news::News;
 pub use probe::{Failure, Probe, Tick};

@@ -5,6 +5,7 @@
 //! `qbus_host_`, capitals become small, and a total ends in `_total`.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::metric::{Metric, Names, Trend};
@@ -14,6 +15,46 @@ const UNITS: [&str; 11] = [
     "bytes", "seconds", "celsius", "volts", "amperes", "watts", "joules", "hertz", "ratio", "rpm",
     "packets",
 ];
+
+/// What node_exporter abbreviates or has in the singular.
+const PLURALS: [(&str, &str); 4] = [
+    ("_amps", "_amperes"),
+    ("_watt", "_watts"),
+    ("_volt", "_volts"),
+    ("_joule", "_joules"),
+];
+
+/// Metrics that were met, by their node_exporter names.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog(HashMap<String, Arc<NodeMetric>>);
+
+impl Catalog {
+    /// A total.
+    pub(crate) fn counter(&mut self, node: &str, help: &str) -> &Arc<NodeMetric> {
+        self.get(node, Trend::Counter, Trend::Counter, help)
+    }
+
+    /// A value that goes up and down.
+    pub(crate) fn gauge(&mut self, node: &str, help: &str) -> &Arc<NodeMetric> {
+        self.get(node, Trend::Gauge, Trend::Gauge, help)
+    }
+
+    /// What node_exporter has under the type `in_node`, and is in truth of the type `trend`.
+    pub(crate) fn get(
+        &mut self,
+        node: &str,
+        in_node: Trend,
+        trend: Trend,
+        help: &str,
+    ) -> &Arc<NodeMetric> {
+        if !self.0.contains_key(node) {
+            let name = Cow::Owned(node.to_owned());
+            let metric = NodeMetric::new(name, in_node, trend, Cow::Owned(help.to_owned()));
+            self.0.insert(node.to_owned(), metric);
+        }
+        &self.0[node]
+    }
+}
 
 /// A metric under node_exporter's name, and under the qbus name that follows from it.
 #[derive(Debug)]
@@ -28,10 +69,18 @@ impl NodeMetric {
         NodeMetric::new(node.into(), Trend::Gauge, Trend::Gauge, help.into())
     }
 
-    /// What node_exporter has without a type, and is in truth of the type `trend`.
-    #[cfg(test)]
-    fn untyped(node: String, trend: Trend, help: String) -> Arc<Self> {
-        NodeMetric::new(node.into(), Trend::Untyped, trend, help.into())
+    /// A metric of somebody else's naming, which every set of names has as it is.
+    pub(crate) fn as_named(name: String, trend: Trend, help: String) -> Arc<Self> {
+        let metric = Metric {
+            unit: Cow::Borrowed(""),
+            name: name.into(),
+            trend,
+            help: help.into(),
+        };
+        Arc::new(NodeMetric {
+            node: metric.clone(),
+            qbus: metric,
+        })
     }
 
     fn new(
@@ -70,7 +119,11 @@ impl NodeMetric {
 
 /// `node_netstat_TcpExt_ListenDrops` is `qbus_host_netstat_tcpext_listen_drops_total`.
 fn qbus_name(node: &str, trend: Trend) -> String {
-    let tail = node.strip_prefix("node_").unwrap_or(node);
+    // `sec` would be read as the unit.
+    let tail = node
+        .strip_prefix("node_")
+        .unwrap_or(node)
+        .replace("Sec", "Secondary");
     let mut name = String::from("qbus_host_");
     let mut after_small = false;
     for c in tail.chars() {
@@ -88,7 +141,11 @@ fn qbus_name(node: &str, trend: Trend) -> String {
     for end in ["_total", "_bits", "_count"] {
         stem = stem.strip_suffix(end).unwrap_or(stem);
     }
-    let stem = stem.to_owned();
+    let plural = PLURALS.iter().find(|(one, _)| stem.ends_with(one));
+    let stem = match plural {
+        Some((one, many)) => stem[..stem.len() - one.len()].to_owned() + many,
+        None => stem.to_owned(),
+    };
     match trend {
         Trend::Counter => stem + "_total",
         Trend::Gauge | Trend::Untyped => stem,
@@ -102,7 +159,8 @@ mod tests {
     #[test]
     fn a_qbus_name_follows_from_that_of_node_exporter() {
         let drops = "node_netstat_TcpExt_ListenDrops".to_owned();
-        let drops = NodeMetric::untyped(drops, Trend::Counter, "Drops.".into());
+        let help = Cow::Borrowed("Drops.");
+        let drops = NodeMetric::new(drops.into(), Trend::Untyped, Trend::Counter, help);
         let name = &drops.published(Names::Qbus).name;
         assert_eq!(name, "qbus_host_netstat_tcp_ext_listen_drops_total");
         assert_eq!(drops.published(Names::Node).trend, Trend::Untyped);

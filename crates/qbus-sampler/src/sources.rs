@@ -1,16 +1,20 @@
 //! The sources of [`SamplerOptions`], made ready.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::cgroup;
 use crate::config::{SamplerOptions, Source};
 use crate::host::file::{File, Parse};
+use crate::host::hardware::{AmdGpus, Hardware};
+use crate::host::net_files::NetFiles;
 use crate::host::{
-    cpu, disk, filesystem, info, keyed, memory, network, numbers, pressure, processes, thermal,
+    clock, cpu, disk, filesystem, hwmon, infiniband, info, keyed, md, memory, net_class, netstat,
+    network, numbers, pressure, processes, textfile, thermal,
 };
 use crate::kernel_file::SharedFile;
-use crate::metric::Names;
+use crate::node_metric::Catalog;
 use crate::probe::Probe;
 use crate::process;
 
@@ -19,6 +23,9 @@ const SPACE_PERIOD: Duration = Duration::from_secs(10);
 
 /// Temperatures change within seconds, and some sensors take milliseconds to say theirs.
 const SENSOR_PERIOD: Duration = Duration::from_secs(5);
+
+/// Folders of `/sys` cost some microseconds for each of their many files.
+const CLASS_PERIOD: Duration = Duration::from_secs(10);
 
 /// A scan of the process table costs microseconds for each process.
 const SCAN_PERIOD: Duration = Duration::from_secs(10);
@@ -49,65 +56,136 @@ pub(crate) fn ready(config: &SamplerOptions) -> Vec<Ready> {
         .collect()
 }
 
+/// How a source is read: at most once in a time, on a thread of its own or not, and by what.
+type Plan = (Duration, bool, Box<dyn Probe>);
+
 fn one(source: Source, config: &SamplerOptions, stat: &Arc<Mutex<SharedFile>>) -> Option<Ready> {
-    let proc = &config.roots.proc;
-    let file = |path: &str, parse: Parse| -> (Duration, bool, Box<dyn Probe>) {
-        (
-            Duration::ZERO,
-            false,
-            Box::new(File::new(proc.join(path), parse)),
-        )
-    };
-    let each_tick = |probe: Box<dyn Probe>| (Duration::ZERO, false, probe);
-    let (period, may_hang, probe): (Duration, bool, Box<dyn Probe>) = match source {
-        Source::Cpu => {
-            let per_cpu = config.per_cpu || config.names == Names::Node;
-            each_tick(Box::new(cpu::Cpu::new(
-                &config.roots,
-                Arc::clone(stat),
-                per_cpu,
-            )))
-        }
-        Source::Stat => each_tick(Box::new(keyed::Stat {
-            file: Arc::clone(stat),
-        })),
-        Source::Memory => each_tick(Box::<memory::Memory>::default()),
-        Source::Meminfo => file("meminfo", keyed::parse_meminfo),
-        Source::Vmstat => file("vmstat", keyed::parse_vmstat),
-        Source::Load => file("loadavg", keyed::parse_loadavg),
-        Source::Filefd => file("sys/fs/file-nr", keyed::parse_file_nr),
-        Source::Entropy => each_tick(Box::new(numbers::Numbers::new(proc, numbers::ENTROPY))),
-        Source::Conntrack => each_tick(Box::new(numbers::Numbers::new(proc, numbers::CONNTRACK))),
-        Source::Disk => file("diskstats", disk::parse),
-        Source::Network => file("net/dev", network::parse_devices),
-        Source::Tcp => file("net/snmp", network::parse_tcp),
-        Source::Pressure => each_tick(Box::new(pressure::Pressure::new(&proc.join("pressure")))),
-        Source::Filesystem => {
-            let filesystems = filesystem::Filesystems::new(&config.roots);
-            (SPACE_PERIOD, true, Box::new(filesystems))
-        }
-        Source::Thermal => {
-            let labels = config.names != Names::Node;
-            let thermal = thermal::Thermal::new(&config.roots.sys, labels);
-            (SENSOR_PERIOD, true, Box::new(thermal))
-        }
-        Source::Info => (INFO_PERIOD, false, Box::new(info::Info::new(&config.roots))),
-        Source::Processes => (SCAN_PERIOD, true, Box::<processes::AllProcesses>::default()),
-        Source::Process => each_tick(Box::new(process::Processes::new(config))),
-        Source::Cgroup => each_tick(Box::new(cgroup::Cgroups::new(config))),
-        #[cfg(feature = "gpu")]
-        Source::Gpu => (
-            Duration::ZERO,
-            true,
-            Box::new(crate::gpu::Gpus::new(config)),
-        ),
-        #[cfg(not(feature = "gpu"))]
-        Source::Gpu => return None,
-    };
+    let (period, may_hang, probe) = of_files(source, config, stat)
+        .or_else(|| of_devices(source, config))
+        .or_else(|| of_users(source, config))?;
     Some(Ready {
         source,
         period,
         may_hang,
         probe,
     })
+}
+
+fn each_tick(probe: impl Probe + 'static) -> Option<Plan> {
+    Some((Duration::ZERO, false, Box::new(probe)))
+}
+
+fn seldom(period: Duration, probe: impl Probe + 'static) -> Option<Plan> {
+    Some((period, false, Box::new(probe)))
+}
+
+/// On a thread of its own.
+fn apart(period: Duration, probe: impl Probe + 'static) -> Option<Plan> {
+    Some((period, true, Box::new(probe)))
+}
+
+/// What the kernel says in files of `/proc`.
+fn of_files(
+    source: Source,
+    config: &SamplerOptions,
+    stat: &Arc<Mutex<SharedFile>>,
+) -> Option<Plan> {
+    let (proc, filters) = (&config.roots.proc, &config.filters);
+    let file = |path: &str, parse: Parse| each_tick(File::new(proc.join(path), parse));
+    let mut catalog = Catalog::default();
+    match source {
+        Source::Cpu => each_tick(cpu::Cpu::new(config, Arc::clone(stat))),
+        Source::Stat => each_tick(keyed::Stat {
+            file: Arc::clone(stat),
+        }),
+        Source::Memory => file("meminfo", Box::new(memory::parse_basic)),
+        Source::Meminfo => file(
+            "meminfo",
+            Box::new(move |text, out| memory::parse_whole(text, &mut catalog, out)),
+        ),
+        Source::Vmstat => {
+            let fields = filters.vmstat_fields.clone();
+            file(
+                "vmstat",
+                Box::new(move |text, out| keyed::parse_vmstat(text, &fields, &mut catalog, out)),
+            )
+        }
+        Source::Load => file("loadavg", Box::new(keyed::parse_loadavg)),
+        Source::Filefd => file("sys/fs/file-nr", Box::new(keyed::parse_file_nr)),
+        Source::Md => file(
+            "mdstat",
+            Box::new(move |text, out| md::parse(text, &mut catalog, out)),
+        ),
+        Source::Network => {
+            let choice = filters.netdev.clone();
+            // In a container with the host's `/proc`, `net` is our own: the first process has the
+            // host's.
+            let path = match config.roots.proc == Path::new("/proc") {
+                true => "net/dev",
+                false if proc.join("1/net/dev").exists() => "1/net/dev",
+                false => "net/dev",
+            };
+            file(
+                path,
+                Box::new(move |text, out| network::parse_devices(text, &choice, out)),
+            )
+        }
+        Source::Netstat => each_tick(netstat::Netstat::new(proc, &filters.netstat_fields)),
+        Source::Sockstat => each_tick(NetFiles::sockstat(proc)),
+        Source::Softnet => each_tick(NetFiles::softnet(proc)),
+        Source::Arp => each_tick(NetFiles::arp(proc, &filters.arp)),
+        Source::UdpQueues => each_tick(NetFiles::udp_queues(proc)),
+        Source::Schedstat => each_tick(NetFiles::schedstat(proc)),
+        Source::Conntrack => each_tick(NetFiles::conntrack(proc)),
+        Source::Entropy => each_tick(numbers::Numbers::new(proc, numbers::ENTROPY)),
+        Source::Pressure => each_tick(pressure::Pressure::new(&proc.join("pressure"))),
+        Source::Disk => each_tick(disk::Disks::new(&config.roots, &filters.diskstats)),
+        Source::Info => seldom(INFO_PERIOD, info::Info::new(&config.roots)),
+        Source::Processes => apart(SCAN_PERIOD, processes::AllProcesses::new(proc.clone())),
+        _ => None,
+    }
+}
+
+/// What `/sys` says of devices, and what mounts and clocks say. Some devices are behind a slow bus.
+fn of_devices(source: Source, config: &SamplerOptions) -> Option<Plan> {
+    let (sys, filters) = (&config.roots.sys, &config.filters);
+    match source {
+        Source::Filesystem => apart(SPACE_PERIOD, filesystem::Filesystems::new(config)),
+        Source::Thermal => apart(SENSOR_PERIOD, thermal::Thermal::new(sys)),
+        Source::Hwmon => {
+            let hwmon = hwmon::Hwmon::new(sys, &filters.hwmon, config.names);
+            apart(SENSOR_PERIOD, hwmon)
+        }
+        Source::Netclass => apart(
+            CLASS_PERIOD,
+            net_class::NetClass::new(sys, &filters.netclass),
+        ),
+        Source::Bonding => each_tick(net_class::Bonds::new(sys)),
+        Source::Infiniband => apart(CLASS_PERIOD, infiniband::Infiniband::new(sys)),
+        Source::Edac => seldom(CLASS_PERIOD, Hardware::edac(sys)),
+        Source::Nvme => apart(INFO_PERIOD, Hardware::nvme(sys)),
+        Source::Power => apart(CLASS_PERIOD, Hardware::power(sys, &filters.power_supply)),
+        Source::Rapl => apart(SENSOR_PERIOD, Hardware::rapl(sys)),
+        Source::Dmi => seldom(INFO_PERIOD, Hardware::dmi(sys)),
+        Source::Selinux => seldom(INFO_PERIOD, Hardware::selinux(sys)),
+        Source::Amdgpu => apart(Duration::ZERO, AmdGpus::new(sys)),
+        Source::Timex => each_tick(clock::Timex::default()),
+        Source::Time => each_tick(clock::Time::new(sys)),
+        Source::Textfile => {
+            let folder = filters.textfile_directory.clone();
+            apart(SENSOR_PERIOD, textfile::Textfiles::new(folder))
+        }
+        _ => None,
+    }
+}
+
+/// What is known of those who use the machine.
+fn of_users(source: Source, config: &SamplerOptions) -> Option<Plan> {
+    match source {
+        Source::Process => each_tick(process::Processes::new(config)),
+        Source::Cgroup => each_tick(cgroup::Cgroups::new(config)),
+        #[cfg(feature = "gpu")]
+        Source::Gpu => apart(Duration::ZERO, crate::gpu::Gpus::new(config)),
+        _ => None,
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! A row reads: kind, unit, qbus name, then in brackets what node_exporter calls it and what the
 //! seed's collector calls it, then the help. Empty brackets keep the qbus name; `hidden` keeps the
-//! reading off that set's page, where another row says the same already; a factor is followed by
+//! reading off that set's page, where another row says the same already; `untyped` says that the set gives it
+//! no type; a factor is followed by
 //! the unit that it leads to.
 
 use std::borrow::Cow;
@@ -33,6 +34,12 @@ macro_rules! other {
     };
     ($kind:ident $unit:literal $help:literal $name:literal) => {
         other!($kind $unit $help $name * 1.0 $unit)
+    };
+    ($kind:ident $unit:literal $help:literal $name:literal untyped) => {
+        other!(Untyped $unit $help $name * 1.0 $unit)
+    };
+    ($kind:ident $unit:literal $help:literal $name:literal untyped * $factor:literal $own_unit:literal) => {
+        other!(Untyped $unit $help $name * $factor $own_unit)
     };
     ($kind:ident $unit:literal $help:literal $name:literal * $factor:literal $own_unit:literal) => {
         Other::Named(Metric { name: Cow::Borrowed($name), trend: Trend::$kind, unit: Cow::Borrowed($own_unit), help: Cow::Borrowed($help) }, $factor)
@@ -105,13 +112,13 @@ readings! {
     HugePagesFree Gauge "" "qbus_host_huge_pages_free" ["node_memory_HugePages_Free"] [] "Huge pages not in use.";
     HugePageSize Gauge "bytes" "qbus_host_huge_page_size_bytes" ["node_memory_Hugepagesize_bytes"] [] "Size of a huge page.";
 
-    PageFaults Counter "" "qbus_host_page_faults_total" ["node_vmstat_pgfault"] [] "Page faults, the major ones included.";
-    MajorPageFaults Counter "" "qbus_host_major_page_faults_total" ["node_vmstat_pgmajfault"] [] "Page faults that had to read from disk.";
-    PageInBytes Counter "bytes" "qbus_host_page_in_bytes_total" ["node_vmstat_pgpgin" * 0.0009765625 "kibibytes"] [] "Bytes read from disk into memory.";
-    PageOutBytes Counter "bytes" "qbus_host_page_out_bytes_total" ["node_vmstat_pgpgout" * 0.0009765625 "kibibytes"] [] "Bytes written from memory to disk.";
-    SwapInPages Counter "pages" "qbus_host_swap_in_pages_total" ["node_vmstat_pswpin"] [] "Pages read from swap.";
-    SwapOutPages Counter "pages" "qbus_host_swap_out_pages_total" ["node_vmstat_pswpout"] [] "Pages written to swap.";
-    OomKills Counter "" "qbus_host_oom_kills_total" ["node_vmstat_oom_kill"] [] "Processes killed for want of memory.";
+    PageFaults Counter "" "qbus_host_page_faults_total" ["node_vmstat_pgfault" untyped] [] "Page faults, the major ones included.";
+    MajorPageFaults Counter "" "qbus_host_major_page_faults_total" ["node_vmstat_pgmajfault" untyped] [] "Page faults that had to read from disk.";
+    PageInBytes Counter "bytes" "qbus_host_page_in_bytes_total" ["node_vmstat_pgpgin" untyped * 0.0009765625 "kibibytes"] [] "Bytes read from disk into memory.";
+    PageOutBytes Counter "bytes" "qbus_host_page_out_bytes_total" ["node_vmstat_pgpgout" untyped * 0.0009765625 "kibibytes"] [] "Bytes written from memory to disk.";
+    SwapInPages Counter "pages" "qbus_host_swap_in_pages_total" ["node_vmstat_pswpin" untyped] [] "Pages read from swap.";
+    SwapOutPages Counter "pages" "qbus_host_swap_out_pages_total" ["node_vmstat_pswpout" untyped] [] "Pages written to swap.";
+    OomKills Counter "" "qbus_host_oom_kills_total" ["node_vmstat_oom_kill" untyped] [] "Processes killed for want of memory.";
 
     Load1 Gauge "" "qbus_host_load1" ["node_load1"] [] "Load average of one minute.";
     Load5 Gauge "" "qbus_host_load5" ["node_load5"] [] "Load average of five minutes.";
@@ -140,6 +147,8 @@ readings! {
     DiskIoTimeWeighted Counter "seconds" "qbus_host_disk_io_time_weighted_seconds_total" ["node_disk_io_time_weighted_seconds_total"] [] "Time in which a disk had something to do, times the operations under way.";
     DiskDiscards Counter "" "qbus_host_disk_discards_completed_total" ["node_disk_discards_completed_total"] [] "Discards that a disk completed.";
     DiskDiscardedBytes Counter "bytes" "qbus_host_disk_discarded_bytes_total" ["node_disk_discarded_sectors_total" * 0.001953125 "sectors"] [] "Bytes discarded on a disk.";
+    DiskDiscardsMerged Counter "" "qbus_host_disk_discards_merged_total" ["node_disk_discards_merged_total"] [] "Discards that were merged with others.";
+    DiskDiscardTime Counter "seconds" "qbus_host_disk_discard_time_seconds_total" ["node_disk_discard_time_seconds_total"] [] "Time that all discards of a disk took together.";
     DiskFlushes Counter "" "qbus_host_disk_flush_requests_total" ["node_disk_flush_requests_total"] [] "Flushes that a disk completed.";
     DiskFlushTime Counter "seconds" "qbus_host_disk_flush_requests_time_seconds_total" ["node_disk_flush_requests_time_seconds_total"] [] "Time that all flushes of a disk took together.";
 
@@ -168,12 +177,12 @@ readings! {
     NetworkTransmitCarrier Counter "" "qbus_host_network_transmit_carrier_total" ["node_network_transmit_carrier_total"] [] "Losses of the carrier.";
     NetworkTransmitCompressed Counter "" "qbus_host_network_transmit_compressed_total" ["node_network_transmit_compressed_total"] [] "Compressed packets sent.";
 
-    TcpEstablished Gauge "" "qbus_host_tcp_connections_established" ["node_netstat_Tcp_CurrEstab"] [] "TCP connections that are established.";
-    TcpActiveOpens Counter "" "qbus_host_tcp_active_opens_total" ["node_netstat_Tcp_ActiveOpens"] [] "TCP connections opened by this machine.";
-    TcpPassiveOpens Counter "" "qbus_host_tcp_passive_opens_total" ["node_netstat_Tcp_PassiveOpens"] [] "TCP connections opened by peers.";
-    TcpReceivedSegments Counter "" "qbus_host_tcp_received_segments_total" ["node_netstat_Tcp_InSegs"] [] "TCP segments received.";
-    TcpSentSegments Counter "" "qbus_host_tcp_sent_segments_total" ["node_netstat_Tcp_OutSegs"] [] "TCP segments sent, without retransmissions.";
-    TcpRetransmittedSegments Counter "" "qbus_host_tcp_retransmitted_segments_total" ["node_netstat_Tcp_RetransSegs"] [] "TCP segments sent again.";
+    TcpEstablished Gauge "" "qbus_host_tcp_connections_established" ["node_netstat_Tcp_CurrEstab" untyped] [] "TCP connections that are established.";
+    TcpActiveOpens Counter "" "qbus_host_tcp_active_opens_total" ["node_netstat_Tcp_ActiveOpens" untyped] [] "TCP connections opened by this machine.";
+    TcpPassiveOpens Counter "" "qbus_host_tcp_passive_opens_total" ["node_netstat_Tcp_PassiveOpens" untyped] [] "TCP connections opened by peers.";
+    TcpReceivedSegments Counter "" "qbus_host_tcp_received_segments_total" ["node_netstat_Tcp_InSegs" untyped] [] "TCP segments received.";
+    TcpSentSegments Counter "" "qbus_host_tcp_sent_segments_total" ["node_netstat_Tcp_OutSegs" untyped] [] "TCP segments sent, without retransmissions.";
+    TcpRetransmittedSegments Counter "" "qbus_host_tcp_retransmitted_segments_total" ["node_netstat_Tcp_RetransSegs" untyped] [] "TCP segments sent again.";
 
     ThermalZone Gauge "celsius" "qbus_host_thermal_zone_celsius" ["node_thermal_zone_temp"] [] "Temperature of a thermal zone.";
     SensorTemperature Gauge "celsius" "qbus_host_sensor_temperature_celsius" ["node_hwmon_temp_celsius"] [] "Temperature at a sensor.";

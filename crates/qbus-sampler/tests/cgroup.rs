@@ -185,6 +185,63 @@ fn a_machine_without_version_2_is_a_normal_machine() {
     assert_eq!(page.outcome("cgroup").news, [news]);
 }
 
+#[test]
+fn version_1_is_said_to_be_unread_and_the_root_is_no_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = |kind: &str, at: &str| format!("41 31 0:38 / {at} rw - {kind} {kind} rw\n");
+    let old =
+        line("cgroup", "/sys/fs/cgroup/cpu,cpuacct") + &line("cgroup", "/sys/fs/cgroup/memory");
+    for table in [
+        old.clone(),
+        old + &line("cgroup2", "/sys/fs/cgroup/unified"),
+    ] {
+        write_tree(
+            dir.path(),
+            &[
+                ("proc/self/mountinfo", &*table),
+                ("proc/self/cgroup", "4:memory:/job\n0::/\n"),
+                (
+                    "sys/fs/cgroup/unified/cpu.stat",
+                    "usage_usec 5\nuser_usec 5\n",
+                ),
+            ],
+        );
+        let mut sampler = sampler(&[Source::Cgroup], roots(dir.path()));
+        let page = tick(&mut sampler, Instant::now(), &[]);
+        assert_eq!(page.samples.len(), 0, "{page:#?}");
+        let [qbus_sampler::News::Absent(said)] = &page.outcome("cgroup").news[..] else {
+            panic!("{page:#?}");
+        };
+        assert!(
+            said.contains("cpu,cpuacct and memory are of version 1"),
+            "{said}"
+        );
+    }
+    // Version 2 alone, and the sampler in its root: that is the machine.
+    write_tree(
+        dir.path(),
+        &[
+            ("proc/self/mountinfo", &*line("cgroup2", "/sys/fs/cgroup")),
+            ("proc/self/cgroup", "0::/\n"),
+            ("sys/fs/cgroup/cpu.stat", "usage_usec 5\nuser_usec 5\n"),
+        ],
+    );
+    let mut sampler = self::sampler(&[Source::Cgroup], roots(dir.path()));
+    let page = tick(&mut sampler, Instant::now(), &[]);
+    assert_eq!((page.samples.len(), page.outcome("cgroup").skipped), (0, 1));
+    // In a container the same path is its own group.
+    write_tree(
+        dir.path(),
+        &[("sys/fs/cgroup/cgroup.events", "populated 1\n")],
+    );
+    let mut sampler = self::sampler(&[Source::Cgroup], roots(dir.path()));
+    let page = tick(&mut sampler, Instant::now(), &[]);
+    assert!(
+        page.has(r#"qbus_cgroup_cpu_seconds_total{cgroup="/",mode="user"}"#),
+        "{page:#?}"
+    );
+}
+
 /// On the machine itself, whatever it has.
 #[test]
 fn own_group_is_read_where_there_is_one() {

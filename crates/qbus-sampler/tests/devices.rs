@@ -42,7 +42,7 @@ fn file_systems_are_as_large_as_df_says() {
 
 #[test]
 fn a_transfer_on_loopback_shows_in_bytes_and_segments() {
-    let mut sampler = sampler(&[Source::Network, Source::Tcp], |_| {});
+    let mut sampler = sampler(&[Source::Network, Source::Netstat], |_| {});
     let now = Instant::now();
     let before = tick(&mut sampler, now, &[]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -102,7 +102,9 @@ fn disks_count_in_bytes_and_seconds() {
         ("io_time_seconds_total", 7.0),
         ("io_time_weighted_seconds_total", 8.0),
         ("discards_completed_total", 9.0),
+        ("discards_merged_total", 1.0),
         ("discarded_bytes_total", 51_200.0),
+        ("discard_time_seconds_total", 0.002),
         ("flush_requests_total", 30.0),
         ("flush_requests_time_seconds_total", 4.0),
     ];
@@ -114,8 +116,8 @@ fn disks_count_in_bytes_and_seconds() {
     }
     assert_eq!(
         page.samples.len(),
-        expected.len(),
-        "only the disk: {page:#?}"
+        expected.len() + 1,
+        "only the disk, and what it is: {page:#?}"
     );
 }
 
@@ -141,7 +143,7 @@ fn sensors_and_zones_are_found_and_nonsense_left_out() {
     );
     let device = dir.path().join("class/hwmon/hwmon0/device");
     std::os::unix::fs::symlink(dir.path().join("devices/platform/coretemp.0"), device).unwrap();
-    let mut sampler = sampler(&[Source::Thermal], |config| {
+    let mut sampler = sampler(&[Source::Thermal, Source::Hwmon], |config| {
         config.roots.sys = dir.path().into()
     });
     let page = tick(&mut sampler, Instant::now(), &[]);
@@ -166,10 +168,11 @@ fn sensors_and_zones_are_found_and_nonsense_left_out() {
         assert_eq!(page.value(&format!("qbus_host_{name}")), *value);
     }
     assert_eq!(
-        (page.samples.len(), page.outcome("thermal").skipped),
-        (expected.len(), 1)
+        (page.samples.len(), page.outcome("hwmon").skipped),
+        (expected.len() + 3, 1),
+        "with two chips and a label"
     );
-    let mut sampler = self::sampler(&[Source::Thermal], |config| {
+    let mut sampler = self::sampler(&[Source::Thermal, Source::Hwmon], |config| {
         config.roots.sys = dir.path().into();
         config.names = Names::Node;
     });

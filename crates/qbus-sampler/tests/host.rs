@@ -211,8 +211,7 @@ fn times_that_go_back_a_little_stand_still() {
     let page = tick(&mut sampler, now + Duration::from_secs(2), &[]);
     assert_eq!(
         page.value(r#"qbus_host_cpu_seconds_total{mode="iowait"}"#),
-        0.1,
-        "it starts anew"
+        5.0,
+        "the kernel takes back waiting of any length, and no CPU was offline"
     );
-    assert!(!page.has("qbus_host_cpu_usage_ratio"));
 }

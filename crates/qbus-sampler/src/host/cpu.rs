@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config::Roots;
+use crate::config::SamplerOptions;
+use crate::host::cpu_features::Features;
 use crate::kernel_file::{KernelFile, SharedFile, read_once};
+use crate::metric::Names;
 use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
 use crate::table::Reading;
@@ -16,9 +18,12 @@ const MODES: [&str; 8] = [
     "user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal",
 ];
 
-/// The kernel takes back a little idle and iowait time now and then; more than this many seconds is
-/// a CPU that was unplugged and came back.
-const TAKEN_BACK_MAX_SECONDS: u64 = 3;
+/// The kernel takes back a little idle time now and then, and iowait time of any amount; more idle
+/// time than these seconds is only taken back when a CPU was offline.
+const IDLE_TAKEN_BACK_MAX_SECONDS: u64 = 3;
+
+/// The place of the mode `idle`.
+const IDLE: usize = 3;
 
 /// `/proc/cpuinfo`, read where no frequency driver is, is long and changes slowly.
 const CPUINFO_PERIOD: Duration = Duration::from_secs(5);
@@ -27,6 +32,7 @@ const CPUINFO_PERIOD: Duration = Duration::from_secs(5);
 pub(crate) struct Cpu {
     stat: Arc<Mutex<SharedFile>>,
     per_cpu: bool,
+    features: Features,
     ticks_per_second: u64,
     total: Times,
     cores: Vec<Core>,
@@ -58,10 +64,12 @@ struct Times {
 }
 
 impl Cpu {
-    pub(crate) fn new(roots: &Roots, stat: Arc<Mutex<SharedFile>>, per_cpu: bool) -> Cpu {
+    pub(crate) fn new(config: &SamplerOptions, stat: Arc<Mutex<SharedFile>>) -> Cpu {
+        let roots = &config.roots;
         Cpu {
             stat,
-            per_cpu,
+            per_cpu: config.per_cpu || config.names == Names::Node,
+            features: Features::new(config),
             ticks_per_second: rustix::param::clock_ticks_per_second(),
             total: Times::default(),
             cores: Vec::new(),
@@ -98,6 +106,7 @@ impl Probe for Cpu {
         self.cores.retain(|core| core.seen);
         out.push(Reading::CpusOnline, &[], self.cores.len() as f64);
         self.push_frequency(tick.now, out);
+        self.features.read(tick.now, self.per_cpu, out);
         self.cores.iter_mut().for_each(|core| core.seen = false);
         Ok(())
     }
@@ -119,10 +128,15 @@ impl Cpu {
     }
 
     fn push_core(&mut self, label: &str, times: Times, out: &mut Readings) {
-        let place = self
+        // CPUs come in the order of the last time, unless one came or went.
+        let expected = self.cores.iter().take_while(|core| core.seen).count();
+        let as_expected = self
             .cores
-            .iter()
-            .position(|core| core.label == label)
+            .get(expected)
+            .is_some_and(|core| core.label == label);
+        let place = as_expected
+            .then_some(expected)
+            .or_else(|| self.cores.iter().position(|core| core.label == label))
             .unwrap_or_else(|| {
                 let driver = self
                     .frequency
@@ -166,6 +180,7 @@ impl Cpu {
                 .frequency
                 .as_mut()
                 .map(|file| kilohertz(file, &mut self.buffer));
+            let is_from_driver = matches!(from_driver, Some(Ok(_)));
             let hertz = match from_driver {
                 Some(Ok(hertz)) => Some(hertz),
                 Some(Err(err)) => {
@@ -183,7 +198,8 @@ impl Cpu {
             };
             sum += hertz;
             known += 1.0;
-            if self.per_cpu {
+            // A governor scales what its driver says alone.
+            if self.per_cpu && (is_from_driver || !self.features.node_names) {
                 out.push(Reading::CpuCoreFrequency, &[("cpu", &core.label)], hertz);
             }
         }
@@ -231,15 +247,18 @@ impl Times {
         (known >= 4).then_some(Times { modes, guest })
     }
 
-    /// Goes on to the times of now, none of which is a little less than before, and says what they
-    /// were.
+    /// Goes on to the times of now, none of which is less than before unless the CPU was offline,
+    /// and says what they were.
     fn advance(&mut self, now: Times, ticks_per_second: u64) -> Times {
         let last = *self;
+        let taken_back = self.modes[IDLE].saturating_sub(now.modes[IDLE]);
+        if taken_back > IDLE_TAKEN_BACK_MAX_SECONDS * ticks_per_second {
+            *self = now;
+            return last;
+        }
         let times = self.modes.iter_mut().chain(&mut self.guest);
         for (time, now) in times.zip(now.modes.into_iter().chain(now.guest)) {
-            if now >= *time || *time - now > TAKEN_BACK_MAX_SECONDS * ticks_per_second {
-                *time = now;
-            }
+            *time = now.max(*time);
         }
         last
     }
@@ -247,7 +266,7 @@ impl Times {
     /// The share of the time since `last` that was used; `None` without a last time.
     fn usage_since(&self, last: &Times) -> Option<f64> {
         let all = |times: &Times| times.modes.iter().sum::<u64>();
-        let unused = |times: &Times| times.modes[3] + times.modes[4] + times.modes[7];
+        let unused = |times: &Times| times.modes[IDLE] + times.modes[4] + times.modes[7];
         let elapsed = all(self).checked_sub(all(last))?;
         let unused = unused(self).checked_sub(unused(last))?;
         (all(last) > 0 && elapsed > 0)

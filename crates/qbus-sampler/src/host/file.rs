@@ -7,7 +7,7 @@ use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
 
 /// Pushes what the text of a file says.
-pub(crate) type Parse = fn(&str, &mut Readings) -> Result<(), Failure>;
+pub(crate) type Parse = Box<dyn FnMut(&str, &mut Readings) -> Result<(), Failure> + Send>;
 
 /// A file and how it is read.
 pub(crate) struct File {

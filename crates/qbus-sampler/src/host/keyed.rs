@@ -2,37 +2,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::filters::Pattern;
 use crate::kernel_file::SharedFile;
+use crate::metric::Trend;
+use crate::node_metric::Catalog;
 use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
 use crate::table::Reading;
 
 /// A key of a file, what its number is, and the factor to the base unit.
 type Key = (&'static str, Reading, f64);
-
-/// `/proc/meminfo`.
-const MEMINFO: &[Key] = &[
-    ("Cached:", Reading::MemoryCached, 1024.0),
-    ("Buffers:", Reading::MemoryBuffers, 1024.0),
-    ("Shmem:", Reading::MemoryShmem, 1024.0),
-    ("AnonPages:", Reading::MemoryAnon, 1024.0),
-    ("Mapped:", Reading::MemoryMapped, 1024.0),
-    ("Active:", Reading::MemoryActive, 1024.0),
-    ("Inactive:", Reading::MemoryInactive, 1024.0),
-    ("Dirty:", Reading::MemoryDirty, 1024.0),
-    ("Writeback:", Reading::MemoryWriteback, 1024.0),
-    ("SReclaimable:", Reading::MemorySlabReclaimable, 1024.0),
-    ("SUnreclaim:", Reading::MemorySlabUnreclaimable, 1024.0),
-    ("PageTables:", Reading::MemoryPageTables, 1024.0),
-    ("KernelStack:", Reading::MemoryKernelStack, 1024.0),
-    ("Mlocked:", Reading::MemoryMlocked, 1024.0),
-    ("Committed_AS:", Reading::MemoryCommitted, 1024.0),
-    ("CommitLimit:", Reading::MemoryCommitLimit, 1024.0),
-    ("SwapCached:", Reading::MemorySwapCached, 1024.0),
-    ("HugePages_Total:", Reading::HugePages, 1.0),
-    ("HugePages_Free:", Reading::HugePagesFree, 1.0),
-    ("Hugepagesize:", Reading::HugePageSize, 1024.0),
-];
 
 /// `/proc/vmstat`, which counts paging in KiB.
 const VMSTAT: &[Key] = &[
@@ -56,14 +35,35 @@ const STAT: &[Key] = &[
     ("softirq", Reading::SoftInterrupts, 1.0),
 ];
 
-/// Reads `/proc/meminfo`.
-pub(crate) fn parse_meminfo(text: &str, out: &mut Readings) -> Result<(), Failure> {
-    push_keys(text, MEMINFO, out)
-}
-
-/// Reads `/proc/vmstat`.
-pub(crate) fn parse_vmstat(text: &str, out: &mut Readings) -> Result<(), Failure> {
-    push_keys(text, VMSTAT, out)
+/// Reads `/proc/vmstat`: the fields that are wanted.
+pub(crate) fn parse_vmstat(
+    text: &str,
+    fields: &Pattern,
+    catalog: &mut Catalog,
+    out: &mut Readings,
+) -> Result<(), Failure> {
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    for (key, number) in lines.filter(|(key, _)| fields.matches(key)) {
+        let Ok(number) = number.parse::<u64>().map(|number| number as f64) else {
+            out.fail(|| format!("can't read the value of {key} in vmstat"));
+            continue;
+        };
+        if let Some((_, reading, factor)) = VMSTAT.iter().find(|(named, _, _)| *named == key) {
+            out.push(*reading, &[], number * factor);
+            continue;
+        }
+        // What counts pages in a state says so; all else counts events.
+        let is_level = key.starts_with("nr_");
+        let trend = if is_level {
+            Trend::Gauge
+        } else {
+            Trend::Counter
+        };
+        let help = "Statistic of the memory management.";
+        let name = format!("node_vmstat_{key}");
+        out.push_node(catalog.get(&name, Trend::Untyped, trend, help), &[], number);
+    }
+    Ok(())
 }
 
 /// Reads `/proc/loadavg`.

@@ -25,20 +25,6 @@ pub(crate) const ENTROPY: &[Number] = &[
     ),
 ];
 
-/// Connections that the firewall tracks.
-pub(crate) const CONNTRACK: &[Number] = &[
-    (
-        "sys/net/netfilter/nf_conntrack_count",
-        "node_nf_conntrack_entries",
-        "Connections that are tracked.",
-    ),
-    (
-        "sys/net/netfilter/nf_conntrack_max",
-        "node_nf_conntrack_entries_limit",
-        "Connections that can be tracked.",
-    ),
-];
-
 /// The files of one source.
 pub(crate) struct Numbers {
     files: Vec<(KernelFile, Arc<NodeMetric>)>,

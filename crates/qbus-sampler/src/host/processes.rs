@@ -1,55 +1,57 @@
-//! A scan of the whole process table, as sysinfo reads it.
+//! A scan of the whole process table.
 
-use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System};
+use std::path::PathBuf;
 
-use super::memory::made;
+use crate::kernel_file::read_once;
 use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
+use crate::sysfs::items;
 use crate::table::Reading;
 
-/// States, by the kernel's letters.
-const STATES: [(ProcessStatus, &str); 8] = [
-    (ProcessStatus::Run, "R"),
-    (ProcessStatus::Sleep, "S"),
-    (ProcessStatus::UninterruptibleDiskSleep, "D"),
-    (ProcessStatus::Idle, "I"),
-    (ProcessStatus::Zombie, "Z"),
-    (ProcessStatus::Stop, "T"),
-    (ProcessStatus::Tracing, "t"),
-    (ProcessStatus::Dead, "X"),
-];
+/// States, by the kernel's letters; all else is `other`.
+const STATES: [&str; 8] = ["R", "S", "D", "I", "Z", "T", "t", "X"];
 
 /// Counts processes by state.
-#[derive(Default)]
 pub(crate) struct AllProcesses {
-    system: Option<System>,
+    proc: PathBuf,
+    buffer: Vec<u8>,
+}
+
+impl AllProcesses {
+    pub(crate) fn new(proc: PathBuf) -> AllProcesses {
+        AllProcesses {
+            proc,
+            buffer: Vec::new(),
+        }
+    }
 }
 
 impl Probe for AllProcesses {
     fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
-        let system = made(&mut self.system)?;
-        // Threads would be listed among the processes.
-        let what = ProcessRefreshKind::nothing().without_tasks();
-        system.refresh_processes_specifics(ProcessesToUpdate::All, true, what);
-        let processes = system.processes();
-        let mut others = processes.len();
-        for (status, letter) in STATES {
-            let count = processes
-                .values()
-                .filter(|process| process.status() == status)
-                .count();
-            others -= count;
-            out.push(
-                Reading::ProcessesByState,
-                &[("state", letter)],
-                count as f64,
-            );
+        let mut counts = [0_u64; STATES.len()];
+        let mut others = 0;
+        for process in items(&self.proc, "") {
+            if !process.name.bytes().all(|byte| byte.is_ascii_digit()) {
+                continue;
+            }
+            // One that ended meanwhile is not there any more.
+            let Ok(stat) = read_once(&process.path.join("stat"), &mut self.buffer) else {
+                continue;
+            };
+            // The command may hold blanks and parentheses of its own.
+            let state = stat
+                .rsplit_once(") ")
+                .and_then(|(_, rest)| rest.get(..1))
+                .and_then(|state| STATES.iter().position(|known| *known == state));
+            match state {
+                Some(place) => counts[place] += 1,
+                None => others += 1,
+            }
         }
-        out.push(
-            Reading::ProcessesByState,
-            &[("state", "other")],
-            others as f64,
-        );
+        let states = STATES.iter().copied().zip(counts);
+        for (state, count) in states.chain([("other", others)]) {
+            out.push(Reading::ProcessesByState, &[("state", state)], count as f64);
+        }
         Ok(())
     }
 }

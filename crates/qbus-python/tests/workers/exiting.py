@@ -51,6 +51,7 @@ def queued(n: int) -> None:
 
 
 def read(n: int) -> None:
+    histogram.observe(1)
     qbus.snapshot().get("h").to_dict()  # type: ignore[union-attr]
     collector.get_metric("c_total")
     collector.get_statistics()

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, Stat};
 use rustix::mm::{MapFlags, ProtFlags};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Gid, Resource, getrlimit};
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 
 use crate::address::Address;
@@ -199,6 +199,16 @@ impl MappedFile {
         self.map = Map::Whole(map_file(&self.file, self.access)?);
         self.words = all_words(&self.map);
         Ok(true)
+    }
+
+    /// Gives the file to a group, which may do with it what `mode` says.
+    ///
+    /// # Errors
+    ///
+    /// This process may not give it to that group: the mode is as it was.
+    pub fn share(&self, group: u32, mode: u32) -> io::Result<()> {
+        rustix::fs::fchown(&self.file, None, Some(Gid::from_raw(group)))?;
+        Ok(rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))?)
     }
 
     /// The path that the file was opened by.

@@ -1,6 +1,7 @@
 //! The snapshot file as a whole: made, found, checked.
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use qbus::{Access, Bus, CreateError, MappedFile, OpenError, Words, testpoint};
@@ -150,10 +151,12 @@ fn fit(file: &MappedFile, bus: &Bus, expected: Shape) -> Result<Fit, OpenError> 
 fn create(path: &Path, bus: &Bus, shape: Shape, extra: usize) -> Result<MappedFile, CreateError> {
     let words = shape.heap().saturating_add(extra) as u64;
     let bytes = words.saturating_mul(8).saturating_add(HEAP_BYTES);
-    // Readers of the bus's group may read it; nobody else writes it.
-    let group = file_mode(bus) & 0o060 != 0;
-    let mode = if group { 0o640 } else { 0o600 };
-    let file = MappedFile::create(path, bytes.next_multiple_of(4096), mode)?;
+    // Whoever may emit may aggregate too, after this process: another container of a pod, say.
+    let file = MappedFile::create(path, bytes.next_multiple_of(4096), 0o600)?;
+    if let Ok(bus) = std::fs::metadata(bus.address().file()) {
+        // Who is not of that group, as an owner that left it, keeps the file for himself.
+        let _ = file.share(bus.gid(), bus.mode() & 0o660 | 0o600);
+    }
     testpoint!("snapshot-made");
     let words = file.words();
     words.store(AT_VERSION, VERSION);
@@ -202,9 +205,4 @@ fn move_aside(path: &Path) -> Result<(), SnapshotError> {
     })?;
     testpoint!("moved-aside");
     Ok(())
-}
-
-fn file_mode(bus: &Bus) -> u32 {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(bus.address().file()).map_or(0o600, |metadata| metadata.mode())
 }

@@ -1,10 +1,12 @@
 //! Places that differ: what a program meets there is the right thing or a clear refusal, and it goes on.
 
 mod filesystems;
+mod kernels;
 mod limits;
 mod paths;
 mod processes;
 mod scale;
+mod users;
 mod versions;
 
 use qbus::Address;

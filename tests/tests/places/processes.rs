@@ -2,7 +2,7 @@
 //! was killed at once.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::{Command, Stdio};
 
 use qbus::{BusOptions, Kind, MetricType, Record};
@@ -151,6 +151,9 @@ fn a_group_shares_a_bus_of_mode_0660() {
     chown(test.address().file(), None, Some(NOBODY)).expect("root may");
     let mut aggregator = Aggregator::open(&bus, &qbus_aggregate::AggregatorOptions::default())
         .expect("the only one");
+    // Whoever of the group comes after this process may go on with the snapshot.
+    let snapshot = fs::metadata(test.address().snapshot()).expect("a snapshot");
+    assert_eq!((snapshot.gid(), snapshot.mode() & 0o777), (NOBODY, 0o660));
     let load = Load {
         records: 50,
         ..load("nobody", Lane::Handle)

@@ -20,10 +20,10 @@ const BATCH: u32 = 50;
 /// What is emitted, and the instructions of one emit on x86-64. Under Valgrind a clock is a system call,
 /// of which it counts the little that the process itself does.
 const CASES: [(&str, f64); 5] = [
-    ("Counter::inc, coarse clock", 81.2),
-    ("Gauge::try_set_at, no clock", 112.1),
-    ("Producer::emit, own lane", 46.2),
-    ("Producer::emit, shared lane", 209.0),
+    ("Counter::inc, coarse clock", 87.2),
+    ("Gauge::try_set_at, no clock", 96.2),
+    ("Producer::emit, own lane", 50.2),
+    ("Producer::emit, shared lane", 226.1),
     ("Producer::emit_many, 50 at once", 59.7),
 ];
 

@@ -255,66 +255,91 @@ fn a_second_aggregator_in_one_process_is_refused_too() {
     );
 }
 
+/// Takes a bus away from a running producer, by `remove`, and makes another one of its name.
+fn check_successor(place: Place, remove: &dyn Fn(&TestBus)) {
+    let test = TestBus::small(place);
+    let old = test.open();
+    let load = load("old", Lane::Handle, 0);
+    let mut producer = begin(&test, &load);
+    let fill = |bus: &Bus| bus.lanes().iter().map(|lane| lane.fill).sum::<u64>();
+    until("the producer's first emits", || fill(&old) > 0);
+    remove(&test);
+    let new = test.make(TestBus::small_geometry());
+    assert_ne!(new.instance(), old.instance());
+    let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
+    let joined = || !new.owners().expect("the locks answer").is_empty();
+    until("the producer to join the new bus", joined);
+    let of_new = new.counter("test_counter").label("worker", "new");
+    let of_new = of_new.label("thread", "0").register().expect("it fits");
+    of_new.try_add(7.0).expect("there is room");
+    until("the removal to be seen here too", || old.is_removed());
+    let committed = || {
+        test.reader()
+            .owners()
+            .iter()
+            .map(|row| row.present.delivered)
+            .sum::<u64>()
+    };
+    until("records in the new bus", || committed() > 100);
+
+    let reports = finish(&mut producer, &load);
+    let accepted: u64 = reports.iter().map(|report| report.accepted).sum();
+    producer.end_well();
+    aggregator.end_well();
+    let totals = Totals::read(&new, &mut test.reader());
+    // Nobody drained the old one: what it took lies there, and is nowhere said to be delivered.
+    let by_old: f64 = totals.counter("test_counter") - 7.0;
+    assert_eq!(by_old + fill(&old) as f64, accepted as f64, "{reports:?}");
+    assert!(matches!(old.consumer(), Err(ConsumeError::Removed)));
+
+    // Handles of the old one, and new ones, are of the new one.
+    let successor = old.successor().expect("it is there");
+    assert_eq!(successor.instance(), new.instance());
+    let other = old.counter("test_other").register().expect("it fits");
+    assert_eq!(other.try_add(1.0), Ok(()));
+    assert!(new.find("test_other", &[]).is_some());
+    drop((old, successor, other, of_new));
+    drop(new);
+    Bus::remove(test.address(), Removal::Unused).expect("nobody has it");
+}
+
 #[test]
-fn a_bus_in_use_is_removed_by_force_alone_and_its_producers_learn_it() {
+fn producers_of_a_bus_that_was_removed_join_the_next_one() {
     for place in Place::ALL {
-        let test = TestBus::small(place);
-        let old = test.open();
-        let load = load("old", Lane::Handle, 0);
-        let mut producer = begin(&test, &load);
-        let attached = || !old.owners().expect("the locks answer").is_empty();
-        until("the producer's first emit", attached);
-        match Bus::remove(test.address(), Removal::Unused) {
-            Err(RemoveError::InUse { pids }) => assert_eq!(pids, [producer.pid()]),
-            other => panic!("removed a bus in use: {other:?}"),
-        }
-        Bus::remove(test.address(), Removal::Forced).expect("it is removed");
-        assert!(old.is_removed());
-        let new = test.make(TestBus::small_geometry());
-        assert_ne!(new.instance(), old.instance());
-
-        // Those who have the old one learn it, and none of their records comes to the new one.
-        let counter = new
-            .counter("test_counter")
-            .label("worker", "new")
-            .label("thread", "0");
-        let counter = counter.register().expect("it fits");
-        let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
-        counter.try_add(7.0).expect("there is room");
-        let lanes = || {
-            old.lanes()
-                .into_iter()
-                .filter(|lane| lane.fill == 256)
-                .count()
-        };
-        until("the old lanes to fill", || lanes() == 2);
-        let dropped = || old.owners().expect("no lock to ask")[0].dropped_full;
-        let before = dropped();
-        until("a drop after the removal", || dropped() > before);
-        let reports = finish(&mut producer, &load);
-        assert!(
-            reports.iter().all(|report| report.removed > 0),
-            "{reports:?}"
-        );
-        producer.end_well();
-        aggregator.end_well();
-        let totals = Totals::read(&new, &mut test.reader());
-        assert_eq!(totals.counter("test_counter"), 7.0);
-        assert_eq!(totals.series.len(), 1);
-
-        assert!(matches!(old.consumer(), Err(ConsumeError::Removed)));
-        assert!(matches!(
-            old.counter("x").register().map(|x| x.try_add(1.0)),
-            Ok(Err(_))
-        ));
-        // This process has emitted: it is attached as long as it has the bus.
-        assert!(matches!(
-            Bus::remove(test.address(), Removal::Unused),
-            Err(RemoveError::InUse { .. })
-        ));
-        drop((new, counter));
-        Bus::remove(test.address(), Removal::Unused).expect("nobody has it");
+        check_successor(place, &|test| {
+            let pids = [test.open().owners().expect("the locks answer")[0].pid];
+            match Bus::remove(test.address(), Removal::Unused) {
+                Err(RemoveError::InUse { pids: found }) => assert_eq!(found, pids),
+                other => panic!("removed a bus in use: {other:?}"),
+            }
+            Bus::remove(test.address(), Removal::Forced).expect("it is removed");
+        });
     }
+}
+
+#[test]
+fn producers_of_a_bus_whose_file_was_unlinked_join_the_next_one() {
+    for place in Place::ALL {
+        check_successor(place, &|test| {
+            std::fs::remove_file(test.address().file()).expect("it was there");
+        });
+    }
+}
+
+#[test]
+fn a_producer_of_a_bus_that_was_removed_says_so() {
+    let test = TestBus::small(Place::Named);
+    let bus = test.open();
+    let counter = bus.counter("test_counter").register().expect("it fits");
+    let producer = bus.producer().expect("a lane");
+    assert_eq!(counter.try_add(1.0), Ok(()));
+    Bus::remove(test.address(), Removal::Forced).expect("it is removed");
+    assert!(bus.is_removed());
+    assert_eq!(counter.try_add(1.0), Err(EmitError::Removed));
+    let record = qbus::Record::new(1, counter.series(), qbus::Kind::Increment, 1.0);
+    assert_eq!(producer.emit(record), Err(EmitError::Removed));
+    assert_eq!(bus.counts().dropped_unowned, 2);
+    assert!(bus.successor().is_none());
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod attach;
 mod definitions;
 mod flush;
 mod mapped;
+mod successor;
 mod view;
 
 use std::io;
@@ -25,6 +26,7 @@ const CREATION_WAIT: Duration = Duration::from_secs(1);
 
 pub(crate) use attach::Attachment;
 pub(crate) use mapped::MappedBus;
+pub(crate) use successor::{LOOK_NS, bury};
 pub use view::{AggregatorView, BusCounts, LaneView};
 
 /// How to create a bus.
@@ -77,9 +79,11 @@ impl Clone for Bus {
 impl Drop for Bus {
     fn drop(&mut self) {
         if self.mapped.users.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // Threads keep producers, and those the mapping: this one's goes now, the others' with
-            // their threads.
+            // This thread's producer goes now. Those of others keep the mapping until their threads end or
+            // need the place; their lanes and the process's place in the owner table go with `leave`.
             thread::forget(self.mapped.key);
+            self.mapped.leave();
+            successor::exhume();
         }
     }
 }
@@ -89,7 +93,7 @@ impl Drop for Bus {
 pub enum Removal {
     /// Only if nobody is attached.
     Unused,
-    /// In any case, also half-made ones: attached processes learn it when they next meet a full lane.
+    /// In any case, also half-made ones: attached processes learn it with their next emit.
     Forced,
 }
 
@@ -221,6 +225,7 @@ impl Bus {
     }
 
     fn new(region: Region, address: &Address, geometry: Geometry, sections: Sections) -> Bus {
+        successor::exhume();
         Bus {
             mapped: Arc::new(MappedBus::new(region, address, geometry, sections)),
         }
@@ -273,7 +278,11 @@ impl Bus {
         if !locks.try_lock(CREATE_BYTE).map_err(RemoveError::Io)? && removal == Removal::Unused {
             return Err(RemoveError::Busy);
         }
-        region.header().removed.store(1, Ordering::Release);
+        match Self::open_now(address) {
+            Ok(bus) => bus.mapped.declare_removed(),
+            // Half-made, or of another layout.
+            Err(_) => region.header().removed.store(1, Ordering::Release),
+        }
         // Only holders of the byte take the name away, so it still means this file.
         let _ = rustix::fs::unlink(address.snapshot());
         let _ = rustix::fs::unlink(address.previous_snapshot());
@@ -317,8 +326,10 @@ impl Bus {
         self.mapped.header().created_ns.load(Ordering::Relaxed)
     }
 
-    /// Whether its name was taken away ([`remove`](Self::remove)).
+    /// Whether its name was taken away ([`remove`](Self::remove), or a plain `rm` of its file, which is
+    /// noticed within about a second).
     pub fn is_removed(&self) -> bool {
+        self.mapped.look_after();
         self.mapped.is_removed()
     }
 

@@ -387,6 +387,8 @@ pub enum JoinError {
     },
     /// The bus was removed; a new one of the same name can be opened.
     Removed,
+    /// Another thread is joining, or the one that this signal handler interrupted.
+    Busy,
     /// The system refused.
     Io(io::Error),
 }
@@ -409,6 +411,7 @@ impl fmt::Display for JoinError {
                     "the bus was removed under this process; open it again to join a new one of that name"
                 )
             }
+            JoinError::Busy => write!(f, "the process is joining the bus right now; try again"),
             JoinError::Io(source) => write!(f, "could not join the bus: {source}"),
         }
     }

@@ -135,9 +135,10 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
     ///
     /// A name or label that is none, a conflict with what is registered, or a full registry.
     pub fn register(self) -> Result<H, RegisterError> {
-        let series = self.bus.intern(&self.family, &self.labels)?;
+        let bus = self.bus.present();
+        let series = bus.intern(&self.family, &self.labels)?;
         Ok(H::from(Handle {
-            bus: self.bus.clone(),
+            bus,
             series,
             clock: self.clock,
         }))

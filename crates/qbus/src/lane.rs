@@ -320,6 +320,8 @@ pub(crate) struct Lease(pub(crate) u64);
 
 impl Lease {
     const FREE: u64 = 0;
+    /// The bus was removed: nobody leases the lane any more. A lease that names nobody, as garbage does too.
+    const VOID: u64 = u64::MAX;
 
     pub(crate) fn of(owner: OwnerId) -> Lease {
         Lease(1 << 32 | u64::from(owner.pack()))

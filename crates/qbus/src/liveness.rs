@@ -5,10 +5,11 @@
 //! open goes, so at death at the latest, and across pid namespaces. Such locks conflict between two
 //! opens of one process too, and closing another descriptor of the file leaves them alone, which
 //! the older F_SETLK does not. The open is never mapped: a mapping would keep it, and with it the
-//! lock, in a forked child.
+//! lock, in a forked child. What is given back is unlocked before it is closed: a copy that somebody else
+//! made of the descriptor must not keep it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -48,23 +49,60 @@ impl FileId {
 }
 
 impl Locks {
+    /// A place for an open that comes later, and more than once: [`reopen`](Self::reopen).
+    pub(crate) fn reserve() -> Locks {
+        Locks {
+            file: ForkClosed::reserve(),
+        }
+    }
+
     /// Opens `path`; `None` when it is not (or no longer) the file `id`.
     pub(crate) fn open(path: &Path, id: FileId) -> io::Result<Option<Locks>> {
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file: OwnedFd = match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(file) => file,
-            Err(rustix::io::Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let found = FileId::of(&rustix::fs::fstat(&file)?);
-        Ok((found == id).then(|| Locks {
-            file: ForkClosed::new(file),
-        }))
+        let locks = Locks::reserve();
+        Ok(locks.reopen(path, id)?.then_some(locks))
+    }
+
+    /// Opens `path` in place of what was open; false when it is not (or no longer) the file `id`. Allocates
+    /// nothing but for a path of over 255 bytes.
+    pub(crate) fn reopen(&self, path: &Path, id: FileId) -> io::Result<bool> {
+        self.close();
+        // Appending tells the descriptor from all others of the file (`fork`), and keeps what foreign code
+        // writes to a number that it takes for its own behind the end of the bus.
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = self
+            .file
+            .open(id, || rustix::fs::open(path, flags, Mode::empty()));
+        match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            opened => opened,
+        }
+    }
+
+    /// Whether it is still open: neither a fork nor foreign code has taken the descriptor away.
+    pub(crate) fn is_open(&self) -> bool {
+        self.file.raw().is_some()
+    }
+
+    /// How many names the file still has; `None` when it is not open.
+    pub(crate) fn names(&self) -> Option<u64> {
+        // SAFETY: the descriptor was open and ours just now; were it closed in this instant, the call
+        // would be refused, or look at another file.
+        let file = unsafe { BorrowedFd::borrow_raw(self.file.raw()?) };
+        let stat = rustix::fs::fstat(file).ok()?;
+        Some(stat.st_nlink as u64)
+    }
+
+    /// Gives all bytes back, and closes.
+    pub(crate) fn close(&self) {
+        if self.file.raw().is_some() {
+            let _ = self.set(libc::F_UNLCK, 0, 0);
+        }
+        self.file.close();
     }
 
     /// Takes a byte; false when another open holds it.
     pub(crate) fn try_lock(&self, byte: u64) -> io::Result<bool> {
-        match self.set(libc::F_WRLCK, byte) {
+        match self.set(libc::F_WRLCK, byte, 1) {
             Ok(()) => Ok(true),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
                 Ok(false)
@@ -75,7 +113,7 @@ impl Locks {
 
     /// Gives a byte back.
     pub(crate) fn unlock(&self, byte: u64) -> io::Result<()> {
-        self.set(libc::F_UNLCK, byte)
+        self.set(libc::F_UNLCK, byte, 1)
     }
 
     /// Whether another open holds the byte. The answer may be old when it arrives; only
@@ -90,27 +128,35 @@ impl Locks {
         self.are_held(byte, 0)
     }
 
-    fn are_held(&self, byte: u64, count: libc::off_t) -> io::Result<bool> {
-        let mut lock = libc::flock {
-            l_len: count,
-            ..request(libc::F_WRLCK, byte)
-        };
+    fn are_held(&self, byte: u64, count: u64) -> io::Result<bool> {
+        let (file, mut lock) = (self.raw()?, request(libc::F_WRLCK, byte, count));
         // SAFETY: `lock` is a valid flock that outlives the call.
-        let result = unsafe { libc::fcntl(self.file.raw(), libc::F_OFD_GETLK, &raw mut lock) };
+        let result = unsafe { libc::fcntl(file, libc::F_OFD_GETLK, &raw mut lock) };
         if result != 0 {
             return Err(lock_error());
         }
         Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
     }
 
-    fn set(&self, kind: libc::c_int, byte: u64) -> io::Result<()> {
-        let lock = request(kind, byte);
+    fn set(&self, kind: libc::c_int, byte: u64, len: u64) -> io::Result<()> {
+        let (file, lock) = (self.raw()?, request(kind, byte, len));
         // SAFETY: `lock` is a valid flock that outlives the call.
-        let result = unsafe { libc::fcntl(self.file.raw(), libc::F_OFD_SETLK, &raw const lock) };
+        let result = unsafe { libc::fcntl(file, libc::F_OFD_SETLK, &raw const lock) };
         if result != 0 {
             return Err(lock_error());
         }
         Ok(())
+    }
+
+    fn raw(&self) -> io::Result<RawFd> {
+        let raw = self.file.raw();
+        raw.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
+    }
+}
+
+impl Drop for Locks {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -128,13 +174,14 @@ fn lock_error() -> io::Error {
     }
 }
 
-fn request(kind: libc::c_int, byte: u64) -> libc::flock {
+/// A length of 0 is all that follows.
+fn request(kind: libc::c_int, byte: u64, len: u64) -> libc::flock {
     // `l_pid` must be 0 for these locks.
     libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: byte as libc::off_t,
-        l_len: 1,
+        l_len: len as libc::off_t,
         l_pid: 0,
     }
 }

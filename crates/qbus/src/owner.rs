@@ -23,7 +23,7 @@ use crate::lane::Lane;
 use crate::layout::OwnerEntry;
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::testpoint;
-use crate::words::{Cursor, Words, pack_text};
+use crate::words::{Cursor, Words};
 
 /// An occupant of the owner table: entry and generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -106,42 +106,54 @@ impl State {
     }
 }
 
-/// What a process says of itself when it joins; for people.
+/// The longest text of an entry in bytes.
+const TEXT_MAX: usize = 14 * 8;
+
+/// What a process says of itself when it joins; for people. Made without an allocation: the first emit of a
+/// process may come in a signal handler.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct Identity<'a> {
     pub(crate) pid: u64,
     pub(crate) pid_start_ticks: u64,
     pub(crate) pid_namespace: u64,
-    pub(crate) role: String,
-    pub(crate) command: String,
+    pub(crate) role: &'a str,
+    /// The command line as the kernel has it, a 0 behind each argument, cut short.
+    pub(crate) command: &'a [u8],
 }
 
-impl Identity {
-    /// Of this process.
-    pub(crate) fn of_this_process(role: &str) -> Identity {
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+impl Identity<'_> {
+    /// Of this process; its command line goes to `command`.
+    #[cfg(not(loom))]
+    pub(crate) fn of_this_process<'a>(role: &'a str, command: &'a mut [u8; 256]) -> Identity<'a> {
+        let (mut stat, len) = ([0; 1024], read(c"/proc/self/cmdline", command));
+        let stat_len = read(c"/proc/self/stat", &mut stat);
         // Fields after the command in parentheses, which may hold anything: starttime is field 22.
-        let after_command = stat.rsplit(')').next().unwrap_or_default();
-        let pid_start_ticks = after_command
-            .split_whitespace()
-            .nth(19)
-            .and_then(|ticks| ticks.parse().ok());
-        let namespace = rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino);
-        let raw = std::fs::read("/proc/self/cmdline").unwrap_or_default();
-        let command = String::from_utf8_lossy(&raw)
-            .trim_end_matches('\0')
-            .replace('\0', " ");
+        let mut fields = stat[..stat_len].rsplit(|&byte| byte == b')').next();
+        let ticks = fields.take().and_then(|fields| {
+            let mut fields = fields
+                .split(u8::is_ascii_whitespace)
+                .filter(|f| !f.is_empty());
+            std::str::from_utf8(fields.nth(19)?).ok()?.parse().ok()
+        });
+        let namespace = rustix::fs::stat(c"/proc/self/ns/pid").map_or(0, |stat| stat.st_ino);
         Identity {
             pid: u64::from(std::process::id()),
-            pid_start_ticks: pid_start_ticks.unwrap_or(0),
+            pid_start_ticks: ticks.unwrap_or(0),
             pid_namespace: namespace,
-            role: role.to_owned(),
-            command: command
-                .chars()
-                .map(|c| if c.is_control() { ' ' } else { c })
-                .collect(),
+            role,
+            command: &command[..len],
         }
     }
+}
+
+/// Reads the start of a file; how many bytes.
+#[cfg(not(loom))]
+fn read(path: &std::ffi::CStr, into: &mut [u8]) -> usize {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty());
+    file.and_then(|file| rustix::io::read(&file, into))
+        .unwrap_or(0)
 }
 
 /// An owner as others see it.
@@ -193,13 +205,32 @@ impl OwnerEntry {
         State::from_raw(self.state.load(Ordering::Acquire))
     }
 
+    /// Whether `owner` is the present occupant, and nobody found it dead.
+    pub(crate) fn is_occupied_by(&self, owner: OwnerId) -> bool {
+        self.state()
+            == State {
+                generation: owner.generation,
+                phase: OwnerPhase::Active,
+            }
+    }
+
+    /// Where the state stands, and what it says while `owner` is the occupant.
+    #[cfg(not(loom))]
+    pub(crate) fn proof(&self, owner: OwnerId) -> (&AtomicU64, u64) {
+        let state = State {
+            generation: owner.generation,
+            phase: OwnerPhase::Active,
+        };
+        (&self.state, state.to_raw())
+    }
+
     fn set(&self, state: State) {
         // Release: who sees the state sees what was written before it.
         self.state.store(state.to_raw(), Ordering::Release);
     }
 
     /// Occupies an entry whose byte the caller holds, after the dead occupant's traces are gone.
-    pub(crate) fn occupy(&self, index: usize, identity: &Identity) -> OwnerId {
+    pub(crate) fn occupy(&self, index: usize, identity: &Identity<'_>) -> OwnerId {
         let generation = match self.state().generation.wrapping_add(1) & OwnerId::GENERATION_MASK {
             0 => 1,
             generation => generation,
@@ -221,8 +252,8 @@ impl OwnerEntry {
         relaxed(&self.pid_start_ticks, identity.pid_start_ticks);
         relaxed(&self.pid_namespace, identity.pid_namespace);
         relaxed(&self.joined_ns, clock::precise_ns());
-        store_text(&self.role, &identity.role);
-        store_text(&self.command, &identity.command);
+        store_text(&self.role, identity.role.as_bytes());
+        store_text(&self.command, identity.command);
         testpoint!("identity");
         self.set(State {
             generation,
@@ -245,7 +276,12 @@ impl OwnerEntry {
     }
 
     /// Removes the traces of a dead occupant, whose byte the caller holds.
-    pub(crate) fn repair(&self, index: usize, shared: &[Lane<'_>], exclusive: &[Lane<'_>]) -> bool {
+    pub(crate) fn repair<'a>(
+        &self,
+        index: usize,
+        shared: impl Iterator<Item = Lane<'a>>,
+        exclusive: impl Iterator<Item = Lane<'a>>,
+    ) -> bool {
         let State { generation, phase } = self.state();
         if matches!(phase, OwnerPhase::Free | OwnerPhase::Left) {
             return false;
@@ -304,17 +340,28 @@ impl OwnerEntry {
     }
 }
 
-/// Stores a text behind its length, cut to what fits.
-fn store_text(words: &[AtomicU64], text: &str) {
-    let room = (words.len() - 1) * 8;
-    let cut = (0..=room.min(text.len()))
-        .rev()
-        .find(|&end| text.is_char_boundary(end))
-        .unwrap_or(0);
-    let mut packed = vec![cut as u64];
-    pack_text(&text[..cut], &mut packed);
-    for (word, value) in words.iter().zip(packed) {
-        word.store(value, Ordering::Relaxed);
+/// Stores a text behind its length, cut to what fits. What is no text, and what would move a terminal, is
+/// replaced.
+fn store_text(words: &[AtomicU64], text: &[u8]) {
+    let (mut packed, mut len) = ([0_u8; TEXT_MAX], 0);
+    let room = packed.len().min((words.len() - 1) * 8);
+    let text = text.strip_suffix(&[0]).unwrap_or(text);
+    let replacement = |chunk: std::str::Utf8Chunk<'_>| {
+        (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER)
+    };
+    let chars = text
+        .utf8_chunks()
+        .flat_map(|chunk| chunk.valid().chars().chain(replacement(chunk)))
+        .map(|c| if c.is_control() { ' ' } else { c });
+    for c in chars {
+        if len + c.len_utf8() > room {
+            break;
+        }
+        len += c.encode_utf8(&mut packed[len..]).len();
+    }
+    words[0].store(len as u64, Ordering::Relaxed);
+    for (word, bytes) in words[1..].iter().zip(packed.as_chunks::<8>().0) {
+        word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
     }
 }
 

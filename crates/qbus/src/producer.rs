@@ -17,7 +17,7 @@ use crate::lane::{Refused, count};
 use crate::layout::OwnerEntry;
 use crate::owner::OwnerId;
 use crate::record::Record;
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, Ordering};
 
 /// How long a lane that is full is watched without giving the CPU away: what an aggregator that is at it
 /// needs for all that a default lane holds.
@@ -55,6 +55,14 @@ pub struct Producer {
     owner: OwnerId,
     generation: Generation,
     fork: ForkWord,
+    /// A word that says `holds` while the lane is this producer's (or, if it is shared, the entry in the
+    /// owner table this process's): a lock can be lost to foreign code that closes descriptors.
+    proof: &'static AtomicU64,
+    holds: u64,
+    /// Emits on a shared lane, modulo 2^32.
+    emits: Cell<u32>,
+    /// Keeps the bus open; the thread's own producers do not.
+    _user: Option<Bus>,
     /// Keeps the mapping that `lane` and `entry` borrow.
     mapped: Arc<MappedBus>,
     not_sync: PhantomData<Cell<()>>,
@@ -98,7 +106,7 @@ impl Bus {
     ///
     /// No place in the owner table, or no lane of either sort.
     pub fn producer(&self) -> Result<Producer, JoinError> {
-        Producer::exclusive_or_shared(self.mapped())
+        Producer::exclusive_or_shared(self.mapped()).map(|producer| producer.of_user(self))
     }
 
     /// A producer on a lane that any number of them share: for a one-shot, or a signal handler.
@@ -107,7 +115,7 @@ impl Bus {
     ///
     /// No place in the owner table, or no shared lane.
     pub fn shared_producer(&self) -> Result<Producer, JoinError> {
-        Producer::shared(self.mapped())
+        Producer::shared(self.mapped()).map(|producer| producer.of_user(self))
     }
 }
 
@@ -115,12 +123,16 @@ impl Producer {
     pub(crate) fn exclusive_or_shared(mapped: &Arc<MappedBus>) -> Result<Producer, JoinError> {
         let attachment = mapped.attachment()?;
         let owner = attachment.owner;
-        let lanes = mapped.exclusive_lanes();
+        let (first, lanes) = (mapped.geometry().shared_lanes, mapped.geometry().lanes);
         // Owners start at different lanes, so that they seldom race for one. A lane that its last
         // lessees left fuller than half is for those who find no other: threads that come and go would
         // fill one lane in a row while the consumer naps.
-        let start = usize::from(owner.index) % lanes.len().max(1);
-        let in_turn = || lanes[start..].iter().chain(&lanes[..start]);
+        let exclusive = (lanes - first).max(1);
+        let in_turn = || {
+            let places =
+                (0..lanes - first).map(move |at| (at + u64::from(owner.index)) % exclusive);
+            places.map(|place| mapped.lane((first + place) as usize))
+        };
         let roomy = in_turn().filter(|lane| lane.fill() <= lane.capacity() / 2);
         let with_room = in_turn().filter(|lane| lane.has_room());
         for lane in roomy.chain(with_room).chain(in_turn()) {
@@ -134,29 +146,45 @@ impl Producer {
 
     pub(crate) fn shared(mapped: &Arc<MappedBus>) -> Result<Producer, JoinError> {
         let attachment = mapped.attachment()?;
-        let lanes = mapped.shared_lanes();
-        let Some(lane) = lanes.get(usize::from(attachment.owner.index) % lanes.len().max(1)) else {
+        let lanes = mapped.geometry().shared_lanes;
+        if lanes == 0 {
             return Err(JoinError::NoLane {
                 lanes: mapped.geometry().lanes,
             });
-        };
+        }
+        let lane = mapped.lane((u64::from(attachment.owner.index) % lanes) as usize);
         let lane = SharedWriter::new(lane.extend(), attachment.owner);
         let lane = ProducerLane::Shared(lane.ringing(bell(mapped)));
         Ok(Producer::new(mapped, attachment, lane))
     }
 
-    fn new(mapped: &Arc<MappedBus>, attachment: &Attachment, lane: ProducerLane) -> Producer {
+    fn new(mapped: &Arc<MappedBus>, attachment: Attachment, lane: ProducerLane) -> Producer {
         let entry: *const OwnerEntry = mapped.entry(attachment.owner);
+        // SAFETY: the entry lies in the mapping, which `mapped` keeps for as long as the producer.
+        let entry = unsafe { &*entry };
+        let (proof, holds) = match &lane {
+            ProducerLane::Exclusive(lane) => lane.proof(),
+            ProducerLane::Shared(_) => entry.proof(attachment.owner),
+        };
         Producer {
             lane,
-            // SAFETY: the entry lies in the mapping, which `mapped` keeps for as long as the producer.
-            entry: unsafe { &*entry },
+            entry,
             owner: attachment.owner,
             generation: attachment.generation,
             fork: fork::word(),
+            proof,
+            holds,
+            emits: Cell::new(0),
+            _user: None,
             mapped: mapped.clone(),
             not_sync: PhantomData,
         }
+    }
+
+    /// The same, which keeps the bus open.
+    fn of_user(mut self, bus: &Bus) -> Producer {
+        self._user = Some(bus.clone());
+        self
     }
 
     /// Writes one record. Lock-free; on an exclusive lane wait-free. The only system call is the one that
@@ -171,7 +199,7 @@ impl Producer {
         if self.is_current() {
             self.emit_as_owner(record)
         } else {
-            Err(self.refuse_inherited(1))
+            Err(self.refuse_lost(1))
         }
     }
 
@@ -194,8 +222,33 @@ impl Producer {
         if !record.kind.takes(record.value) {
             return Err(self.reject(&record));
         }
+        if self.is_time_to_look() {
+            self.mapped.look_after();
+            if !self.is_current() {
+                return Err(self.refuse_lost(1));
+            }
+        }
+        if self.is_void() {
+            return Err(self.refuse_lost(1));
+        }
         self.write(&record)
             .map_err(|refused| self.refuse(refused, 1))
+    }
+
+    /// An exclusive lane comes here a few times a lap, a shared one with every record.
+    fn is_time_to_look(&self) -> bool {
+        let emits = self.emits.get();
+        self.emits.set(emits.wrapping_add(1));
+        self.is_exclusive() || emits.is_multiple_of(64)
+    }
+
+    /// Whether the shared lane is of a bus that was removed: an exclusive one has lost its lease then.
+    fn is_void(&self) -> bool {
+        match &self.lane {
+            ProducerLane::Exclusive(_) => false,
+            // What says so may be garbage.
+            ProducerLane::Shared(lane) => lane.lane.is_void() && self.mapped.is_removed(),
+        }
     }
 
     fn write(&self, record: &Record) -> Result<(), Refused> {
@@ -211,8 +264,8 @@ impl Producer {
     ///
     /// As `emit`; the lane was full for all of `patience`, which counts as one drop.
     pub fn emit_or_wait(&self, record: Record, patience: Duration) -> Result<(), EmitError> {
-        if !self.fork.is(self.generation) {
-            return Err(self.refuse_inherited(1));
+        if !self.is_current() {
+            return Err(self.refuse_lost(1));
         }
         if !record.kind.takes(record.value) {
             return Err(self.reject(&record));
@@ -224,7 +277,11 @@ impl Producer {
                 Err(refused) => refused,
             };
             let waited = start.get_or_insert_with(Instant::now).elapsed();
-            if refused == Refused::Revoked || waited >= patience || self.mapped.is_removed() {
+            self.mapped.look_after();
+            if !self.is_current() || self.is_void() {
+                return Err(self.refuse_lost(1));
+            }
+            if refused == Refused::Revoked || waited >= patience {
                 return Err(self.refuse(refused, 1));
             }
             if waited < BUSY {
@@ -244,8 +301,8 @@ impl Producer {
     /// How many were accepted, and why not the next one. All others count as dropped.
     pub fn emit_many(&self, records: &[Record]) -> Result<(), EmitManyError> {
         let failed = |accepted, error| Err(EmitManyError { accepted, error });
-        if !self.fork.is(self.generation) {
-            return failed(0, self.refuse_inherited(records.len() as u64));
+        if !self.is_current() {
+            return failed(0, self.refuse_lost(records.len() as u64));
         }
         let good = records
             .iter()
@@ -300,9 +357,15 @@ impl Producer {
         self.owner
     }
 
+    /// Whether it was neither inherited by a fork, nor lost its lane. No order is needed: a lane that is
+    /// taken away between this look and a store was its owner's a moment ago.
     #[inline(always)]
     pub(crate) fn is_current(&self) -> bool {
-        self.fork.is(self.generation)
+        self.fork.is(self.generation) && self.proof.load(Ordering::Relaxed) == self.holds
+    }
+
+    pub(crate) fn mapped(&self) -> &Arc<MappedBus> {
+        &self.mapped
     }
 
     /// Whether anybody but producers still has the bus open.
@@ -310,11 +373,16 @@ impl Producer {
         self.mapped.is_open()
     }
 
-    /// Nobody's record: the child of a fork is not the owner that the producer was made for.
+    /// Nobody's record: the child of a fork is not the owner that the producer was made for, nor is a
+    /// process whose lock was lost, or whose bus was removed.
     #[cold]
-    fn refuse_inherited(&self, records: u64) -> EmitError {
+    fn refuse_lost(&self, records: u64) -> EmitError {
         count(&self.mapped.header().dropped_unowned, records);
-        EmitError::NotJoined
+        if self.mapped.is_removed() {
+            EmitError::Removed
+        } else {
+            EmitError::NotJoined
+        }
     }
 
     #[cold]
@@ -333,11 +401,7 @@ impl Producer {
             Refused::Revoked => EmitError::Revoked,
             Refused::Full => {
                 count(&self.entry.dropped_full, records);
-                if self.mapped.is_removed() {
-                    EmitError::Removed
-                } else {
-                    EmitError::Full
-                }
+                EmitError::Full
             }
         }
     }
@@ -353,7 +417,7 @@ fn bell(mapped: &MappedBus) -> &'static AtomicU64 {
 impl Drop for Producer {
     fn drop(&mut self) {
         // In a forked child the lane is the parent's.
-        if let (ProducerLane::Exclusive(lane), true) = (&self.lane, self.is_current()) {
+        if let (ProducerLane::Exclusive(lane), true) = (&self.lane, self.fork.is(self.generation)) {
             lane.give_back();
         }
     }

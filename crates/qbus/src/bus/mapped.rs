@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use super::Attachment;
+use super::successor::Successor;
 use crate::address::Address;
 use crate::fork;
 use crate::lane::{Lane, count};
@@ -15,6 +15,7 @@ use crate::region::Region;
 use crate::registry::{Registry, Table};
 use crate::sync::{Ordering, PrivatePtr, PrivateU64};
 use crate::testpoint;
+use crate::thread;
 
 /// What all clones of a [`Bus`](super::Bus), its handles and its producers share.
 #[derive(Debug)]
@@ -28,11 +29,22 @@ pub(crate) struct MappedBus {
     /// Clones of the bus, handles included, and not the threads' producers.
     pub(super) users: PrivateU64,
     pub(super) role: OnceLock<String>,
-    /// This process as an owner; null until it joins. Replaced after a fork, and then leaked: the
-    /// child must not touch what is its parent's.
-    pub(super) attachment: PrivatePtr<Attachment>,
-    /// The generation that is joining right now; 0 = none. A lock that a fork cannot wedge.
+    /// This process as an owner ([`super::Attachment`]); 0 until it joins.
+    pub(super) attachment: PrivateU64,
+    /// Holds the owner's byte.
+    pub(super) locks: Locks,
+    /// The thread that is joining right now, and its process's generation; 0 = none. A lock that neither a
+    /// fork nor a signal handler can wedge.
     pub(super) joining: PrivateU64,
+    /// Whether the name means another file by now, as far as this process has seen.
+    pub(super) is_replaced: PrivateU64,
+    pub(super) successor: OnceLock<Successor>,
+    /// No look at the file, and none for a successor, before these monotonic times.
+    pub(super) look_ns: PrivateU64,
+    pub(super) search_ns: PrivateU64,
+    /// 1 while a reference waits to be dropped ([`super::bury`]), and which waits next.
+    pub(super) is_buried: PrivateU64,
+    pub(super) next_buried: PrivatePtr<MappedBus>,
     /// No attempt to join before this monotonic time.
     pub(super) retry_ns: PrivateU64,
 }
@@ -48,6 +60,7 @@ impl MappedBus {
         // Made now: a fork while another thread made it with the first emit would leave it half made in
         // the child.
         let _ = fork::word();
+        thread::prepare();
         MappedBus {
             region,
             address: address.clone(),
@@ -56,8 +69,15 @@ impl MappedBus {
             key: KEYS.fetch_add(1, Ordering::Relaxed),
             users: PrivateU64::new(1),
             role: OnceLock::new(),
-            attachment: PrivatePtr::default(),
+            attachment: PrivateU64::new(0),
+            locks: Locks::reserve(),
             joining: PrivateU64::new(0),
+            is_replaced: PrivateU64::new(0),
+            successor: OnceLock::new(),
+            look_ns: PrivateU64::new(0),
+            search_ns: PrivateU64::new(0),
+            is_buried: PrivateU64::new(0),
+            next_buried: PrivatePtr::default(),
             retry_ns: PrivateU64::new(0),
         }
     }
@@ -72,10 +92,6 @@ impl MappedBus {
 
     pub(crate) fn is_open(&self) -> bool {
         self.users.load(Ordering::Acquire) != 0
-    }
-
-    pub(crate) fn is_removed(&self) -> bool {
-        self.header().removed.load(Ordering::Acquire) != 0
     }
 
     pub(crate) fn owners(&self) -> &[OwnerEntry] {
@@ -104,15 +120,13 @@ impl MappedBus {
         )
     }
 
-    pub(crate) fn shared_lanes(&self) -> Vec<Lane<'_>> {
-        (0..self.geometry.shared_lanes as usize)
-            .map(|index| self.lane(index))
-            .collect()
+    pub(crate) fn shared_lanes(&self) -> impl Iterator<Item = Lane<'_>> {
+        (0..self.geometry.shared_lanes as usize).map(|index| self.lane(index))
     }
 
-    pub(crate) fn exclusive_lanes(&self) -> Vec<Lane<'_>> {
+    pub(crate) fn exclusive_lanes(&self) -> impl Iterator<Item = Lane<'_>> {
         let indexes = self.geometry.shared_lanes as usize..self.geometry.lanes as usize;
-        indexes.map(|index| self.lane(index)).collect()
+        indexes.map(|index| self.lane(index))
     }
 
     pub(crate) fn registry(&self) -> Registry<'_> {
@@ -137,7 +151,7 @@ impl MappedBus {
     /// Removes the traces of a dead owner, whose byte the caller holds; whether there were any.
     pub(crate) fn repair(&self, index: usize) -> bool {
         let entry = &self.owners()[index];
-        let repaired = entry.repair(index, &self.shared_lanes(), &self.exclusive_lanes());
+        let repaired = entry.repair(index, self.shared_lanes(), self.exclusive_lanes());
         count(&self.header().reaped, u64::from(repaired));
         if repaired {
             testpoint!("reaped");

@@ -32,9 +32,7 @@ use super::{Drained, Lane, Lease, POSITION_MAX, Refused, Sequence, SlotPhase, gi
 use crate::doorbell;
 use crate::owner::OwnerId;
 use crate::record::{PAYLOAD_WORDS, Record};
-#[cfg(not(loom))]
-use crate::sync::AtomicU64;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 use crate::testpoint;
 
 /// How far ahead a line is asked for: a transfer between cores takes some 150 ns. Of 12, 24,
@@ -110,6 +108,18 @@ impl<'a> Lane<'a> {
             let _ = lease.compare_exchange(found, free, order, Ordering::Relaxed);
             testpoint!("lease-reaped");
         }
+    }
+
+    /// Takes the lane away from whoever leases it, or shares it: the bus was removed.
+    #[cfg(not(loom))]
+    pub(crate) fn void(&self) {
+        self.tail.lease.store(Lease::VOID, Ordering::Release);
+    }
+
+    /// Whether the bus was removed, or something overwrote the word.
+    #[cfg(not(loom))]
+    pub(crate) fn is_void(&self) -> bool {
+        self.tail.lease.load(Ordering::Relaxed) == Lease::VOID
     }
 
     /// Who leases the lane.
@@ -255,10 +265,16 @@ impl<'a> ExclusiveWriter<'a> {
         end - tail
     }
 
-    /// Gives the lane back: the next lessee goes on from `tail`.
+    /// Where the lease stands, and what it says while it is this writer's.
+    pub(crate) fn proof(&self) -> (&'a AtomicU64, u64) {
+        (&self.lane.tail.lease, Lease::of(self.owner).0)
+    }
+
+    /// Gives the lane back, unless it was taken away: the next lessee goes on from `tail`.
     pub(crate) fn give_back(&self) {
+        let (lease, mine) = self.proof();
         // E3 (release): pairs with the exchange in `lease`.
-        self.lane.tail.lease.store(Lease::FREE, Ordering::Release);
+        let _ = lease.compare_exchange(mine, Lease::FREE, Ordering::Release, Ordering::Relaxed);
         testpoint!("lane-returned");
     }
 

@@ -85,7 +85,8 @@ impl Consumer {
             .store(u64::from(std::process::id()), Ordering::Release);
         testpoint!("aggregator-signed");
         let cursor = |index| {
-            let ring = mapped.lane(index).extend();
+            // SAFETY: the consumer's bus keeps the mapping.
+            let ring = unsafe { mapped.lane(index).extend() };
             let head = ring.begin();
             LaneCursor {
                 ring,

@@ -122,10 +122,13 @@ impl<'a> Lane<'a> {
     }
 
     /// Forgets what the lane borrows: for a producer or a consumer, which keeps the mapping itself.
+    ///
+    /// # Safety
+    ///
+    /// The caller keeps the mapping for as long as anybody has the lane.
     #[cfg(not(loom))]
-    pub(crate) fn extend(self) -> Lane<'static> {
-        // SAFETY: only the lifetime changes; every user of the result holds the `Arc` of the mapping
-        // for as long as it has the lane.
+    pub(crate) unsafe fn extend(self) -> Lane<'static> {
+        // SAFETY: only the lifetime changes, which the caller answers for.
         unsafe { std::mem::transmute::<Lane<'_>, Lane<'static>>(self) }
     }
 

@@ -136,8 +136,12 @@ impl Producer {
         let roomy = in_turn().filter(|lane| lane.fill() <= lane.capacity() / 2);
         let with_room = in_turn().filter(|lane| lane.has_room());
         for lane in roomy.chain(with_room).chain(in_turn()) {
-            if let Some(lane) = lane.extend().lease(owner) {
-                let lane = ProducerLane::Exclusive(lane.ringing(bell(mapped)));
+            // SAFETY: the producer has the mapping's `Arc` for as long as the lane.
+            let lane = unsafe { lane.extend() };
+            if let Some(lane) = lane.lease(owner) {
+                // SAFETY: as above.
+                let bell = unsafe { bell(mapped) };
+                let lane = ProducerLane::Exclusive(lane.ringing(bell));
                 return Ok(Producer::new(mapped, attachment, lane));
             }
         }
@@ -153,8 +157,10 @@ impl Producer {
             });
         }
         let lane = mapped.lane((u64::from(attachment.owner.index) % lanes) as usize);
-        let lane = SharedWriter::new(lane.extend(), attachment.owner);
-        let lane = ProducerLane::Shared(lane.ringing(bell(mapped)));
+        // SAFETY: the producer has the mapping's `Arc` for as long as the lane.
+        let lane = SharedWriter::new(unsafe { lane.extend() }, attachment.owner);
+        // SAFETY: as above.
+        let lane = ProducerLane::Shared(lane.ringing(unsafe { bell(mapped) }));
         Ok(Producer::new(mapped, attachment, lane))
     }
 
@@ -408,9 +414,13 @@ impl Producer {
 }
 
 /// The aggregator's doorbell.
-fn bell(mapped: &MappedBus) -> &'static AtomicU64 {
+///
+/// # Safety
+///
+/// The caller keeps the mapping for as long as anybody has the bell.
+unsafe fn bell(mapped: &MappedBus) -> &'static AtomicU64 {
     let bell: *const AtomicU64 = &mapped.header().doorbell;
-    // SAFETY: it lies in the mapping, which the producer that rings it keeps for as long as it lives.
+    // SAFETY: it lies in the mapping, which the caller keeps.
     unsafe { &*bell }
 }
 

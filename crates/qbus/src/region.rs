@@ -17,7 +17,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, Stat};
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::process::{Gid, Resource, getrlimit};
-use shared_memory::{Shmem, ShmemConf, ShmemError};
+use shared_memory::{ShmemConf, ShmemError};
 
 use crate::address::Address;
 use crate::error::{CreateError, OpenError, creating, opening};
@@ -98,17 +98,7 @@ impl MappedFile {
     ///
     /// The file exists, has no room, or the system refuses; nothing is left behind.
     pub fn create(path: &Path, bytes: u64, mode: u32) -> Result<MappedFile, CreateError> {
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file =
-            rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map_err(
-                |errno| match errno {
-                    rustix::io::Errno::EXIST => CreateError::Exists {
-                        path: path.to_owned(),
-                    },
-                    errno => creating("create", path, errno),
-                },
-            )?;
+        let file = create_file(path)?;
         let made = reserve(file.as_fd(), path, bytes).and_then(|()| {
             set_mode(file.as_fd(), path, mode)?;
             Self::map(path.to_owned(), File::from(file), Access::Write)
@@ -139,16 +129,18 @@ impl MappedFile {
 
     fn map(path: PathBuf, file: File, access: Access) -> io::Result<MappedFile> {
         let map = Map::Whole(map_file(&file, access)?);
+        // SAFETY: the words go with the map, into one value.
+        let words = unsafe { all_words(&map) };
         Ok(MappedFile {
             path,
             file,
-            words: all_words(&map),
             map,
+            words,
             access,
         })
     }
 
-    /// The mapped words. A mapping with [`Access::Read`] takes loads alone; a store ends the process.
+    /// The mapped words. What is stored through a mapping with [`Access::Read`] stays in this process.
     #[inline]
     pub fn words(&self) -> Words<'_> {
         self.words
@@ -171,7 +163,8 @@ impl MappedFile {
             len,
         };
         self.map = Map::Growing(addresses, len);
-        self.words = all_words(&self.map);
+        // SAFETY: the words go when the map is replaced.
+        self.words = unsafe { all_words(&self.map) };
         Ok(grower)
     }
 
@@ -182,7 +175,8 @@ impl MappedFile {
             && Arc::ptr_eq(addresses, &grown.addresses)
         {
             *len = grown.len.max(*len);
-            self.words = all_words(&self.map);
+            // SAFETY: the words go when the map is replaced.
+            self.words = unsafe { all_words(&self.map) };
         }
     }
 
@@ -197,7 +191,8 @@ impl MappedFile {
             return Ok(false);
         }
         self.map = Map::Whole(map_file(&self.file, self.access)?);
-        self.words = all_words(&self.map);
+        // SAFETY: the words go when the map is replaced.
+        self.words = unsafe { all_words(&self.map) };
         Ok(true)
     }
 
@@ -364,14 +359,26 @@ impl Drop for Addresses {
     }
 }
 
-/// The words of a mapping, which the caller keeps for as long as it has them.
-fn all_words(map: &Map) -> Words<'static> {
-    Words::new(view(map.as_ptr(), map.len(), 0, map.len() / 8).unwrap_or(&[]))
+/// The words of a mapping.
+///
+/// # Safety
+///
+/// The caller keeps the mapping for as long as it has the words.
+unsafe fn all_words(map: &Map) -> Words<'static> {
+    // SAFETY: as above.
+    let words = unsafe { view(map.as_ptr(), map.len(), 0, map.len() / 8) };
+    Words::new(words.unwrap_or(&[]))
 }
 
 fn map_file(file: &File, access: Access) -> io::Result<MmapRaw> {
     match access {
-        Access::Read => MmapOptions::new().map_raw_read_only(file),
+        Access::Read => {
+            let mut options = MmapOptions::new();
+            // Private rather than read-only: a store, which safe code can make, must do no harm.
+            // SAFETY: others write to the file; all access to it is atomic.
+            let map = unsafe { options.no_reserve_swap().map_copy(file) };
+            map.map(MmapRaw::from)
+        }
         Access::Write => MmapOptions::new().map_raw(file),
     }
 }
@@ -400,79 +407,25 @@ fn fallocate(file: impl AsFd, offset: u64, bytes: u64) -> rustix::io::Result<()>
     Ok(())
 }
 
-/// The region of a bus, mapped for reading and writing.
+/// The region of a bus, mapped for reading and writing. It keeps no descriptor: foreign code may close one,
+/// and its number then means something else.
 #[derive(Debug)]
 pub(crate) struct Region {
-    backing: Backing,
+    map: MmapRaw,
     id: FileId,
-}
-
-enum Backing {
-    Segment(Segment),
-    File(MappedFile),
-}
-
-impl std::fmt::Debug for Backing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Backing::Segment(_) => f.write_str("Segment"),
-            Backing::File(file) => file.fmt(f),
-        }
-    }
-}
-
-/// A POSIX segment that never unlinks its name.
-struct Segment(Shmem);
-
-// SAFETY: `Shmem` is a mapping and a descriptor; only its raw pointers keep it from being `Send`.
-// All access to the bytes is atomic.
-unsafe impl Send for Segment {}
-// SAFETY: as for `Send`; after construction only `as_ptr` and `len` are called.
-unsafe impl Sync for Segment {}
-
-impl Segment {
-    fn new(mut shmem: Shmem) -> Segment {
-        // Else the first process to drop it would take the name away from all others.
-        shmem.set_owner(false);
-        Segment(shmem)
-    }
 }
 
 impl Region {
     /// Makes a region of zeros, reserved in full; the caller writes the header.
     pub(crate) fn create(address: &Address, bytes: u64, mode: u32) -> Result<Region, CreateError> {
         let path = address.file();
-        let Some(segment) = address.segment() else {
-            let file = MappedFile::create(path, bytes, mode)?;
-            let stat =
-                rustix::fs::fstat(&file.file).map_err(|errno| creating("look at", path, errno))?;
-            return Ok(Region {
-                id: FileId::of(&stat),
-                backing: Backing::File(file),
-            });
+        let file = match address.segment() {
+            Some(segment) => create_segment(&segment, path, bytes)?,
+            None => create_file(path)?,
         };
-        check_size_limit(path, bytes)?;
-        // The crate neither reserves nor says what is missing.
-        let shmem = ShmemConf::new()
-            .os_id(&segment)
-            .size(bytes as usize)
-            .create()
-            .map_err(|error| match error {
-                ShmemError::MappingIdExists => CreateError::Exists {
-                    path: path.to_owned(),
-                },
-                error => creating("create", path, shmem_error(error)),
-            })?;
-        let segment = Segment::new(shmem);
-        let made = open_checked(path, Access::Write)
-            .map_err(|error| creating("open again", path, io::Error::other(error)));
-        let made = made.and_then(|(file, stat)| {
-            reserve(file.as_fd(), path, bytes)?;
+        let made = reserve(file.as_fd(), path, bytes).and_then(|()| {
             set_mode(file.as_fd(), path, mode)?;
-            Ok(Region {
-                id: FileId::of(&stat),
-                backing: Backing::Segment(segment),
-            })
+            Region::map(file).map_err(|source| creating("map", path, source))
         });
         if made.is_err() {
             let _ = rustix::fs::unlink(path);
@@ -484,34 +437,18 @@ impl Region {
     pub(crate) fn open(address: &Address) -> Result<Region, OpenError> {
         let path = address.file();
         let (file, stat) = open_checked(path, Access::Write)?;
-        let id = FileId::of(&stat);
         if (stat.st_size as usize) < size_of::<Header>() {
             return Err(OpenError::Unfinished {
                 path: path.to_owned(),
             });
         }
-        let Some(segment) = address.segment() else {
-            let file = MappedFile::map(path.to_owned(), File::from(file), Access::Write);
-            let file = file.map_err(|source| opening("map", path, source))?;
-            return Ok(Region {
-                id,
-                backing: Backing::File(file),
-            });
-        };
-        let shmem = ShmemConf::new().os_id(&segment).open();
-        let segment =
-            Segment::new(shmem.map_err(|error| opening("map", path, shmem_error(error)))?);
-        // The crate opens by name: was it still the file that was checked?
-        let again = rustix::fs::stat(path).map_err(|errno| opening("look at", path, errno))?;
-        if FileId::of(&again) != id || segment.0.len() < size_of::<Header>() {
-            return Err(OpenError::Unfinished {
-                path: path.to_owned(),
-            });
-        }
-        Ok(Region {
-            id,
-            backing: Backing::Segment(segment),
-        })
+        Region::map(file).map_err(|source| opening("map", path, source))
+    }
+
+    fn map(file: OwnedFd) -> io::Result<Region> {
+        let id = FileId::of(&rustix::fs::fstat(&file)?);
+        let map = map_file(&File::from(file), Access::Write)?;
+        Ok(Region { map, id })
     }
 
     /// Which file this is, whatever its name means by now.
@@ -520,10 +457,7 @@ impl Region {
     }
 
     pub(crate) fn len(&self) -> usize {
-        match &self.backing {
-            Backing::Segment(segment) => segment.0.len(),
-            Backing::File(file) => file.map.len(),
-        }
+        self.map.len()
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -552,16 +486,17 @@ impl Region {
     }
 
     fn view<T: Shared>(&self, offset: usize, count: usize) -> Option<&[T]> {
-        let start = match &self.backing {
-            Backing::Segment(segment) => segment.0.as_ptr(),
-            Backing::File(file) => file.map.as_ptr(),
-        };
-        view(start, self.len(), offset, count)
+        // SAFETY: the mapping lives as long as the borrow of this region.
+        unsafe { view(self.map.as_ptr(), self.len(), offset, count) }
     }
 }
 
 /// The only place where a pointer becomes a reference to shared memory.
-fn view<'a, T: Shared>(
+///
+/// # Safety
+///
+/// `len` bytes from `start` on are mapped, for at least as long as the result lives.
+unsafe fn view<'a, T: Shared>(
     start: *const u8,
     len: usize,
     offset: usize,
@@ -575,9 +510,40 @@ fn view<'a, T: Shared>(
     if !first.is_aligned() {
         return None;
     }
-    // SAFETY: the bytes lie in the mapping, which the caller's borrow keeps; they are aligned; and
+    // SAFETY: the bytes lie in the mapping, which the caller keeps; they are aligned; and
     // `Shared` makes every bit pattern legal and every access atomic, whoever else writes.
     Some(unsafe { std::slice::from_raw_parts(first, count) })
+}
+
+/// Makes a file that nobody else has.
+fn create_file(path: &Path) -> Result<OwnedFd, CreateError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map_err(|errno| match errno {
+        rustix::io::Errno::EXIST => CreateError::Exists {
+            path: path.to_owned(),
+        },
+        errno => creating("create", path, errno),
+    })
+}
+
+/// Makes a POSIX segment that nobody else has, and opens its file.
+fn create_segment(name: &str, path: &Path, bytes: u64) -> Result<OwnedFd, CreateError> {
+    check_size_limit(path, bytes)?;
+    let segment = ShmemConf::new().os_id(name).size(bytes as usize);
+    let mut segment = segment.create().map_err(|error| match error {
+        ShmemError::MappingIdExists => CreateError::Exists {
+            path: path.to_owned(),
+        },
+        error => creating("create", path, shmem_error(error)),
+    })?;
+    // Else it would take the name away when it is dropped, at the end of this function: the crate neither
+    // reserves memory nor says what is missing, and keeps a descriptor.
+    segment.set_owner(false);
+    let opened = open_checked(path, Access::Write);
+    let opened = opened.map_err(|error| creating("open again", path, io::Error::other(error)));
+    opened.map(|(file, _)| file).inspect_err(|_| {
+        let _ = rustix::fs::unlink(path);
+    })
 }
 
 fn shmem_error(error: ShmemError) -> io::Error {

@@ -1,0 +1,208 @@
+//! A process that loses the descriptor of its lock, or is forked beside it: `test-stray BUS MODE ROUNDS`.
+//!
+//! It says `ready`, waits for a line, goes on, says what the mode says, and waits until its input is closed. The
+//! modes:
+//!
+//! * `closes`: closes all descriptors that it does not know after its first emit, as daemons do; says `emitted N`.
+//! * `reuses`: likewise, and opens another file under the numbers that came free, and a copy of each; emits and
+//!   leaves the bus; says `kept K of N` descriptors of that other file.
+//! * `duplicates`: copies every descriptor after its first emit, and leaves the bus; says `left`.
+//! * `forks`: so many forks while another thread joins and leaves; the children idle; says `joined N`.
+//! * `races`: so many children, threads of which emit first at the same time; says `lost N`, children that were
+//!   thought dead.
+//! * `daemonizes`: forks twice, the parents end, descriptors are closed; the last one says `emitted N`.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, BufRead, Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::ptr;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use qbus::{Bus, Counter};
+
+/// What nobody here opens more of.
+const FDS: i32 = 64;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [bus, mode, rounds] = args.as_slice() else {
+        return Err("expected BUS MODE ROUNDS".into());
+    };
+    let (bus, rounds) = (Bus::open(&bus.parse()?)?, rounds.parse::<u64>()?);
+    let counter = bus.counter("test_stray").label("mode", mode).register()?;
+    let mut emitted = 0;
+    if matches!(mode.as_str(), "closes" | "reuses" | "duplicates") {
+        emitted += emit(&counter, 1);
+    }
+    if mode == "closes" {
+        close_all();
+    }
+    say("ready")?;
+    io::stdin().lock().read_line(&mut String::new())?;
+    match mode.as_str() {
+        "closes" => {
+            emitted += emit(&counter, rounds);
+            say(&format!("emitted {emitted}"))?;
+        }
+        "reuses" => {
+            close_all();
+            let others = take_numbers(Path::new("/dev/null"))?;
+            emit(&counter, rounds);
+            drop((counter, bus));
+            let is_open = |fd: &i32| Path::new(&format!("/proc/self/fd/{fd}")).exists();
+            let kept = others.iter().filter(|fd| is_open(fd)).count();
+            say(&format!("kept {kept} of {}", others.len()))?;
+        }
+        "duplicates" => {
+            for fd in 3..FDS {
+                // SAFETY: no memory is passed; the copy is never closed.
+                unsafe { libc::dup(fd) };
+            }
+            drop((counter, bus));
+            say("left")?;
+        }
+        "forks" => say(&format!("joined {}", forks(&bus, rounds)?))?,
+        "races" => say(&format!("lost {}", races(&bus, &counter, rounds)?))?,
+        "daemonizes" => {
+            emitted += emit(&counter, rounds);
+            for _ in 0..2 {
+                // Each generation emits, and the next one begins with what it has.
+                if fork()? != 0 {
+                    // SAFETY: it ends the process at once, as a daemon's parents do.
+                    unsafe { libc::_exit(0) };
+                }
+                emitted += emit(&counter, rounds);
+                close_all();
+                emitted += emit(&counter, rounds);
+            }
+            say(&format!("emitted {emitted}"))?;
+        }
+        _ => return Err("no such mode".into()),
+    }
+    io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+fn emit(counter: &Counter, records: u64) -> u64 {
+    let mut accepted = 0;
+    for n in 0..records {
+        accepted += u64::from(counter.try_add(1.0).is_ok());
+        if n % 64 == 0 {
+            // Lanes are small.
+            thread::sleep(Duration::from_micros(500));
+        }
+    }
+    accepted
+}
+
+fn say(what: &str) -> io::Result<()> {
+    io::stdout()
+        .lock()
+        .write_all(format!("{what}\n").as_bytes())
+}
+
+fn close_all() {
+    for fd in 3..FDS {
+        // SAFETY: what daemons do; nothing here uses one of them again.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Opens a file under every number that is free; the numbers.
+fn take_numbers(path: &Path) -> io::Result<Vec<i32>> {
+    let mut numbers = Vec::new();
+    while numbers.last().is_none_or(|&fd| fd < FDS) {
+        let file = File::open(path)?;
+        numbers.push(file.as_raw_fd());
+        std::mem::forget(file);
+    }
+    Ok(numbers)
+}
+
+/// Forks while another thread joins and leaves; how often it joined.
+fn forks(bus: &Bus, rounds: u64) -> Result<u64, Box<dyn Error>> {
+    let (address, stop) = (bus.address().clone(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let joins = scope.spawn(|| {
+            let mut joined = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let producer = Bus::open(&address).ok().map(|bus| bus.producer());
+                joined += u64::from(matches!(producer, Some(Ok(_))));
+            }
+            joined
+        });
+        for _ in 0..rounds {
+            if fork()? == 0 {
+                // Until the test closes the input that all share.
+                let mut byte = 0_u8;
+                // SAFETY: one byte that outlives the call.
+                while unsafe { libc::read(0, ptr::from_mut(&mut byte).cast(), 1) } > 0 {}
+                // SAFETY: it ends the process at once.
+                unsafe { libc::_exit(0) };
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        joins.join().map_err(|_| "a thread panicked".into())
+    })
+}
+
+/// Children of which several threads emit first at the same time; how many look dead while they live.
+fn races(bus: &Bus, counter: &Counter, rounds: u64) -> io::Result<u64> {
+    emit(counter, 1);
+    let mut lost = 0;
+    for round in 0..rounds {
+        let pid = if round % 2 == 0 {
+            fork()?
+        } else {
+            raw_clone()?
+        };
+        if pid == 0 {
+            let barrier = Barrier::new(6);
+            thread::scope(|scope| {
+                for _ in 0..6 {
+                    scope.spawn(|| {
+                        barrier.wait();
+                        counter.inc();
+                        barrier.wait();
+                    });
+                }
+            });
+            let me = u64::from(std::process::id());
+            let mine = |owner: &qbus::OwnerView| owner.alive && owner.pid == me;
+            let is_alive = bus.owners().is_ok_and(|owners| owners.iter().any(mine));
+            // SAFETY: it ends the process at once, as a kill would.
+            unsafe { libc::_exit(i32::from(!is_alive)) };
+        }
+        let mut status = 0;
+        // SAFETY: the status outlives the call.
+        unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        lost += u64::from(status != 0);
+    }
+    Ok(lost)
+}
+
+fn fork() -> io::Result<i32> {
+    // SAFETY: the child goes on in this one thread, with what a forked child may use: the libraries
+    // under test promise no less, and glibc's allocator is usable after a fork.
+    checked(unsafe { libc::fork() })
+}
+
+/// A fork of which the C library knows nothing.
+fn raw_clone() -> io::Result<i32> {
+    let none = 0_usize;
+    // SAFETY: without flags, clone(2) is a fork: nothing is shared, and a null stack is a copy.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, none, none, none, none) };
+    checked(pid as i32)
+}
+
+fn checked(pid: i32) -> io::Result<i32> {
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(pid)
+}

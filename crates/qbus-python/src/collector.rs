@@ -704,6 +704,17 @@ impl MetricsCollector {
         self.collector.as_ref().is_some_and(Collector::is_embedded)
     }
 
+    /// The processes that are or were attached to the bus: pid, and whether it lives.
+    fn _owners(&self, py: Python<'_>) -> Vec<(u64, bool)> {
+        self.ask(py, |collector| {
+            let owners = collector.bus().owners().unwrap_or_default();
+            owners
+                .iter()
+                .map(|owner| (owner.pid, owner.alive))
+                .collect()
+        })
+    }
+
     fn __enter__(slf: Py<Self>) -> Py<Self> {
         slf
     }

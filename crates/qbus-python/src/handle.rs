@@ -278,6 +278,28 @@ impl Handle {
         }
     }
 
+    /// Emits one record for many equal observations.
+    pub(crate) fn emit_many(
+        &self,
+        py: Python<'_>,
+        kind: Kind,
+        value: f64,
+        count: u64,
+    ) -> PyResult<()> {
+        let (Target::Series(series), Some(bus)) = (&self.target, &self.bus) else {
+            return self.not_a_series(py);
+        };
+        let record = Record::new(Clock::Precise.now_ns(), *series, kind, value);
+        let record = Record { count, ..record };
+        if !bus.has_room() {
+            waiting::for_room(py, bus)?;
+        }
+        match bus.emit(record) {
+            Ok(()) => Ok(()),
+            Err(error) => self.failed(py, error),
+        }
+    }
+
     /// Whether values can be emitted to it: a family with labels says what to do instead.
     pub(crate) fn check_is_series(&self, py: Python<'_>) -> PyResult<()> {
         match self.target {

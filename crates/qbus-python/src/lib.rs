@@ -17,6 +17,7 @@ mod metric;
 mod metrics;
 mod snapshot;
 mod timing;
+mod values;
 mod waiting;
 
 use std::ffi::OsString;
@@ -52,6 +53,8 @@ mod _qbus {
     use super::snapshot::{Snapshot, read_snapshot, rebuild_snapshot};
     #[pymodule_export]
     use super::timing::{ExceptionCounter, InprogressTracker, Timer};
+    #[pymodule_export]
+    use super::values::{Observations, Value};
     #[pymodule_export]
     use super::{prepare, run_command};
 }

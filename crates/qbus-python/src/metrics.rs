@@ -134,6 +134,10 @@ macro_rules! handle {
         }
 
         impl $class {
+            pub(crate) fn handle(&self) -> &Arc<Handle> {
+                &self.handle
+            }
+
             fn made(
                 py: Python<'_>,
                 naming: &Naming<'_>,

@@ -1,0 +1,181 @@
+"""The bus under the values: which one it is, and what a series of it is called.
+
+What this package puts on a bus it also names there, in the family ``qbus_client_family``: so any process
+knows which families a page of it has, and how the gauges of several processes become one.
+"""
+
+import os
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import qbus
+from qbus import MetricsCollector, RefusedWarning
+from qbus._collector import get_metrics_collector
+
+from .samples import Exemplar
+from .validation import _validate_exemplar
+
+#: Names the families of this package on a bus.
+FAMILIES = "qbus_client_family"
+#: Says which processes were marked as dead.
+DEAD = "qbus_client_dead"
+#: In the folder of PROMETHEUS_MULTIPROC_DIR: names the private bus of the processes that share it.
+FILE = "qbus.db"
+
+_collectors: dict[str, MetricsCollector] = {}
+_told: set[str] = set()
+
+
+def directory() -> Optional[str]:
+    """The folder that several processes share, if the environment names one."""
+    old, new = "prometheus_multiproc_dir", "PROMETHEUS_MULTIPROC_DIR"
+    if old in os.environ and new not in os.environ:
+        os.environ[new] = os.environ[old]
+        message = f"the environment's {old} is called {new} now"
+        warnings.warn(message, DeprecationWarning, stacklevel=3)
+    return os.environ.get(new)
+
+
+def collector() -> MetricsCollector:
+    """The bus of this process: named by QBUS, shared in a folder, or private."""
+    path = directory()
+    if path is None or os.environ.get("QBUS"):
+        return get_metrics_collector()
+    return of_directory(path)
+
+
+def of_directory(path: str) -> MetricsCollector:
+    """The private bus of the processes that share a folder; the first one makes it."""
+    known = _collectors.get(path)
+    if known is not None:
+        return known
+    file = Path(path) / FILE
+    for _ in range(2):
+        try:
+            name = file.read_text()
+        except OSError:
+            name = ""
+        if name and qbus._qbus.bus_exists(name):
+            found = MetricsCollector(bus=name)
+            break
+        made = MetricsCollector()
+        mine = file.with_name(f"{FILE}.{os.getpid()}.new")
+        try:
+            mine.write_text(made.bus)
+            if name:
+                os.replace(mine, file)
+                found = made
+                break
+            os.link(mine, file)
+            found = made
+            break
+        except FileExistsError:
+            made.close()
+        except OSError:
+            return get_metrics_collector()
+        finally:
+            mine.unlink(missing_ok=True)
+    else:
+        return get_metrics_collector()
+    _collectors[path] = found
+    return found
+
+
+def exemplar(labels: Mapping[str, str], value: float) -> Exemplar:
+    """An exemplar of now."""
+    _validate_exemplar(labels)
+    return Exemplar(labels, value, time.time())
+
+
+def _tell(what: str, error: Exception) -> None:
+    if what not in _told:
+        _told.add(what)
+        warnings.warn(
+            f"{what} stays in this process: {error}. This is said once", RefusedWarning, stacklevel=8
+        )
+
+
+def escape(name: str, also: str = "") -> str:
+    """A name as the bus takes it: whatever else is legal in Prometheus becomes an underscore."""
+    legal = "".join(c if c.isascii() and (c.isalnum() or c in "_" + also) else "_" for c in name)
+    return f"_{legal}" if legal[:1].isdigit() else legal
+
+
+class Series:
+    """A series of a metric, of one process or of all."""
+
+    def __init__(
+        self,
+        typ: str,
+        metric_name: str,
+        labelnames: Sequence[str],
+        labelvalues: Sequence[str],
+        help_text: str,
+        mode: str = "",
+        bounds: Optional[Sequence[float]] = None,
+    ) -> None:
+        self._typ = typ
+        self._name = escape(metric_name, ":")
+        self._labelnames = [escape(name) for name in labelnames]
+        self._labelvalues = list(labelvalues)
+        self._help = help_text
+        self._mode = mode
+        self._bounds = bounds
+
+    def handle(self, identity: object = None) -> Any:
+        """Its handle, or None when it cannot be on the bus: then it stays in this process."""
+        names, values = self._labelnames, self._labelvalues
+        if self._typ == "gauge":
+            names = [*names, "pid"]
+            values = [*values, str(os.getpid() if identity is None else identity)]
+        try:
+            registry = collector()
+            options: dict[str, Any] = {"registry": registry}
+            if self._bounds is not None:
+                options["buckets"] = self._bounds
+            kind = getattr(qbus, self._typ.capitalize())
+            family = kind(self._name, self._help, names, **options)
+            self._name_family(registry)
+            if self._mode.startswith("live"):
+                _revive(registry, values[-1])
+            handle = family.labels(*values) if values else family
+        except (ValueError, OSError) as error:
+            _tell(f"metric {self._name}", error)
+            return None
+        # What is registered is on the page, as 0, before it is used.
+        if self._typ == "gauge" and "mostrecent" not in self._mode:
+            handle.set(0)
+        elif self._typ == "counter":
+            handle.inc(0)
+        return handle
+
+    def _name_family(self, registry: MetricsCollector) -> None:
+        known = _named.setdefault(registry.bus, set())
+        if self._name not in known:
+            known.add(self._name)
+            labels = {"family": self._name, "type": self._typ, "mode": self._mode}
+            registry.queue_metric(
+                FAMILIES, 1, "gauge", labels, "Families of prometheus_client programs."
+            )
+
+
+_named: dict[str, set[str]] = {}
+_revived: set[tuple[str, str, int]] = set()
+
+
+def mark_dead(registry: MetricsCollector, identity: str) -> None:
+    """Says on the bus that a process is dead."""
+    text = "Processes that were marked as dead."
+    registry.queue_metric(DEAD, 1, "gauge", {"pid": identity}, text)
+
+
+def _revive(registry: MetricsCollector, identity: str) -> None:
+    """Says that a process lives, if one of its name was marked as dead."""
+    key = (registry.bus, identity, os.getpid())
+    if key not in _revived:
+        _revived.add(key)
+        if registry.get_metric(DEAD, {"pid": identity}) is not None:
+            registry.queue_metric(DEAD, 0, "gauge", {"pid": identity})

@@ -1,0 +1,154 @@
+"""One page for all processes of a bus."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, Optional
+
+from qbus import MetricsCollector
+
+from . import _bus
+from .metrics import Gauge
+from .metrics_core import Metric
+from .registry import Collector
+from .samples import Sample
+from .utils import floatToGoString
+
+_LIVE_GAUGE_MULTIPROCESS_MODES = {mode for mode in Gauge._MULTIPROC_MODES if mode.startswith("live")}
+
+
+class MultiProcessCollector(Collector):
+    """All metrics that the processes of a bus have made with this package.
+
+    The bus is the one that QBUS names, else the one of the folder that the environment's
+    PROMETHEUS_MULTIPROC_DIR names (or ``path``).
+    """
+
+    def __init__(self, registry: Any, path: Optional[str] = None) -> None:
+        self._path = path or _bus.directory()
+        if not os.environ.get("QBUS") and (not self._path or not os.path.isdir(self._path)):
+            raise ValueError("neither QBUS nor PROMETHEUS_MULTIPROC_DIR names what the processes share")
+        if registry:
+            registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics of all processes as they are now."""
+        return _collect(_of(self._path), True)
+
+    @staticmethod
+    def merge(files: Iterable[str], accumulate: bool = True) -> Iterable[Metric]:
+        """The metrics of the bus that a file of a shared folder names."""
+        for file in files:
+            if os.path.basename(file) == _bus.FILE:
+                return _collect(_bus.of_directory(os.path.dirname(file)), accumulate)
+        return []
+
+
+def _of(path: Optional[str]) -> MetricsCollector:
+    if path is None or os.environ.get("QBUS"):
+        return _bus.collector()
+    return _bus.of_directory(path)
+
+
+def _collect(collector: MetricsCollector, accumulate: bool) -> list[Metric]:
+    snapshot = list(collector.snapshot().metrics)
+    modes = {
+        metric.labels["family"]: (metric.labels["type"], metric.labels.get("mode", ""))
+        for metric in snapshot
+        if metric.name == _bus.FAMILIES
+    }
+    living = _Living(collector, snapshot)
+    families: dict[str, Metric] = {}
+    gauges: dict[str, dict[tuple[tuple[str, str], ...], _Merged]] = defaultdict(dict)
+    for series in snapshot:
+        kind = series.type.value
+        name = series.name.removesuffix("_total") if kind == "counter" else series.name
+        known = modes.get(name)
+        if known is None or known[0] != kind:
+            continue
+        family = families.get(name)
+        if family is None:
+            family = families[name] = Metric(name, series.description, kind)
+        if kind == "counter":
+            family.samples.append(Sample(series.name, series.labels, series.value))
+        elif kind == "gauge":
+            _merge(gauges[name], series, known[1], living)
+        elif kind == "histogram":
+            _histogram(family, series, accumulate)
+        else:
+            family.samples.append(Sample(f"{name}_count", series.labels, float(series.count or 0)))
+            family.samples.append(Sample(f"{name}_sum", series.labels, series.sum or 0.0))
+    for name, merged in gauges.items():
+        for labels, value in merged.items():
+            families[name].samples.append(Sample(name, dict(labels), value.value))
+    return list(families.values())
+
+
+def _histogram(family: Metric, series: Any, accumulate: bool) -> None:
+    name, labels = family.name, series.labels
+    family.samples.append(Sample(f"{name}_sum", labels, series.sum))
+    before = 0
+    for bound, cumulative in series.buckets:
+        le = {**labels, "le": floatToGoString(bound)}
+        count = cumulative if accumulate else cumulative - before
+        family.samples.append(Sample(f"{name}_bucket", le, float(count)))
+        before = cumulative
+    if accumulate:
+        family.samples.append(Sample(f"{name}_count", labels, float(series.count)))
+
+
+class _Merged:
+    """The value of a gauge over processes."""
+
+    __slots__ = ("time", "value")
+
+    def __init__(self, value: float, time: float) -> None:
+        self.value = value
+        self.time = time
+
+
+def _merge(
+    merged: dict[tuple[tuple[str, str], ...], _Merged], series: Any, mode: str, living: "_Living"
+) -> None:
+    value, labels = series.value, series.labels
+    pid = labels.get("pid", "")
+    if mode.startswith("live") and not living.has(pid):
+        return
+    mode = mode.removeprefix("live")
+    if mode != "all":
+        labels.pop("pid", None)
+    key = tuple(labels.items())
+    known = merged.get(key)
+    if known is None:
+        merged[key] = _Merged(value, series.timestamp)
+    elif mode == "min":
+        known.value = min(known.value, value)
+    elif mode == "max":
+        known.value = max(known.value, value)
+    elif mode == "sum":
+        known.value += value
+    elif series.timestamp >= known.time:
+        known.value, known.time = value, series.timestamp
+
+
+class _Living:
+    """Which processes live: they hold their lock on the bus. Who never joined under that name is named by
+    somebody else's rule, and lives until it is marked as dead."""
+
+    def __init__(self, collector: MetricsCollector, snapshot: list[Any]) -> None:
+        self._is_alive: dict[str, bool] = {
+            metric.labels["pid"]: False
+            for metric in snapshot
+            if metric.name == _bus.DEAD and metric.value
+        }
+        for pid, is_alive in collector._owners():
+            self._is_alive[str(pid)] = is_alive or self._is_alive.get(str(pid), False)
+
+    def has(self, pid: str) -> bool:
+        return self._is_alive.get(pid, True)
+
+
+def mark_process_dead(pid: object, path: Optional[str] = None) -> None:
+    """Takes a process's gauges of the living (live…) off the page. Of processes that a bus knows that is
+    done without this, when they end."""
+    _bus.mark_dead(_of(path or _bus.directory()), str(pid))

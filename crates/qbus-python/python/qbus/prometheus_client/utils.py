@@ -1,0 +1,37 @@
+"""Numbers as Prometheus writes them."""
+
+import math
+from typing import SupportsFloat, Union
+
+INF = float("inf")
+MINUS_INF = float("-inf")
+NaN = float("NaN")
+
+
+def floatToGoString(d: Union[SupportsFloat, str]) -> str:
+    """A number as Go's formatter writes it.
+
+    >>> floatToGoString(1), floatToGoString(12345678), floatToGoString(float("inf"))
+    ('1.0', '1.2345678e+07', '+Inf')
+    """
+    value = float(d)
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    text = repr(value)
+    point = text.find(".")
+    # Go changes to exponents earlier than Python does.
+    if value > 0 and point > 6:
+        digits = f"{text[0]}.{text[1:point]}{text[point + 1:]}".rstrip("0.")
+        return f"{digits}e+{point - 1:02d}"
+    return text
+
+
+def parse_version(version_str: str) -> tuple[Union[int, str], ...]:
+    """The parts of a version, as numbers where they are.
+
+    >>> parse_version("1.0.x")
+    (1, 0, 'x')
+    """
+    return tuple(int(part) if part.isdecimal() else part for part in version_str.split("."))

@@ -1,0 +1,120 @@
+"""Where values are kept: in this process, and on the bus for all others.
+
+A metric asks ``ValueClass`` for its values when it is made. ``MutexValue`` is for a process that shows its
+own page; ``MultiProcessValue`` for one of several that show one page, each gauge under the name of its
+process. Any other class with the methods of ``MutexValue`` can take their place.
+"""
+
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Optional
+
+from qbus import _qbus
+
+from . import _bus
+from .samples import Exemplar
+
+_children: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+def close_all_multiprocess_files() -> None:
+    """Nothing to do: there are no files."""
+
+
+class MutexValue:
+    """A value of this process."""
+
+    _multiprocess = False
+    #: Says which process this is, where several have one page.
+    _identify: Callable[[], object] = staticmethod(os.getpid)
+
+    def __init__(
+        self,
+        typ: str,
+        metric_name: str,
+        name: str,
+        labelnames: Sequence[str],
+        labelvalues: Sequence[str],
+        help_text: str,
+        multiprocess_mode: str = "",
+        **kwargs: Any,
+    ) -> None:
+        self._typ = typ
+        self._series = _bus.Series(
+            typ, metric_name, labelnames, labelvalues, help_text, multiprocess_mode
+        )
+        self._identity = self._identify() if self._multiprocess else None
+        self._exemplar: Optional[Exemplar] = None
+        self._native = _qbus.Value(self._handle(), typ == "counter", self._keep_exemplar)
+        if self._multiprocess:
+            _children.add(self)
+
+    def _handle(self) -> Any:
+        # Histograms and summaries are on the bus as a whole, not value by value.
+        return self._series.handle(self._identity) if self._typ in ("counter", "gauge") else None
+
+    def _keep_exemplar(self, exemplar: Any, amount: float) -> None:
+        if exemplar:
+            self.set_exemplar(_bus.exemplar(exemplar, amount))
+
+    def _look_who_it_is(self) -> None:
+        if self._multiprocess:
+            identity = self._identify()
+            if identity != self._identity:
+                self._identity = identity
+                self._native.rebind(self._handle())
+
+    def inc(self, amount: float) -> None:
+        """Adds an amount."""
+        self._look_who_it_is()
+        self._native.inc(amount)
+
+    def set(self, value: float, timestamp: Optional[float] = None) -> None:
+        """Sets the value."""
+        self._look_who_it_is()
+        self._native.set(value, timestamp)
+
+    def get(self) -> float:
+        """What this process has."""
+        self._look_who_it_is()
+        return self._native.get()
+
+    def set_exemplar(self, exemplar: Optional[Exemplar]) -> None:
+        """Keeps the last exemplar."""
+        self._exemplar = exemplar
+
+    def get_exemplar(self) -> Optional[Exemplar]:
+        """The last exemplar."""
+        return self._exemplar
+
+
+def MultiProcessValue(process_identifier: Callable[[], object] = os.getpid) -> type[MutexValue]:
+    """A class of values of one of several processes, which ``process_identifier`` tells apart."""
+
+    class MmapedValue(MutexValue):
+        _multiprocess = True
+        _identify = staticmethod(process_identifier)
+
+        @classmethod
+        def close_all_files(cls) -> None:
+            """Nothing to do: there are no files."""
+
+    return MmapedValue
+
+
+def get_value_class() -> type[MutexValue]:
+    """The class for this process: several of them, if the environment says so."""
+    if _bus.directory() is not None:
+        return MultiProcessValue()
+    return MutexValue
+
+
+def _after_fork() -> None:
+    for value in list(_children):
+        value._look_who_it_is()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+ValueClass = get_value_class()

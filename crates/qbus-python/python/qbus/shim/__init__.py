@@ -1,0 +1,61 @@
+"""Has a program that imports prometheus_client get qbus.prometheus_client, unmodified.
+
+``FOLDER`` on PYTHONPATH does that, in the process and in all that it starts: `qbus run` puts it there. The
+file ``sitecustomize.py`` in it calls install(), and then the sitecustomize that would have run without.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, Optional
+
+#: What is to stand on PYTHONPATH.
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "site")
+_OURS = "qbus.prometheus_client"
+_THEIRS = "prometheus_client"
+
+
+class _Loader(importlib.abc.Loader):
+    """Gives a module of this package under the name of theirs."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        module = importlib.import_module(self._name)
+        # It keeps the spec under which it was loaded first.
+        self._spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Answers for prometheus_client and all of its modules."""
+
+    def find_spec(
+        self, fullname: str, path: Optional[Sequence[str]], target: Any = None
+    ) -> Optional[importlib.machinery.ModuleSpec]:
+        if fullname != _THEIRS and not fullname.startswith(f"{_THEIRS}."):
+            return None
+        name = _OURS + fullname[len(_THEIRS) :]
+        try:
+            found = importlib.util.find_spec(name)
+        except ImportError:
+            return None
+        if found is None:
+            return None
+        is_package = found.submodule_search_locations is not None
+        return importlib.machinery.ModuleSpec(fullname, _Loader(name), is_package=is_package)
+
+
+def install() -> None:
+    """Puts the finder before all others, once. What was imported before stays as it is."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())

@@ -1,0 +1,281 @@
+//! Values of `qbus.prometheus_client`: what this process counted, kept here, and emitted for all others.
+//!
+//! A program of `prometheus_client` reads its values back (`_value.get()`, its own page), so each is kept
+//! in the process as well. Without a bus that is all there is, and the program goes on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use qbus::{Clock, Kind};
+
+use crate::convert::{Amount, number};
+use crate::ending;
+use crate::handle::Handle;
+use crate::metrics::{Counter, Gauge, Histogram, Summary};
+
+/// A float that any thread adds to.
+struct Float(AtomicU64);
+
+impl Float {
+    fn zero() -> Float {
+        Float(AtomicU64::new(0))
+    }
+
+    fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, value: f64) {
+        self.0.store(value.to_bits(), Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn add(&self, amount: f64) {
+        let add = |bits| Some((f64::from_bits(bits) + amount).to_bits());
+        let _ = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+}
+
+/// The handle inside one of this module's classes; `None` for None.
+fn handle_of(given: &Bound<'_, PyAny>) -> PyResult<Option<Arc<Handle>>> {
+    if given.is_none() {
+        return Ok(None);
+    }
+    if let Ok(counter) = given.cast::<Counter>() {
+        return Ok(Some(counter.get().handle().clone()));
+    }
+    if let Ok(gauge) = given.cast::<Gauge>() {
+        return Ok(Some(gauge.get().handle().clone()));
+    }
+    if let Ok(summary) = given.cast::<Summary>() {
+        return Ok(Some(summary.get().handle().clone()));
+    }
+    Ok(Some(given.cast::<Histogram>()?.get().handle().clone()))
+}
+
+fn is_given(exemplar: Option<&Bound<'_, PyAny>>) -> bool {
+    exemplar.is_some_and(|exemplar| !exemplar.is_none())
+}
+
+/// The value of a counter or gauge.
+#[pyclass(module = "qbus._qbus")]
+pub(crate) struct Value {
+    handle: Option<Arc<Handle>>,
+    is_counter: bool,
+    value: Float,
+    /// Called with an exemplar and the amount that it stands for.
+    keep_exemplar: Py<PyAny>,
+}
+
+#[pymethods]
+impl Value {
+    #[new]
+    fn new(
+        handle: &Bound<'_, PyAny>,
+        is_counter: bool,
+        keep_exemplar: Py<PyAny>,
+    ) -> PyResult<Value> {
+        Ok(Value {
+            handle: handle_of(handle)?,
+            is_counter,
+            value: Float::zero(),
+            keep_exemplar,
+        })
+    }
+
+    /// Adds an amount; 1 if none is given.
+    #[pyo3(signature = (amount=Amount::One, exemplar=None), text_signature = "($self, amount=1, exemplar=None)")]
+    fn inc(
+        &self,
+        py: Python<'_>,
+        amount: Amount<'_>,
+        exemplar: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let amount = amount.number()?;
+        if self.is_counter && amount < 0.0 {
+            return Err(PyValueError::new_err(
+                "Counters can only be incremented by non-negative amounts.",
+            ));
+        }
+        self.add(py, amount)?;
+        if is_given(exemplar) {
+            ending::python(py, || self.keep_exemplar.call1(py, (exemplar, amount)))?;
+        }
+        Ok(())
+    }
+
+    /// Subtracts an amount; 1 if none is given.
+    #[pyo3(signature = (amount=Amount::One), text_signature = "($self, amount=1)")]
+    fn dec(&self, py: Python<'_>, amount: Amount<'_>) -> PyResult<()> {
+        self.add(py, -amount.number()?)
+    }
+
+    /// Sets the value. A counter's is set here alone: on the bus it goes on.
+    #[pyo3(signature = (value, timestamp=None))]
+    fn set(
+        &self,
+        py: Python<'_>,
+        value: &Bound<'_, PyAny>,
+        timestamp: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let _ = timestamp;
+        let value = number("value", value)?;
+        self.value.set(value);
+        match &self.handle {
+            Some(handle) if !self.is_counter => {
+                handle.emit(py, Clock::Precise, Kind::Set, value, 0)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What this process counted.
+    fn get(&self) -> f64 {
+        self.value.get()
+    }
+
+    /// Emits to another series from now on, as a forked child does, and begins at 0.
+    fn rebind(&mut self, handle: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.handle = handle_of(handle)?;
+        self.value.set(0.0);
+        Ok(())
+    }
+}
+
+impl Value {
+    #[inline]
+    fn add(&self, py: Python<'_>, amount: f64) -> PyResult<()> {
+        self.value.add(amount);
+        let Some(handle) = &self.handle else {
+            return Ok(());
+        };
+        if self.is_counter {
+            handle.emit(py, Clock::Coarse, Kind::Increment, amount, 0)
+        } else {
+            handle.emit(py, Clock::Precise, Kind::Adjust, amount, 0)
+        }
+    }
+}
+
+/// The observations of a histogram, or of a summary, which has one bucket.
+#[pyclass(module = "qbus._qbus")]
+pub(crate) struct Observations {
+    handle: Option<Arc<Handle>>,
+    /// Ascending, the last one infinite.
+    bounds: Vec<f64>,
+    counts: Vec<Float>,
+    sum: Float,
+    /// What was added to the sum alone, and waits for the bucket that it belongs to.
+    unplaced: Float,
+    /// Called with an exemplar, the observation that it stands for and the bucket.
+    keep_exemplar: Py<PyAny>,
+}
+
+#[pymethods]
+impl Observations {
+    #[new]
+    fn new(
+        handle: &Bound<'_, PyAny>,
+        bounds: Vec<f64>,
+        keep_exemplar: Py<PyAny>,
+    ) -> PyResult<Observations> {
+        Ok(Observations {
+            handle: handle_of(handle)?,
+            counts: bounds.iter().map(|_| Float::zero()).collect(),
+            bounds,
+            sum: Float::zero(),
+            unplaced: Float::zero(),
+            keep_exemplar,
+        })
+    }
+
+    /// Adds an observation.
+    #[pyo3(signature = (amount, exemplar=None))]
+    fn observe(
+        &self,
+        py: Python<'_>,
+        amount: &Bound<'_, PyAny>,
+        exemplar: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let amount = number("amount", amount)?;
+        self.sum.add(amount);
+        let bucket = self.bucket(amount);
+        if let Some(count) = self.counts.get(bucket) {
+            count.add(1.0);
+        }
+        if let Some(handle) = &self.handle {
+            handle.emit(py, Clock::Precise, Kind::Observe, amount, 0)?;
+        }
+        if is_given(exemplar) {
+            ending::python(py, || {
+                self.keep_exemplar.call1(py, (exemplar, amount, bucket))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Adds to the sum alone: the first half of many observations at once.
+    fn add_sum(&self, amount: f64) {
+        self.sum.add(amount);
+        self.unplaced.add(amount);
+    }
+
+    /// Adds to the count of one bucket alone: the second half.
+    fn add_count(&self, py: Python<'_>, bucket: usize, count: f64) -> PyResult<()> {
+        let Some(known) = self.counts.get(bucket) else {
+            return Ok(());
+        };
+        known.add(count);
+        let (Some(handle), true) = (&self.handle, count >= 1.0) else {
+            return Ok(());
+        };
+        let total = self.unplaced.get();
+        self.unplaced.set(0.0);
+        let mean = total / count;
+        // What does not lie in its bucket came by another way: the count is what must be right.
+        let value = if self.bucket(mean) == bucket {
+            mean
+        } else if self.bounds[bucket].is_finite() {
+            self.bounds[bucket]
+        } else {
+            bucket
+                .checked_sub(1)
+                .map_or(0.0, |last| self.bounds[last] * 2.0)
+        };
+        handle.emit_many(py, Kind::Observe, value, count as u64)
+    }
+
+    /// How many observations this process made in each bucket.
+    fn counts(&self) -> Vec<f64> {
+        self.counts.iter().map(Float::get).collect()
+    }
+
+    /// Their sum.
+    fn sum(&self) -> f64 {
+        self.sum.get()
+    }
+
+    /// Begins at 0, as a forked child does.
+    fn reset(&self) {
+        self.sum.set(0.0);
+        self.unplaced.set(0.0);
+        for count in &self.counts {
+            count.set(0.0);
+        }
+    }
+}
+
+impl Observations {
+    /// The first bucket whose bound is not below the amount; NaN has none.
+    #[inline]
+    fn bucket(&self, amount: f64) -> usize {
+        if amount.is_nan() {
+            return self.bounds.len();
+        }
+        self.bounds.partition_point(|bound| *bound < amount)
+    }
+}

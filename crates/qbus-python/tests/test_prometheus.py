@@ -1,0 +1,152 @@
+"""prometheus_client's programs over qbus: as a module, and unmodified through the shim."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qbus import shim
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of an unmodified program of several processes."""
+    environment = {name: value for name, value in os.environ.items() if name != "QBUS"}
+    yield {
+        **environment,
+        "PYTHONPATH": shim.FOLDER,
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path),
+    }
+
+
+def run(text: str, environment: dict[str, str]) -> str:
+    ended = subprocess.run(
+        [sys.executable, "-c", text], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
+PAGE = """
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+registry = CollectorRegistry()
+multiprocess.MultiProcessCollector(registry)
+print(generate_latest(registry).decode(), end="")
+"""
+
+
+def test_an_unmodified_program_of_several_processes(shared: dict[str, str]) -> None:
+    page = run(
+        """
+import os, threading
+from prometheus_client import Counter, Gauge, Histogram, Summary
+import prometheus_client
+assert prometheus_client.__name__ == "qbus.prometheus_client"
+jobs = Counter("jobs", "Jobs.", ["kind"])
+latency = Histogram("latency_seconds", "Latency.", ["m"], buckets=[.1, .5, 1])
+size = Summary("size_bytes", "Sizes.")
+depth = Gauge("vllm:depth", "Depth.", multiprocess_mode="sum")
+largest = Gauge("largest", "Largest.", multiprocess_mode="max")
+living = Gauge("living", "Of the living.", multiprocess_mode="livesum")
+living.set(1)
+
+def work():
+    for n in range(2000):
+        jobs.labels(kind="a").inc()
+        latency.labels("x").observe((n % 20) / 10)
+        size.observe(2)
+
+for worker in range(4):
+    if os.fork() == 0:
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        depth.set(worker)
+        largest.set(worker)
+        living.set(10)
+        os._exit(0)
+for worker in range(4):
+    assert os.wait()[1] == 0
+"""
+        + PAGE,
+        shared,
+    )
+    for line in (
+        'jobs_total{kind="a"} 16000.0',
+        'latency_seconds_bucket{le="0.1",m="x"} 1600.0',
+        'latency_seconds_bucket{le="+Inf",m="x"} 16000.0',
+        'latency_seconds_count{m="x"} 16000.0',
+        "size_bytes_count 16000.0",
+        "size_bytes_sum 32000.0",
+        "vllm:depth 6.0",
+        "largest 3.0",
+        "living 1.0",
+    ):
+        assert f"{line}\n" in page, page
+
+
+def test_what_real_programs_reach_for(shared: dict[str, str]) -> None:
+    run(
+        """
+from prometheus_client import REGISTRY, Counter, Histogram, values
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics import MetricWrapperBase
+import prometheus_client.exposition, prometheus_client.parser
+counter = Counter("c", "A counter.", ["a"])
+counter.labels(**{"a": "x"}).inc(2)
+assert counter.labels("x")._value.get() == 2
+assert isinstance(counter, MetricWrapperBase) and counter._name == "c"
+assert counter in REGISTRY._collector_to_names
+assert any(metric.name == "c" for metric in REGISTRY.collect())
+# Many observations at once, as SGLang adds them.
+histogram = Histogram("h", "A histogram.", buckets=[1, 2])
+histogram._sum.inc(7.5)
+for bucket, bound in enumerate(histogram._upper_bounds):
+    if 1.5 <= bound:
+        histogram._buckets[bucket].inc(5)
+        break
+assert REGISTRY.get_sample_value("h_sum") == 7.5
+assert REGISTRY.get_sample_value("h_bucket", {"le": "2.0"}) == 5
+from prometheus_client import CollectorRegistry, multiprocess
+registry = CollectorRegistry()
+multiprocess.MultiProcessCollector(registry)
+assert registry.get_sample_value("h_sum") == 7.5
+assert registry.get_sample_value("h_bucket", {"le": "1.0"}) == 0
+assert registry.get_sample_value("h_count") == 5
+""",
+        shared,
+    )
+
+
+def test_a_sitecustomize_that_was_there_runs(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import builtins\nbuiltins.was_there = True\n")
+    path = os.pathsep.join([shim.FOLDER, str(tmp_path)])
+    run("assert was_there", {**os.environ, "PYTHONPATH": path})
+
+
+def test_a_spawned_process_has_it_too(shared: dict[str, str], tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        """
+import multiprocessing
+from prometheus_client import Counter
+counter = Counter("c", "A counter.")
+def work():
+    counter.inc()
+if __name__ == "__main__":
+    workers = [multiprocessing.get_context("spawn").Process(target=work) for _ in range(2)]
+    [worker.start() for worker in workers]
+    [worker.join() for worker in workers]
+    from prometheus_client import CollectorRegistry, multiprocess
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)
+    assert registry.get_sample_value("c_total") == 2, registry.get_sample_value("c_total")
+"""
+    )
+    ended = subprocess.run(
+        [sys.executable, str(program)], env=shared, capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")

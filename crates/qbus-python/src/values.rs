@@ -138,10 +138,12 @@ impl Value {
         self.value.get()
     }
 
-    /// Emits to another series from now on, as a forked child does, and begins at 0.
-    fn rebind(&mut self, handle: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// Emits to another series from now on, as a forked child does; and begins at 0, if that is wanted.
+    fn rebind(&mut self, handle: &Bound<'_, PyAny>, at_zero: bool) -> PyResult<()> {
         self.handle = handle_of(handle)?;
-        self.value.set(0.0);
+        if at_zero {
+            self.value.set(0.0);
+        }
         Ok(())
     }
 }

@@ -150,3 +150,74 @@ if __name__ == "__main__":
         [sys.executable, str(program)], env=shared, capture_output=True, text=True, timeout=60
     )
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "qbus._command", *arguments]
+
+
+def test_qbus_run_gives_one_page_for_all_workers(bus: str) -> None:
+    """Without a folder, without an aggregator, and the page is the program's own."""
+    program = """
+import os, sys
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
+counter = Counter("c", "A counter.", ["a"])
+gauge = Gauge("g", "A gauge.", multiprocess_mode="livesum")
+own = Gauge("own", "Of each.")
+histogram = Histogram("h", "A histogram.", buckets=[1, 2])
+gauge.set(5)
+for worker in range(3):
+    if os.fork() == 0:
+        for _ in range(1000):
+            counter.labels("x").inc()
+            histogram.observe(1.5)
+        gauge.set(100)
+        own.set(7)
+        os._exit(0)
+for worker in range(3):
+    assert os.wait()[1] == 0
+own.set(3)
+page = generate_latest().decode()
+for line in ('c_total{a="x"} 3000.0', 'h_bucket{le="2.0"} 3000.0', "h_sum 4500.0", "g 5.0", "own 3.0"):
+    assert line in page, (line, page)
+sys.exit(7)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "QBUS"}
+    ended = subprocess.run(
+        command("run", "-b", bus, "--", sys.executable, "-c", program),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (7, "")
+
+
+def test_qbus_run_ends_as_its_program_does(bus: str) -> None:
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    for program, code in ((killed, 137), ("pass", 0)):
+        ended = subprocess.run(command("run", "-b", bus, "--", sys.executable, "-c", program))
+        assert ended.returncode == code
+    ended = subprocess.run(
+        command("run", "-b", bus, "--", "/no/such/program"), capture_output=True, text=True
+    )
+    assert ended.returncode == 2
+    assert "could not run /no/such/program" in ended.stderr
+
+
+def test_without_prometheus_client_nothing_breaks(tmp_path: Path) -> None:
+    # An interpreter without site packages but this one.
+    program = """
+import sys
+sys.path = [place for place in sys.path if "site-packages" not in place]
+from prometheus_client import Counter, generate_latest
+Counter("c", "A counter.").inc()
+assert b"c_total 1.0" in generate_latest()
+try:
+    import prometheus_client.no_such_module
+except ImportError:
+    pass
+else:
+    raise AssertionError
+"""
+    run(program, {**os.environ, "PYTHONPATH": shim.FOLDER})

@@ -1,5 +1,6 @@
 //! What was typed, and nothing derived from it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,7 +50,20 @@ pub(crate) enum Command {
     Load(Load),
     Bench(Bench),
     Rm(Rm),
+    Run(Run),
     Demo(Demo),
+}
+
+/// Run a Python program whose prometheus_client metrics go to the bus, unmodified.
+///
+/// All that it starts does so too: forks, spawned workers, gunicorn, celery. Aggregates the bus for as
+/// long as the program runs, unless somebody does so already; ends with the program's exit code.
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:\n  qbus run -b inference -- gunicorn -w 4 app:app")]
+pub(crate) struct Run {
+    /// The program and its arguments.
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// Create a bus; `qbus agg` does so too when there is none.

@@ -8,6 +8,7 @@ mod dump;
 mod emit;
 mod load;
 mod rm;
+mod run;
 mod sample;
 #[cfg(feature = "http")]
 mod serve;
@@ -40,6 +41,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Error> {
         Command::Load(load) => load::run(address, &load, out),
         Command::Bench(bench) => bench::run(&bench, out),
         Command::Rm(rm) => rm::run(address, &rm),
+        Command::Run(run) => run::run(address, &run),
         Command::Demo(demo) => demo::run(address, &demo, out),
     }
 }

@@ -13,6 +13,8 @@ pub(crate) enum Error {
     Absent(String),
     /// Misuse or failure: exit code 2.
     Failed(String),
+    /// The program that was run ended so: it has said why.
+    Ended(u8),
     /// Output could not be written; the command ends well when the reader closed the pipe.
     Io {
         /// What was being done; empty for the output itself.
@@ -63,6 +65,7 @@ impl Error {
         match self {
             Error::Absent(_) => 1,
             Error::Failed(_) | Error::Io { .. } => 2,
+            Error::Ended(code) => *code,
         }
     }
 }
@@ -71,6 +74,7 @@ impl Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Absent(text) | Error::Failed(text) => f.write_str(text),
+            Error::Ended(code) => write!(f, "the program ended with {code}"),
             Error::Io { doing, source } if doing.is_empty() => {
                 write!(f, "could not write: {source}")
             }

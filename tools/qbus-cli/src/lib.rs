@@ -37,6 +37,7 @@ pub fn run(program: &Path, typed: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(()) => 0,
         // `qbus dump | head` closed the pipe on purpose.
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => 0,
+        Err(Error::Ended(code)) => code,
         Err(error) => {
             // What was written before the error is the user's.
             let _ = out.flush();

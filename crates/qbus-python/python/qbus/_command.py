@@ -6,6 +6,7 @@ import signal
 import sys
 
 from qbus._qbus import run_command
+from qbus.shim import FOLDER
 
 
 def main() -> int:
@@ -13,6 +14,7 @@ def main() -> int:
     # The command ends by itself on an interrupt, or tidies up first: Python has no part in that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     typed = sys.argv
+    os.environ["QBUS_SHIM"] = FOLDER
     program = shutil.which(typed[0]) or os.path.abspath(typed[0])
     return run_command(program, [os.path.basename(typed[0]), *typed[1:]])
 

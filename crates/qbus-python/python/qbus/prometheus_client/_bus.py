@@ -47,6 +47,12 @@ def collector() -> MetricsCollector:
     return of_directory(path)
 
 
+def is_shared() -> bool:
+    """Whether this process's own page shows what all processes of its bus have counted. It does on a bus
+    that has a name, unless the environment's QBUS_PAGE is ``own``: for who scrapes each process."""
+    return bool(os.environ.get("QBUS")) and os.environ.get("QBUS_PAGE") != "own"
+
+
 def of_directory(path: str) -> MetricsCollector:
     """The private bus of the processes that share a folder; the first one makes it."""
     known = _collectors.get(path)
@@ -157,13 +163,20 @@ class Series:
         if self._name not in known:
             known.add(self._name)
             labels = {"family": self._name, "type": self._typ, "mode": self._mode}
+            _modes[self._name] = self._mode
             registry.queue_metric(
                 FAMILIES, 1, "gauge", labels, "Families of prometheus_client programs."
             )
 
 
 _named: dict[str, set[str]] = {}
+_modes: dict[str, str] = {}
 _revived: set[tuple[str, str, int]] = set()
+
+
+def own_modes() -> dict[str, str]:
+    """How gauges of this process are merged, by name."""
+    return dict(_modes)
 
 
 def mark_dead(registry: MetricsCollector, identity: str) -> None:

@@ -44,6 +44,17 @@ class MultiProcessCollector(Collector):
         return []
 
 
+def shared_families() -> dict[str, Metric]:
+    """What the processes of a bus with a name have counted together, by name: gauges of which each
+    process shows its own (``all``) are left out. Empty when a page is a process's own."""
+    if not _bus.is_shared():
+        return {}
+    collector = _bus.collector()
+    families = _collect(collector, True)
+    own = {name for name, modes in _bus.own_modes().items() if modes.endswith("all")}
+    return {family.name: family for family in families if family.name not in own}
+
+
 def _of(path: Optional[str]) -> MetricsCollector:
     if path is None or os.environ.get("QBUS"):
         return _bus.collector()

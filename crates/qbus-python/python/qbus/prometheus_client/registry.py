@@ -94,8 +94,13 @@ class CollectorRegistry(Collector):
             target = self._target_info_metric() if self._target_info else None
         if target is not None:
             yield target
+        from . import multiprocess
+
+        is_any = any(hasattr(collector, "_labelnames") for collector in collectors)
+        shared = multiprocess.shared_families() if is_any else {}
         for collector in collectors:
-            yield from collector.collect()
+            for metric in collector.collect():
+                yield shared.get(metric.name, metric)
 
     def restricted_registry(self, names: Iterable[str]) -> "RestrictedRegistry":
         """A view of this registry: only samples of these names."""

@@ -44,10 +44,10 @@ class MutexValue:
         self._series = _bus.Series(
             typ, metric_name, labelnames, labelvalues, help_text, multiprocess_mode
         )
-        self._identity = self._identify() if self._multiprocess else None
+        self._identity = self._identify()
         self._exemplar: Optional[Exemplar] = None
         self._native = _qbus.Value(self._handle(), typ == "counter", self._keep_exemplar)
-        if self._multiprocess:
+        if self._multiprocess or typ == "gauge":
             _children.add(self)
 
     def _handle(self) -> Any:
@@ -60,10 +60,14 @@ class MutexValue:
 
     def _look_who_it_is(self) -> None:
         if self._multiprocess:
-            identity = self._identify()
-            if identity != self._identity:
-                self._identity = identity
-                self._native.rebind(self._handle())
+            self._follow()
+
+    def _follow(self) -> None:
+        identity = self._identify()
+        if identity != self._identity:
+            self._identity = identity
+            # Who shows its own page alone goes on with what it had before the fork.
+            self._native.rebind(self._handle(), self._multiprocess)
 
     def inc(self, amount: float) -> None:
         """Adds an amount."""
@@ -112,7 +116,7 @@ def get_value_class() -> type[MutexValue]:
 
 def _after_fork() -> None:
     for value in list(_children):
-        value._look_who_it_is()
+        value._follow()
 
 
 os.register_at_fork(after_in_child=_after_fork)

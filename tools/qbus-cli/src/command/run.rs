@@ -1,0 +1,115 @@
+//! `qbus run`
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::thread;
+
+use qbus::{Address, Bus};
+use qbus_agent::{Agent, AgentOptions, StartError};
+use qbus_aggregate::AggregateError;
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::args::Run;
+use crate::error::{Doing, Error};
+use crate::sampling::warn;
+
+/// What is to stand on PYTHONPATH, for who knows better than the interpreter that is asked.
+const FOLDER: &str = "QBUS_SHIM";
+
+pub(crate) fn run(address: &Address, run: &Run) -> Result<(), Error> {
+    // Before the program is there to be orphaned.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).doing("handle signals")?;
+    let (program, arguments) = run
+        .command
+        .split_first()
+        .ok_or_else(|| Error::failed("there is no program to run: qbus run -- python app.py"))?;
+    let folder = shim(program)?;
+    let bus = Bus::open_or_create(address, &qbus::BusOptions::default()).map_err(Error::failed)?;
+    // Whoever aggregates it already goes on.
+    let agent = match Agent::start(&bus, AgentOptions::default(), warn) {
+        Ok(agent) => Some(agent),
+        Err(StartError::Aggregate(AggregateError::Consume(qbus::ConsumeError::Taken {
+            ..
+        }))) => None,
+        Err(error) => return Err(Error::failed(error)),
+    };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env("QBUS", address.to_string())
+        .env("PYTHONPATH", python_path(&folder))
+        .spawn()
+        .doing(format_args!("run {}", program.display()))?;
+    let status = wait(&mut child, &mut signals).doing("wait for the program")?;
+    if let Some(agent) = agent {
+        agent.stop();
+    }
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(code) => Err(Error::Ended(u8::try_from(code).unwrap_or(1))),
+        // As a shell says it.
+        None => Err(Error::Ended(128 + status.signal().unwrap_or(0) as u8)),
+    }
+}
+
+/// Waits for the program, and hands on what this process is told.
+fn wait(child: &mut Child, signals: &mut Signals) -> std::io::Result<ExitStatus> {
+    let pid = Pid::from_child(child);
+    let handle = signals.handle();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for signal in signals.forever() {
+                let signal = match signal {
+                    SIGINT => Signal::INT,
+                    SIGHUP => Signal::HUP,
+                    _ => Signal::TERM,
+                };
+                // It may have ended by itself.
+                let _ = kill_process(pid, signal);
+            }
+        });
+        let status = child.wait();
+        handle.close();
+        status
+    })
+}
+
+/// The folder of the shim: of the interpreter that the program is, or that it will start.
+fn shim(program: &OsStr) -> Result<PathBuf, Error> {
+    if let Some(folder) = env::var_os(FOLDER) {
+        return Ok(folder.into());
+    }
+    let is_python = PathBuf::from(program)
+        .file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with("python"));
+    let python = if is_python {
+        program
+    } else {
+        OsStr::new("python3")
+    };
+    let asked = Command::new(python)
+        .args(["-c", "import qbus.shim; print(qbus.shim.FOLDER)"])
+        .output()
+        .doing(format_args!("run {}", python.display()))?;
+    if !asked.status.success() {
+        return Err(Error::failed(format_args!(
+            "{} has no package qbus, which the program's metrics need: pip install qbus there",
+            python.display()
+        )));
+    }
+    let folder = String::from_utf8_lossy(&asked.stdout);
+    Ok(PathBuf::from(folder.trim_end_matches('\n')))
+}
+
+fn python_path(folder: &Path) -> OsString {
+    let mut path = folder.as_os_str().to_owned();
+    if let Some(others) = env::var_os("PYTHONPATH").filter(|others| !others.is_empty()) {
+        path.push(":");
+        path.push(others);
+    }
+    path
+}

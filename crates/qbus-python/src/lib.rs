@@ -15,6 +15,7 @@ mod error;
 mod handle;
 mod metric;
 mod metrics;
+mod page;
 mod snapshot;
 mod timing;
 mod values;
@@ -49,6 +50,8 @@ mod _qbus {
     use super::metric::{Metric, rebuild_metric};
     #[pymodule_export]
     use super::metrics::{Counter, Gauge, Histogram, Summary};
+    #[pymodule_export]
+    use super::page::sample_lines;
     #[pymodule_export]
     use super::snapshot::{Snapshot, read_snapshot, rebuild_snapshot};
     #[pymodule_export]

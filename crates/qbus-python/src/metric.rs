@@ -79,7 +79,7 @@ impl Metric {
 
     /// A counter's sum, a gauge's value, the last observation of a histogram or summary.
     #[getter]
-    fn value(&self) -> f64 {
+    pub(crate) fn value(&self) -> f64 {
         match &self.series.value {
             Value::Counter(sum) => sum.value(),
             Value::Gauge(value) => *value,
@@ -104,7 +104,7 @@ impl Metric {
 
     /// Label names and values, in the order in which they were first given.
     #[getter]
-    fn labels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    pub(crate) fn labels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let labels = PyDict::new(py);
         for (name, value) in &self.series.labels {
             labels.set_item(name, value)?;
@@ -126,7 +126,7 @@ impl Metric {
 
     /// When the last value was emitted, in seconds since the Unix epoch.
     #[getter]
-    fn timestamp(&self) -> f64 {
+    pub(crate) fn timestamp(&self) -> f64 {
         self.timestamp_seconds()
     }
 
@@ -148,13 +148,13 @@ impl Metric {
 
     /// How many observations there were; None for counters and gauges.
     #[getter]
-    fn count(&self) -> Option<u64> {
+    pub(crate) fn count(&self) -> Option<u64> {
         self.observations().map(|(count, ..)| count)
     }
 
     /// The sum of the observations; None for counters and gauges.
     #[getter]
-    fn sum(&self) -> Option<f64> {
+    pub(crate) fn sum(&self) -> Option<f64> {
         self.observations().map(|(_, sum, ..)| sum)
     }
 
@@ -172,7 +172,7 @@ impl Metric {
 
     /// A histogram's upper bounds, each with the count of observations up to it, the last one infinite.
     #[getter]
-    fn buckets(&self) -> Option<Vec<(f64, u64)>> {
+    pub(crate) fn buckets(&self) -> Option<Vec<(f64, u64)>> {
         let Value::Histogram(value) = &self.series.value else {
             return None;
         };

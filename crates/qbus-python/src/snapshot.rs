@@ -100,6 +100,29 @@ impl Snapshot {
         })
     }
 
+    /// The series as tuples of name, type, help, labels, value, time, count, sum and buckets: what a page
+    /// is made of, without an object for each.
+    fn _rows<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let row = |series: &qbus_aggregate::Series| {
+            let metric = Metric::from(series.clone());
+            let family = &series.family;
+            let (count, sum) = (metric.count(), metric.sum());
+            (
+                family.name.as_str(),
+                family.metric_type.as_str(),
+                family.help.as_str(),
+                metric.labels(py)?,
+                metric.value(),
+                metric.timestamp(),
+                count,
+                sum,
+                metric.buckets(),
+            )
+                .into_pyobject(py)
+        };
+        self.snapshot.series.iter().map(row).collect()
+    }
+
     /// The snapshot as a JSON document.
     #[pyo3(signature = (include_history=false))]
     fn to_json(&self, py: Python<'_>, include_history: bool) -> String {

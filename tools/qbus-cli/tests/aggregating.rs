@@ -205,7 +205,7 @@ fn every_help_has_an_example() {
         .filter_map(|line| line.split_whitespace().next())
         .collect();
     let known = [
-        "create", "agg", "emit", "dump", "stat", "load", "rm", "demo",
+        "create", "agg", "emit", "dump", "stat", "load", "rm", "run", "demo",
     ];
     assert!(
         known.iter().all(|command| commands.contains(command)),

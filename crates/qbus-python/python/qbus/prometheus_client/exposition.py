@@ -24,6 +24,8 @@ from urllib.request import (
 )
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from qbus import _qbus
+
 from .openmetrics import exposition as openmetrics
 from .registry import REGISTRY, Collector
 from .utils import floatToGoString, parse_version
@@ -102,6 +104,12 @@ def _metric_lines(metric: Any, escaping: str, lines: list[str]) -> None:
 
     head(metric.name + suffix, typ)
     names_apart = {metric.name + suffix: [] for suffix in _APART}  # type: dict[str, list[str]]
+    if escaping == openmetrics.UNDERSCORES and type(metric.samples) is list:
+        if not any(sample.name in names_apart for sample in metric.samples):
+            text = _qbus.sample_lines(metric.samples)
+            if text is not None:
+                lines.append(text)
+                return
     for sample in metric.samples:
         series = openmetrics.series_text(sample.name, sample.labels, escaping)
         line = f"{series} {floatToGoString(sample.value)}"

@@ -62,50 +62,51 @@ def _of(path: Optional[str]) -> MetricsCollector:
 
 
 def _collect(collector: MetricsCollector, accumulate: bool) -> list[Metric]:
-    snapshot = list(collector.snapshot().metrics)
+    rows = collector.snapshot()._rows()
     modes = {
-        metric.labels["family"]: (metric.labels["type"], metric.labels.get("mode", ""))
-        for metric in snapshot
-        if metric.name == _bus.FAMILIES
+        labels["family"]: (labels["type"], labels.get("mode", ""))
+        for name, _, _, labels, *_ in rows
+        if name == _bus.FAMILIES
     }
-    living = _Living(collector, snapshot)
+    living: Optional[_Living] = None
     families: dict[str, Metric] = {}
     gauges: dict[str, dict[tuple[tuple[str, str], ...], _Merged]] = defaultdict(dict)
-    for series in snapshot:
-        kind = series.type.value
-        name = series.name.removesuffix("_total") if kind == "counter" else series.name
+    for full, kind, text, labels, value, time, count, total, buckets in rows:
+        name = full.removesuffix("_total") if kind == "counter" else full
         known = modes.get(name)
         if known is None or known[0] != kind:
             continue
         family = families.get(name)
         if family is None:
-            family = families[name] = Metric(name, series.description, kind)
+            family = families[name] = Metric(name, text, kind)
         if kind == "counter":
-            family.samples.append(Sample(series.name, series.labels, series.value))
+            family.samples.append(Sample(full, labels, value))
         elif kind == "gauge":
-            _merge(gauges[name], series, known[1], living)
+            living = living or _Living(collector, rows)
+            _merge(gauges[name], labels, value, time, known[1], living)
         elif kind == "histogram":
-            _histogram(family, series, accumulate)
+            family.samples.append(Sample(f"{name}_sum", labels, total or 0.0))
+            _buckets(family, labels, buckets or [], accumulate)
         else:
-            family.samples.append(Sample(f"{name}_count", series.labels, float(series.count or 0)))
-            family.samples.append(Sample(f"{name}_sum", series.labels, series.sum or 0.0))
+            family.samples.append(Sample(f"{name}_count", labels, float(count or 0)))
+            family.samples.append(Sample(f"{name}_sum", labels, total or 0.0))
     for name, merged in gauges.items():
-        for labels, value in merged.items():
-            families[name].samples.append(Sample(name, dict(labels), value.value))
+        for pairs, one in merged.items():
+            families[name].samples.append(Sample(name, dict(pairs), one.value))
     return list(families.values())
 
 
-def _histogram(family: Metric, series: Any, accumulate: bool) -> None:
-    name, labels = family.name, series.labels
-    family.samples.append(Sample(f"{name}_sum", labels, series.sum))
-    before = 0
-    for bound, cumulative in series.buckets:
+def _buckets(
+    family: Metric, labels: dict[str, str], buckets: list[tuple[float, int]], accumulate: bool
+) -> None:
+    name, before = family.name, 0
+    for bound, cumulative in buckets:
         le = {**labels, "le": floatToGoString(bound)}
         count = cumulative if accumulate else cumulative - before
         family.samples.append(Sample(f"{name}_bucket", le, float(count)))
         before = cumulative
     if accumulate:
-        family.samples.append(Sample(f"{name}_count", labels, float(series.count)))
+        family.samples.append(Sample(f"{name}_count", labels, float(before)))
 
 
 class _Merged:
@@ -119,11 +120,14 @@ class _Merged:
 
 
 def _merge(
-    merged: dict[tuple[tuple[str, str], ...], _Merged], series: Any, mode: str, living: "_Living"
+    merged: dict[tuple[tuple[str, str], ...], _Merged],
+    labels: dict[str, str],
+    value: float,
+    time: float,
+    mode: str,
+    living: "_Living",
 ) -> None:
-    value, labels = series.value, series.labels
-    pid = labels.get("pid", "")
-    if mode.startswith("live") and not living.has(pid):
+    if mode.startswith("live") and not living.has(labels.get("pid", "")):
         return
     mode = mode.removeprefix("live")
     if mode != "all":
@@ -131,26 +135,24 @@ def _merge(
     key = tuple(labels.items())
     known = merged.get(key)
     if known is None:
-        merged[key] = _Merged(value, series.timestamp)
+        merged[key] = _Merged(value, time)
     elif mode == "min":
         known.value = min(known.value, value)
     elif mode == "max":
         known.value = max(known.value, value)
     elif mode == "sum":
         known.value += value
-    elif series.timestamp >= known.time:
-        known.value, known.time = value, series.timestamp
+    elif time >= known.time:
+        known.value, known.time = value, time
 
 
 class _Living:
     """Which processes live: they hold their lock on the bus. Who never joined under that name is named by
     somebody else's rule, and lives until it is marked as dead."""
 
-    def __init__(self, collector: MetricsCollector, snapshot: list[Any]) -> None:
+    def __init__(self, collector: MetricsCollector, rows: list[Any]) -> None:
         self._is_alive: dict[str, bool] = {
-            metric.labels["pid"]: False
-            for metric in snapshot
-            if metric.name == _bus.DEAD and metric.value
+            labels["pid"]: False for name, _, _, labels, value, *_ in rows if name == _bus.DEAD and value
         }
         for pid, is_alive in collector._owners():
             self._is_alive[str(pid)] = is_alive or self._is_alive.get(str(pid), False)

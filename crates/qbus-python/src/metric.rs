@@ -73,7 +73,7 @@ impl Metric {
 impl Metric {
     /// The metric's name.
     #[getter]
-    fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.series.family.name
     }
 
@@ -160,13 +160,13 @@ impl Metric {
 
     /// The smallest observation; None for counters and gauges.
     #[getter]
-    fn min(&self) -> Option<f64> {
+    pub(crate) fn min(&self) -> Option<f64> {
         self.observations().map(|(_, _, min, _)| min)
     }
 
     /// The largest observation; None for counters and gauges.
     #[getter]
-    fn max(&self) -> Option<f64> {
+    pub(crate) fn max(&self) -> Option<f64> {
         self.observations().map(|(.., max)| max)
     }
 

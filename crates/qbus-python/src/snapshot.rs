@@ -1,7 +1,7 @@
 //! All series at one commit.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyList, PyTuple};
+use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
 use qbus::Address;
 use qbus_aggregate::export::{Format, Options, export, seconds};
 use qbus_aggregate::{ReadOptions, Reader};
@@ -98,6 +98,37 @@ impl Snapshot {
             let found = self.snapshot.series.iter().find(is_it);
             found.map(|series| Metric::from(series.clone()))
         })
+    }
+
+    /// The series as columns: a dict of lists, all of one length, as pandas, polars and Arrow take them.
+    ///
+    /// `timestamp` is in nanoseconds since the Unix epoch; `count`, `sum`, `min` and `max` are None for
+    /// counters and gauges.
+    ///
+    /// >>> import qbus
+    /// >>> qbus.Gauge("column_depth").set(2)
+    /// >>> columns = qbus.snapshot(match="column_*").to_columns()
+    /// >>> columns["name"], columns["value"], columns["labels"]
+    /// (['column_depth'], [2.0], [{}])
+    fn to_columns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let metrics = self.metrics();
+        let columns = PyDict::new(py);
+        let each = || metrics.iter();
+        columns.set_item("name", each().map(Metric::name).collect::<Vec<_>>())?;
+        let types = each().map(|metric| metric.series.family.metric_type.as_str());
+        columns.set_item("type", types.collect::<Vec<_>>())?;
+        let labels = each().map(|metric| metric.labels(py));
+        columns.set_item("labels", labels.collect::<PyResult<Vec<_>>>()?)?;
+        columns.set_item("value", each().map(Metric::value).collect::<Vec<_>>())?;
+        let times = each().map(|metric| metric.series.timestamp_ns);
+        columns.set_item("timestamp", times.collect::<Vec<_>>())?;
+        columns.set_item("count", each().map(Metric::count).collect::<Vec<_>>())?;
+        columns.set_item("sum", each().map(Metric::sum).collect::<Vec<_>>())?;
+        columns.set_item("min", each().map(Metric::min).collect::<Vec<_>>())?;
+        columns.set_item("max", each().map(Metric::max).collect::<Vec<_>>())?;
+        let units = each().map(|metric| metric.series.family.unit.as_str());
+        columns.set_item("unit", units.collect::<Vec<_>>())?;
+        Ok(columns)
     }
 
     /// The series as tuples of name, type, help, labels, value, time, count, sum and buckets: what a page

@@ -301,3 +301,13 @@ worker.Worker().load_wsgi()
 """
     assert "this worker of gunicorn has a collector of its own" in program(text % 4).stderr
     assert program(text % 1).stderr == ""
+
+
+def test_columns_are_of_one_length(collector: MetricsCollector) -> None:
+    Gauge("g", registry=collector, labelnames=["a"]).labels("x").set(2)
+    Histogram("h", registry=collector).observe(1)
+    columns = collector.snapshot().to_columns()
+    assert {len(column) for column in columns.values()} == {2}
+    assert columns["name"] == ["g", "h"]
+    assert columns["labels"] == [{"a": "x"}, {}]
+    assert columns["count"] == [None, 1]

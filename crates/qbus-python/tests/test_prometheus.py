@@ -1,10 +1,15 @@
 """prometheus_client's programs over qbus: as a module, and unmodified through the shim."""
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 
@@ -209,6 +214,7 @@ def test_without_prometheus_client_nothing_breaks(tmp_path: Path) -> None:
     # An interpreter without site packages but this one.
     program = """
 import sys
+import time
 sys.path = [place for place in sys.path if "site-packages" not in place]
 from prometheus_client import Counter, generate_latest
 Counter("c", "A counter.").inc()
@@ -221,3 +227,66 @@ else:
     raise AssertionError
 """
     run(program, {**os.environ, "PYTHONPATH": shim.FOLDER})
+
+
+APPLICATION = """
+from prometheus_client import Counter, Gauge, make_wsgi_app
+
+requests = Counter("requests", "Requests.")
+running = Gauge("running", "Requests that run.", multiprocess_mode="livesum")
+page = make_wsgi_app()
+
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/metrics":
+        return page(environ, start_response)
+    requests.inc()
+    with running.track_inprogress():
+        start_response("200 OK", [])
+        return [b"done"]
+"""
+
+
+def test_gunicorn_unmodified(bus: str, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APPLICATION)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if name != "QBUS"}
+    server = subprocess.Popen(
+        command("run", "-b", bus, "--", sys.executable, "-m", "gunicorn", "-w", "3")
+        + ["-b", f"127.0.0.1:{port}", "--max-requests", "20", "app:application"],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def get(path: str) -> str:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    try:
+        end = time.monotonic() + 30
+        while True:
+            try:
+                get("/metrics")
+                break
+            except OSError:
+                assert time.monotonic() < end and server.poll() is None
+                time.sleep(0.05)
+        done = 0
+        while done < 150:
+            try:
+                get("/")
+                done += 1
+            except (URLError, ConnectionError, HTTPException):
+                # A worker that has had its last request.
+                pass
+        pages = [get("/metrics") for _ in range(5)]
+        for page in pages:
+            (line,) = [line for line in page.splitlines() if line.startswith("requests_total ")]
+            assert float(line.split()[1]) >= 150
+            assert "\nrunning 0.0\n" in page
+    finally:
+        server.terminate()
+        assert server.wait(timeout=30) == 0

@@ -189,6 +189,7 @@ impl Aggregator {
     /// Drains lanes into the fold, all of them unless it gets too busy.
     fn drain(&mut self, monotonic_ns: u64) -> Round {
         let lanes = self.consumer.lanes();
+        let is_meeting = self.fold.is_meeting();
         let mut round = Round {
             is_whole: true,
             ..Round::default()
@@ -197,7 +198,7 @@ impl Aggregator {
             let lane = self.next_lane;
             self.next_lane = (lane + 1) % lanes;
             let before = self.consumer.position(lane);
-            self.drain_lane(lane, monotonic_ns);
+            self.drain_lane(lane, is_meeting, monotonic_ns);
             let moved = self.consumer.position(lane) - before;
             if moved > 0 {
                 self.moved.push(lane);
@@ -213,13 +214,9 @@ impl Aggregator {
     }
 
     /// Drains a lane, in small portions while there are series that were not met yet.
-    fn drain_lane(&mut self, lane: usize, monotonic_ns: u64) {
+    fn drain_lane(&mut self, lane: usize, is_meeting: bool, monotonic_ns: u64) {
         let mut left = BUDGET;
-        let mut portion = if self.fold.is_meeting() {
-            PORTION
-        } else {
-            BUDGET
-        };
+        let mut portion = if is_meeting { PORTION } else { BUDGET };
         while left > 0 && !self.fold.is_busy() {
             let (fold, writer) = (&mut self.fold, &mut self.writer);
             let (budget, made) = (left.min(portion), fold.made());

@@ -26,7 +26,6 @@ pub use snapshot::file::SnapshotError;
 pub use snapshot::ledger::{Ledger, OwnerLedger};
 #[cfg(not(loom))]
 pub use snapshot::reader::{QUANTILES, ReadError, ReadOptions, Reader};
-#[cfg(not(loom))]
 pub use snapshot::ring::RecentRecord;
 pub use snapshot::tally::{Globals, OwnerRow, Tally};
 pub use sum::Sum;

@@ -12,9 +12,7 @@ pub(crate) mod ledger;
 mod order;
 #[cfg(not(loom))]
 pub(crate) mod reader;
-#[cfg(not(loom))]
 pub(crate) mod ring;
-#[cfg(not(loom))]
 pub(crate) mod row;
 pub(crate) mod tally;
 pub(crate) mod versioned;

@@ -13,6 +13,9 @@
 //! * **R1 claim** `claim` stores the claim, then (Release fence) the point → `copy` loads the points,
 //!   then (Acquire fence) the claim: no point that it keeps was of a later lap.
 
+#[cfg(all(test, loom))]
+mod model;
+
 use qbus::{Kind, Record, SeriesId, Words, testpoint};
 
 use super::layout::Shape;
@@ -308,7 +311,7 @@ impl Ring {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use qbus::HeapWords;

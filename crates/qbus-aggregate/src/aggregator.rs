@@ -1,8 +1,9 @@
 //! The aggregator: drain → fold → commit, exactly once.
 //!
 //! The lanes are the write-ahead log: a slot is freed only when what it held is committed, and the
-//! lanes' positions are committed with what was folded. A successor of a killed aggregator goes on at
-//! the committed positions, and finds in the lanes what the dead one had drained and not committed.
+//! lanes' positions are committed with what was folded. A successor of a killed aggregator goes on
+//! at the committed positions, and finds in the lanes what the dead one had drained and not
+//! committed.
 
 mod nap;
 
@@ -39,9 +40,10 @@ pub struct AggregatorOptions {
     pub history: usize,
     /// How many of the last records of all series are kept.
     pub recent: usize,
-    /// How long a record waits for its commit, as a rule: the aggregator of a bus in use naps for so
-    /// long between its rounds. It wakes sooner where a lane would fill meanwhile, and sleeps longer
-    /// when the bus is idle. A shorter one costs more processor time: each wake-up some 10 µs.
+    /// How long a record waits for its commit, as a rule: the aggregator of a bus in use naps for
+    /// so long between its rounds. It wakes sooner where a lane would fill meanwhile, and sleeps
+    /// longer when the bus is idle. A shorter one costs more processor time: each wake-up some 10
+    /// µs.
     pub latency: Duration,
 }
 
@@ -167,9 +169,9 @@ impl Aggregator {
         Ok(aggregator)
     }
 
-    /// Drains every lane once, within bounds, folds, and commits if there was anything. It takes some
-    /// hundred microseconds at most: where more is to be done than records to be added up, it commits
-    /// before it came to all lanes, and the next round goes on from there.
+    /// Drains every lane once, within bounds, folds, and commits if there was anything. It takes
+    /// some hundred microseconds at most: where more is to be done than records to be added up, it
+    /// commits before it came to all lanes, and the next round goes on from there.
     pub fn round(&mut self) -> Round {
         let monotonic_ns = monotonic_ns();
         self.fold.begin(now_ns(), self.writer.take_room());
@@ -240,9 +242,9 @@ impl Aggregator {
     }
 
     /// Rounds until `stop` says so, then until nothing is left. Between rounds it naps as
-    /// [`AggregatorOptions::latency`] says, and for up to 20 ms when the bus is idle; with `spin` never.
-    /// `report` hears of a snapshot that could not grow. It also ends when the bus was removed and
-    /// nothing comes any more.
+    /// [`AggregatorOptions::latency`] says, and for up to 20 ms when the bus is idle; with `spin`
+    /// never. `report` hears of a snapshot that could not grow. It also ends when the bus was
+    /// removed and nothing comes any more.
     pub fn run(
         &mut self,
         spin: bool,
@@ -271,8 +273,8 @@ impl Aggregator {
 
     /// Drains what is left, and commits it.
     pub fn finish(&mut self) {
-        // Bounded: producers that go on emitting must not keep it from ending. A lane's worth for each
-        // lane is what can be there now.
+        // Bounded: producers that go on emitting must not keep it from ending. A lane's worth for
+        // each lane is what can be there now.
         let geometry = self.consumer.bus().geometry();
         let mut left = geometry.lanes.saturating_mul(geometry.slots);
         loop {
@@ -346,8 +348,8 @@ impl Aggregator {
     }
 }
 
-/// Lets records gather. An aggregator that is faster than its producers would else follow them record
-/// by record, and each emit would wait for the cache line that was just read: some 140 ns.
+/// Lets records gather. An aggregator that is faster than its producers would else follow them
+/// record by record, and each emit would wait for the cache line that was just read: some 140 ns.
 fn gather() {
     let start = Instant::now();
     while start.elapsed() < GATHER {

@@ -2,8 +2,8 @@
 //!
 //! Schema 5 of Prometheus native histograms and scale 5 of OpenTelemetry exponential histograms:
 //! bucket i holds (2^((i−1)/32), 2^(i/32)], so that merging is exact and a quantile, taken at the
-//! bucket's geometric middle, is within 2^(1/64) − 1 = 1.09 % of a value that was observed. The bucket
-//! is found from the float's bits, without a logarithm.
+//! bucket's geometric middle, is within 2^(1/64) − 1 = 1.09 % of a value that was observed. The
+//! bucket is found from the float's bits, without a logarithm.
 
 use std::collections::BTreeMap;
 
@@ -68,8 +68,9 @@ const SCHEMA: i32 = OCTAVE.trailing_zeros() as i32;
 /// The coarsest schema that Prometheus knows.
 const SCHEMA_MIN: i32 = -4;
 
-/// The populated buckets of a [`Distribution`], as Prometheus' native histograms number them: with the
-/// schema s, bucket i holds (2^((i−1)/2^s), 2^(i/2^s)]. OpenTelemetry calls the same bucket i − 1.
+/// The populated buckets of a [`Distribution`], as Prometheus' native histograms number them: with
+/// the schema s, bucket i holds (2^((i−1)/2^s), 2^(i/2^s)]. OpenTelemetry calls the same bucket i −
+/// 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exponential {
     /// −4 to 5; OpenTelemetry's scale.
@@ -266,8 +267,9 @@ impl Distribution {
         quantiles.iter().map(value_at).collect()
     }
 
-    /// The populated buckets, at most `buckets_max` of both signs together, in the finest schema in which they
-    /// are so few (or in the coarsest: 160 always suffice). Exact: two buckets of a schema are one of the next coarser.
+    /// The populated buckets, at most `buckets_max` of both signs together, in the finest schema in
+    /// which they are so few (or in the coarsest: 160 always suffice). Exact: two buckets of a
+    /// schema are one of the next coarser.
     ///
     /// # Examples
     ///

@@ -174,8 +174,8 @@ impl Fold {
         self.series.len()
     }
 
-    /// Begins a round: what is drained from now on is compared with this time. `has_room`: there may be room
-    /// for what there was none for.
+    /// Begins a round: what is drained from now on is compared with this time. `has_room`: there
+    /// may be room for what there was none for.
     pub(crate) fn begin(&mut self, now_ns: u64, has_room: bool) {
         self.now_ns = now_ns;
         self.made = 0;
@@ -185,8 +185,8 @@ impl Fold {
         }
     }
 
-    /// Whether there are series that were not met yet: to make one takes as long as to add hundreds of
-    /// records.
+    /// Whether there are series that were not met yet: to make one takes as long as to add hundreds
+    /// of records.
     pub(crate) fn is_meeting(&self) -> bool {
         self.bus.counts().series > self.series.len() as u64
     }
@@ -330,7 +330,8 @@ impl Fold {
         self.tally(self.run.0, |tally| tally.unplaced += 1);
     }
 
-    /// Finds the definition of a series that was not met yet, and makes room for it; else counts the record.
+    /// Finds the definition of a series that was not met yet, and makes room for it; else counts
+    /// the record.
     #[cold]
     fn place(&mut self, writer: &mut Writer, id: SeriesId) -> Option<usize> {
         let known = self.places.get(id.0 as usize).copied();

@@ -9,10 +9,10 @@ const INTEGRAL_MAX: f64 = 8.0e31;
 
 /// A sum as two doubles: the nearest double to it, and what is missing.
 ///
-/// Integers are added exactly up to 2^105, also where a single double would no longer count by one (from
-/// 2^53), and fractions with an error that stays far below the last digit of a double: a thousand
-/// million times 0.1 is 100000000. A sum to which only positive numbers are added never falls. Once it
-/// is infinite or NaN it has no second half.
+/// Integers are added exactly up to 2^105, also where a single double would no longer count by one
+/// (from 2^53), and fractions with an error that stays far below the last digit of a double: a
+/// thousand million times 0.1 is 100000000. A sum to which only positive numbers are added never
+/// falls. Once it is infinite or NaN it has no second half.
 ///
 /// # Examples
 ///
@@ -38,8 +38,8 @@ impl Sum {
         low: 0.0,
     };
 
-    /// The sum of two doubles, neither of which is rounded: how a row states a sum, and a delta that
-    /// was itself compensated.
+    /// The sum of two doubles, neither of which is rounded: how a row states a sum, and a delta
+    /// that was itself compensated.
     pub fn from_parts(high: f64, low: f64) -> Sum {
         let mut sum = Sum::from(high);
         sum.add(low);

@@ -1,24 +1,24 @@
 //! How long the aggregator rests between two rounds.
 //!
 //! A wake-up costs 10 to 25 µs of a virtual machine's processor, so an aggregator that followed its
-//! producers record by record would spend most of its time on waking up. Towards the latency that it
-//! was asked for it sleeps, as long as no lane fills meanwhile at the rate of the last round. Whoever is
-//! faster than foreseen, or waits for a commit, rings the doorbell.
+//! producers record by record would spend most of its time on waking up. Towards the latency that
+//! it was asked for it sleeps, as long as no lane fills meanwhile at the rate of the last round.
+//! Whoever is faster than foreseen, or waits for a commit, rings the doorbell.
 
 use std::time::Duration;
 
 use super::{BUDGET, Round};
 
-/// So long records gather where a sleep would be too long: a quarter of what the fastest producer needs
-/// to fill a default lane.
+/// So long records gather where a sleep would be too long: a quarter of what the fastest producer
+/// needs to fill a default lane.
 pub(super) const GATHER: Duration = Duration::from_micros(10);
 /// A shorter sleep costs as much as none: the kernel's timers are late by as much.
 const SHORTEST: Duration = Duration::from_micros(60);
-/// A sleep may let the fastest lane fill by one part of so many: half of the quarter at which its producer
-/// rings the doorbell.
+/// A sleep may let the fastest lane fill by one part of so many: half of the quarter at which its
+/// producer rings the doorbell.
 const PARTS: u64 = 8;
-/// A bus is idle when there was nothing to do for this long. From then on a nap is at most a quarter of
-/// the time that nothing came.
+/// A bus is idle when there was nothing to do for this long. From then on a nap is at most a
+/// quarter of the time that nothing came.
 const IDLE: Duration = Duration::from_millis(25);
 /// The longest nap of an idle bus.
 const IDLE_LONGEST: Duration = Duration::from_millis(20);

@@ -2,8 +2,8 @@
 
 use crate::snapshot::row::{Body, Observed};
 
-/// With no more bounds than this, comparing with all of them beats a search, each step of which waits
-/// for the one before.
+/// With no more bounds than this, comparing with all of them beats a search, each step of which
+/// waits for the one before.
 const FEW_BOUNDS: usize = 64;
 
 impl Observed {

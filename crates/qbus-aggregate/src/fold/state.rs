@@ -8,8 +8,8 @@ use crate::snapshot::row::{BlockHeader, Observed, Plain};
 use crate::snapshot::versioned::Row;
 use crate::sum::Sum;
 
-/// A time that lies ahead of the aggregator's clock by more than this is not merely of a record that was
-/// emitted after the round began: the clock was set back, or somebody made the time up.
+/// A time that lies ahead of the aggregator's clock by more than this is not merely of a record
+/// that was emitted after the round began: the clock was set back, or somebody made the time up.
 const AHEAD_NS: u64 = 1_000_000_000;
 /// A gauge is not set for a time that lies ahead by more than this: five minutes.
 const REFUSED_NS: u64 = 300_000_000_000;
@@ -68,10 +68,10 @@ impl SeriesState {
         self.history.is_full() && self.history.capacity < longest && self.is_point(timestamp_ns)
     }
 
-    /// Whether a record of that time has a point of its own. A counter has one for each timestamp, since
-    /// its clock moves in steps: so many points reach back seconds, and not microseconds. What comes
-    /// late, from a lane that is drained after others, counts in the last point: so its history never
-    /// goes back, neither in time nor in value.
+    /// Whether a record of that time has a point of its own. A counter has one for each timestamp,
+    /// since its clock moves in steps: so many points reach back seconds, and not microseconds.
+    /// What comes late, from a lane that is drained after others, counts in the last point: so its
+    /// history never goes back, neither in time nor in value.
     #[inline(always)]
     fn is_point(&self, timestamp_ns: u64) -> bool {
         self.metric_type != MetricType::Counter
@@ -143,8 +143,8 @@ impl SeriesState {
         true
     }
 
-    /// Whether no record before was later. A time that lies ahead of the clock says nothing: it is of
-    /// before the clock was set back.
+    /// Whether no record before was later. A time that lies ahead of the clock says nothing: it is
+    /// of before the clock was set back.
     #[inline(always)]
     fn is_newest(&self, timestamp_ns: u64, now_ns: u64) -> bool {
         timestamp_ns >= self.plain.last_ns || is_ahead(self.plain.last_ns, now_ns)
@@ -173,8 +173,8 @@ impl SeriesState {
     #[inline(always)]
     fn begin_point(&mut self, words: Words<'_>, timestamp_ns: u64, now_ns: u64) {
         if is_ahead(self.point_ns, now_ns) {
-            // The clock was set back: what was before it lies in the future now, for as long as that
-            // was. A history that goes on from there would go back in time.
+            // The clock was set back: what was before it lies in the future now, for as long as
+            // that was. A history that goes on from there would go back in time.
             self.plain.history.first = self.history.next;
             self.point_ns = 0;
         }
@@ -190,8 +190,8 @@ impl SeriesState {
         self.point_ns = timestamp_ns;
     }
 
-    /// Writes what the counter has come to under the time of its last point. Until then readers take it
-    /// from the row.
+    /// Writes what the counter has come to under the time of its last point. Until then readers
+    /// take it from the row.
     #[inline]
     pub(super) fn finish_point(&self, words: Words<'_>) {
         if self.metric_type == MetricType::Counter
@@ -243,8 +243,8 @@ fn is_ahead(time_ns: u64, now_ns: u64) -> bool {
     time_ns > now_ns.saturating_add(AHEAD_NS)
 }
 
-/// Whether a record is one for a series of that type. By type, so that it comes down to a comparison or
-/// two.
+/// Whether a record is one for a series of that type. By type, so that it comes down to a
+/// comparison or two.
 #[inline(always)]
 fn takes(metric_type: MetricType, record: &Record) -> bool {
     record.kind.fits(metric_type) && record.kind.takes(record.value)

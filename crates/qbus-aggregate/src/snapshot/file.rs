@@ -53,9 +53,9 @@ impl fmt::Display for SnapshotError {
 
 impl std::error::Error for SnapshotError {}
 
-/// Opens the snapshot of a bus for writing, or makes it with room for `extra` words more. One of another bus
-/// of the same name, or of another shape, is moved aside to `PATH.previous`. Whether there was one to go
-/// on with.
+/// Opens the snapshot of a bus for writing, or makes it with room for `extra` words more. One of
+/// another bus of the same name, or of another shape, is moved aside to `PATH.previous`. Whether
+/// there was one to go on with.
 pub(super) fn open(
     path: &Path,
     bus: &Bus,
@@ -136,7 +136,8 @@ fn fit(file: &MappedFile, bus: &Bus, expected: Shape) -> Result<Fit, OpenError> 
         // Its creator died: only the aggregator makes snapshots, and that is this process now.
         return Ok(Fit::Unfinished);
     }
-    // A file of another shape or layout, or one that somebody wrote garbage to, is no use to anyone here.
+    // A file of another shape or layout, or one that somebody wrote garbage to, is no use to anyone
+    // here.
     if words.len() < expected.heap()
         || words.load(AT_VERSION) != VERSION
         || words.load(AT_COMMITTED) > EPOCH_MAX

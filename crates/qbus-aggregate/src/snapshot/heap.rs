@@ -1,8 +1,8 @@
 //! The room of a snapshot file: who gets it, and how the file grows.
 //!
-//! Totals come before histories: a block is given room as long as there is any, a history only from what
-//! its budget and the reserve for blocks leave over. The file grows in a thread of its own, ahead of
-//! need: a file system may take its time, and records are not to wait for it.
+//! Totals come before histories: a block is given room as long as there is any, a history only from
+//! what its budget and the reserve for blocks leave over. The file grows in a thread of its own,
+//! ahead of need: a file system may take its time, and records are not to wait for it.
 
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -24,8 +24,8 @@ const RESERVE_WORDS: usize = (1 << 20) / 8;
 const PATIENCE: Duration = Duration::from_millis(1);
 /// After a failure the file is asked to grow again in so long.
 const RETRY: Duration = Duration::from_secs(1);
-/// How much a series' block and definitions in the heap are thought to need at most, when addresses are
-/// set aside.
+/// How much a series' block and definitions in the heap are thought to need at most, when addresses
+/// are set aside.
 const SERIES_WORDS: usize = 4096;
 
 /// The words that a snapshot's file has to give away.
@@ -86,8 +86,8 @@ impl Heap {
         self.failure.take()
     }
 
-    /// Takes over what the file has grown by. Whether there may be room for what there was none for. To
-    /// be called between rounds.
+    /// Takes over what the file has grown by. Whether there may be room for what there was none
+    /// for. To be called between rounds.
     pub(super) fn take_room(&mut self) -> bool {
         self.is_out_of_patience = false;
         let done = self.growth.poll(Duration::ZERO);
@@ -170,8 +170,8 @@ impl Heap {
             return None;
         }
         self.allocated = start + len;
-        // Before anything refers to them: a successor must not give them away again, and a reader that
-        // follows a reference finds that the file is as long.
+        // Before anything refers to them: a successor must not give them away again, and a reader
+        // that follows a reference finds that the file is as long.
         self.words().store(AT_ALLOCATED, self.allocated as u64);
         testpoint!("allocated");
         Some(start)

@@ -19,9 +19,9 @@
 //! |        | definitions of families and series, as the bus's arena has them   | aggregator     |
 //! |        | heap: recent records, larger blocks, histories                    | fold, commit   |
 //!
-//! A series' block is a header and a row ([`super::row`]). Those of counters and gauges are of one size,
-//! and there is a place for each of as many series as the bus can register: whatever else runs out of
-//! room, a total does not. A histogram's or a summary's block lies in the heap. A ring
+//! A series' block is a header and a row ([`super::row`]). Those of counters and gauges are of one
+//! size, and there is a place for each of as many series as the bus can register: whatever else
+//! runs out of room, a total does not. A histogram's or a summary's block lies in the heap. A ring
 //! ([`super::ring`]) holds points.
 
 use super::versioned::row_words;
@@ -53,8 +53,8 @@ pub(crate) const GLOBALS_LEN: usize = 9;
 pub(crate) const OWNER_LEN: usize = 15;
 /// Words of a version of a counter's or a gauge's row: see [`super::row::Plain`].
 pub(crate) const PLAIN_LEN: usize = 8;
-/// Words of a series' block before its row: its id, where the definitions of its family and of itself
-/// lie, and the length of a version.
+/// Words of a series' block before its row: its id, where the definitions of its family and of
+/// itself lie, and the length of a version.
 pub(crate) const BLOCK_HEADER: usize = 4;
 /// Words of a counter's or a gauge's block.
 pub(crate) const BLOCK_WORDS: usize = BLOCK_HEADER + row_words(PLAIN_LEN);

@@ -1,8 +1,8 @@
 //! The ledger: what became of all records, by owner and by cause.
 //!
 //! What was delivered, torn or revoked is known to the snapshot; what was dropped is known to the
-//! entries of the owner table, whose counters are sums over all of their occupants. Neither ever goes
-//! back, and so the sums do not either, whoever joins and leaves between two looks.
+//! entries of the owner table, whose counters are sums over all of their occupants. Neither ever
+//! goes back, and so the sums do not either, whoever joins and leaves between two looks.
 
 use std::io;
 
@@ -37,7 +37,8 @@ pub struct Ledger {
     pub owners: Vec<OwnerLedger>,
     /// Records of processes that found no place in the owner table: dropped.
     pub unowned: u64,
-    /// Delivered records of series that nobody registered, or of a kind that their series does not take.
+    /// Delivered records of series that nobody registered, or of a kind that their series does not
+    /// take.
     pub undefined: u64,
     /// Slots, records and words of the region that made no sense.
     pub violations: u64,

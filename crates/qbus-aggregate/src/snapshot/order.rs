@@ -71,7 +71,8 @@ impl<'a> Order<'a> {
         }
     }
 
-    /// Finds what the keys of each family begin with, all of them, and marks each with what follows.
+    /// Finds what the keys of each family begin with, all of them, and marks each with what
+    /// follows.
     fn mark(&mut self) {
         let mut common: HashMap<u32, (Range<usize>, usize)> = HashMap::new();
         for Entry { family, key, .. } in &self.entries {

@@ -174,15 +174,15 @@ impl Reader {
         self.words().len() as u64 * 8
     }
 
-    /// Maps the file anew if it has grown; whether it had. All that reads does so by itself, except for
-    /// [`series_count`](Self::series_count) and [`size_bytes`](Self::size_bytes).
+    /// Maps the file anew if it has grown; whether it had. All that reads does so by itself, except
+    /// for [`series_count`](Self::series_count) and [`size_bytes`](Self::size_bytes).
     pub fn refresh(&mut self) -> bool {
         // A map that cannot be renewed serves on: what lies beyond it is not seen.
         self.file.remap().unwrap_or(false)
     }
 
-    /// Reads something that may refer to what lies beyond the map: where it does, and the file has grown, once
-    /// more. The last argument of `read` says so.
+    /// Reads something that may refer to what lies beyond the map: where it does, and the file has
+    /// grown, once more. The last argument of `read` says so.
     fn read_growing<T>(&mut self, mut read: impl FnMut(&mut Reader, &Beyond) -> T) -> T {
         self.refresh();
         let mut attempts = 1;
@@ -223,7 +223,8 @@ impl Reader {
         decode_recent(&points)
     }
 
-    /// One series at the newest commit, whatever the others are at; `None` when it was not committed yet.
+    /// One series at the newest commit, whatever the others are at; `None` when it was not
+    /// committed yet.
     pub fn series(&mut self, id: SeriesId, history: bool) -> Option<Series> {
         self.read_growing(|reader, beyond| reader.newest_series(id, history, beyond))
     }
@@ -375,8 +376,8 @@ impl Reader {
         Some(cut)
     }
 
-    /// The places of a cut's rows whose families are wanted, each with its family, in the order of names
-    /// and labels.
+    /// The places of a cut's rows whose families are wanted, each with its family, in the order of
+    /// names and labels.
     fn sorted(&mut self, cut: &Cut, options: &ReadOptions<'_>) -> Vec<(usize, Arc<Family>)> {
         let mut wanted = Vec::with_capacity(cut.rows.len());
         for (place, (row, _)) in cut.rows.iter().enumerate() {
@@ -491,7 +492,8 @@ impl Beyond {
         }
     }
 
-    /// The row of the series whose block lies there; notes what it refers to, or that it is not there.
+    /// The row of the series whose block lies there; notes what it refers to, or that it is not
+    /// there.
     fn row_at(&self, words: Words<'_>, shape: Shape, block: u64) -> Option<Row> {
         let row = row_at(words, shape, block);
         match row.and_then(|row| BlockHeader::of(words, row)) {

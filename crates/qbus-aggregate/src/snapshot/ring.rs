@@ -6,9 +6,9 @@
 //! | 1    | the claim: places of points below it may be written                   |
 //! | 2…   | the points: point n lies at n modulo the capacity                     |
 //!
-//! A point goes to a place that only a commit makes count: after a kill it is written again. Before a
-//! place is written the ring's claim covers it, so that a reader knows which of the points that it
-//! copied were still those of its epoch. Which points count, a row says ([`super::row`]).
+//! A point goes to a place that only a commit makes count: after a kill it is written again. Before
+//! a place is written the ring's claim covers it, so that a reader knows which of the points that
+//! it copied were still those of its epoch. Which points count, a row says ([`super::row`]).
 //!
 //! * **R1 claim** `claim` stores the claim, then (Release fence) the point → `copy` loads the points,
 //!   then (Acquire fence) the claim: no point that it keeps was of a later lap.
@@ -120,7 +120,8 @@ pub(crate) fn decode_recent(words: &[u64]) -> Vec<RecentRecord> {
         .collect()
 }
 
-/// The capacity of the ring that lies there; `None` when that is no place of the heap, or it does not fit.
+/// The capacity of the ring that lies there; `None` when that is no place of the heap, or it does
+/// not fit.
 pub(crate) fn capacity(
     words: Words<'_>,
     shape: Shape,
@@ -139,8 +140,8 @@ pub(crate) fn capacity(
     words.slice(start, len).is_some().then_some(capacity)
 }
 
-/// Copies those of the points of a ring of that capacity, which lies within `words`, that are still those of
-/// the reader's epoch.
+/// Copies those of the points of a ring of that capacity, which lies within `words`, that are still
+/// those of the reader's epoch.
 pub(crate) fn copy(words: Words<'_>, capacity: usize, points: Points, span: Span) -> Vec<u64> {
     let Span {
         ring: start,
@@ -159,8 +160,8 @@ pub(crate) fn copy(words: Words<'_>, capacity: usize, points: Points, span: Span
         copied.extend((at..at + each).map(|word| words.load(word)));
         place = if place + 1 == capacity { 0 } else { place + 1 };
     }
-    // R1 (acquire): pairs with the fence in `claim`: if any copied word is of a later lap, the claim that
-    // this loads says so.
+    // R1 (acquire): pairs with the fence in `claim`: if any copied word is of a later lap, the
+    // claim that this loads says so.
     words.acquire();
     let overwritten = words.load(start + 1).saturating_sub(capacity as u64);
     let stale = overwritten.saturating_sub(first).min(next - first) as usize;
@@ -226,8 +227,8 @@ impl Ring {
         }
     }
 
-    /// Copies the last points to a new ring that lies at `start`. This one is left as it was, for those
-    /// who read it.
+    /// Copies the last points to a new ring that lies at `start`. This one is left as it was, for
+    /// those who read it.
     pub(crate) fn copy_to(self, words: Words<'_>, start: usize, capacity: usize) -> Ring {
         words.store(start, capacity as u64);
         words.store(start + 1, self.next);
@@ -281,7 +282,8 @@ impl Ring {
         testpoint!("point-claimed");
     }
 
-    /// Gives the places back that were claimed and not taken: for readers their old points are whole.
+    /// Gives the places back that were claimed and not taken: for readers their old points are
+    /// whole.
     pub(crate) fn give_back(&mut self, words: Words<'_>) {
         let needed = self.next.max(self.inherited);
         if self.claimed > needed {

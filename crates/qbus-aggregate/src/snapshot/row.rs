@@ -1,5 +1,5 @@
-//! What the rows of series say: encoded and decoded here, for the fold that writes them and goes on with
-//! them, and for readers.
+//! What the rows of series say: encoded and decoded here, for the fold that writes them and goes on
+//! with them, and for readers.
 //!
 //! A version of a series' row:
 //!
@@ -180,8 +180,8 @@ impl Observed {
             }
     }
 
-    /// Makes do with a version of `len` words: puts the octaves for which they do not suffice together
-    /// with those for which they do.
+    /// Makes do with a version of `len` words: puts the octaves for which they do not suffice
+    /// together with those for which they do.
     #[cold]
     pub(crate) fn shrink(&mut self, len: usize) {
         if let Body::Distribution(distribution) = &mut self.body {
@@ -249,7 +249,8 @@ pub(crate) fn series_row(words: Words<'_>, shape: Shape, id: usize) -> Option<Ro
     row_at(words, shape, words.get(shape.directory() + id)?)
 }
 
-/// The row of the series whose block lies there, as the directory says; `None` when that does not fit.
+/// The row of the series whose block lies there, as the directory says; `None` when that does not
+/// fit.
 pub(crate) fn row_at(words: Words<'_>, shape: Shape, block: u64) -> Option<Row> {
     let block = usize::try_from(block).ok()?;
     if block < shape.blocks() {
@@ -267,9 +268,9 @@ pub(crate) fn row_at(words: Words<'_>, shape: Shape, block: u64) -> Option<Row> 
     row.fits(words).then_some(row)
 }
 
-/// Takes words out of the room that a file's words have; whether there were so many left. No two series
-/// share a word, so what they need together fits into the file, unless a directory that is garbage
-/// leads to the same place over and over.
+/// Takes words out of the room that a file's words have; whether there were so many left. No two
+/// series share a word, so what they need together fits into the file, unless a directory that is
+/// garbage leads to the same place over and over.
 pub(crate) fn take_room(room: &mut usize, len: usize) -> bool {
     let left = room.checked_sub(len);
     *room = left.unwrap_or(*room);

@@ -1,9 +1,9 @@
 //! Rows with two versions: what makes a commit atomic.
 //!
-//! A row is two versions of `len` words, each behind a tag: the epoch that it belongs to, or 0 while it
-//! is being written or was never. A commit writes the older version of each touched row with tag
-//! e + 1, and then stores `committed` = e + 1, one word. Of each row the newest version with a tag of
-//! at most `committed` counts.
+//! A row is two versions of `len` words, each behind a tag: the epoch that it belongs to, or 0
+//! while it is being written or was never. A commit writes the older version of each touched row
+//! with tag e + 1, and then stores `committed` = e + 1, one word. Of each row the newest version
+//! with a tag of at most `committed` counts.
 //!
 //! Edges:
 //!
@@ -63,8 +63,8 @@ impl Row {
         words.slice(self.start, row_words(self.len)).is_some()
     }
 
-    /// Writes the older version. `payload` may be shorter than a version; it says itself how long it
-    /// is. At most once an epoch.
+    /// Writes the older version. `payload` may be shorter than a version; it says itself how long
+    /// it is. At most once an epoch.
     pub(crate) fn write(self, words: Words<'_>, epoch: u64, payload: &[u64]) {
         let [a, b] = self.tags();
         let tag = if words.load(a) <= words.load(b) { a } else { b };
@@ -93,8 +93,8 @@ impl Row {
     }
 
     /// Appends the version that counts at `epoch` to `out`, or nothing. With `newest`, the place of
-    /// the committed epoch, a row that was overtaken gives the version that counts by now; never one
-    /// that is not committed yet, for its writer may die before it is.
+    /// the committed epoch, a row that was overtaken gives the version that counts by now; never
+    /// one that is not committed yet, for its writer may die before it is.
     pub(crate) fn read(
         self,
         words: Words<'_>,

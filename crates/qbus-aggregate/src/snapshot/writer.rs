@@ -1,5 +1,5 @@
-//! The aggregator's side of the snapshot: reads what a predecessor committed, gives room away, writes rows,
-//! commits.
+//! The aggregator's side of the snapshot: reads what a predecessor committed, gives room away,
+//! writes rows, commits.
 
 use std::path::Path;
 
@@ -29,8 +29,8 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Opens the snapshot of a bus, or makes it with room for so many recent records. Whether there was
-    /// one to go on with.
+    /// Opens the snapshot of a bus, or makes it with room for so many recent records. Whether there
+    /// was one to go on with.
     pub(crate) fn open(
         path: &Path,
         bus: &Bus,
@@ -223,8 +223,8 @@ impl Writer {
         Ok(ring.copy_to(self.words(), start, capacity))
     }
 
-    /// Makes a block for a series, or a larger one in place of the one that it has. `current` is written
-    /// to it as of the epoch that counts, so that a reader sees the same in either.
+    /// Makes a block for a series, or a larger one in place of the one that it has. `current` is
+    /// written to it as of the epoch that counts, so that a reader sees the same in either.
     pub(crate) fn place(&mut self, header: BlockHeader, current: Option<&[u64]>) -> Option<Row> {
         let len = header.len;
         let reserved = (len <= PLAIN_LEN).then(|| self.free_blocks.pop()).flatten();

@@ -111,7 +111,8 @@ fn without_s1_an_epoch_counts_too_early() {
     });
 }
 
-/// A reader that takes what there is, when the version that counts is gone: it is whole, and no older.
+/// A reader that takes what there is, when the version that counts is gone: it is whole, and no
+/// older.
 fn newest_against_commits(name: &str, prepare: impl Fn(&HeapWords) + Send + Sync + 'static) {
     let seen = explore(name, move |outcomes| {
         let memory = memory();
@@ -189,7 +190,8 @@ fn crash_and_restart(stores: u64, is_erased: bool) {
             commit_all(&shared, epoch + 1, &ROWS[1..], 3);
         });
         let shared = memory.clone();
-        // After a whole commit this is what a reader of ordinary commits sees, which costs most to explore.
+        // After a whole commit this is what a reader of ordinary commits sees, which costs most to
+        // explore.
         let reader = (!whole).then(|| thread::spawn(move || cut(&shared)));
         let early = reader.map(|reader| reader.join().unwrap());
         writer.join().unwrap();

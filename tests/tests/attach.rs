@@ -327,6 +327,42 @@ fn producers_of_a_bus_whose_file_was_unlinked_join_the_next_one() {
 }
 
 #[test]
+fn an_aggregator_whose_file_was_unlinked_ends() {
+    for place in Place::ALL {
+        let test = TestBus::small(place);
+        let bus = test.open();
+        let mut aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
+        std::fs::remove_file(test.address().file()).expect("it was there");
+        until("the aggregator's end", || !aggregator.is_running());
+        assert!(bus.is_removed(), "it told all who have the bus");
+    }
+}
+
+#[test]
+fn a_full_registry_names_who_filled_it_and_counts_every_refusal() {
+    let geometry = Geometry {
+        series: 8,
+        ..TestBus::small_geometry()
+    };
+    let test = TestBus::create(Place::Named, geometry);
+    let bus = test.open();
+    let register = |user: u32| {
+        let counter = bus.counter("requests_total");
+        counter.label("user", &user.to_string()).register()
+    };
+    (0..8).for_each(|user| drop(register(user).expect("it fits")));
+    for user in 8..20 {
+        let error = register(user).expect_err("no room").to_string();
+        assert!(
+            error.contains("requests_total") && error.contains("user"),
+            "{error}"
+        );
+    }
+    assert_eq!(bus.counts().refused_series, 12);
+    assert!(register(3).is_ok(), "a known series is found");
+}
+
+#[test]
 fn a_producer_of_a_bus_that_was_removed_says_so() {
     let test = TestBus::small(Place::Named);
     let bus = test.open();

@@ -29,7 +29,7 @@ pub struct Consumer {
     bus: Bus,
     lanes: Vec<LaneCursor>,
     /// Holds the aggregator's byte.
-    _lease: Locks,
+    lease: Locks,
     /// Another open, for bytes of the dead.
     reaper: Locks,
 }
@@ -101,7 +101,7 @@ impl Consumer {
         Ok(Consumer {
             bus: bus.clone(),
             lanes,
-            _lease: lease,
+            lease,
             reaper,
         })
     }
@@ -206,6 +206,10 @@ impl Consumer {
     ///
     /// The locks cannot be asked.
     pub fn reap(&self, owners: Range<usize>) -> io::Result<usize> {
+        // The file may have been taken away by other means than `Bus::remove`, a plain `rm` say.
+        if self.lease.names() == Some(0) && !self.mapped().is_removed() {
+            self.mapped().declare_removed();
+        }
         let mut reaped = 0;
         for index in owners.start..owners.end.min(self.mapped().owners().len()) {
             reaped += usize::from(self.reap_owner(index)?);

@@ -1,10 +1,30 @@
 //! What is registered on a bus.
 
-use super::Bus;
-use crate::error::RegisterError;
+use super::{Bus, MappedBus};
+use crate::clock;
+use crate::error::{Largest, RegisterError};
 use crate::lane::count;
 use crate::record::SeriesId;
 use crate::registry::{FamilyDefinition, FamilyId, SeriesDefinition};
+
+/// Between two looks at who filled the registry, which decode all of it.
+const LOOK_NS: u64 = 1_000_000_000;
+
+impl MappedBus {
+    /// The family with the most series, as of at most a second ago; `None` also while another thread looks.
+    fn largest(&self) -> Option<Largest> {
+        // Not `lock`: a thread that a fork left behind may have it for ever.
+        let mut known = self.largest.try_lock().ok()?;
+        let now_ns = clock::monotonic_ns();
+        if known
+            .as_ref()
+            .is_none_or(|(seen_ns, _)| now_ns.saturating_sub(*seen_ns) >= LOOK_NS)
+        {
+            *known = Some((now_ns, self.registry().largest()));
+        }
+        known.as_ref()?.1.clone()
+    }
+}
 
 impl Bus {
     /// The id of a series, registered now if it was not. Handles do this for you.
@@ -17,9 +37,10 @@ impl Bus {
         family: &FamilyDefinition,
         labels: &[(String, String)],
     ) -> Result<SeriesId, RegisterError> {
-        let interned = self.mapped().registry().intern(family, labels);
-        if matches!(interned, Err(RegisterError::Full { .. })) {
+        let mut interned = self.mapped().registry().intern(family, labels);
+        if let Err(RegisterError::Full { largest, .. }) = &mut interned {
             count(&self.mapped().header().refused_series, 1);
+            *largest = self.mapped().largest();
         }
         interned
     }

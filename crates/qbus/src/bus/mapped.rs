@@ -2,10 +2,11 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use super::successor::Successor;
 use crate::address::Address;
+use crate::error::Largest;
 use crate::fork;
 use crate::lane::{Lane, count};
 use crate::layout::{Geometry, Header, OwnerEntry, Sections};
@@ -36,6 +37,8 @@ pub(crate) struct MappedBus {
     /// The thread that is joining right now, and its process's generation; 0 = none. A lock that neither a
     /// fork nor a signal handler can wedge.
     pub(super) joining: PrivateU64,
+    /// When it was last looked who filled the registry, and what was found.
+    pub(super) largest: Mutex<Option<(u64, Option<Largest>)>>,
     /// Whether the name means another file by now, as far as this process has seen.
     pub(super) is_replaced: PrivateU64,
     pub(super) successor: OnceLock<Successor>,
@@ -72,6 +75,7 @@ impl MappedBus {
             attachment: PrivateU64::new(0),
             locks: Locks::reserve(),
             joining: PrivateU64::new(0),
+            largest: Mutex::new(None),
             is_replaced: PrivateU64::new(0),
             successor: OnceLock::new(),
             look_ns: PrivateU64::new(0),

@@ -30,6 +30,7 @@ pub const GEOMETRY: Geometry = Geometry {
     families: 4,
     series: 8,
     arena_words: 256,
+    cells: 16,
 };
 /// A section begins on one.
 const PAGE: usize = 4096;

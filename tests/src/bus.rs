@@ -70,8 +70,17 @@ impl TestBus {
             families: 32,
             series: 256,
             arena_words: 0,
+            cells: 256,
         }
         .with_arena()
+    }
+
+    /// The same without cells: all that is emitted goes through the rings.
+    pub fn ring_geometry() -> Geometry {
+        Geometry {
+            cells: 0,
+            ..Self::small_geometry()
+        }
     }
 
     /// Makes the bus, for one that was reserved or removed.

@@ -93,7 +93,9 @@ fn check_kill(place: Place, lane: Lane) {
     }
     // Whoever was killed: what the ledger delivered is what the series count.
     let (ledger, folded) = (totals.ledger(), totals.counter("test_counter"));
-    assert_eq!(ledger.delivered as f64, folded);
+    // A kill between a cell's value and its pulse leaves a call that is not in the ledger.
+    let uncounted = folded - ledger.delivered as f64;
+    assert!((0.0..=5.0).contains(&uncounted), "{uncounted} calls");
     assert_eq!(ledger.violations, 0);
 }
 
@@ -115,7 +117,7 @@ fn a_thread_that_ends_gives_its_lane_to_the_next() {
     let geometry = Geometry {
         lanes: 2,
         shared_lanes: 1,
-        ..TestBus::small_geometry()
+        ..TestBus::ring_geometry()
     };
     let test = TestBus::create(Place::Named, geometry);
     let bus = test.open();
@@ -261,7 +263,8 @@ fn check_successor(place: Place, remove: &dyn Fn(&TestBus)) {
     let old = test.open();
     let load = load("old", Lane::Handle, 0);
     let mut producer = begin(&test, &load);
-    let fill = |bus: &Bus| bus.lanes().iter().map(|lane| lane.fill).sum::<u64>();
+    let taken = |lane: &LaneView| lane.fill + lane.calls;
+    let fill = |bus: &Bus| bus.lanes().iter().map(taken).sum::<u64>();
     until("the producer's first emits", || fill(&old) > 0);
     remove(&test);
     let new = test.make(TestBus::small_geometry());
@@ -415,7 +418,7 @@ fn nothing_stays_of_a_bus_that_is_removed() {
 
 #[test]
 fn a_lane_with_room_is_leased_before_a_full_one() {
-    let test = TestBus::small(Place::Named);
+    let test = TestBus::create(Place::Named, TestBus::ring_geometry());
     let bus = test.open();
     let counter = bus.counter("test_counter").register().expect("it fits");
     let fill = || (0..300).filter(|_| counter.try_add(1.0).is_ok()).count();
@@ -428,7 +431,7 @@ fn a_lane_with_room_is_leased_before_a_full_one() {
 
 #[test]
 fn threads_that_come_and_go_do_not_fill_one_lane_in_a_row() {
-    let test = TestBus::small(Place::Named);
+    let test = TestBus::create(Place::Named, TestBus::ring_geometry());
     let bus = test.open();
     let counter = bus.counter("test_counter").register().expect("it fits");
     let some = || (0..100).filter(|_| counter.try_add(1.0).is_ok()).count();

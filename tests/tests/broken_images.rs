@@ -23,6 +23,7 @@ const GEOMETRY: Geometry = Geometry {
     families: 4,
     series: 8,
     arena_words: 512,
+    cells: 64,
 };
 /// More than any image needs, beside what the test itself has.
 const MEMORY_MAX_KIB: u64 = 512 << 10;

@@ -30,6 +30,7 @@ const GEOMETRY: Geometry = Geometry {
     families: 4,
     series: 2048,
     arena_words: 1 << 15,
+    cells: 256,
 };
 const WORKERS_MAX: usize = 6;
 

@@ -11,7 +11,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use qbus::{Bus, ConsumeError, Consumer, CreateError};
+use qbus::{Bus, ConsumeError, Consumer, CreateError, Geometry};
 
 use crate::fold::Fold;
 use crate::snapshot::file::SnapshotError;
@@ -85,12 +85,21 @@ impl std::error::Error for AggregateError {}
 pub struct Round {
     /// Slots drained.
     pub drained: u64,
+    /// Cells of which something was folded.
+    pub cells: u64,
     /// The most slots that were drained of one lane.
     pub fullest: u64,
     /// Whether it came to all lanes.
     pub is_whole: bool,
     /// Whether there was anything to commit.
     pub committed: bool,
+}
+
+impl Round {
+    /// Whether nothing came.
+    pub fn is_idle(&self) -> bool {
+        self.drained == 0 && self.cells == 0
+    }
 }
 
 /// The one process that drains a bus and writes its snapshot.
@@ -118,6 +127,8 @@ pub struct Aggregator {
     writer: Writer,
     latency: Duration,
     moved: Vec<usize>,
+    /// Lanes of whose cells something is to be committed.
+    changed: Vec<usize>,
     /// The lane that the next round begins with.
     next_lane: usize,
     /// When the last part of a survey was made, and which is next.
@@ -151,6 +162,11 @@ impl Aggregator {
                 {
                     fold.globals.lost_positions += 1;
                 }
+                for group in 0..Geometry::CELL_GROUPS {
+                    if let Some(version) = writer.read_cells(lane, group) {
+                        consumer.resume_cells(lane, group, &version);
+                    }
+                }
             }
         }
         let mut aggregator = Aggregator {
@@ -159,6 +175,7 @@ impl Aggregator {
             writer,
             latency: config.latency,
             moved: Vec::new(),
+            changed: Vec::new(),
             next_lane: 0,
             surveyed_ns: 0,
             next_part: 0,
@@ -181,7 +198,8 @@ impl Aggregator {
             self.surveyed_ns = monotonic_ns;
             self.survey(due.min(SURVEY_PARTS_MAX));
         }
-        round.committed = !self.moved.is_empty() || self.fold.is_touched();
+        let is_moved = !self.moved.is_empty() || !self.changed.is_empty();
+        round.committed = is_moved || self.fold.is_touched();
         if round.committed {
             self.commit();
         }
@@ -200,7 +218,9 @@ impl Aggregator {
             let lane = self.next_lane;
             self.next_lane = (lane + 1) % lanes;
             let before = self.consumer.position(lane);
+            self.consumer.look_at_cells(lane);
             self.drain_lane(lane, is_meeting, monotonic_ns);
+            round.cells += self.take_cells(lane);
             let moved = self.consumer.position(lane) - before;
             if moved > 0 {
                 self.moved.push(lane);
@@ -213,6 +233,25 @@ impl Aggregator {
             }
         }
         round
+    }
+
+    /// Folds what came to the cells of a lane; how many changed.
+    fn take_cells(&mut self, lane: usize) -> u64 {
+        let (fold, writer) = (&mut self.fold, &mut self.writer);
+        let taken = self.consumer.take_cells(lane, &mut |series, change| {
+            fold.add_change(writer, series, change)
+        });
+        let Some(taken) = taken else {
+            return 0;
+        };
+        self.consumer
+            .attribute_calls(lane, taken.calls, &mut |owner, calls| {
+                fold.add_calls(owner, calls);
+            });
+        if self.consumer.touched_cells(lane).next().is_some() {
+            self.changed.push(lane);
+        }
+        taken.changed
     }
 
     /// Drains a lane, in small portions while there are series that were not met yet.
@@ -257,11 +296,11 @@ impl Aggregator {
             if let Some(failure) = self.writer.take_failure() {
                 report(failure);
             }
-            if round.drained == 0 && self.consumer.bus().is_removed() {
+            if round.is_idle() && self.consumer.bus().is_removed() {
                 break;
             }
             match nap.after(&round, monotonic_ns()) {
-                _ if spin && round.drained == 0 => std::hint::spin_loop(),
+                _ if spin && round.is_idle() => std::hint::spin_loop(),
                 Rest::None => {}
                 Rest::Gather => gather(),
                 Rest::Sleep(_) if spin => gather(),
@@ -279,8 +318,9 @@ impl Aggregator {
         let mut left = geometry.lanes.saturating_mul(geometry.slots);
         loop {
             let round = self.round();
-            left = left.saturating_sub(round.drained);
-            if left == 0 || round.drained == 0 && round.is_whole {
+            // A round of cells alone counts as well: writers that go on are no reason to.
+            left = left.saturating_sub(round.drained.max(1));
+            if left == 0 || round.is_idle() && round.is_whole {
                 break;
             }
         }
@@ -318,9 +358,15 @@ impl Aggregator {
             let position = self.consumer.position(lane);
             self.writer.write_head(epoch, lane, position);
         }
+        for &lane in &self.changed {
+            for group in self.consumer.touched_cells(lane) {
+                let version = self.consumer.cells_version(lane, group);
+                self.writer.write_cells(epoch, lane, group, version);
+            }
+        }
         self.writer.commit(epoch);
         // Only now: until here a successor would have needed them.
-        for lane in self.moved.drain(..) {
+        for lane in self.moved.drain(..).chain(self.changed.drain(..)) {
             self.consumer.free(lane);
         }
         // The next commit says how long this one took.

@@ -7,66 +7,15 @@
 
 use std::collections::BTreeMap;
 
-/// Buckets of an octave.
-pub(crate) const OCTAVE: usize = 32;
-/// The most octaves that one distribution keeps, of both signs: 2^128 from smallest to largest.
-/// Beyond them an observation counts in the nearest octave of its sign that is kept, or as zero.
-pub(crate) const OCTAVES_MAX: usize = 128;
-
-/// The mantissa bits of 2^(k/32) for k = 0 … 31: bucket k of an octave begins above.
-const BOUNDS: [u64; OCTAVE] = bounds();
-/// For each 1/128 of an octave, how many bounds lie at or below its start, less those at it: one
-/// comparison finds the bucket, since bounds are more than 1/128 apart.
-const CELLS: [u8; 128] = cells();
-const MANTISSA_BITS: u32 = 52;
-const MANTISSA: u64 = (1 << MANTISSA_BITS) - 1;
-
-/// 2^(k/32) by repeated square roots and products, since a constant cannot call `powf`.
-const fn bounds() -> [u64; OCTAVE] {
-    // 2^(1/32), 2^(1/16), …, 2^(1/2), correctly rounded.
-    const ROOTS: [f64; 5] = [
-        1.021_897_148_654_116_7,
-        1.044_273_782_427_413_8,
-        1.090_507_732_665_257_7,
-        1.189_207_115_002_721,
-        std::f64::consts::SQRT_2,
-    ];
-    let mut bounds = [0; OCTAVE];
-    let mut k = 0;
-    while k < OCTAVE {
-        let mut power = 1.0;
-        let mut bit = 0;
-        while bit < ROOTS.len() {
-            if k >> bit & 1 == 1 {
-                power *= ROOTS[bit];
-            }
-            bit += 1;
-        }
-        bounds[k] = power.to_bits() & MANTISSA;
-        k += 1;
-    }
-    bounds
-}
-
-const fn cells() -> [u8; 128] {
-    let mut cells = [0; 128];
-    let mut cell = 0;
-    while cell < 128 {
-        let start = (cell as u64) << (MANTISSA_BITS - 7);
-        let mut below = 0;
-        while below < OCTAVE && BOUNDS[below] < start {
-            below += 1;
-        }
-        cells[cell] = below as u8;
-        cell += 1;
-    }
-    cells
-}
+use qbus::exponential::{self, OCTAVE, locate};
 
 /// Schema 5 has 2^5 buckets an octave.
 const SCHEMA: i32 = OCTAVE.trailing_zeros() as i32;
 /// The coarsest schema that Prometheus knows.
 const SCHEMA_MIN: i32 = -4;
+/// The most octaves that one distribution keeps, of both signs: 2^128 from smallest to largest.
+/// Beyond them an observation counts in the nearest octave of its sign that is kept, or as zero.
+pub(crate) const OCTAVES_MAX: usize = 128;
 
 /// The populated buckets of a [`Distribution`], as Prometheus' native histograms number them: with
 /// the schema s, bucket i holds (2^((i−1)/2^s), 2^(i/2^s)]. OpenTelemetry calls the same bucket i −
@@ -153,10 +102,20 @@ impl Distribution {
         }
     }
 
+    /// Adds `count` observations in the bucket of that index ([`exponential::index`]).
+    pub(crate) fn observe_at(&mut self, index: u32, count: u64) {
+        self.add_in(exponential::place(index), count);
+    }
+
     /// Adds `count` observations of a value that is not NaN.
     #[inline]
     pub fn observe(&mut self, value: f64, count: u64) {
-        let Some((key, bucket)) = locate(value) else {
+        self.add_in(locate(value), count);
+    }
+
+    #[inline]
+    fn add_in(&mut self, at: Option<(u64, usize)>, count: u64) {
+        let Some((key, bucket)) = at else {
             self.zeros = self.zeros.saturating_add(count);
             return;
         };
@@ -344,28 +303,6 @@ fn halved(side: &BTreeMap<i32, u64>) -> BTreeMap<i32, u64> {
     coarser
 }
 
-/// The octave and the bucket in it; `None` for 0 and what is as good as 0.
-#[inline]
-fn locate(value: f64) -> Option<(u64, usize)> {
-    let bits = value.to_bits();
-    let exponent = (bits >> MANTISSA_BITS) & 0x7ff;
-    if exponent == 0 {
-        return None;
-    }
-    if exponent == 0x7ff {
-        // An infinity: the bucket above that of the largest double, whose middle is infinite too.
-        return Some(((bits >> 63) << 16 | ((1 << 15) + 1024), 1));
-    }
-    let mantissa = bits & MANTISSA;
-    let cell = usize::from(CELLS[(mantissa >> (MANTISSA_BITS - 7)) as usize]);
-    // `cell` bounds lie below the cell; the next one may lie in it, below the mantissa.
-    let bucket = cell + usize::from(cell < OCTAVE && BOUNDS[cell] < mantissa);
-    let sign = bits >> 63;
-    // Bucket 32 of an octave is bucket 0 of the next: a power of two closes the bucket below it.
-    let octave = exponent + (1 << 15) - 1023 + (bucket / OCTAVE) as u64;
-    Some((sign << 16 | octave, bucket % OCTAVE))
-}
-
 /// The geometric middle of a bucket.
 fn middle(key: u64, bucket: usize) -> f64 {
     let exponent = (key & 0xffff) as f64 - f64::from(1 << 15);
@@ -377,40 +314,6 @@ fn middle(key: u64, bucket: usize) -> f64 {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-
-    /// The bucket by the definition, with a logarithm.
-    fn index_by_logarithm(value: f64) -> i64 {
-        (value.log2() * 32.0).ceil() as i64
-    }
-
-    #[test]
-    fn bits_and_logarithm_agree() {
-        let mut value = 1.1e-9;
-        while value < 1e9 {
-            let (key, bucket) = locate(value).unwrap();
-            let index = (key as i64 - (1 << 15)) * 32 + bucket as i64;
-            assert_eq!(index, index_by_logarithm(value), "{value}");
-            value *= 1.000_37;
-        }
-    }
-
-    #[test]
-    fn bounds_are_the_roots_of_two() {
-        for (k, bound) in BOUNDS.iter().enumerate() {
-            let exact = (k as f64 / 32.0).exp2();
-            let ours = f64::from_bits(1023 << MANTISSA_BITS | bound);
-            assert!((ours / exact - 1.0).abs() < 1e-15, "{k}: {ours} {exact}");
-        }
-    }
-
-    #[test]
-    fn a_power_of_two_closes_its_bucket() {
-        for exponent in -20..20 {
-            let power = f64::from(exponent).exp2();
-            let (key, bucket) = locate(power).unwrap();
-            assert_eq!((key as i64 - (1 << 15), bucket), (i64::from(exponent), 0));
-        }
-    }
 
     #[test]
     fn quantiles_are_within_one_point_one_percent() {

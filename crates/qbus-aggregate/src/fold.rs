@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use qbus::{
-    Bus, CreateError, Drained, FamilyDefinition, FamilyId, MetricType, OwnerCounts, OwnerId,
-    Record, SeriesDefinition, SeriesId,
+    Bus, CellChange, CreateError, Drained, FamilyDefinition, FamilyId, MetricType, OwnerCounts,
+    OwnerId, Placed, Record, SeriesDefinition, SeriesId,
 };
 
 use crate::snapshot::ring::{self, Points, Ring, encode_recent};
@@ -55,6 +55,15 @@ pub(crate) struct Fold {
     families: HashMap<FamilyId, Family>,
     /// Where the definitions of series lie for whose rows there was no room.
     homeless: HashMap<SeriesId, usize>,
+}
+
+/// Why a series has no place.
+#[derive(Clone, Copy, Debug)]
+enum NoPlace {
+    /// Nobody registered it.
+    Undefined,
+    /// The snapshot is full.
+    NoRoom,
 }
 
 /// A family of series in the snapshot.
@@ -225,15 +234,70 @@ impl Fold {
     fn end_run(&mut self) {
         let (owner, records) = (self.run.0, std::mem::take(&mut self.run.1));
         if records > 0 {
-            self.globals.records += records;
-            self.tally(owner, |tally| tally.delivered += records);
+            self.add_calls(owner, records);
         }
+    }
+
+    /// Adds what came to a cell of a series in shared memory. What has no room yet stays in the cell.
+    pub(crate) fn add_change(
+        &mut self,
+        writer: &mut Writer,
+        id: SeriesId,
+        change: CellChange,
+    ) -> Placed {
+        let known = self.places.get(id.0 as usize).copied();
+        let mut place = known.unwrap_or(0).wrapping_sub(1) as usize;
+        let is_touched = self.series.get(place).is_some_and(|series| series.touched);
+        if !is_touched && self.is_busy() {
+            return Placed::NotNow;
+        }
+        if place >= self.series.len() {
+            match self.find_place(writer, id) {
+                Ok(found) => place = found,
+                Err(NoPlace::NoRoom) => return Placed::NotNow,
+                Err(NoPlace::Undefined) => {
+                    self.globals.unknown_series += 1;
+                    return Placed::Yes;
+                }
+            }
+        }
+        let now_ns = self.now_ns;
+        if self.series[place].needs_room(now_ns, self.longest) {
+            self.grow_history(writer, place);
+        }
+        let words = writer.words();
+        let series = &mut self.series[place];
+        match series.add_change(words, change, now_ns) {
+            None => self.globals.unknown_series += 1,
+            Some(recent) => {
+                if !series.touched {
+                    series.touched = true;
+                    self.touched.push(place as u32);
+                }
+                if let Some((kind, value)) = recent {
+                    let record = Record::new(now_ns, id, kind, value);
+                    self.recent.push(words, &encode_recent(&record));
+                }
+            }
+        }
+        Placed::Yes
+    }
+
+    /// Counts records, or calls that wrote to cells, as delivered.
+    pub(crate) fn add_calls(&mut self, owner: OwnerId, calls: u64) {
+        self.globals.records = self.globals.records.saturating_add(calls);
+        self.tally(owner, |tally| {
+            tally.delivered = tally.delivered.saturating_add(calls);
+        });
     }
 
     /// Takes over what an owner has counted itself.
     pub(crate) fn take_counts(&mut self, index: usize, counts: OwnerCounts) {
         let mut row = self.owners[index];
+        let before = row.delivered();
         if row.take_counts(counts) {
+            let came = row.delivered().saturating_sub(before);
+            self.globals.records = self.globals.records.saturating_add(came);
             self.touch_owner(index as u16, |owner| *owner = row);
         }
     }
@@ -334,10 +398,25 @@ impl Fold {
     /// the record.
     #[cold]
     fn place(&mut self, writer: &mut Writer, id: SeriesId) -> Option<usize> {
+        match self.find_place(writer, id) {
+            Ok(place) => Some(place),
+            Err(NoPlace::Undefined) => {
+                self.refuse();
+                None
+            }
+            Err(NoPlace::NoRoom) => {
+                self.lose();
+                None
+            }
+        }
+    }
+
+    /// Finds the definition of a series that was not met yet, and makes room for it.
+    #[cold]
+    fn find_place(&mut self, writer: &mut Writer, id: SeriesId) -> Result<usize, NoPlace> {
         let known = self.places.get(id.0 as usize).copied();
         if known == Some(UNPLACED) && !self.is_retrying {
-            self.lose();
-            return None;
+            return Err(NoPlace::NoRoom);
         }
         let definition = known.and_then(|_| self.bus.series(id));
         let family = definition.as_ref().and_then(|definition| {
@@ -346,18 +425,16 @@ impl Fold {
             known.map(Ok).or_else(|| self.bus.family(family).map(Err))
         });
         let (Some(definition), Some(family)) = (definition, family) else {
-            self.refuse();
-            return None;
+            return Err(NoPlace::Undefined);
         };
         self.made += 1;
-        let placed = self.try_place(writer, id, &definition, family);
-        if placed.is_none() {
-            // Asked for at each record, it would cost more than all others.
-            self.is_retrying = false;
-            self.places[id.0 as usize] = UNPLACED;
-            self.lose();
-        }
-        placed
+        self.try_place(writer, id, &definition, family)
+            .ok_or_else(|| {
+                // Asked for at each record, it would cost more than all others.
+                self.is_retrying = false;
+                self.places[id.0 as usize] = UNPLACED;
+                NoPlace::NoRoom
+            })
     }
 
     /// Makes room for a series, and for its family if that has no place yet.

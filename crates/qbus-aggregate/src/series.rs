@@ -30,7 +30,8 @@ pub struct Series {
     pub timestamp_ns: u64,
     /// When the first record was emitted, in nanoseconds since the Unix epoch.
     pub start_ns: u64,
-    /// How many records were folded into this series.
+    /// How many records were folded into this series: exact for observations; what came to a counter or a
+    /// gauge as state counts once a round.
     pub records: u64,
     /// The last points, oldest first. Empty unless the reader asked for them.
     pub history: Vec<Point>,

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use qbus::{Address, Bus, BusOptions, Removal};
+use qbus::{Address, Bus, BusOptions, Geometry, Removal};
 use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Reader, Value};
 
 /// A tmpfs of 64 MiB, as a container has one for /dev/shm; gone when it is dropped.
@@ -39,14 +39,22 @@ impl Drop for Tmpfs {
     }
 }
 
-fn create(folder: &Path) -> (Address, Bus) {
+fn create(folder: &Path, cells: u64) -> (Address, Bus) {
     let address: Address = folder
         .join("bus")
         .display()
         .to_string()
         .parse()
         .expect("a path");
-    let bus = Bus::create(&address, &BusOptions::default()).expect("room for a bus");
+    let geometry = Geometry {
+        cells,
+        ..Geometry::default()
+    };
+    let options = BusOptions {
+        geometry,
+        ..BusOptions::default()
+    };
+    let bus = Bus::create(&address, &options).expect("room for a bus");
     (address, bus)
 }
 
@@ -55,7 +63,7 @@ fn in_a_small_place_histories_starve_before_totals() {
     let Some(place) = Tmpfs::mount(64) else {
         return;
     };
-    let (address, bus) = create(place.path());
+    let (address, bus) = create(place.path(), Geometry::default().cells);
     let mut aggregator = Aggregator::open(&bus, &AggregatorOptions::default()).expect("room");
     let gauges: Vec<_> = (0..4000)
         .map(|i| bus.gauge("level").label("i", &i.to_string()).register())
@@ -110,7 +118,7 @@ fn what_finds_no_room_is_a_loss_that_the_ledger_names() {
     let Some(place) = Tmpfs::mount(36) else {
         return;
     };
-    let (address, bus) = create(place.path());
+    let (address, bus) = create(place.path(), 0);
     let mut aggregator = Aggregator::open(&bus, &AggregatorOptions::default()).expect("room");
     // Wide histograms: their rows lie in the part of the file that has to grow.
     let bounds: Vec<f64> = (0..250).map(f64::from).collect();

@@ -5,10 +5,17 @@ use qbus_aggregate::AggregatorOptions;
 
 use crate::aggregated;
 
+/// The default without cells: all goes through the rings.
+fn rings() -> Geometry {
+    Geometry {
+        cells: 0,
+        ..Geometry::default()
+    }
+}
+
 #[test]
 fn series_that_are_new_are_made_in_portions() {
-    let (_test, bus, mut aggregator) =
-        aggregated(Geometry::default(), &AggregatorOptions::default());
+    let (_test, bus, mut aggregator) = aggregated(rings(), &AggregatorOptions::default());
     for i in 0..1000 {
         let counter = bus.counter("x_total").label("i", &i.to_string());
         counter.register().expect("room").inc();
@@ -27,8 +34,7 @@ fn series_that_are_new_are_made_in_portions() {
 
 #[test]
 fn rows_are_written_in_portions_and_no_lane_is_forgotten() {
-    let (_test, bus, mut aggregator) =
-        aggregated(Geometry::default(), &AggregatorOptions::default());
+    let (_test, bus, mut aggregator) = aggregated(rings(), &AggregatorOptions::default());
     let counters: Vec<_> = (0..8000)
         .map(|i| bus.counter("x_total").label("i", &i.to_string()).register())
         .collect::<Result<_, _>>()

@@ -225,6 +225,7 @@ fn create() -> Result<Bus, CreateError> {
         families: 512,
         series: 4096,
         arena_words: 1 << 17,
+        cells: 2048,
         owners: 256,
     };
     let mut created = create_sized(Geometry::default());

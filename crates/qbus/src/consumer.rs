@@ -9,9 +9,12 @@ use crate::bus::{Bus, MappedBus};
 use crate::clock;
 use crate::doorbell;
 use crate::error::ConsumeError;
+use crate::lane::cell::{CellChange, Harvest, Look, Placed};
 use crate::lane::{Drained, Lane, POSITION_MAX, count, shared::Stall};
+use crate::layout::CELL_GROUPS;
 use crate::liveness::{AGGREGATOR_BYTE, Locks, owner_byte};
-use crate::owner::{OwnerCounts, OwnerPhase};
+use crate::owner::{OwnerCounts, OwnerId, OwnerPhase};
+use crate::record::SeriesId;
 use crate::sync::Ordering;
 use crate::testpoint;
 
@@ -43,6 +46,11 @@ struct LaneCursor {
     position: u64,
     /// What the lane's head says: positions below are free.
     freed: u64,
+    cells: Harvest<'static>,
+    /// The cells' pulses before the ring was drained.
+    look: Look,
+    /// Where the ring ended after that look.
+    look_end: u64,
     /// Claims that are not published, by position, and since when each is known.
     claims: BTreeMap<u64, (Stall, u64)>,
     /// When claims were last looked for, while one is in the way.
@@ -58,6 +66,15 @@ impl Bus {
     pub fn consumer(&self) -> Result<Consumer, ConsumeError> {
         Consumer::new(self)
     }
+}
+
+/// What was taken of the cells of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakenCells {
+    /// Cells whose change was placed.
+    pub changed: u64,
+    /// From where to where the lane's count of calls went: for [`Consumer::attribute_calls`].
+    pub calls: (u64, u64),
 }
 
 impl Consumer {
@@ -88,8 +105,14 @@ impl Consumer {
             // SAFETY: the consumer's bus keeps the mapping.
             let ring = unsafe { mapped.lane(index).extend() };
             let head = ring.begin();
+            // SAFETY: `bus` keeps the mapping for as long as the consumer has the cursor.
+            let bank = unsafe { mapped.bank(index).extend() };
+            let mut cells = Harvest::new(bank, ring.lease_word());
             LaneCursor {
                 ring,
+                look: cells.look(),
+                look_end: 0,
+                cells,
                 is_shared: index < mapped.geometry().shared_lanes as usize,
                 position: head,
                 freed: head,
@@ -132,6 +155,76 @@ impl Consumer {
             self.free(lane);
         }
         plausible
+    }
+
+    /// Goes on with the cells of a lane where a predecessor had committed them.
+    pub fn resume_cells(&mut self, lane: usize, group: usize, version: &[u64]) {
+        if group < CELL_GROUPS {
+            self.lanes[lane].cells.resume(group, version);
+        }
+    }
+
+    /// Loads what tells whether something came to the cells of a lane. To be done before its ring is
+    /// drained: what a thread did in order is then folded in order, since cells are taken once the ring is
+    /// drained as far as it reached at the look.
+    #[inline]
+    pub fn look_at_cells(&mut self, lane: usize) {
+        let cursor = &mut self.lanes[lane];
+        if cursor.position < cursor.look_end {
+            // What came before the last look is not all drained.
+            return;
+        }
+        cursor.look = cursor.cells.look();
+        if !cursor.is_shared {
+            // What a lane cannot hold is garbage. The tail of a shared lane is a hint.
+            let longest = cursor.position.saturating_add(cursor.ring.capacity());
+            cursor.look_end = cursor.ring.tail().min(longest);
+        }
+    }
+
+    /// Hands on what came to the cells of a lane since they were taken last, as far as the last look saw.
+    /// `None` when nothing did.
+    #[inline]
+    pub fn take_cells(
+        &mut self,
+        lane: usize,
+        visit: &mut impl FnMut(SeriesId, CellChange) -> Placed,
+    ) -> Option<TakenCells> {
+        let cursor = &mut self.lanes[lane];
+        if !cursor.cells.is_due(&cursor.look) || cursor.position < cursor.look_end {
+            return None;
+        }
+        let mut changed = 0;
+        let calls = cursor.cells.take(&cursor.look, &mut |series, change| {
+            let placed = visit(series, change);
+            changed += u64::from(placed == Placed::Yes);
+            placed
+        });
+        Some(TakenCells { changed, calls })
+    }
+
+    /// Says whose the calls were that wrote to the cells of a lane. What owners write to shared lanes, they
+    /// count themselves.
+    pub fn attribute_calls(
+        &self,
+        lane: usize,
+        calls: (u64, u64),
+        visit: &mut impl FnMut(OwnerId, u64),
+    ) {
+        let cursor = &self.lanes[lane];
+        if !cursor.is_shared {
+            cursor.cells.attribute(calls, visit);
+        }
+    }
+
+    /// The groups of a lane's cells of which a commit has something to keep.
+    pub fn touched_cells(&self, lane: usize) -> impl Iterator<Item = usize> {
+        self.lanes[lane].cells.touched()
+    }
+
+    /// What a commit is to keep of a group of cells: for [`resume_cells`](Self::resume_cells).
+    pub fn cells_version(&self, lane: usize, group: usize) -> impl Iterator<Item = u64> {
+        self.lanes[lane].cells.version(group)
     }
 
     /// Whether any number of producers share a lane; else one has it at a time.
@@ -178,6 +271,7 @@ impl Consumer {
             cursor.ring.free(cursor.position);
             testpoint!("freed");
         }
+        cursor.cells.committed();
     }
 
     /// Stores the lanes' heads again that somebody else overwrote: else producers could find a lane full
@@ -196,7 +290,8 @@ impl Consumer {
     /// Whether a lane holds what was not drained yet. A lagging hint of a shared lane may hide some.
     #[inline]
     pub fn has_more(&self, lane: usize) -> bool {
-        self.lanes[lane].ring.tail() > self.lanes[lane].position
+        let cursor = &self.lanes[lane];
+        cursor.ring.tail() > cursor.position || cursor.cells.is_due(&cursor.look)
     }
 
     /// Looks for the dead among owners, and repairs what they left: claims become TORN, leases free. How

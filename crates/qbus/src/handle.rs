@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::error::{EmitError, RegisterError};
+use crate::lane::cell::{CellOp, Keep, Unit};
 use crate::record::{Kind, MetricType, Record, SeriesId};
 use crate::registry::FamilyDefinition;
 use crate::thread;
@@ -141,6 +143,7 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
             bus,
             series,
             clock: self.clock,
+            bounds: self.family.buckets.into(),
         }))
     }
 }
@@ -159,6 +162,8 @@ pub struct Handle {
     bus: Bus,
     series: SeriesId,
     clock: Clock,
+    /// Of a histogram's buckets, ascending.
+    bounds: Arc<[f64]>,
 }
 
 impl fmt::Debug for Handle {
@@ -168,6 +173,15 @@ impl fmt::Debug for Handle {
 }
 
 impl Handle {
+    /// Does something to the cells of the series, or emits the same as a record where there are none.
+    #[inline(always)]
+    fn put(&self, unit: &Unit, op: CellOp, kind: Kind, value: f64) -> Result<(), EmitError> {
+        if thread::to_cells(self.bus.mapped(), unit, op)? {
+            return Ok(());
+        }
+        self.emit(kind, value)
+    }
+
     #[inline(always)]
     fn emit(&self, kind: Kind, value: f64) -> Result<(), EmitError> {
         self.emit_at(self.clock.now_ns(), kind, value)
@@ -175,24 +189,35 @@ impl Handle {
 
     #[inline(always)]
     fn emit_at(&self, timestamp_ns: u64, kind: Kind, value: f64) -> Result<(), EmitError> {
-        thread::emit(
-            self.bus.mapped(),
-            Record::new(timestamp_ns, self.series, kind, value),
-        )
+        self.emit_or_keep(timestamp_ns, kind, value, Keep::Nothing)
+    }
+
+    #[inline(always)]
+    fn emit_or_keep(
+        &self,
+        timestamp_ns: u64,
+        kind: Kind,
+        value: f64,
+        keep: Keep<'_>,
+    ) -> Result<(), EmitError> {
+        let record = Record::new(timestamp_ns, self.series, kind, value);
+        thread::emit(self.bus.mapped(), record, keep)
     }
 }
 
 macro_rules! handle {
-    ($(#[$docs:meta])* $name:ident) => {
+    ($(#[$docs:meta])* $name:ident { $($field:ident: $cells:expr),* }) => {
         $(#[$docs])*
         #[derive(Clone, Debug)]
         pub struct $name {
             handle: Handle,
+            $($field: Unit,)*
         }
 
         impl From<Handle> for $name {
             fn from(handle: Handle) -> $name {
-                $name { handle }
+                $(let $field = $cells(&handle);)*
+                $name { handle, $($field),* }
             }
         }
 
@@ -208,15 +233,19 @@ macro_rules! handle {
 handle! {
     /// A sum that only grows.
     ///
-    /// `inc` and `add` count what they cannot deliver in the ledger (`qbus stat`); `try_add` says so.
-    Counter
+    /// Increments go to this thread's cells in shared memory, which cannot be full: nothing is lost, with
+    /// or without an aggregator. A bus whose cells are used up takes them as records.
+    Counter {
+        count: |handle: &Handle| Unit::count(handle.series),
+        sum: |handle: &Handle| Unit::sum(handle.series)
+    }
 }
 
 impl Counter {
     /// Adds 1.
     #[inline]
     pub fn inc(&self) {
-        self.add(1.0);
+        let _ = self.try_count(1);
     }
 
     /// Adds an increment, finite and not negative.
@@ -232,7 +261,23 @@ impl Counter {
     /// It was not accepted, and is counted as dropped.
     #[inline]
     pub fn try_add(&self, increment: f64) -> Result<(), EmitError> {
+        // Saturating; what is not whole, or too large for it, comes back as something else.
+        let whole = increment as i64;
+        if whole >= 0 && whole as f64 == increment {
+            return self.try_count(whole as u64);
+        }
+        if Kind::Increment.takes(increment) {
+            let op = CellOp::Sum(increment);
+            return self.handle.put(&self.sum, op, Kind::Increment, increment);
+        }
         self.handle.emit(Kind::Increment, increment)
+    }
+
+    /// Adds a whole number.
+    #[inline(always)]
+    fn try_count(&self, n: u64) -> Result<(), EmitError> {
+        let op = CellOp::Count(n);
+        self.handle.put(&self.count, op, Kind::Increment, n as f64)
     }
 
     /// States the sum, for a source that keeps it itself (a kernel's counter). Only one process may do
@@ -248,7 +293,13 @@ impl Counter {
 
 handle! {
     /// A value that goes up and down; the last one of all processes counts.
-    Gauge
+    ///
+    /// Each change is an event of its own, with a time. Where the lane is full, the last value and the sum
+    /// of differences get through as state, and the points between are missing.
+    Gauge {
+        level: |handle: &Handle| Unit::level(handle.series),
+        sum: |handle: &Handle| Unit::sum(handle.series)
+    }
 }
 
 impl Gauge {
@@ -277,7 +328,7 @@ impl Gauge {
     /// It was not accepted, and is counted as dropped.
     #[inline]
     pub fn try_set(&self, value: f64) -> Result<(), EmitError> {
-        self.handle.emit(Kind::Set, value)
+        self.try_set_at(self.handle.clock.now_ns(), value)
     }
 
     /// States the value as of a time, in nanoseconds since the Unix epoch.
@@ -286,7 +337,9 @@ impl Gauge {
     ///
     /// It was not accepted, and is counted as dropped.
     pub fn try_set_at(&self, timestamp_ns: u64, value: f64) -> Result<(), EmitError> {
-        self.handle.emit_at(timestamp_ns, Kind::Set, value)
+        let keep = Keep::State(&self.level, CellOp::Level(value, timestamp_ns));
+        self.handle
+            .emit_or_keep(timestamp_ns, Kind::Set, value, keep)
     }
 
     /// Adds a number to the value, which may be negative.
@@ -296,7 +349,10 @@ impl Gauge {
     /// It was not accepted, and is counted as dropped.
     #[inline]
     pub fn try_add(&self, difference: f64) -> Result<(), EmitError> {
-        self.handle.emit(Kind::Adjust, difference)
+        let keep = Keep::State(&self.sum, CellOp::Sum(difference));
+        let now_ns = self.handle.clock.now_ns();
+        self.handle
+            .emit_or_keep(now_ns, Kind::Adjust, difference, keep)
     }
 }
 
@@ -318,7 +374,7 @@ macro_rules! observer {
             /// It was not accepted, and is counted as dropped.
             #[inline]
             pub fn try_observe(&self, value: f64) -> Result<(), EmitError> {
-                self.handle.emit(Kind::Observe, value)
+                self.put(value)
             }
 
             /// Adds an observation that belongs to a trace (an exemplar).
@@ -330,13 +386,14 @@ macro_rules! observer {
                 let handle = &self.handle;
                 let record =
                     Record::new(handle.clock.now_ns(), handle.series, Kind::Observe, value);
-                thread::emit(handle.bus.mapped(), Record { trace_id, ..record })
+                let record = Record { trace_id, ..record };
+                thread::emit(handle.bus.mapped(), record, Keep::Record)
             }
 
             /// Observes the seconds until the guard is dropped.
-            pub fn start_timer(&self) -> Timer {
+            pub fn start_timer(&self) -> Timer<'_> {
                 Timer {
-                    handle: Some(self.handle.clone()),
+                    observer: Some(self),
                     start: Instant::now(),
                 }
             }
@@ -346,44 +403,93 @@ macro_rules! observer {
 
 handle! {
     /// Observations counted in buckets.
-    Histogram
+    ///
+    /// They go to this thread's cells in shared memory, as a [`Counter`]'s increments do: nothing is lost.
+    Histogram {
+        unit: |handle: &Handle| Unit::histogram(handle.series, handle.bounds.len() + 1)
+    }
 }
 observer!(Histogram);
 
+impl Observer for Histogram {
+    #[inline(always)]
+    fn put(&self, value: f64) -> Result<(), EmitError> {
+        if !value.is_finite() {
+            return self.handle.emit(Kind::Observe, value);
+        }
+        let op = CellOp::Observe(bucket_of(&self.handle.bounds, value), value);
+        self.handle.put(&self.unit, op, Kind::Observe, value)
+    }
+}
+
 handle! {
     /// Observations whose quantiles are kept within 1.1 %.
-    Summary
+    ///
+    /// Each is an event of its own. Where the lane is full, they are counted by bucket as state: nothing is
+    /// lost but their points.
+    Summary {
+        unit: |handle: &Handle| Unit::summary(handle.series)
+    }
 }
 observer!(Summary);
+
+impl Observer for Summary {
+    #[inline(always)]
+    fn put(&self, value: f64) -> Result<(), EmitError> {
+        let keep = Keep::State(&self.unit, CellOp::Summarize(value));
+        let now_ns = self.handle.clock.now_ns();
+        self.handle.emit_or_keep(now_ns, Kind::Observe, value, keep)
+    }
+}
+
+/// What a timer reports to.
+trait Observer: fmt::Debug {
+    fn put(&self, value: f64) -> Result<(), EmitError>;
+}
+
+/// With no more bounds than this, comparing with all of them beats a search, each step of which waits
+/// for the one before.
+const FEW_BOUNDS: usize = 64;
+
+/// The bucket that an observation belongs to: the first whose upper bound is not below it; behind the last
+/// bound there is `+Inf`.
+#[inline(always)]
+pub fn bucket_of(bounds: &[f64], value: f64) -> usize {
+    if bounds.len() > FEW_BOUNDS {
+        bounds.partition_point(|bound| *bound < value)
+    } else {
+        bounds.iter().filter(|bound| **bound < value).count()
+    }
+}
 
 /// Observes how many seconds it lived when it is dropped.
 #[derive(Debug)]
 #[must_use = "a timer that is dropped at once measures nothing"]
-pub struct Timer {
-    handle: Option<Handle>,
+pub struct Timer<'a> {
+    observer: Option<&'a dyn Observer>,
     start: Instant,
 }
 
-impl Timer {
+impl Timer<'_> {
     /// Observes now; the seconds.
     pub fn stop(mut self) -> f64 {
         let seconds = self.start.elapsed().as_secs_f64();
-        if let Some(handle) = self.handle.take() {
-            let _ = handle.emit(Kind::Observe, seconds);
+        if let Some(observer) = self.observer.take() {
+            let _ = observer.put(seconds);
         }
         seconds
     }
 
     /// Observes nothing.
     pub fn discard(mut self) {
-        self.handle = None;
+        self.observer = None;
     }
 }
 
-impl Drop for Timer {
+impl Drop for Timer<'_> {
     fn drop(&mut self) {
-        if let Some(handle) = self.handle.take() {
-            let _ = handle.emit(Kind::Observe, self.start.elapsed().as_secs_f64());
+        if let Some(observer) = self.observer.take() {
+            let _ = observer.put(self.start.elapsed().as_secs_f64());
         }
     }
 }

@@ -7,6 +7,7 @@
 //! An [`exclusive`] lane has one producer at a time and needs no read-modify-write; a [`shared`] lane
 //! takes any number of producers at once. Their edges and crash tables stand there.
 
+pub(crate) mod cell;
 pub(crate) mod exclusive;
 #[cfg(test)]
 pub(crate) mod heap;
@@ -130,6 +131,11 @@ impl<'a> Lane<'a> {
     pub(crate) unsafe fn extend(self) -> Lane<'static> {
         // SAFETY: only the lifetime changes, which the caller answers for.
         unsafe { std::mem::transmute::<Lane<'_>, Lane<'static>>(self) }
+    }
+
+    /// The word that says who leases the lane.
+    pub(crate) fn lease_word(&self) -> &'a AtomicU64 {
+        &self.tail.lease
     }
 
     #[inline(always)]
@@ -328,6 +334,11 @@ impl Lease {
 
     pub(crate) fn of(owner: OwnerId) -> Lease {
         Lease(1 << 32 | u64::from(owner.pack()))
+    }
+
+    /// The lease word of a lane that `owner` leases.
+    pub(crate) fn word(owner: OwnerId) -> u64 {
+        Lease::of(owner).0
     }
 
     /// Decodes a lease word; `None` when the lane is free.

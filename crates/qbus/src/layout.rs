@@ -7,6 +7,9 @@
 //! | tails   | 128 B          | [`LaneTail`]: what producers write of a lane                  |
 //! | heads   | 128 B          | [`LaneHead`]: what the consumer writes of a lane              |
 //! | slots   | 64 B           | [`Slot`], lane after lane                                     |
+//! | cell heads | 256 B       | [`CellHead`]: what writers of a lane's cells write beside them |
+//! | cells   | 16 B           | [`Cell`], lane after lane                                     |
+//! | seen    | 8 B            | of each cell the value that was committed; the consumer's     |
 //! | families| 8 B            | index of the families: a word each ([`crate::registry`])      |
 //! | series  | 8 B            | index of the series: a word each                              |
 //! | arena   | 8 B            | definitions of families and series, append only               |
@@ -23,7 +26,7 @@ use crate::sync::AtomicU64;
 /// `qbusbus1`, little end first. Stored last at creation.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"qbusbus1");
 /// Raised with every change of the layout.
-pub(crate) const VERSION: u64 = 2;
+pub(crate) const VERSION: u64 = 3;
 
 const PAGE: usize = 4096;
 /// The most that any geometry may ask for: 64 GiB.
@@ -37,8 +40,8 @@ const SIZE_MAX: u64 = 1 << 36;
 /// |      8 | version                          | creator                           |
 /// |     16 | instance (two words, random)     | creator                           |
 /// |     32 | size in bytes                    | creator                           |
-/// |     40 | geometry (seven words)           | creator                           |
-/// |     96 | created, ns since the Unix epoch | creator                           |
+/// |     40 | geometry (eight words)           | creator                           |
+/// |    104 | created, ns since the Unix epoch | creator                           |
 /// |    128 | removed (0 or 1)                 | whoever removes                   |
 /// |    256 | aggregator (pid, start, ns)      | aggregator                        |
 /// |    384 | refusals                         | anyone, fetch_add                 |
@@ -49,9 +52,9 @@ pub(crate) struct Header {
     pub(crate) version: AtomicU64,
     pub(crate) instance: [AtomicU64; 2],
     pub(crate) size: AtomicU64,
-    pub(crate) geometry: [AtomicU64; 7],
+    pub(crate) geometry: [AtomicU64; Geometry::WORDS],
     pub(crate) created_ns: AtomicU64,
-    _pad0: [AtomicU64; 3],
+    _pad0: [AtomicU64; 2],
     /// 1 once the name was taken away: producers that meet a full lane look here.
     pub(crate) removed: AtomicU64,
     _pad1: [AtomicU64; 15],
@@ -92,7 +95,7 @@ pub(crate) struct OwnerEntry {
     pub(crate) joined_ns: AtomicU64,
     pub(crate) dropped_full_base: AtomicU64,
     pub(crate) rejected_base: AtomicU64,
-    _pad0: AtomicU64,
+    pub(crate) shared_calls_base: AtomicU64,
     /// Text of at most 8 words, its length in bytes first.
     pub(crate) role: [AtomicU64; 9],
     /// Text of at most 14 words, its length in bytes first.
@@ -101,7 +104,15 @@ pub(crate) struct OwnerEntry {
     pub(crate) dropped_full: AtomicU64,
     /// Records whose value their series cannot take.
     pub(crate) rejected: AtomicU64,
-    _pad1: [AtomicU64; 30],
+    /// Calls that wrote to the cells of a shared lane.
+    pub(crate) shared_calls: AtomicU64,
+    /// Records that met a full lane and were kept as state: their points are missing, and no sum.
+    pub(crate) coalesced: AtomicU64,
+    /// `dropped_full` by [`crate::MetricType`], and where it stood when the occupant joined.
+    pub(crate) dropped_by_type: [AtomicU64; 4],
+    pub(crate) dropped_by_type_base: [AtomicU64; 4],
+    pub(crate) coalesced_base: AtomicU64,
+    _pad1: [AtomicU64; 19],
 }
 
 /// What producers write of a lane.
@@ -120,7 +131,37 @@ pub(crate) struct LaneTail {
 pub(crate) struct LaneHead {
     /// Position of the next record to drain; a producer's view may lag.
     pub(crate) head: AtomicU64,
-    _pad: [AtomicU64; 15],
+    /// Of each group of cells the pulse whose calls are committed.
+    pub(crate) seen_pulses: [AtomicU64; CELL_GROUPS],
+    _pad: [AtomicU64; 15 - CELL_GROUPS],
+}
+
+/// Groups of cells of a lane, each with a pulse of its own.
+pub(crate) const CELL_GROUPS: usize = 4;
+/// Hand-overs of a lane's cells that are told apart until their calls are committed.
+pub(crate) const HANDOVERS: usize = 8;
+
+/// A word of state and whose it is ([`crate::lane::cell`]).
+#[repr(C, align(16))]
+pub(crate) struct Cell {
+    pub(crate) key: AtomicU64,
+    pub(crate) value: AtomicU64,
+}
+
+/// What writers of a lane's cells write beside them.
+#[repr(C, align(128))]
+pub(crate) struct CellHead {
+    /// Calls that wrote to each group of cells. Never cleared.
+    pub(crate) pulses: [AtomicU64; CELL_GROUPS],
+    /// Cells below this were used; all others are as at creation.
+    pub(crate) used: AtomicU64,
+    /// Exclusive lane: the lease of its last writer, 0 before the first.
+    pub(crate) writer: AtomicU64,
+    /// How often the cells passed to another owner.
+    pub(crate) handovers: AtomicU64,
+    _pad: [AtomicU64; 9],
+    /// The last hand-overs, a ring: the lease of who had written, and the sum of all pulses then.
+    pub(crate) handover: [[AtomicU64; 2]; HANDOVERS],
 }
 
 /// A record and the word that says whose it is.
@@ -153,7 +194,29 @@ mod zeroed {
         pub(crate) fn zeroed() -> LaneHead {
             LaneHead {
                 head: AtomicU64::new(0),
+                seen_pulses: words(),
                 _pad: words(),
+            }
+        }
+    }
+
+    impl Cell {
+        pub(crate) fn zeroed() -> Cell {
+            let [key, value] = words();
+            Cell { key, value }
+        }
+    }
+
+    impl CellHead {
+        pub(crate) fn zeroed() -> CellHead {
+            let [used, writer, handovers] = words();
+            CellHead {
+                pulses: words(),
+                used,
+                writer,
+                handovers,
+                _pad: words(),
+                handover: std::array::from_fn(|_| words()),
             }
         }
     }
@@ -174,7 +237,7 @@ mod drawing {
     use std::mem::{offset_of, size_of};
 
     const _: () = assert!(offset_of!(Header, size) == 32);
-    const _: () = assert!(offset_of!(Header, created_ns) == 96);
+    const _: () = assert!(offset_of!(Header, created_ns) == 104);
     const _: () = assert!(offset_of!(Header, removed) == 128);
     const _: () = assert!(offset_of!(Header, aggregator_pid) == 256);
     const _: () = assert!(offset_of!(Header, dropped_unowned) == 384);
@@ -185,6 +248,9 @@ mod drawing {
     const _: () = assert!(size_of::<LaneTail>() == 128);
     const _: () = assert!(size_of::<LaneHead>() == 128);
     const _: () = assert!(size_of::<Slot>() == 64);
+    const _: () = assert!(size_of::<Cell>() == 16);
+    const _: () = assert!(offset_of!(CellHead, handover) == 128);
+    const _: () = assert!(size_of::<CellHead>() == 256);
 }
 
 /// How large a bus is. Fixed at creation.
@@ -204,11 +270,14 @@ pub struct Geometry {
     pub series: u64,
     /// Words for the definitions of families and series.
     pub arena_words: u64,
+    /// Cells of each lane, which hold the state of counters and histograms: a power of two, 16 to 2^15; 0
+    /// is none, and then all of it goes through the ring.
+    pub cells: u64,
 }
 
 impl Default for Geometry {
-    /// 64 lanes of 4,096 slots (16 MiB), 4 of them shared; 1,024 owners; 2,048 families and 16,384
-    /// series in 4 MiB of definitions. A container's /dev/shm is 64 MiB by default.
+    /// 64 lanes of 4,096 slots (16 MiB) and 2,048 cells (3 MiB), 4 of them shared; 1,024 owners; 2,048
+    /// families and 16,384 series in 5 MiB of definitions. A container's /dev/shm is 64 MiB by default.
     fn default() -> Self {
         Geometry {
             lanes: 64,
@@ -218,6 +287,7 @@ impl Default for Geometry {
             families: 2048,
             series: 16384,
             arena_words: 0,
+            cells: 2048,
         }
         .with_arena()
     }
@@ -256,7 +326,13 @@ impl Geometry {
         }
     }
 
-    pub(crate) fn to_words(self) -> [u64; 7] {
+    /// Groups of cells of each lane.
+    pub const CELL_GROUPS: usize = CELL_GROUPS;
+
+    /// Words that a geometry takes in the header.
+    pub(crate) const WORDS: usize = 8;
+
+    pub(crate) fn to_words(self) -> [u64; Self::WORDS] {
         let Geometry {
             lanes,
             shared_lanes,
@@ -265,6 +341,7 @@ impl Geometry {
             families,
             series,
             arena_words,
+            cells,
         } = self;
         [
             lanes,
@@ -274,10 +351,11 @@ impl Geometry {
             families,
             series,
             arena_words,
+            cells,
         ]
     }
 
-    pub(crate) fn from_words(words: [u64; 7]) -> Geometry {
+    pub(crate) fn from_words(words: [u64; Self::WORDS]) -> Geometry {
         let [
             lanes,
             shared_lanes,
@@ -286,6 +364,7 @@ impl Geometry {
             families,
             series,
             arena_words,
+            cells,
         ] = words;
         Geometry {
             lanes,
@@ -295,6 +374,7 @@ impl Geometry {
             families,
             series,
             arena_words,
+            cells,
         }
     }
 
@@ -314,21 +394,29 @@ impl Geometry {
                 expected: format!("{low} to {high}"),
             })
         };
+        let power_of_two = |field, found: u64| {
+            if found.is_power_of_two() {
+                return Ok(());
+            }
+            let expected = format!("a power of two, {} say", found.next_power_of_two());
+            Err(GeometryError {
+                field,
+                found,
+                expected,
+            })
+        };
         within("lanes", self.lanes, 1, 4096)?;
         within("shared lanes", self.shared_lanes, 0, self.lanes)?;
         within("slots", self.slots, 2, 1 << 24)?;
-        if !self.slots.is_power_of_two() {
-            let expected = format!("a power of two, {} say", self.slots.next_power_of_two());
-            return Err(GeometryError {
-                field: "slots",
-                found: self.slots,
-                expected,
-            });
-        }
+        power_of_two("slots", self.slots)?;
         within("owners", self.owners, 1, 4096)?;
         within("families", self.families, 1, 1 << 20)?;
         within("series", self.series, 1, 1 << 24)?;
         within("arena words", self.arena_words, 1, u64::from(u32::MAX))?;
+        if self.cells != 0 {
+            within("cells", self.cells, 16, 1 << 15)?;
+            power_of_two("cells", self.cells)?;
+        }
         within("size in bytes", Sections::of(self).size as u64, 0, SIZE_MAX)
     }
 
@@ -355,6 +443,9 @@ pub(crate) struct Sections {
     pub(crate) tails: usize,
     pub(crate) heads: usize,
     pub(crate) slots: usize,
+    pub(crate) cell_heads: usize,
+    pub(crate) cells: usize,
+    pub(crate) seen: usize,
     pub(crate) families: usize,
     pub(crate) series: usize,
     pub(crate) arena: usize,
@@ -370,7 +461,10 @@ impl Sections {
         let tails = after(owners, geometry.owners, 512);
         let heads = after(tails, geometry.lanes, 128);
         let slots = after(heads, geometry.lanes, 128);
-        let families = after(slots, geometry.lanes * geometry.slots, 64);
+        let cell_heads = after(slots, geometry.lanes * geometry.slots, 64);
+        let cells = after(cell_heads, geometry.lanes, 256);
+        let seen = after(cells, geometry.lanes * geometry.cells, 16);
+        let families = after(seen, geometry.lanes * geometry.cells, 8);
         let series = after(families, Geometry::index_words(geometry.families) as u64, 8);
         let arena = after(series, Geometry::index_words(geometry.series) as u64, 8);
         let size = after(arena, geometry.arena_words, 8);
@@ -379,6 +473,9 @@ impl Sections {
             tails,
             heads,
             slots,
+            cell_heads,
+            cells,
+            seen,
             families,
             series,
             arena,
@@ -396,7 +493,7 @@ mod tests {
         let geometry = Geometry::default();
         assert_eq!(geometry.check(), Ok(()));
         assert!(
-            geometry.size_bytes() < 32 << 20,
+            geometry.size_bytes() <= 26 << 20,
             "{} bytes",
             geometry.size_bytes()
         );
@@ -404,9 +501,9 @@ mod tests {
 
     #[test]
     fn wild_numbers_are_refused() {
-        let wild = [u64::MAX; 7];
+        let wild = [u64::MAX; Geometry::WORDS];
         assert!(Geometry::from_words(wild).check().is_err());
-        for field in 0..7 {
+        for field in 0..Geometry::WORDS {
             let mut words = Geometry::default().to_words();
             words[field] = u64::MAX;
             assert!(
@@ -434,6 +531,7 @@ mod tests {
             families: 1 << 20,
             series: 1 << 24,
             arena_words: u64::from(u32::MAX),
+            cells: 1 << 15,
         };
         assert_eq!(largest.check().unwrap_err().field, "size in bytes");
     }

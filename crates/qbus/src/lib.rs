@@ -33,6 +33,7 @@ mod consumer;
 #[cfg(not(loom))]
 mod doorbell;
 mod error;
+pub mod exponential;
 #[cfg(not(loom))]
 mod fork;
 #[cfg(not(loom))]
@@ -63,16 +64,17 @@ pub use address::{Address, AddressError};
 pub use bus::{AggregatorView, Bus, BusCounts, BusOptions, LaneView, Removal};
 pub use clock::Clock;
 #[cfg(not(loom))]
-pub use consumer::{Consumer, STALL_LIMIT_NS};
+pub use consumer::{Consumer, STALL_LIMIT_NS, TakenCells};
 pub use error::{
     ConsumeError, CreateError, EmitError, FlushError, JoinError, Largest, OpenError,
     OpenOrCreateError, RegisterError, RemoveError,
 };
 #[cfg(not(loom))]
 pub use handle::{
-    Counter, DEFAULT_BUCKETS, Gauge, Handle, Histogram, Registration, Summary, Timer,
+    Counter, DEFAULT_BUCKETS, Gauge, Handle, Histogram, Registration, Summary, Timer, bucket_of,
 };
 pub use lane::Drained;
+pub use lane::cell::{CellChange, Placed};
 pub use layout::{Geometry, GeometryError};
 pub use owner::{OwnerCounts, OwnerId, OwnerView};
 #[cfg(not(loom))]

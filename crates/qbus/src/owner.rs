@@ -179,6 +179,12 @@ pub struct OwnerView {
     pub dropped_full: u64,
     /// Records whose value their series could not take.
     pub rejected: u64,
+    /// Records that met a full lane and were kept as state: in the totals, and without a point of their
+    /// own in any history.
+    pub coalesced: u64,
+    /// `dropped_full` by the type of the metric, in the order of [`MetricType::ALL`](crate::MetricType::ALL);
+    /// those of unknown series are in none.
+    pub dropped_by_type: [u64; 4],
     /// `dropped_full` of all occupants of the entry, this one included: it never goes back.
     pub dropped_full_total: u64,
     /// `rejected` of all occupants of the entry, this one included: it never goes back.
@@ -194,10 +200,14 @@ pub struct OwnerCounts {
     pub dropped_full: u64,
     /// Records whose value their series could not take, over all occupants.
     pub rejected: u64,
+    /// Calls that wrote to cells of a shared lane, over all occupants.
+    pub shared_calls: u64,
     /// `dropped_full` of all occupants before.
     pub dropped_full_base: u64,
     /// `rejected` of all occupants before.
     pub rejected_base: u64,
+    /// `shared_calls` of all occupants before.
+    pub shared_calls_base: u64,
 }
 
 impl OwnerEntry {
@@ -248,6 +258,14 @@ impl OwnerEntry {
             self.dropped_full.load(Ordering::Relaxed),
         );
         relaxed(&self.rejected_base, self.rejected.load(Ordering::Relaxed));
+        relaxed(
+            &self.shared_calls_base,
+            self.shared_calls.load(Ordering::Relaxed),
+        );
+        relaxed(&self.coalesced_base, self.coalesced.load(Ordering::Relaxed));
+        for (base, dropped) in self.dropped_by_type_base.iter().zip(&self.dropped_by_type) {
+            relaxed(base, dropped.load(Ordering::Relaxed));
+        }
         relaxed(&self.pid, identity.pid);
         relaxed(&self.pid_start_ticks, identity.pid_start_ticks);
         relaxed(&self.pid_namespace, identity.pid_namespace);
@@ -308,8 +326,10 @@ impl OwnerEntry {
             generation: state.generation,
             dropped_full: self.dropped_full.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
+            shared_calls: self.shared_calls.load(Ordering::Relaxed),
             dropped_full_base: self.dropped_full_base.load(Ordering::Relaxed),
             rejected_base: self.rejected_base.load(Ordering::Relaxed),
+            shared_calls_base: self.shared_calls_base.load(Ordering::Relaxed),
         };
         // E6 (acquire): pairs with the fence in `occupy`.
         fence(Ordering::Acquire);
@@ -334,6 +354,11 @@ impl OwnerEntry {
             command: load_text(&self.command),
             dropped_full: counts.dropped_full.wrapping_sub(counts.dropped_full_base),
             rejected: counts.rejected.wrapping_sub(counts.rejected_base),
+            coalesced: relaxed(&self.coalesced).wrapping_sub(relaxed(&self.coalesced_base)),
+            dropped_by_type: std::array::from_fn(|index| {
+                relaxed(&self.dropped_by_type[index])
+                    .wrapping_sub(relaxed(&self.dropped_by_type_base[index]))
+            }),
             dropped_full_total: relaxed(&self.dropped_full),
             rejected_total: relaxed(&self.rejected),
         }

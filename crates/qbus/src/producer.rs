@@ -9,14 +9,18 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::Backoff;
 
 use crate::bus::{Attachment, Bus, MappedBus};
+use crate::clock;
 use crate::error::{EmitError, JoinError};
+use crate::exponential;
 use crate::fork::{self, ForkWord, Generation};
+use crate::lane::cell::writer::CellWriter;
+use crate::lane::cell::{Bank, CellOp, Done, Keep, Unit};
 use crate::lane::exclusive::ExclusiveWriter;
 use crate::lane::shared::SharedWriter;
-use crate::lane::{Refused, count};
+use crate::lane::{Lease, Refused, count};
 use crate::layout::OwnerEntry;
 use crate::owner::OwnerId;
-use crate::record::Record;
+use crate::record::{Kind, MetricType, Record};
 use crate::sync::{AtomicU64, Ordering};
 
 /// How long a lane that is full is watched without giving the CPU away: what an aggregator that is at it
@@ -50,6 +54,7 @@ const NAP: Duration = Duration::from_micros(50);
 /// ```
 pub struct Producer {
     lane: ProducerLane,
+    cells: ProducerCells,
     /// The owner's entry, for what it drops.
     entry: &'static OwnerEntry,
     owner: OwnerId,
@@ -72,6 +77,14 @@ pub struct Producer {
 enum ProducerLane {
     Exclusive(ExclusiveWriter<'static>),
     Shared(SharedWriter<'static>),
+}
+
+#[derive(Debug)]
+enum ProducerCells {
+    /// Those of a lane that it leases.
+    Own(CellWriter<'static>),
+    /// Those of a lane that it shares.
+    Shared(Bank<'static>),
 }
 
 /// Some records of a batch were not accepted.
@@ -131,18 +144,22 @@ impl Producer {
         let in_turn = || {
             let places =
                 (0..lanes - first).map(move |at| (at + u64::from(owner.index)) % exclusive);
-            places.map(|place| mapped.lane((first + place) as usize))
+            places.map(|place| first + place)
         };
-        let roomy = in_turn().filter(|lane| lane.fill() <= lane.capacity() / 2);
-        let with_room = in_turn().filter(|lane| lane.has_room());
-        for lane in roomy.chain(with_room).chain(in_turn()) {
+        let lane = |index: &u64| mapped.lane(*index as usize);
+        let roomy = in_turn().filter(|index| lane(index).fill() <= lane(index).capacity() / 2);
+        let with_room = in_turn().filter(|index| lane(index).has_room());
+        for index in roomy.chain(with_room).chain(in_turn()) {
             // SAFETY: the producer has the mapping's `Arc` for as long as the lane.
-            let lane = unsafe { lane.extend() };
+            let lane = unsafe { lane(&index).extend() };
             if let Some(lane) = lane.lease(owner) {
                 // SAFETY: as above.
                 let bell = unsafe { bell(mapped) };
+                // SAFETY: as above.
+                let bank = unsafe { mapped.bank(index as usize).extend() };
+                let cells = ProducerCells::Own(CellWriter::new(bank, Lease::word(owner)));
                 let lane = ProducerLane::Exclusive(lane.ringing(bell));
-                return Ok(Producer::new(mapped, attachment, lane));
+                return Ok(Producer::new(mapped, attachment, lane, cells));
             }
         }
         Producer::shared(mapped)
@@ -156,15 +173,23 @@ impl Producer {
                 lanes: mapped.geometry().lanes,
             });
         }
-        let lane = mapped.lane((u64::from(attachment.owner.index) % lanes) as usize);
+        let index = (u64::from(attachment.owner.index) % lanes) as usize;
+        let lane = mapped.lane(index);
         // SAFETY: the producer has the mapping's `Arc` for as long as the lane.
         let lane = SharedWriter::new(unsafe { lane.extend() }, attachment.owner);
         // SAFETY: as above.
+        let cells = ProducerCells::Shared(unsafe { mapped.bank(index).extend() });
+        // SAFETY: as above.
         let lane = ProducerLane::Shared(lane.ringing(unsafe { bell(mapped) }));
-        Ok(Producer::new(mapped, attachment, lane))
+        Ok(Producer::new(mapped, attachment, lane, cells))
     }
 
-    fn new(mapped: &Arc<MappedBus>, attachment: Attachment, lane: ProducerLane) -> Producer {
+    fn new(
+        mapped: &Arc<MappedBus>,
+        attachment: Attachment,
+        lane: ProducerLane,
+        cells: ProducerCells,
+    ) -> Producer {
         let entry: *const OwnerEntry = mapped.entry(attachment.owner);
         // SAFETY: the entry lies in the mapping, which `mapped` keeps for as long as the producer.
         let entry = unsafe { &*entry };
@@ -174,6 +199,7 @@ impl Producer {
         };
         Producer {
             lane,
+            cells,
             entry,
             owner: attachment.owner,
             generation: attachment.generation,
@@ -193,6 +219,63 @@ impl Producer {
         self
     }
 
+    /// Does something to the cells of a series, by who knows that the lane is still this producer's.
+    #[inline(always)]
+    pub(crate) fn to_cells(&self, unit: &Unit, op: CellOp) -> Done {
+        if let ProducerCells::Own(cells) = &self.cells
+            && !matches!(op, CellOp::Summarize(_))
+            && let Some(at) = cells.hinted(unit)
+        {
+            return cells.apply(at, op);
+        }
+        self.to_other_cells(unit, op)
+    }
+
+    #[inline(never)]
+    fn to_other_cells(&self, unit: &Unit, op: CellOp) -> Done {
+        let is_done = match op {
+            CellOp::Summarize(value) => self.summarize(unit, value),
+            op => self.to_unit(unit, op),
+        };
+        // They come here seldom, or are slow anyway.
+        if is_done { Done::YesAndLook } else { Done::No }
+    }
+
+    /// Adds an observation to a summary's cells: its bucket, and what all have in common.
+    fn summarize(&self, unit: &Unit, value: f64) -> bool {
+        let bucket = unit.sparse(exponential::index(value));
+        // Both have cells before either is written to.
+        self.has_cells(&bucket)
+            && self.to_unit(unit, CellOp::Summarize(value))
+            && self.to_unit(&bucket, CellOp::Count(1))
+    }
+
+    fn has_cells(&self, unit: &Unit) -> bool {
+        match &self.cells {
+            ProducerCells::Own(cells) => cells.find(unit).is_some(),
+            ProducerCells::Shared(bank) => bank.find_shared(unit).is_some(),
+        }
+    }
+
+    fn to_unit(&self, unit: &Unit, op: CellOp) -> bool {
+        match &self.cells {
+            ProducerCells::Own(cells) => cells
+                .find(unit)
+                .is_some_and(|at| cells.apply(at, op) != Done::No),
+            ProducerCells::Shared(bank) => {
+                if self.is_void() {
+                    return false;
+                }
+                let at = bank.find_shared(unit);
+                let done = at.is_some_and(|at| bank.apply_shared(at, op));
+                // Nobody else can tell whose the calls of a shared lane are.
+                let is_call = !matches!(op, CellOp::Summarize(_));
+                count(&self.entry.shared_calls, u64::from(done && is_call));
+                done
+            }
+        }
+    }
+
     /// Writes one record. Lock-free; on an exclusive lane wait-free. The only system call is the one that
     /// wakes an aggregator that sleeps while the lane fills.
     ///
@@ -203,7 +286,16 @@ impl Producer {
     #[inline(always)]
     pub fn emit(&self, record: Record) -> Result<(), EmitError> {
         if self.is_current() {
-            self.emit_as_owner(record)
+            self.emit_as_owner(record, Keep::Nothing)
+        } else {
+            Err(self.refuse_lost(1))
+        }
+    }
+
+    /// As [`emit`](Self::emit), and keeps what it can as state where the lane is full.
+    pub(crate) fn emit_or_keep(&self, record: Record, keep: Keep<'_>) -> Result<(), EmitError> {
+        if self.is_current() {
+            self.emit_as_owner(record, keep)
         } else {
             Err(self.refuse_lost(1))
         }
@@ -213,18 +305,18 @@ impl Producer {
     ///
     /// Compiled into its callers, who know the kind of the record, and that it counts once.
     #[inline(always)]
-    pub(crate) fn emit_as_owner(&self, record: Record) -> Result<(), EmitError> {
+    pub(crate) fn emit_as_owner(&self, record: Record, keep: Keep<'_>) -> Result<(), EmitError> {
         if let ProducerLane::Exclusive(lane) = &self.lane
             && record.kind.takes(record.value)
             && lane.emit_at_once(&record.to_words())
         {
             return Ok(());
         }
-        self.emit_with_care(record)
+        self.emit_with_care(record, keep)
     }
 
     #[inline(never)]
-    fn emit_with_care(&self, record: Record) -> Result<(), EmitError> {
+    fn emit_with_care(&self, record: Record, keep: Keep<'_>) -> Result<(), EmitError> {
         if !record.kind.takes(record.value) {
             return Err(self.reject(&record));
         }
@@ -237,8 +329,55 @@ impl Producer {
         if self.is_void() {
             return Err(self.refuse_lost(1));
         }
-        self.write(&record)
-            .map_err(|refused| self.refuse(refused, 1))
+        match self.write(&record) {
+            Err(Refused::Full) if self.keep(&record, keep) => Ok(()),
+            written => written.map_err(|refused| self.refuse(refused, &[record])),
+        }
+    }
+
+    fn keep_in(&self, unit: &Unit, op: CellOp) -> bool {
+        self.to_cells(unit, op) != Done::No
+    }
+
+    /// Keeps what it can of a record for which the lane has no room.
+    fn keep(&self, record: &Record, keep: Keep<'_>) -> bool {
+        let series = record.series;
+        let kept = match (keep, record.kind) {
+            (Keep::Nothing, _) => false,
+            (Keep::State(unit, op), _) => self.keep_in(unit, op),
+            (Keep::Record, Kind::Increment | Kind::Adjust) => {
+                let sum = record.value * record.count as f64;
+                match sum as i64 {
+                    whole if record.kind == Kind::Increment && whole as f64 == sum => {
+                        self.keep_in(&Unit::count(series), CellOp::Count(whole as u64))
+                    }
+                    _ => sum.is_finite() && self.keep_in(&Unit::sum(series), CellOp::Sum(sum)),
+                }
+            }
+            (Keep::Record, Kind::Set) => {
+                let op = CellOp::Level(record.value, record.timestamp_ns);
+                self.keep_in(&Unit::level(series), op)
+            }
+            (Keep::Record, Kind::Observe) => self.keep_observation(record),
+            (Keep::Record, Kind::Total) => false,
+        };
+        count(&self.entry.coalesced, u64::from(kept));
+        kept
+    }
+
+    fn keep_observation(&self, record: &Record) -> bool {
+        let (series, value) = (record.series, record.value);
+        let known = self.mapped.registry().bucket_of(series, value);
+        match known.filter(|_| record.count == 1 && value.is_finite()) {
+            Some((MetricType::Histogram, buckets, bucket)) => {
+                let unit = Unit::histogram(series, buckets);
+                self.keep_in(&unit, CellOp::Observe(bucket, value))
+            }
+            Some((MetricType::Summary, ..)) => {
+                self.keep_in(&Unit::summary(series), CellOp::Summarize(value))
+            }
+            _ => false,
+        }
     }
 
     /// An exclusive lane comes here a few times a lap, a shared one with every record.
@@ -288,7 +427,7 @@ impl Producer {
                 return Err(self.refuse_lost(1));
             }
             if refused == Refused::Revoked || waited >= patience {
-                return Err(self.refuse(refused, 1));
+                return Err(self.refuse(refused, &[record]));
             }
             if waited < BUSY {
                 backoff.spin();
@@ -316,10 +455,10 @@ impl Producer {
             .count();
         let (accepted, refused) = self.write_many(&records[..good]);
         if accepted < good {
-            let left = (records.len() - accepted) as u64;
+            let left = &records[accepted..];
             if refused == Refused::Revoked {
                 // The consumer counts the revoked one; those after it were dropped.
-                count(&self.entry.dropped_full, left - 1);
+                self.count_dropped(&left[1..]);
             }
             return failed(accepted, self.refuse(refused, left));
         }
@@ -379,6 +518,26 @@ impl Producer {
         self.mapped.is_open()
     }
 
+    /// Looks whether the bus still has its name, which it does at most once a second.
+    #[cold]
+    pub(crate) fn look(&self) {
+        if let ProducerCells::Own(cells) = &self.cells {
+            cells.looked(clock::monotonic_ns());
+        }
+        self.mapped.look_after();
+    }
+
+    /// Counts records that met a full lane, by the type of their metric.
+    fn count_dropped(&self, records: &[Record]) {
+        count(&self.entry.dropped_full, records.len() as u64);
+        for record in records {
+            if let Some(metric_type) = self.mapped.registry().metric_type(record.series) {
+                let index = metric_type.to_raw() as usize - 1;
+                count(&self.entry.dropped_by_type[index], 1);
+            }
+        }
+    }
+
     /// Nobody's record: the child of a fork is not the owner that the producer was made for, nor is a
     /// process whose lock was lost, or whose bus was removed.
     #[cold]
@@ -401,12 +560,12 @@ impl Producer {
     }
 
     #[cold]
-    fn refuse(&self, refused: Refused, records: u64) -> EmitError {
+    fn refuse(&self, refused: Refused, records: &[Record]) -> EmitError {
         match refused {
             // The consumer counts it, when it passes the slot.
             Refused::Revoked => EmitError::Revoked,
             Refused::Full => {
-                count(&self.entry.dropped_full, records);
+                self.count_dropped(records);
                 EmitError::Full
             }
         }

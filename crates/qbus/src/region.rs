@@ -21,7 +21,7 @@ use shared_memory::{ShmemConf, ShmemError};
 
 use crate::address::Address;
 use crate::error::{CreateError, OpenError, creating, opening};
-use crate::layout::{Header, LaneHead, LaneTail, OwnerEntry, Slot};
+use crate::layout::{Cell, CellHead, Header, LaneHead, LaneTail, OwnerEntry, Slot};
 use crate::liveness::FileId;
 use crate::sync::AtomicU64;
 use crate::words::Words;
@@ -54,6 +54,10 @@ unsafe impl Shared for LaneTail {}
 unsafe impl Shared for LaneHead {}
 // SAFETY: repr(C), words alone (layout.rs).
 unsafe impl Shared for Slot {}
+// SAFETY: repr(C), words alone (layout.rs).
+unsafe impl Shared for CellHead {}
+// SAFETY: repr(C), words alone (layout.rs).
+unsafe impl Shared for Cell {}
 
 /// A mapped file of words that can grow: the form of a snapshot, and of a bus with a path.
 #[derive(Debug)]
@@ -478,6 +482,14 @@ impl Region {
     }
 
     pub(crate) fn slots(&self, offset: usize, count: usize) -> Option<&[Slot]> {
+        self.view(offset, count)
+    }
+
+    pub(crate) fn cell_heads(&self, offset: usize, count: usize) -> Option<&[CellHead]> {
+        self.view(offset, count)
+    }
+
+    pub(crate) fn cells(&self, offset: usize, count: usize) -> Option<&[Cell]> {
         self.view(offset, count)
     }
 

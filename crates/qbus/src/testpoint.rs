@@ -25,7 +25,9 @@ macro_rules! testpoint {
 }
 
 #[cfg(feature = "testpoints")]
-pub use armed::{EXCLUSIVE, JOIN, REAP, REGISTRY, SHARED, SNAPSHOT, is_listed, pass};
+pub use armed::{
+    CELLS, EXCLUSIVE, JOIN, REAP, REGISTRY, SHARED, SHARED_CELLS, SNAPSHOT, is_listed, pass,
+};
 
 #[cfg(feature = "testpoints")]
 mod armed {
@@ -43,6 +45,23 @@ mod armed {
         "published",
         "skipped",
         "acknowledged",
+    ];
+    /// A writer of the cells of an exclusive lane.
+    pub const CELLS: &[&str] = &[
+        "cells-handed-over",
+        "cells-signed",
+        "cells-taken",
+        "members-named",
+        "unit-named",
+        "cell-value",
+        "pulse",
+    ];
+    /// A writer of the cells of a shared lane.
+    pub const SHARED_CELLS: &[&str] = &[
+        "shared-cells-taken",
+        "shared-unit-named",
+        "shared-cell-value",
+        "shared-pulse",
     ];
     /// A process that joins, and leaves.
     pub const JOIN: &[&str] = &["byte", "joining", "identity", "active", "joined", "left"];
@@ -87,6 +106,8 @@ mod armed {
         "head-row",
         "committed",
         "freed",
+        "cells-row",
+        "cell-seen",
     ];
 
     const fn is_same(a: &[u8], b: &[u8]) -> bool {
@@ -99,7 +120,16 @@ mod armed {
 
     /// Whether a point is in one of the lists, so that the tests know of it.
     pub const fn is_listed(name: &str) -> bool {
-        let lists = [EXCLUSIVE, SHARED, JOIN, REGISTRY, REAP, SNAPSHOT];
+        let lists = [
+            EXCLUSIVE,
+            SHARED,
+            CELLS,
+            SHARED_CELLS,
+            JOIN,
+            REGISTRY,
+            REAP,
+            SNAPSHOT,
+        ];
         let mut list = 0;
         while list < lists.len() {
             let mut at = 0;

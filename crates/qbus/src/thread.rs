@@ -8,7 +8,7 @@
 //! or the death of the thread, or this very module. So nothing here allocates, frees or waits: producers lie in
 //! the thread's own storage, which has no destructor; a key of pthread_key_create(3) has them given back.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::bus::{Bus, LOOK_NS, MappedBus, bury};
 use crate::error::EmitError;
+use crate::lane::cell::{CellOp, Done, Keep, Unit};
 use crate::lane::count;
 use crate::producer::Producer;
 use crate::record::{Record, SeriesId};
@@ -36,7 +37,7 @@ impl Bus {
     /// As [`Producer::emit`]; or the process could not join.
     #[inline]
     pub fn emit(&self, record: Record) -> Result<(), EmitError> {
-        emit(self.mapped(), record)
+        emit(self.mapped(), record, Keep::Record)
     }
 
     /// As [`emit`](Self::emit), and waits while the lane is full.
@@ -111,27 +112,75 @@ fn this_thread<T>(what: impl FnOnce(&ThreadProducers) -> T) -> T {
 
 /// Emits through this thread's producer.
 #[inline(always)]
-pub(crate) fn emit(mapped: &Arc<MappedBus>, record: Record) -> Result<(), EmitError> {
+pub(crate) fn emit(
+    mapped: &Arc<MappedBus>,
+    record: Record,
+    keep: Keep<'_>,
+) -> Result<(), EmitError> {
     this_thread(|producers| match producers.at_home(mapped) {
         Some((own, producer)) if !own.is_time_to_look(&record) => {
             own.begin();
-            let emitted = producer.emit_as_owner(record);
+            let emitted = producer.emit_as_owner(record, keep);
             own.end(mapped.key);
             emitted
         }
-        _ => emit_slowly(mapped, record),
+        _ => emit_slowly(mapped, record, keep),
+    })
+}
+
+/// Does something to the cells of a series, through this thread's producer. False when they must have it
+/// as a record.
+#[inline(always)]
+pub(crate) fn to_cells(
+    mapped: &Arc<MappedBus>,
+    unit: &Unit,
+    op: CellOp,
+) -> Result<bool, EmitError> {
+    this_thread(|producers| match producers.at_home(mapped) {
+        Some((own, producer)) => {
+            own.begin();
+            let done = producer.to_cells(unit, op);
+            if done == Done::YesAndLook {
+                producer.look();
+            }
+            own.end(mapped.key);
+            Ok(done != Done::No)
+        }
+        None => to_cells_slowly(mapped, unit, op),
     })
 }
 
 #[cold]
-fn emit_slowly(mapped: &Arc<MappedBus>, record: Record) -> Result<(), EmitError> {
+fn to_cells_slowly(mapped: &Arc<MappedBus>, unit: &Unit, op: CellOp) -> Result<bool, EmitError> {
+    let done = Cell::new(false);
+    with_producer(mapped, unit.series(), &|producer, series| {
+        let to_cells = |unit: &Unit| producer.to_cells(unit, op) != Done::No;
+        done.set(if unit.is_of(series) {
+            to_cells(unit)
+        } else {
+            to_cells(&unit.of(series))
+        });
+        Ok(())
+    })?;
+    Ok(done.get())
+}
+
+#[cold]
+fn emit_slowly(mapped: &Arc<MappedBus>, record: Record, keep: Keep<'_>) -> Result<(), EmitError> {
     mapped.look_after();
     this_thread(|producers| {
         let own = &producers.places[mapped.key as usize % PLACES];
         own.looked_ns.store(record.timestamp_ns, Ordering::Relaxed);
     });
     with_producer(mapped, record.series, &|producer, series| {
-        producer.emit(Record { series, ..record })
+        let record = Record { series, ..record };
+        match keep {
+            // On another bus the series has another id, and other cells.
+            Keep::State(unit, op) if !unit.is_of(series) => {
+                producer.emit_or_keep(record, Keep::State(&unit.of(series), op))
+            }
+            keep => producer.emit_or_keep(record, keep),
+        }
     })
 }
 

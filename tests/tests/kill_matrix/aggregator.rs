@@ -15,7 +15,8 @@ const LONG: [&str; 2] = ["60000", "100"];
 fn passages(point: &str) -> &'static [u64] {
     match point {
         "row-opened" | "row-filled" | "row-tagged" | "series-row" | "owner-row" | "globals-row"
-        | "head-row" | "committed" | "freed" | "point-claimed" | "point-written" => &[1, 2, 5, 40],
+        | "head-row" | "cells-row" | "committed" | "freed" | "cell-seen" | "point-claimed"
+        | "point-written" => &[1, 2, 5, 40],
         // Once a new series, and there are eight of them.
         "allocated" | "appended" | "ring-made" | "ring-moved" | "block-filled" | "placed" => {
             &[1, 3]
@@ -54,7 +55,7 @@ fn check(point: &'static str) -> u64 {
     let test = TestBus::small(Place::Named);
     let folder = TempDir::new().expect("a temporary folder");
     let sizes = if point == "file-grown" { LONG } else { SHORT }.map(String::from);
-    let loads = loads();
+    let loads = loads(point);
     let mut kills = 0;
     let mut kill = |points: &str| {
         let mut aggregator = start(AGGREGATOR, test.address(), &sizes, points);
@@ -109,8 +110,9 @@ fn check(point: &'static str) -> u64 {
     kills
 }
 
-/// Two loads of each type, one on a lane of its own, one on the shared lane.
-fn loads() -> Vec<Load> {
+/// Two loads of each type, one on a lane of its own, one on the shared lane; where it matters, two more that
+/// go to cells.
+fn loads(point: &str) -> Vec<Load> {
     let of = |metric_type, lane| Load {
         metric_type,
         threads: 1,
@@ -120,8 +122,12 @@ fn loads() -> Vec<Load> {
     };
     let both = [Lane::Wait, Lane::SharedWait];
     let types = MetricType::ALL.into_iter();
-    types
-        .flat_map(|metric_type| both.map(|lane| of(metric_type, lane)))
+    let in_rings = types.flat_map(|metric_type| both.map(|lane| of(metric_type, lane)));
+    let in_cells = [MetricType::Counter, MetricType::Histogram];
+    let in_cells = in_cells.map(|metric_type| of(metric_type, Lane::Handle));
+    let has_cells = matches!(point, "cells-row" | "committed" | "freed" | "cell-seen");
+    in_rings
+        .chain(in_cells.into_iter().filter(|_| has_cells))
         .collect()
 }
 

@@ -4,6 +4,7 @@
 //! Each case prints nothing; each matrix its count of cases, and the longest stall that it saw.
 
 mod aggregator;
+mod cells;
 mod producer;
 
 use std::collections::BTreeSet;
@@ -67,8 +68,10 @@ fn await_hit(process: &mut Process, action: Action, points: &str) {
 }
 
 /// The points that the matrices run through, each of them: a case that does not pass its point fails.
-const KILLED_AT: [&[&str]; 6] = [
+const KILLED_AT: [&[&str]; 8] = [
     testpoint::EXCLUSIVE,
+    testpoint::CELLS,
+    testpoint::SHARED_CELLS,
     testpoint::SHARED,
     testpoint::JOIN,
     testpoint::REGISTRY,

@@ -19,6 +19,7 @@ const GEOMETRY: Geometry = Geometry {
     families: 4,
     series: 64,
     arena_words: 4096,
+    cells: 256,
 };
 /// How often a case may take too long.
 const ATTEMPTS: usize = 4;
@@ -34,9 +35,9 @@ struct Case {
 }
 
 /// A process and its journal.
-struct Emitter {
-    process: Process,
-    journal: Journal,
+pub(super) struct Emitter {
+    pub(super) process: Process,
+    pub(super) journal: Journal,
     worker: String,
     pid: u64,
 }
@@ -71,13 +72,13 @@ impl Case {
     }
 }
 
-struct Stage {
-    test: TestBus,
-    folder: TempDir,
+pub(super) struct Stage {
+    pub(super) test: TestBus,
+    pub(super) folder: TempDir,
 }
 
 impl Stage {
-    fn start(&self, lane: Lane, worker: String, points: &str) -> Emitter {
+    pub(super) fn start(&self, lane: Lane, worker: String, points: &str) -> Emitter {
         let path: PathBuf = self.folder.path().join(&worker);
         let journal = Journal::create(&path);
         let (path, lane) = (path.display().to_string(), format!("{lane:?}"));
@@ -105,7 +106,7 @@ impl Stage {
     }
 }
 
-fn delivered(reader: &mut Reader, worker: &str) -> f64 {
+pub(super) fn delivered(reader: &mut Reader, worker: &str) -> f64 {
     let snapshot = reader.read(&ReadOptions::default()).expect("a snapshot");
     let of = |series: &&qbus_aggregate::Series| {
         series
@@ -191,14 +192,14 @@ fn finish(victim: &mut Emitter, case: &Case) {
 
 impl Emitter {
     /// Ends the process if it has not ended; what is known of it.
-    fn bury(self) -> (String, u64, Entries) {
+    pub(super) fn bury(self) -> (String, u64, Entries) {
         self.process.kill();
         (self.worker, self.pid, self.journal.read())
     }
 }
 
 /// Has everything drained and repaired, by a successor.
-fn settle(bus: &Bus) {
+pub(super) fn settle(bus: &Bus) {
     let mut aggregator =
         Aggregator::open(bus, &AggregatorOptions::default()).expect("the only one");
     aggregator.finish();

@@ -83,7 +83,7 @@ fn a_full_or_read_only_or_absent_shm_is_said() {
             host.end();
         }
     };
-    let full = ["270336 bytes", "102400 left", "--shm-size"];
+    let full = ["323584 bytes", "102400 left", "--shm-size"];
     refused("mount -t tmpfs -o size=100k x /dev/shm", &full);
     refused(
         "mount -t tmpfs -o nr_inodes=1 x /dev/shm",

@@ -10,10 +10,10 @@ fn two_thousand_threads_and_a_thousand_processes_emit_at_once() {
     // Most have a lane of their own, the others a share of one that nobody drains meanwhile.
     host.expect("threads 1250", "accepted 1250 of 1250");
     host.expect("finish", "counted 1250");
-    host.expect("threads 2000", "accepted 1279 of 2000");
-    host.expect("finish", "counted 2529");
+    host.expect("threads 2000", "accepted 2000 of 2000");
+    host.expect("finish", "counted 3250");
     host.expect("fork 1000", "accepted 1000 of 1000");
-    host.expect("finish", "counted 3529");
+    host.expect("finish", "counted 4250");
     host.expect("rest", "resting");
     host.expect("force", "removed");
     host.end();

@@ -81,6 +81,10 @@ pub(crate) struct Create {
     /// Records that a lane holds until they are committed: a power of two.
     #[arg(long, default_value_t = qbus::Geometry::default().slots)]
     pub(crate) slots: u64,
+    /// Cells of a lane, for the state of its thread's counters and histograms: one a counter, and 5 and one
+    /// for each bucket a histogram. A power of two; 0 is none.
+    #[arg(long, default_value_t = qbus::Geometry::default().cells)]
+    pub(crate) cells: u64,
     /// Processes that can be attached at once.
     #[arg(long, default_value_t = qbus::Geometry::default().owners)]
     pub(crate) max_owners: u64,
@@ -140,7 +144,7 @@ pub(crate) struct Agg {
     pub(crate) web: Web,
 }
 
-/// Serve the snapshot over HTTP: /metrics for scrapers, the dashboard at /; until SIGTERM or SIGINT.
+/// Serve the snapshot over HTTP: /metrics for scrapers, the dashboard at /.
 ///
 /// It needs the snapshot alone, and survives every restart of the aggregator. Without a snapshot, or with an
 /// old one, it answers 503 and says why. /metrics answers in OpenMetrics, text or protobuf (with native

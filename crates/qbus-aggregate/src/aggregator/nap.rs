@@ -65,7 +65,7 @@ impl Nap {
         if !round.is_whole {
             return Rest::None;
         }
-        if round.drained == 0 {
+        if round.is_idle() {
             return Rest::Sleep(self.idle());
         }
         (self.slept, self.longest) = (Duration::ZERO, self.latency);
@@ -107,6 +107,7 @@ mod tests {
     fn round(drained: u64, fullest: u64) -> Round {
         Round {
             drained,
+            cells: 0,
             fullest,
             is_whole: true,
             committed: drained > 0,

@@ -1,10 +1,9 @@
 //! What an observation does to a histogram or a summary.
 
-use crate::snapshot::row::{Body, Observed};
+use qbus::{CellChange, bucket_of};
 
-/// With no more bounds than this, comparing with all of them beats a search, each step of which
-/// waits for the one before.
-const FEW_BOUNDS: usize = 64;
+use crate::snapshot::row::{Body, Observed};
+use crate::sum::Sum;
 
 impl Observed {
     /// Adds `count` observations of a value that is not NaN. The bounds are a histogram's.
@@ -22,22 +21,36 @@ impl Observed {
         }
         match &mut self.body {
             Body::Buckets(counts) => {
-                if let Some(bucket) = counts.get_mut(bucket(bounds, value)) {
+                if let Some(bucket) = counts.get_mut(bucket_of(bounds, value)) {
                     *bucket = bucket.saturating_add(count);
                 }
             }
             Body::Distribution(distribution) => distribution.observe(value, count),
         }
     }
-}
 
-/// The first bucket whose bound is not below `value`; behind the last there is `+Inf`.
-#[inline(always)]
-fn bucket(bounds: &[f64], value: f64) -> usize {
-    if bounds.len() > FEW_BOUNDS {
-        bounds.partition_point(|bound| *bound < value)
-    } else {
-        bounds.iter().filter(|bound| **bound < value).count()
+    /// Adds what came to a writer's cells; false for what no cell of such a series says.
+    pub(super) fn add_change(&mut self, change: CellChange) -> bool {
+        match (change, &mut self.body) {
+            (CellChange::Sum(sum, residue), _) => self.sum.add_sum(Sum::from_parts(sum, residue)),
+            // `min` and `max` of NaN and a number are the number.
+            (CellChange::Min(value), _) => self.min = value.min(self.min),
+            (CellChange::Max(value), _) => self.max = value.max(self.max),
+            (CellChange::Last(_), _) => {}
+            (CellChange::Bucket(index, count), Body::Buckets(counts)) => {
+                let Some(bucket) = counts.get_mut(index as usize) else {
+                    return false;
+                };
+                *bucket = bucket.saturating_add(count);
+                self.count = self.count.saturating_add(count);
+            }
+            (CellChange::Sparse(index, count), Body::Distribution(distribution)) => {
+                distribution.observe_at(index, count);
+                self.count = self.count.saturating_add(count);
+            }
+            _ => return false,
+        }
+        true
     }
 }
 

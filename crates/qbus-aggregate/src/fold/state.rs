@@ -1,6 +1,6 @@
 //! The private state of a series: what its row says, and where its history goes.
 
-use qbus::{Kind, MetricType, Record, SeriesId, Words, testpoint};
+use qbus::{CellChange, Kind, MetricType, Record, SeriesId, Words, testpoint};
 
 use crate::snapshot::layout::PLAIN_LEN;
 use crate::snapshot::ring::{Points, Ring, encode_point};
@@ -143,8 +143,75 @@ impl SeriesState {
         true
     }
 
-    /// Whether no record before was later. A time that lies ahead of the clock says nothing: it is
-    /// of before the clock was set back.
+    /// Folds what came to a writer's cells by a round that began at `now_ns`. The kind and the value of the
+    /// record that stands for it among the recent ones, if one does; `None` when the series does not take it.
+    pub(super) fn add_change(
+        &mut self,
+        words: Words<'_>,
+        change: CellChange,
+        now_ns: u64,
+    ) -> Option<Option<(Kind, f64)>> {
+        match (change, self.metric_type) {
+            (CellChange::Count(count), MetricType::Counter) => {
+                self.grow(words, count as f64, now_ns, |sum| sum.add_integral(count));
+                Some(Some((Kind::Increment, count as f64)))
+            }
+            // A residue may be negative, a sum may not.
+            (CellChange::Sum(sum, residue), MetricType::Counter) => {
+                let by = Sum::from_parts(sum, residue);
+                self.grow(words, sum, now_ns, |sum| sum.add_sum(by));
+                Some(Some((Kind::Increment, by.value())))
+            }
+            (CellChange::Sum(sum, residue), MetricType::Gauge) => {
+                let by = Sum::from_parts(sum, residue).value();
+                let record = Record::new(now_ns, self.id, Kind::Adjust, by);
+                let is_taken = self.add_level(words, &record, now_ns);
+                is_taken.then_some(Some((Kind::Adjust, by)))
+            }
+            (CellChange::Level(value, stamp_ns), MetricType::Gauge) => {
+                let record = Record::new(stamp_ns, self.id, Kind::Set, value);
+                let is_taken = self.add_level(words, &record, now_ns);
+                is_taken.then_some(Some((Kind::Set, value)))
+            }
+            (change, MetricType::Histogram | MetricType::Summary) => {
+                let (observed, _) = &mut **self.observed.as_mut()?;
+                if !observed.add_change(change) {
+                    return None;
+                }
+                match change {
+                    CellChange::Bucket(_, count) | CellChange::Sparse(_, count) => {
+                        self.plain.records = self.plain.records.saturating_add(count);
+                        Some(None)
+                    }
+                    CellChange::Last(value) => {
+                        if self.is_newest(now_ns, now_ns) {
+                            self.plain.value = Sum::from(value);
+                        }
+                        let timestamp_ns = self.note_time(now_ns, now_ns);
+                        self.add_point(words, timestamp_ns, value);
+                        Some(Some((Kind::Observe, value)))
+                    }
+                    _ => Some(None),
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// Adds to a counter, with one point for all that came in a round.
+    fn grow(&mut self, words: Words<'_>, by: f64, now_ns: u64, add: impl FnOnce(&mut Sum)) {
+        let timestamp_ns = self.note(now_ns, now_ns);
+        self.begin_point(words, timestamp_ns, now_ns);
+        let before = self.plain.value;
+        add(&mut self.plain.value);
+        if by < 0.0 && self.plain.value.value() < before.value() {
+            // Somebody wrote to the cell: a counter does not fall.
+            self.plain.value = before;
+        }
+    }
+
+    /// Whether no record before was later. A time that lies ahead of the clock says nothing: it is of
+    /// before the clock was set back.
     #[inline(always)]
     fn is_newest(&self, timestamp_ns: u64, now_ns: u64) -> bool {
         timestamp_ns >= self.plain.last_ns || is_ahead(self.plain.last_ns, now_ns)
@@ -154,6 +221,12 @@ impl SeriesState {
     #[inline(always)]
     fn note(&mut self, timestamp_ns: u64, now_ns: u64) -> u64 {
         self.plain.records += 1;
+        self.note_time(timestamp_ns, now_ns)
+    }
+
+    /// Notes the time of a record; the time, or the clock's where it lies ahead of that.
+    #[inline(always)]
+    fn note_time(&mut self, timestamp_ns: u64, now_ns: u64) -> u64 {
         let timestamp_ns =
             if is_ahead(timestamp_ns, now_ns) && self.metric_type != MetricType::Gauge {
                 now_ns

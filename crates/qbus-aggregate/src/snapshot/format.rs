@@ -30,7 +30,7 @@ fn header() {
         row([
             &AT_SHAPE,
             &Shape::WORDS,
-            &"lanes, owners, series ids, series, words for definitions",
+            &"lanes, owners, series ids, series, words for definitions, cells",
         ]),
         row([&AT_CREATED, &1, &"when the bus was created"]),
         row([
@@ -59,6 +59,7 @@ fn sections() {
         series_ids: 32_768,
         series: 16_384,
         arena_words: 655_424,
+        cells: 2048,
     };
     let rows = [
         row([
@@ -72,6 +73,12 @@ fn sections() {
             &shape.owner_rows(),
             &row_words(OWNER_LEN),
             &"owners: a row each",
+        ]),
+        row([
+            &"cells",
+            &shape.cell_rows(),
+            &row_words(shape.cells_len()),
+            &"lanes × 4: a row for each group of cells",
         ]),
         row([
             &"directory",
@@ -140,6 +147,7 @@ fn rows() {
         generation: 0,
         present: tally(1),
         departed: tally(8),
+        shared_calls: [15, 16],
     };
     let numbered: Vec<u64> = (0..OWNER_LEN as u64).collect();
     assert_eq!(

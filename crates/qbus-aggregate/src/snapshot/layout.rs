@@ -3,9 +3,9 @@
 //! | word   | what                                                              | written by     |
 //! |--------|-------------------------------------------------------------------|----------------|
 //! | 0      | magic, last                                                       | creator        |
-//! | 1–9    | version, instance (2), lanes, owners, series ids, series, arena   | creator        |
-//! |        | words, created                                                    |                |
-//! | 10–42  | length of the bus's name, and the name                            | creator        |
+//! | 1–10   | version, instance (2), lanes, owners, series ids, series, arena   | creator        |
+//! |        | words, cells, created                                             |                |
+//! | 11–43  | length of the bus's name, and the name                            | creator        |
 //! | 48     | next free word of the heap                                        | aggregator     |
 //! | 49     | next free word of the definitions                                 | aggregator     |
 //! | 50     | words of the heap that histories took                             | aggregator     |
@@ -14,6 +14,8 @@
 //! | 96     | globals, a row                                                    | commit         |
 //! | 512    | lane heads, a row each                                            | commit         |
 //! |        | owners, a row each                                                | commit         |
+//! |        | cells, a row for each group of each lane: its pulse, and the      | commit         |
+//! |        | value of each cell up to which it was folded                      |                |
 //! |        | directory: where each series' block lies, by id, 0 = nowhere      | aggregator     |
 //! |        | blocks: one for each series that can be registered                | fold, commit   |
 //! |        | definitions of families and series, as the bus's arena has them   | aggregator     |
@@ -24,7 +26,11 @@
 //! runs out of room, a total does not. A histogram's or a summary's block lies in the heap. A ring
 //! ([`super::ring`]) holds points.
 
+use qbus::Geometry;
+
 use super::versioned::row_words;
+
+pub(crate) const CELL_GROUPS: usize = Geometry::CELL_GROUPS;
 
 /// `qbussnap`, little end first. Stored last at creation.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"qbussnap");
@@ -36,7 +42,7 @@ pub(crate) const AT_VERSION: usize = 1;
 pub(crate) const AT_INSTANCE: usize = 2;
 pub(crate) const AT_SHAPE: usize = 4;
 pub(crate) const AT_CREATED: usize = AT_SHAPE + Shape::WORDS;
-pub(crate) const AT_NAME: usize = 10;
+pub(crate) const AT_NAME: usize = 11;
 pub(crate) const NAME_WORDS: usize = 32;
 pub(crate) const AT_ALLOCATED: usize = 48;
 pub(crate) const AT_DEFINED: usize = 49;
@@ -50,7 +56,7 @@ const SECTIONS: usize = 512;
 /// Words of a version of the globals: see [`super::tally::Globals`].
 pub(crate) const GLOBALS_LEN: usize = 9;
 /// Words of a version of an owner's row: see [`super::tally::OwnerRow`].
-pub(crate) const OWNER_LEN: usize = 15;
+pub(crate) const OWNER_LEN: usize = 17;
 /// Words of a version of a counter's or a gauge's row: see [`super::row::Plain`].
 pub(crate) const PLAIN_LEN: usize = 8;
 /// Words of a series' block before its row: its id, where the definitions of its family and of
@@ -74,10 +80,12 @@ pub(crate) struct Shape {
     pub(crate) series: usize,
     /// Words for their definitions.
     pub(crate) arena_words: usize,
+    /// Cells of each lane.
+    pub(crate) cells: usize,
 }
 
 impl Shape {
-    pub(crate) const WORDS: usize = 5;
+    pub(crate) const WORDS: usize = 6;
 
     pub(crate) fn to_words(self) -> [u64; Self::WORDS] {
         let Shape {
@@ -86,8 +94,9 @@ impl Shape {
             series_ids,
             series,
             arena_words,
+            cells,
         } = self;
-        [lanes, owners, series_ids, series, arena_words].map(|number| number as u64)
+        [lanes, owners, series_ids, series, arena_words, cells].map(|number| number as u64)
     }
 
     /// Decodes a shape that another process wrote; `None` when arithmetic with it could overflow.
@@ -95,13 +104,15 @@ impl Shape {
         if words.iter().any(|&number| number > 1 << 32) {
             return None;
         }
-        let [lanes, owners, series_ids, series, arena_words] = words.map(|number| number as usize);
+        let [lanes, owners, series_ids, series, arena_words, cells] =
+            words.map(|number| number as usize);
         Some(Shape {
             lanes,
             owners,
             series_ids,
             series,
             arena_words,
+            cells,
         })
     }
 
@@ -113,8 +124,17 @@ impl Shape {
         self.heads() + self.lanes * row_words(1)
     }
 
-    pub(crate) fn directory(self) -> usize {
+    pub(crate) fn cell_rows(self) -> usize {
         self.owner_rows() + self.owners * row_words(OWNER_LEN)
+    }
+
+    /// Words of a version of a group of cells: its pulse, and a word for each.
+    pub(crate) fn cells_len(self) -> usize {
+        1 + self.cells / CELL_GROUPS
+    }
+
+    pub(crate) fn directory(self) -> usize {
+        self.cell_rows() + self.lanes * CELL_GROUPS * row_words(self.cells_len())
     }
 
     pub(crate) fn blocks(self) -> usize {

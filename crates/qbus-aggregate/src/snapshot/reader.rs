@@ -469,6 +469,7 @@ impl Reader {
             // Its place in the ring may have what a later commit came to.
             last.value = plain.value.value();
         }
+        in_time(&mut points);
         Some(points)
     }
 
@@ -479,6 +480,25 @@ impl Reader {
         (found == Found::Version).then_some(out)
     }
 }
+
+/// Sorts points by time between two steps back of the clock. Lanes are drained one after the other, and what
+/// a full lane did not take comes after what it did.
+fn in_time(points: &mut [Point]) {
+    let (mut start, mut latest_ns) = (0, 0);
+    for at in 0..points.len() {
+        let time_ns = points[at].timestamp_ns;
+        if time_ns.saturating_add(STEP_NS) <= latest_ns {
+            points[start..at].sort_by_key(|point| point.timestamp_ns);
+            (start, latest_ns) = (at, time_ns);
+        }
+        latest_ns = latest_ns.max(time_ns);
+    }
+    points[start..].sort_by_key(|point| point.timestamp_ns);
+}
+
+/// Records of different lanes are committed within a small part of this; a clock that went back by as much
+/// was set back.
+const STEP_NS: u64 = 1_000_000_000;
 
 /// Whether something that was read refers to what lies beyond the map.
 #[derive(Debug, Default)]

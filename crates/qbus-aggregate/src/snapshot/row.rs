@@ -19,12 +19,13 @@
 //!
 //! The history's last point of a counter has the row's sum, whatever its place in the ring says.
 
+use qbus::exponential::OCTAVE;
 use qbus::{MetricType, SeriesId, Words};
 
 use super::layout::{BLOCK_HEADER, PLAIN_LEN, Shape};
 use super::tally::sane;
 use super::versioned::Row;
-use crate::distribution::{Distribution, OCTAVE, OCTAVES_MAX, Octave};
+use crate::distribution::{Distribution, OCTAVES_MAX, Octave};
 use crate::sum::Sum;
 
 /// Words of a version before the buckets or the distribution.

@@ -90,7 +90,7 @@ pub(crate) fn sane(word: u64) -> u64 {
 
 /// Words of a tally.
 const TALLY_LEN: usize = 7;
-const _: () = assert!(OWNER_LEN == 1 + 2 * TALLY_LEN);
+const _: () = assert!(OWNER_LEN == 1 + 2 * TALLY_LEN + 2);
 
 /// One owner's part of the ledger: attempted = delivered + dropped + torn + revoked + unplaced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -186,6 +186,8 @@ pub struct OwnerRow {
     pub present: Tally,
     /// What its predecessors in the entry did.
     pub departed: Tally,
+    /// How much of both `delivered` is calls that the owner itself counted: those to shared cells.
+    pub(crate) shared_calls: [u64; 2],
 }
 
 impl OwnerRow {
@@ -193,19 +195,31 @@ impl OwnerRow {
         let mut words = [0; OWNER_LEN];
         words[0] = u64::from(self.generation);
         words[1..=TALLY_LEN].copy_from_slice(&self.present.to_words());
-        words[1 + TALLY_LEN..].copy_from_slice(&self.departed.to_words());
+        words[1 + TALLY_LEN..][..TALLY_LEN].copy_from_slice(&self.departed.to_words());
+        words[1 + 2 * TALLY_LEN..].copy_from_slice(&self.shared_calls);
         words
     }
 
     pub(crate) fn from_words(words: &[u64]) -> Option<OwnerRow> {
         let words: Vec<u64> = words.iter().map(|&word| sane(word)).collect();
         let present = Tally::from_words(words.get(1..=TALLY_LEN)?)?;
-        let departed = Tally::from_words(words.get(1 + TALLY_LEN..)?)?;
+        let departed = Tally::from_words(words.get(1 + TALLY_LEN..=2 * TALLY_LEN)?)?;
+        let &[present_calls, departed_calls] = words.get(1 + 2 * TALLY_LEN..)? else {
+            return None;
+        };
         Some(OwnerRow {
             generation: words[0] as u16,
             present,
             departed,
+            shared_calls: [present_calls, departed_calls],
         })
+    }
+
+    /// Records delivered by all occupants.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.present
+            .delivered
+            .saturating_add(self.departed.delivered)
     }
 
     /// The tally of a generation. A later one than the row's makes the occupant a predecessor.
@@ -218,6 +232,8 @@ impl OwnerRow {
         if generation.wrapping_sub(self.generation) & 0xfff < 0x800 {
             self.departed = self.departed.plus(&self.present);
             self.present = Tally::default();
+            let [present, departed] = self.shared_calls;
+            self.shared_calls = [0, departed.saturating_add(present)];
             self.generation = generation;
             return &mut self.present;
         }
@@ -233,6 +249,13 @@ impl OwnerRow {
         self.present.rejected = counts.rejected.saturating_sub(counts.rejected_base);
         self.departed.dropped_full = counts.dropped_full_base;
         self.departed.rejected = counts.rejected_base;
+        let base = counts.shared_calls_base;
+        let totals = [counts.shared_calls.saturating_sub(base), base];
+        let parts = [&mut self.present, &mut self.departed];
+        for ((part, known), total) in parts.into_iter().zip(&mut self.shared_calls).zip(totals) {
+            part.delivered = part.delivered.saturating_add(total.saturating_sub(*known));
+            *known = total.max(*known);
+        }
         *self != before
     }
 }

@@ -8,8 +8,8 @@ use qbus::{Bus, CreateError, SeriesId, Words, testpoint};
 use super::file::{self, SnapshotError};
 use super::heap::Heap;
 use super::layout::{
-    AT_COMMITTED, AT_GLOBALS, AT_PID, AT_STARTED, BLOCK_HEADER, BLOCK_WORDS, GLOBALS_LEN,
-    OWNER_LEN, PLAIN_LEN, Shape,
+    AT_COMMITTED, AT_GLOBALS, AT_PID, AT_STARTED, BLOCK_HEADER, BLOCK_WORDS, CELL_GROUPS,
+    GLOBALS_LEN, OWNER_LEN, PLAIN_LEN, Shape,
 };
 use super::ring::{Points, Ring};
 use super::row::{BlockHeader, series_row};
@@ -44,6 +44,7 @@ impl Writer {
             series_ids: geometry.series_ids(),
             series: geometry.series as usize,
             arena_words: geometry.arena_words as usize,
+            cells: geometry.cells as usize,
         };
         let extra = Points::Recent.ring_words(recent);
         let (file, is_resumed) = file::open(path, bus, shape, extra)?;
@@ -80,7 +81,13 @@ impl Writer {
         let shape = self.shape;
         let heads = (0..shape.lanes).map(move |lane| head_row(shape, lane));
         let owners = (0..shape.owners).map(move |owner| owner_row(shape, owner));
-        std::iter::once(GLOBALS_ROW).chain(heads).chain(owners)
+        let groups =
+            (0..shape.lanes).flat_map(|lane| (0..CELL_GROUPS).map(move |group| (lane, group)));
+        let cells = groups.map(move |(lane, group)| cells_row(shape, lane, group));
+        std::iter::once(GLOBALS_ROW)
+            .chain(heads)
+            .chain(owners)
+            .chain(cells)
     }
 
     fn series_rows(&self) -> Vec<Row> {
@@ -128,6 +135,11 @@ impl Writer {
         Some(self.read(head_row(self.shape, lane))?[0])
     }
 
+    /// A group of cells as it was committed: for `Consumer::resume_cells`.
+    pub(crate) fn read_cells(&self, lane: usize, group: usize) -> Option<Vec<u64>> {
+        self.read(cells_row(self.shape, lane, group))
+    }
+
     pub(crate) fn read_owner(&self, owner: usize) -> OwnerRow {
         self.read(owner_row(self.shape, owner))
             .and_then(|words| OwnerRow::from_words(&words))
@@ -150,6 +162,19 @@ impl Writer {
         testpoint!("head-row");
     }
 
+    /// Writes up to which values the cells of a group were folded.
+    pub(crate) fn write_cells(
+        &mut self,
+        epoch: u64,
+        lane: usize,
+        group: usize,
+        version: impl Iterator<Item = u64>,
+    ) {
+        let row = cells_row(self.shape, lane, group);
+        self.write_row(epoch, row, |out| out.extend(version));
+        testpoint!("cells-row");
+    }
+
     pub(crate) fn write_owner(&mut self, epoch: u64, owner: usize, row: OwnerRow) {
         owner_row(self.shape, owner).write(self.words(), epoch, &row.to_words());
         testpoint!("owner-row");
@@ -162,11 +187,15 @@ impl Writer {
         row: Row,
         encode: impl FnOnce(&mut Vec<u64>),
     ) {
+        self.write_row(epoch, row, encode);
+        testpoint!("series-row");
+    }
+
+    fn write_row(&mut self, epoch: u64, row: Row, encode: impl FnOnce(&mut Vec<u64>)) {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         encode(&mut scratch);
         row.write(self.words(), epoch, &scratch);
-        testpoint!("series-row");
         self.scratch = scratch;
     }
 
@@ -261,6 +290,14 @@ pub(super) fn head_row(shape: Shape, lane: usize) -> Row {
     Row {
         start: shape.heads() + lane * row_words(1),
         len: 1,
+    }
+}
+
+fn cells_row(shape: Shape, lane: usize, group: usize) -> Row {
+    let len = shape.cells_len();
+    Row {
+        start: shape.cell_rows() + (lane * CELL_GROUPS + group) * row_words(len),
+        len,
     }
 }
 

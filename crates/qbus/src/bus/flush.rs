@@ -35,12 +35,16 @@ impl Bus {
     /// ```
     pub fn flush(&self, patience: Duration) -> Result<(), FlushError> {
         let lanes = 0..self.mapped.geometry.lanes as usize;
-        let mut waiting: Vec<_> = lanes.map(|lane| (lane, self.end(lane))).collect();
+        let goal = |lane| (lane, self.end(lane), self.mapped.bank(lane).pulses());
+        let mut waiting: Vec<_> = lanes.map(goal).collect();
         let start = Instant::now();
         let (mut nap, mut asked) = (NAP, None);
         loop {
-            // A lane's head is stored after the commit.
-            waiting.retain(|&(lane, end)| self.mapped.lane(lane).head() < end);
+            // A lane's head, and what its cells have seen, is stored after the commit.
+            waiting.retain(|(lane, end, pulses)| {
+                self.mapped.lane(*lane).head() < *end
+                    || !self.mapped.bank(*lane).is_committed(pulses)
+            });
             if waiting.is_empty() {
                 return Ok(());
             }

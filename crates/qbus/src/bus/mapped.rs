@@ -8,6 +8,7 @@ use super::successor::Successor;
 use crate::address::Address;
 use crate::error::Largest;
 use crate::fork;
+use crate::lane::cell::Bank;
 use crate::lane::{Lane, count};
 use crate::layout::{Geometry, Header, OwnerEntry, Sections};
 use crate::liveness::Locks;
@@ -121,6 +122,25 @@ impl MappedBus {
             &tails.expect(sized)[index],
             &heads.expect(sized)[index],
             slots.expect(sized),
+        )
+    }
+
+    /// The cells of a lane.
+    pub(crate) fn bank(&self, index: usize) -> Bank<'_> {
+        let (lanes, cells) = (self.geometry.lanes as usize, self.geometry.cells as usize);
+        let (region, sections) = (&self.region, &self.sections);
+        let sized = "the region has the size of its geometry";
+        let cell_heads = region.cell_heads(sections.cell_heads, lanes).expect(sized);
+        let heads = region.heads(sections.heads, lanes).expect(sized);
+        Bank::new(
+            &cell_heads[index],
+            region
+                .cells(sections.cells + index * cells * 16, cells)
+                .expect(sized),
+            region
+                .words(sections.seen + index * cells * 8, cells)
+                .expect(sized),
+            &heads[index].seen_pulses,
         )
     }
 

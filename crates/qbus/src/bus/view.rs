@@ -31,6 +31,8 @@ pub struct LaneView {
     pub head: u64,
     /// Slots that wait to be drained and committed.
     pub fill: u64,
+    /// Calls that wrote to its cells so far, by all of its holders, modulo 2^48.
+    pub calls: u64,
 }
 
 /// What the bus as a whole has counted.
@@ -109,6 +111,7 @@ impl Bus {
                 holder: lane.holder(),
                 head: lane.head(),
                 fill,
+                calls: self.mapped().bank(index).calls(),
             }
         };
         (0..self.mapped().geometry.lanes as usize)

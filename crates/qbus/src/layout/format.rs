@@ -7,7 +7,11 @@ use std::mem::{offset_of, size_of};
 
 use drawn::{check, table, words};
 
-use super::{Geometry, Header, LaneHead, LaneTail, MAGIC, OwnerEntry, Sections, Slot, VERSION};
+use super::{
+    Cell, CellHead, Geometry, Header, LaneHead, LaneTail, MAGIC, OwnerEntry, Sections, Slot,
+    VERSION,
+};
+use crate::lane::cell::{CellKey, CellKind};
 use crate::lane::{Lease, Sequence, SlotPhase};
 use crate::liveness::{AGGREGATOR_BYTE, CREATE_BYTE, owner_byte};
 use crate::owner::{OwnerId, OwnerPhase, State};
@@ -60,7 +64,7 @@ fn header() {
         version: "layout version",
         instance: "two random words: tell a bus from another of the same name",
         size: "bytes of the whole region",
-        geometry: "lanes, shared lanes, slots, owners, families, series, arena words",
+        geometry: "lanes, shared lanes, slots, owners, families, series, arena words, cells",
         created_ns: "when it was created",
         removed: "1 once the name was taken away",
         aggregator_pid: "pid of the last aggregator, in its own pid namespace; 0 = never one",
@@ -90,11 +94,17 @@ fn owner() {
         joined_ns: "when it joined",
         dropped_full_base: "`dropped_full` when it joined",
         rejected_base: "`rejected` when it joined",
+        shared_calls_base: "`shared_calls` when it joined",
         role: "text: length in bytes, then up to 8 words",
         command: "text: length in bytes, then up to 14 words",
         dropped_full: "records that met a full lane, over all occupants",
         rejected: "records whose value their series cannot take, over all occupants",
-    } unused _pad0 _pad1);
+        shared_calls: "calls that wrote to cells of a shared lane",
+        coalesced: "records that met a full lane and were kept as state",
+        dropped_by_type: "`dropped_full` of counters, gauges, histograms, summaries",
+        dropped_by_type_base: "the same when it joined",
+        coalesced_base: "`coalesced` when it joined",
+    } unused _pad1);
     draw("owner", size_of::<OwnerEntry>(), &fields);
     let phases = [
         OwnerPhase::Free,
@@ -125,6 +135,7 @@ fn lanes() {
     draw("tail", size_of::<LaneTail>(), &tail);
     let head = fields!(LaneHead {
         head: "position of the next record to drain",
+        seen_pulses: "of each group of cells the pulse that is committed",
     } unused _pad);
     draw("head", size_of::<LaneHead>(), &head);
     let slot = fields!(Slot {
@@ -132,6 +143,41 @@ fn lanes() {
         payload: "the record",
     } unused);
     draw("slot", size_of::<Slot>(), &slot);
+
+    let cells = fields!(CellHead {
+        pulses: "of each group: calls that wrote to it, modulo 2^48",
+        used: "cells below this were used",
+        writer: "lease of the last writer of an exclusive lane",
+        handovers: "how often the cells passed to another owner",
+        handover: "a ring of the last ones: lease, and the sum of all pulses then",
+    } unused _pad);
+    draw("cell head", size_of::<CellHead>(), &cells);
+    let cell = fields!(Cell {
+        key: "series, kind and bucket; 0 = none",
+        value: "cumulative, or a state",
+    } unused);
+    draw("cell", size_of::<Cell>(), &cell);
+    let kinds = [
+        (CellKind::Count, "a counter's whole increments"),
+        (
+            CellKind::Sum,
+            "double: its other ones, or a histogram's observations",
+        ),
+        (CellKind::Residue, "double: what `Sum` lacks by rounding"),
+        (CellKind::Min, "double, inverted: smallest observation"),
+        (CellKind::Max, "double, inverted: largest observation"),
+        (CellKind::Last, "double, inverted: last observation"),
+        (CellKind::Bucket(3), "observations in a histogram's bucket"),
+        (CellKind::Level, "double, inverted: a gauge's value"),
+        (CellKind::Stamp, "the time of `Level`"),
+        (CellKind::Sparse(3), "observations in a summary's bucket"),
+    ];
+    let row = |(kind, text): (CellKind, &str)| {
+        let key = CellKey::new(SeriesId(0x22), kind, 5).0;
+        vec![format!("{kind:?}"), format!("{key:016x}"), text.to_owned()]
+    };
+    let head = ["kind", "key, series 0x22, length 5", "value"];
+    check("cell kinds", &table(&head, &kinds.map(row)));
 
     let owner = OwnerId {
         index: 0x045,
@@ -213,6 +259,9 @@ fn sections() {
         tails,
         heads,
         slots,
+        cell_heads,
+        cells,
+        seen,
         families,
         series,
         arena,
@@ -224,11 +273,12 @@ fn sections() {
         cells.map(str::to_owned).to_vec()
     };
     let lanes = geometry.lanes.to_string();
+    let all_cells = (geometry.lanes * geometry.cells).to_string();
     let rows = [
         section("header", 0, 4096, "1".to_owned(), "1"),
         section("owners", owners, 512, geometry.owners.to_string(), "owners"),
         section("tails", tails, 128, lanes.clone(), "lanes"),
-        section("heads", heads, 128, lanes, "lanes"),
+        section("heads", heads, 128, lanes.clone(), "lanes"),
         section(
             "slots",
             slots,
@@ -236,6 +286,15 @@ fn sections() {
             (geometry.lanes * geometry.slots).to_string(),
             "lanes × slots, lane after lane",
         ),
+        section("cell heads", cell_heads, 256, lanes, "lanes"),
+        section(
+            "cells",
+            cells,
+            16,
+            all_cells.clone(),
+            "lanes × cells, lane after lane",
+        ),
+        section("seen", seen, 8, all_cells, "lanes × cells, lane after lane"),
         section(
             "families",
             families,

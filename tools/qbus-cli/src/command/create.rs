@@ -17,6 +17,7 @@ pub(crate) fn run(address: &Address, create: &Create, out: &mut dyn Write) -> Re
         // A single lane is better shared than leased by whoever comes first.
         shared_lanes: create.shared_lanes.unwrap_or(few),
         slots: create.slots,
+        cells: create.cells,
         owners: create.max_owners,
         families: create.max_families,
         series: create.max_series,

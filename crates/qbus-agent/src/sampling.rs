@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use qbus::{Bus, EmitError, MetricType};
 use qbus_aggregate::Reader;
-use qbus_sampler::{Attached, News, Sample, Sampler, SamplerOptions, Trend};
+use qbus_sampler::{Attached, Sample, Sampler, SamplerOptions, Trend};
 
 use crate::agent::Report;
 use crate::by_name::{Emitter, Metric};
@@ -74,7 +74,7 @@ pub(crate) fn sample_until(
         }
         for outcome in outcomes {
             for news in &outcome.news {
-                report(told(outcome.source, news));
+                report(news.told(outcome.source));
             }
         }
         match &refused {
@@ -126,15 +126,6 @@ fn attached(bus: &Bus) -> Vec<Attached> {
 fn program(command: &str) -> &str {
     let path = command.split(' ').next().unwrap_or_default();
     path.rsplit('/').next().unwrap_or_default()
-}
-
-fn told(source: &str, news: &News) -> String {
-    match news {
-        News::Absent(what) => format!("nothing to sample for {source}: {what}"),
-        News::Failed(why) => format!("sampling {source} failed: {why}"),
-        News::Recovered(thing) if thing.is_empty() => format!("sampling {source} works again"),
-        News::Recovered(thing) => format!("sampling {source} works again: {thing}"),
-    }
 }
 
 /// Emits samples as metrics of their names.

@@ -47,6 +47,7 @@ mod probe_thread;
 mod process;
 mod readings;
 mod sampler;
+mod scrape;
 mod sources;
 mod sysfs;
 mod table;

@@ -16,6 +16,20 @@ pub enum News {
     Recovered(String),
 }
 
+impl News {
+    /// The line that an operator reads.
+    pub fn told(&self, source: &str) -> String {
+        match self {
+            News::Absent(what) => format!("nothing to sample for {source}: {what}"),
+            News::Failed(why) => format!("sampling {source} failed: {why}"),
+            News::Recovered(thing) if thing.is_empty() => {
+                format!("sampling {source} works again")
+            }
+            News::Recovered(thing) => format!("sampling {source} works again: {thing}"),
+        }
+    }
+}
+
 /// How long a thing must have been well before its next failure is told again. A thing that fails
 /// in every other read is told of once.
 const WELL: Duration = Duration::from_secs(10);

@@ -10,6 +10,7 @@ use crate::news::{Episodes, News};
 use crate::probe::{Failure, Probe, Tick, read_guarded};
 use crate::probe_thread::{Answer, ProbeThread};
 use crate::readings::{Readings, Trouble};
+use crate::scrape::Scrape;
 use crate::sources;
 
 /// How long the values of GPUs outlive their last answer: after that they are down.
@@ -46,6 +47,7 @@ pub struct Sampler {
     patience: Duration,
     keep: Duration,
     retry: Duration,
+    scrape: Option<Scrape>,
 }
 
 impl fmt::Debug for Sampler {
@@ -93,6 +95,7 @@ impl Sampler {
             patience: config.patience,
             keep: config.keep,
             retry: config.retry,
+            scrape: (config.names == Names::Node).then(Scrape::default),
         };
         for ready in sources::ready(&config) {
             let name = ready.source.name();
@@ -163,6 +166,9 @@ impl Sampler {
         for entry in &mut self.entries {
             let samples = entry.kept.emit(entry.source, self.names, emit);
             self.outcomes.push(entry.outcome(now, samples));
+        }
+        if let Some(scrape) = &self.scrape {
+            scrape.emit(&self.outcomes, emit);
         }
         &self.outcomes
     }

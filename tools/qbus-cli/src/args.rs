@@ -1,5 +1,7 @@
 //! What was typed, and nothing derived from it.
 
+mod host;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use qbus_agent::serve::Listen;
 use qbus_aggregate::AggregatorOptions;
 use qbus_aggregate::export::Format;
 use qbus_sampler::{Names, Source};
+
+pub(crate) use host::{Host, translated};
 
 /// A lock-free shared-memory telemetry bus.
 ///
@@ -229,6 +233,11 @@ pub(crate) struct Sources {
     /// The NVML library to load, instead of the system's.
     #[arg(long, value_name = "PATH")]
     pub(crate) nvml: Option<PathBuf>,
+    /// Activity of SMs, tensor cores and memory of NVIDIA GPUs of Hopper and later.
+    #[arg(long)]
+    pub(crate) gpu_activity: bool,
+    #[command(flatten)]
+    pub(crate) host: Host,
 }
 
 /// How sampled metrics are named.
@@ -238,6 +247,8 @@ pub(crate) enum NameSet {
     Qbus,
     /// As node_exporter names them, for dashboards that exist.
     Node,
+    /// GPUs as dcgm-exporter names them, all else as qbus does.
+    Dcgm,
     /// `system_cpu_percent` and its kin.
     Seed,
 }
@@ -247,6 +258,7 @@ impl From<NameSet> for Names {
         match names {
             NameSet::Qbus => Names::Qbus,
             NameSet::Node => Names::Node,
+            NameSet::Dcgm => Names::Dcgm,
             NameSet::Seed => Names::Seed,
         }
     }

@@ -24,7 +24,7 @@ static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 /// that need processes of their own.
 pub fn run(program: &Path, typed: impl IntoIterator<Item = OsString>) -> u8 {
     let _ = PROGRAM.set(program.to_owned());
-    let args = match Args::try_parse_from(typed) {
+    let args = match Args::try_parse_from(args::translated(typed)) {
         Ok(args) => args,
         Err(error) => {
             // Help and version go to standard output; a closed pipe is the reader's choice.

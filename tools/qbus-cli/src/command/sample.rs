@@ -10,11 +10,14 @@ use qbus::{Clock, MetricType};
 use qbus_agent::{metric_type, owned};
 use qbus_aggregate::export::{Options, export};
 use qbus_aggregate::{Family, Series, Snapshot, Value};
-use qbus_sampler::{Sampler, SamplerOptions, Source};
+use qbus_sampler::{News, Outcome, Sampler, SamplerOptions, Source};
 
 use crate::args::Sample;
 use crate::error::Error;
-use crate::sampling::options;
+use crate::sampling::{options, warn};
+
+/// How long sources have to answer that may hang.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Between the two samples that a ratio over time needs.
 const APART: Duration = Duration::from_millis(250);
@@ -32,20 +35,20 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
         return Ok(());
     }
     let options = SamplerOptions {
-        patience: Duration::from_secs(2),
+        patience: PATIENCE,
         own_role: Some("sampler".to_owned()),
         ..options(&sample.sources, false, false)
     };
     let mut sampler = Sampler::new(options);
     let attached = [].into();
     if !sample.once {
-        sampler.sample(Instant::now(), &attached, &mut |_| ());
+        say(sampler.sample(Instant::now(), &attached, &mut |_| ()));
         thread::sleep(APART);
     }
     let now_ns = Clock::Precise.now_ns();
     let mut families: HashMap<String, Arc<Family>> = HashMap::new();
     let mut series = Vec::new();
-    sampler.sample(Instant::now(), &attached, &mut |sample| {
+    let outcomes = sampler.sample(Instant::now(), &attached, &mut |sample| {
         let family = families
             .entry(sample.metric.name.to_string())
             .or_insert_with(|| {
@@ -71,6 +74,13 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
             history: Vec::new(),
         });
     });
+    say(outcomes);
+    for hanging in outcomes.iter().filter(|outcome| outcome.hanging) {
+        warn(format_args!(
+            "sampling {}: no answer within {PATIENCE:?}",
+            hanging.source
+        ));
+    }
     series.sort_by(|a, b| {
         a.family
             .name
@@ -85,4 +95,15 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
     };
     export(&snapshot, sample.format, &Options::default(), out)?;
     Ok(())
+}
+
+/// What failed, on standard error; what a machine lacks is no failure.
+fn say(outcomes: &[Outcome]) {
+    for outcome in outcomes {
+        for news in &outcome.news {
+            if !matches!(news, News::Absent(_)) {
+                warn(news.told(outcome.source));
+            }
+        }
+    }
 }

@@ -330,6 +330,36 @@ fn producers_of_a_bus_whose_file_was_unlinked_join_the_next_one() {
 }
 
 #[test]
+fn what_a_dead_creator_left_is_removed_and_nothing_else() {
+    let mut image = vec![0; 1 << 16];
+    image[40_000] = 7;
+    // Nothing reserved; reserved and without a header; and what is none of ours.
+    let cases = [
+        (vec![], true),
+        (vec![0; 1 << 16], true),
+        (vec![7; 100], false),
+        (image, false),
+    ];
+    thread::scope(|scope| {
+        for (place, (bytes, is_ours)) in Place::ALL
+            .into_iter()
+            .flat_map(|p| cases.clone().map(|c| (p, c)))
+        {
+            scope.spawn(move || {
+                let test = TestBus::reserve(place);
+                std::fs::write(test.address().file(), &bytes).expect("room");
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+                std::fs::set_permissions(test.address().file(), mode).expect("it is ours");
+                let opened = || Bus::open_or_create(test.address(), &qbus::BusOptions::default());
+                assert!(opened().is_err(), "a creator may be at it");
+                thread::sleep(std::time::Duration::from_secs(5));
+                assert_eq!(opened().is_ok(), is_ours, "{} bytes", bytes.len());
+            });
+        }
+    });
+}
+
+#[test]
 fn an_aggregator_whose_file_was_unlinked_ends() {
     for place in Place::ALL {
         let test = TestBus::small(place);

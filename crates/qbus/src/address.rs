@@ -7,6 +7,9 @@ use std::str::FromStr;
 
 /// Where named POSIX segments lie on Linux.
 const SHM: &str = "/dev/shm";
+/// What the names of snapshots end in.
+const SNAPSHOT: &str = ".snapshot";
+const PREVIOUS_SNAPSHOT: &str = ".snapshot.previous";
 /// The longest name of a bus in bytes.
 const NAME_MAX: usize = 64;
 
@@ -43,12 +46,12 @@ impl Address {
 
     /// Where the aggregator keeps the snapshot unless told otherwise: beside the region.
     pub fn snapshot(&self) -> PathBuf {
-        self.beside(".snapshot")
+        self.beside(SNAPSHOT)
     }
 
     /// Where an aggregator moves the snapshot of an earlier bus of the same name.
     pub(crate) fn previous_snapshot(&self) -> PathBuf {
-        self.beside(".snapshot.previous")
+        self.beside(PREVIOUS_SNAPSHOT)
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
@@ -70,6 +73,12 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Address, AddressError> {
+        // Else the bus `a.snapshot` would lie where the bus `a` has its snapshot, and go with it.
+        if text.ends_with(SNAPSHOT) || text.ends_with(PREVIOUS_SNAPSHOT) {
+            return Err(AddressError {
+                found: text.to_owned(),
+            });
+        }
         if text.contains('/') {
             let file = std::path::absolute(text).unwrap_or_else(|_| PathBuf::from(text));
             let typed = text.to_owned();
@@ -109,10 +118,25 @@ impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} names no bus: expected 1 to {NAME_MAX} letters, digits, '.', '_' or '-', or a path with a slash",
+            "{:?} names no bus: expected 1 to {NAME_MAX} letters, digits, '.', '_' or '-', or a path with a slash, and not \
+             another bus's snapshot (\"{SNAPSHOT}\", \"{PREVIOUS_SNAPSHOT}\" at the end)",
             self.found
         )
     }
 }
 
 impl std::error::Error for AddressError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_bus_s_snapshot_is_no_bus() {
+        for text in ["a.snapshot", "a.snapshot.previous", "./a.snapshot"] {
+            let error = text.parse::<Address>().expect_err(text).to_string();
+            assert!(error.contains("another bus's snapshot"), "{error}");
+        }
+        assert!("a.snapshots".parse::<Address>().is_ok());
+    }
+}

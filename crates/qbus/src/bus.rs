@@ -3,6 +3,7 @@
 mod attach;
 mod definitions;
 mod flush;
+mod half_made;
 mod mapped;
 mod successor;
 mod view;
@@ -140,7 +141,8 @@ impl Bus {
         Ok(Bus::new(region, address, config.geometry, sections))
     }
 
-    /// Opens an existing bus, and waits a bounded second for one that is being made.
+    /// Opens an existing bus, and waits a bounded second for one that is being made. What a creator left
+    /// that died seconds ago is removed, and there is none then.
     ///
     /// # Errors
     ///
@@ -151,6 +153,9 @@ impl Bus {
             match Self::open_now(address) {
                 Err(OpenError::Unfinished { .. }) if clock::monotonic_ns() < deadline => {
                     std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(OpenError::Unfinished { path }) if Self::remove_half_made(address) => {
+                    return Err(OpenError::Absent { path });
                 }
                 opened => return opened,
             }
@@ -239,6 +244,9 @@ impl Bus {
     ///
     /// There is none, it is in use, or it is not one of ours.
     pub fn remove(address: &Address, removal: Removal) -> Result<(), RemoveError> {
+        if Self::remove_half_made(address) {
+            return Ok(());
+        }
         let region = Region::open(address);
         let region = match (region, removal) {
             // Too short for a header: a creator died at once.

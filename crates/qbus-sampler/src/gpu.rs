@@ -38,7 +38,7 @@ pub(crate) struct Gpus {
     /// The UUID last seen at each number, for a GPU that can no longer say its own.
     uuids: HashMap<u32, String>,
     /// Numbers of GPUs that are left alone, and until when.
-    down: HashMap<u32, Instant>,
+    down: HashMap<u32, (Instant, String)>,
     /// What the slow calls brought, and when.
     slow: Readings,
     slow_read: Option<Instant>,
@@ -48,7 +48,13 @@ pub(crate) struct Gpus {
 #[derive(Default)]
 struct Gpu {
     /// Calls that are left out, and until when.
-    left_out: HashMap<&'static str, Instant>,
+    left_out: HashMap<&'static str, LeftOut>,
+}
+
+struct LeftOut {
+    until: Instant,
+    /// What was said of it, where that was to be said.
+    why: Option<String>,
 }
 
 /// What an error says about what to ask next.
@@ -163,9 +169,16 @@ impl Gpus {
             match self.read_gpu(nvml, index, slow, tick, out) {
                 Ok(()) => {}
                 Err(Stop::Gpu(message)) => {
-                    self.down.insert(index, tick.now + DOWN_PERIOD);
+                    let until = tick.now + DOWN_PERIOD;
+                    self.down.insert(index, (until, message.clone()));
                     self.push_up(index, false, out);
-                    out.fail(|| format!("GPU {index}: {message}"));
+                    if let Some(uuid) = self.uuids.get(&index) {
+                        // What it said before is not known to hold.
+                        self.slow.remove_labelled("uuid", uuid);
+                        out.remove_labelled_but("uuid", uuid, Reading::GpuUp);
+                    }
+                    let name = format!("GPU {index}");
+                    out.fail_of(&name, || format!("{name}: {message}"));
                 }
                 Err(Stop::Library(message)) => {
                     return Err(Failure::Failed(format!("NVML: {message}")));
@@ -193,7 +206,10 @@ impl Gpus {
         tick: &Tick<'_>,
         out: &mut Readings,
     ) -> Result<(), Stop> {
-        if self.down.get(&index).is_some_and(|until| tick.now < *until) {
+        let down = self.down.get(&index);
+        if let Some((_, message)) = down.filter(|(until, _)| tick.now < *until) {
+            let name = format!("GPU {index}");
+            out.still_fails(&name, || format!("{name}: {message}"));
             self.push_up(index, false, out);
             return Ok(());
         }
@@ -303,7 +319,10 @@ impl Gpu {
         out: &mut Readings,
         call: impl FnOnce(&mut Sink<'_>) -> Result<(), NvmlError>,
     ) -> Result<(), Stop> {
-        if self.left_out.get(name).is_some_and(|until| now < *until) {
+        if let Some(left_out) = self.left_out.get(name).filter(|left| now < left.until) {
+            if let Some(why) = &left_out.why {
+                out.still_fails(name, || why.clone());
+            }
             return Ok(());
         }
         let Err(err) = call(&mut Sink { labels, name, out }) else {
@@ -313,10 +332,17 @@ impl Gpu {
         let message = || format!("GPU {}: {name}: {err}", labels[0].1);
         match verdict {
             Verdict::LeaveOut | Verdict::Forbidden => {
-                self.left_out.insert(name, now + REPROBE_PERIOD);
-                if verdict == Verdict::Forbidden {
-                    out.fail(message);
+                // An old driver lacks what every GPU has; that a GPU lacks something is no fault.
+                let is_old = matches!(
+                    err,
+                    NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound
+                );
+                let until = now + REPROBE_PERIOD;
+                let why = (verdict == Verdict::Forbidden || is_old).then(message);
+                if let Some(why) = &why {
+                    out.fail_of(name, || why.clone());
                 }
+                self.left_out.insert(name, LeftOut { until, why });
             }
             Verdict::Skip => out.skip(1),
             Verdict::Down => return Err(Stop::Gpu(err.to_string())),

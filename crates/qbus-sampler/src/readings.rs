@@ -164,6 +164,33 @@ impl Readings {
         self.trouble = Troubles::default();
     }
 
+    /// Drops the values that bear a label of that value.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn remove_labelled(&mut self, name: &str, value: &str) {
+        self.retain_labelled(name, value, None);
+    }
+
+    /// The same, but for the values of one reading.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn remove_labelled_but(&mut self, name: &str, value: &str, kept: Reading) {
+        self.retain_labelled(name, value, Some(kept));
+    }
+
+    #[cfg(feature = "gpu")]
+    fn retain_labelled(&mut self, name: &str, value: &str, kept: Option<Reading>) {
+        let (labels, text) = (&self.labels, &self.text);
+        self.rows.retain(|row| {
+            let bears = |(found, of): &(Range<usize>, Range<usize>)| {
+                (&text[found.clone()], &text[of.clone()]) == (name, value)
+            };
+            let is_kept = match &row.what {
+                What::Known(reading) => Some(*reading) == kept,
+                What::Node(_) | What::Own(_) => false,
+            };
+            is_kept || !labels[row.labels.clone()].iter().any(bears)
+        });
+    }
+
     /// What is left of the readings of a source that hangs: that its things are down.
     pub(crate) fn keep_only_down(&mut self) {
         self.rows

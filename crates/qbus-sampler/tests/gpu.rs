@@ -255,7 +255,7 @@ fn each_error_has_its_own_consequence() {
     for (code, failures, again) in [
         (3, 0, false),  // not supported
         (4, 1, false),  // no permission
-        (13, 0, false), // function not found
+        (13, 1, false), // function not found: the driver is old, and that is said
         (21, 0, true),  // no data
         (10, 0, true),  // timeout
         (999, 1, true), // unknown
@@ -276,6 +276,32 @@ fn each_error_has_its_own_consequence() {
         assert_eq!(has(&page, "power_watts"), again, "{code}");
         let page = tick(&mut sampler, now + Duration::from_secs(700), &[]);
         assert!(has(&page, "power_watts"), "{code}: asked again in the end");
+    }
+}
+
+#[test]
+fn each_loss_of_a_gpu_is_said_once_and_leaves_no_value() {
+    let fake = Fake::new(TWO);
+    let mut sampler = fake.sampler(|_| {});
+    let start = Instant::now();
+    tick(&mut sampler, start, &[]);
+    for round in 0..2_u64 {
+        let at = |second: u64| start + Duration::from_secs(round * 1000 + second);
+        fake.set(&two_with(&[("0.handle", "error 15")]));
+        let mut said = Vec::new();
+        for second in 1..25 {
+            let page = tick(&mut sampler, at(second), &[]);
+            said.extend(page.outcome("gpu").news.clone());
+            let left = page.samples.keys().filter(|key| key.contains(ONE));
+            let left: Vec<_> = left.collect();
+            assert_eq!(left, [&format!("qbus_gpu_up{{{ONE}}}")], "round {round}");
+            assert_eq!(value(&page, "up", ""), 0.0);
+        }
+        assert!(matches!(&said[..], [News::Failed(_)]), "{said:?}");
+        fake.set(TWO);
+        let page = tick(&mut sampler, at(60), &[]);
+        assert_eq!(page.outcome("gpu").news, [News::Recovered("GPU 0".into())]);
+        assert_eq!(value(&page, "up", ""), 1.0);
     }
 }
 

@@ -7,6 +7,7 @@ mod gpu;
 mod host;
 mod names;
 mod node_exporter;
+mod odd_hosts;
 mod process;
 mod sources;
 mod support;

@@ -48,9 +48,12 @@ fn a_full_table_names_who_filled_it() {
         registry.intern(&counter("hits"), &user(n)).unwrap();
     }
     let text = refusal(registry.intern(&counter("hits"), &user(4)));
-    for part in ["hits", "4 series", "label user has 4 values"] {
+    for part in ["hits", "series (capacity 4)"] {
         assert!(text.contains(part), "{part} is not in: {text}");
     }
+    let largest = registry.largest().expect("a family");
+    assert_eq!((largest.family.as_str(), largest.series), ("hits", 4));
+    assert_eq!(largest.label, Some(("user".to_owned(), 4)));
     // What is there already is found all the same.
     assert!(registry.intern(&counter("hits"), &user(3)).is_ok());
     for name in ["b", "c", "d"] {

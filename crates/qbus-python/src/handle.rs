@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use qbus::{Bus, Clock, EmitError, FamilyDefinition, Kind, Record, RegisterError, SeriesId};
+use qbus::{
+    Bus, Clock, EmitError, FamilyDefinition, Kind, MetricType, Record, RegisterError, SeriesId,
+};
 
 use crate::collector::MetricsCollector;
 use crate::convert::label_value;
@@ -42,8 +44,16 @@ pub(crate) struct Handle {
     target: Target,
 }
 
+/// What of a series is state, which no full lane can lose.
+enum State {
+    Counter(qbus::Counter),
+    Histogram(qbus::Histogram),
+    /// Nothing: its changes are events.
+    None,
+}
+
 enum Target {
-    Series(SeriesId),
+    Series(SeriesId, State),
     /// A family with labels: only what `labels()` gives can be used.
     Family,
     /// There was no room for the series, or there is no bus: what is emitted to it is lost, and was told.
@@ -146,10 +156,11 @@ impl Handle {
         let labels: Vec<_> = names.zip(self.label_values.iter().cloned()).collect();
         if self.is_full() {
             let known = bus.find(self.name(), &labels);
-            return Ok(known.map_or(Target::Refused, Target::Series));
+            let target = |series| self.series(bus, series);
+            return Ok(known.map_or(Target::Refused, target));
         }
         match bus.intern(self.definition(), &labels) {
-            Ok(series) => Ok(Target::Series(series)),
+            Ok(series) => Ok(self.series(bus, series)),
             Err(error @ RegisterError::Full { .. }) => {
                 let now = self.shared.started.elapsed().as_millis() as u64;
                 self.shared.full_ms.store(now.max(1), Ordering::Relaxed);
@@ -158,6 +169,17 @@ impl Handle {
             }
             Err(error) => Err(error::metric(py, error)),
         }
+    }
+
+    fn series(&self, bus: &Bus, series: SeriesId) -> Target {
+        let definition = self.definition();
+        let handle = || qbus::Handle::new(bus, series, Clock::Precise, &definition.buckets);
+        let state = match definition.metric_type {
+            MetricType::Counter => State::Counter(handle().into()),
+            MetricType::Histogram => State::Histogram(handle().into()),
+            MetricType::Gauge | MetricType::Summary => State::None,
+        };
+        Target::Series(series, state)
     }
 
     /// What `labels()` gives.
@@ -205,7 +227,7 @@ impl Handle {
         values: &Bound<'py, PyTuple>,
         child: &Bound<'py, PyAny>,
     ) -> PyResult<()> {
-        if let Target::Series(_) = self.target {
+        if let Target::Series(..) = self.target {
             self.shared
                 .children
                 .bind(values.py())
@@ -264,9 +286,19 @@ impl Handle {
         value: f64,
         trace_id: u128,
     ) -> PyResult<()> {
-        let (Target::Series(series), Some(bus)) = (&self.target, &self.bus) else {
+        let (Target::Series(series, state), Some(bus)) = (&self.target, &self.bus) else {
             return self.not_a_series(py);
         };
+        let added = match state {
+            State::Counter(counter) if trace_id == 0 => Some(counter.try_add(value)),
+            State::Histogram(histogram) if trace_id == 0 => Some(histogram.try_observe(value)),
+            _ => None,
+        };
+        match added {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(error)) => return self.failed(py, error),
+            None => {}
+        }
         let record = Record::new(clock.now_ns(), *series, kind, value);
         let record = Record { trace_id, ..record };
         if !bus.has_room() {
@@ -286,7 +318,7 @@ impl Handle {
         value: f64,
         count: u64,
     ) -> PyResult<()> {
-        let (Target::Series(series), Some(bus)) = (&self.target, &self.bus) else {
+        let (Target::Series(series, _), Some(bus)) = (&self.target, &self.bus) else {
             return self.not_a_series(py);
         };
         let record = Record::new(Clock::Precise.now_ns(), *series, kind, value);
@@ -303,7 +335,7 @@ impl Handle {
     /// Whether values can be emitted to it: a family with labels says what to do instead.
     pub(crate) fn check_is_series(&self, py: Python<'_>) -> PyResult<()> {
         match self.target {
-            Target::Series(_) | Target::Refused => Ok(()),
+            Target::Series(..) | Target::Refused => Ok(()),
             Target::Family => Err(error::metric(
                 py,
                 format_args!(

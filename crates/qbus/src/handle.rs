@@ -173,6 +173,27 @@ impl fmt::Debug for Handle {
 }
 
 impl Handle {
+    /// Of a series that is registered; its type is for the caller to know. The bounds are a histogram's.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let address = format!("doc-handle-{}", std::process::id()).parse()?;
+    /// # let bus = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
+    /// let series = bus.counter("tokens_total").register()?.series();
+    /// let same = qbus::Counter::from(qbus::Handle::new(&bus, series, qbus::Clock::Coarse, &[]));
+    /// same.inc();
+    /// # qbus::Bus::remove(&address, qbus::Removal::Forced)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn new(bus: &Bus, series: SeriesId, clock: Clock, bounds: &[f64]) -> Handle {
+        Handle {
+            bus: bus.clone(),
+            series,
+            clock,
+            bounds: bounds.into(),
+        }
+    }
+
     /// Does something to the cells of the series, or emits the same as a record where there are none.
     #[inline(always)]
     fn put(&self, unit: &Unit, op: CellOp, kind: Kind, value: f64) -> Result<(), EmitError> {

@@ -16,7 +16,7 @@ use crate::snapshot::row::{BlockHeader, LEN_MAX, Plain, take_room};
 use crate::snapshot::tally::{Globals, OwnerRow, Tally};
 use crate::snapshot::versioned::Row;
 use crate::snapshot::writer::Writer;
-use state::SeriesState;
+use state::{Folded, SeriesState};
 
 /// Points of a ring when its series is new; four times as many whenever they do not suffice.
 const FIRST_POINTS: usize = 4;
@@ -267,18 +267,21 @@ impl Fold {
         }
         let words = writer.words();
         let series = &mut self.series[place];
-        match series.add_change(words, change, now_ns) {
-            None => self.globals.unknown_series += 1,
-            Some(recent) => {
-                if !series.touched {
-                    series.touched = true;
-                    self.touched.push(place as u32);
-                }
-                if let Some((kind, value)) = recent {
-                    let record = Record::new(now_ns, id, kind, value);
-                    self.recent.push(words, &encode_recent(&record));
-                }
+        let recent = match series.add_change(words, change, now_ns) {
+            Folded::Yes(recent) => recent,
+            Folded::Later => return Placed::NotNow,
+            Folded::Refused => {
+                self.globals.unknown_series += 1;
+                return Placed::Yes;
             }
+        };
+        if !series.touched {
+            series.touched = true;
+            self.touched.push(place as u32);
+        }
+        if let Some((kind, value)) = recent {
+            let record = Record::new(now_ns, id, kind, value);
+            self.recent.push(words, &encode_recent(&record));
         }
         Placed::Yes
     }
@@ -313,7 +316,7 @@ impl Fold {
         self.make_room(writer);
         for place in self.touched.drain(..) {
             let series = &mut self.series[place as usize];
-            series.touched = false;
+            series.written();
             writer.write_series(epoch, series.row, |out| series.encode(out));
         }
         for owner in self.touched_owners.drain(..) {

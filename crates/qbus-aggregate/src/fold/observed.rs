@@ -33,6 +33,7 @@ impl Observed {
     pub(super) fn add_change(&mut self, change: CellChange) -> bool {
         match (change, &mut self.body) {
             (CellChange::Sum(sum, residue), _) => self.sum.add_sum(Sum::from_parts(sum, residue)),
+            (CellChange::Residue(residue), _) => self.sum.add(residue),
             // `min` and `max` of NaN and a number are the number.
             (CellChange::Min(value), _) => self.min = value.min(self.min),
             (CellChange::Max(value), _) => self.max = value.max(self.max),

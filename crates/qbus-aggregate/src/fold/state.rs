@@ -14,6 +14,16 @@ const AHEAD_NS: u64 = 1_000_000_000;
 /// A gauge is not set for a time that lies ahead by more than this: five minutes.
 const REFUSED_NS: u64 = 300_000_000_000;
 
+/// What became of a change of a cell.
+pub(super) enum Folded {
+    /// It counts; the kind and the value of the record that stands for it among the recent ones, if one does.
+    Yes(Option<(Kind, f64)>),
+    /// It is asked for again.
+    Later,
+    /// The series does not take it.
+    Refused,
+}
+
 #[derive(Debug)]
 pub(super) struct SeriesState {
     pub(super) id: SeriesId,
@@ -25,6 +35,8 @@ pub(super) struct SeriesState {
     plain: Plain,
     /// Timestamp of the history's last point.
     point_ns: u64,
+    /// What the row says of a counter.
+    floor: f64,
     /// What observations are counted in, and a histogram's bounds.
     observed: Option<Box<(Observed, Vec<f64>)>>,
 }
@@ -41,6 +53,7 @@ impl SeriesState {
             history: Ring::without(Points::History, 0),
             plain: Plain::default(),
             point_ns: 0,
+            floor: 0.0,
             observed: observed.map(|observed| Box::new((observed, bounds))),
         }
     }
@@ -53,6 +66,7 @@ impl SeriesState {
         version: &[u64],
     ) -> Option<SeriesState> {
         self.plain = plain;
+        self.floor = plain.value.value();
         self.point_ns = self.history.last().map_or(0, |at| words.load(at));
         if let Some(observed) = &mut self.observed {
             let (observed, bounds) = &mut **observed;
@@ -91,6 +105,7 @@ impl SeriesState {
             if record.value < self.plain.value.value() {
                 // The source began anew: so does the counter.
                 self.plain.start_ns = timestamp_ns;
+                self.floor = record.value;
             }
             self.plain.value = Sum::from(record.value);
         } else {
@@ -143,71 +158,99 @@ impl SeriesState {
         true
     }
 
-    /// Folds what came to a writer's cells by a round that began at `now_ns`. The kind and the value of the
-    /// record that stands for it among the recent ones, if one does; `None` when the series does not take it.
+    /// Folds what came to a writer's cells by a round that began at `now_ns`.
     pub(super) fn add_change(
         &mut self,
         words: Words<'_>,
         change: CellChange,
         now_ns: u64,
-    ) -> Option<Option<(Kind, f64)>> {
-        match (change, self.metric_type) {
-            (CellChange::Count(count), MetricType::Counter) => {
-                self.grow(words, count as f64, now_ns, |sum| sum.add_integral(count));
-                Some(Some((Kind::Increment, count as f64)))
+    ) -> Folded {
+        match self.metric_type {
+            MetricType::Counter => self.add_to_counter(words, change, now_ns),
+            MetricType::Gauge => self.add_to_gauge(words, change, now_ns),
+            MetricType::Histogram | MetricType::Summary => {
+                self.add_to_observations(words, change, now_ns)
             }
-            // A residue may be negative, a sum may not.
-            (CellChange::Sum(sum, residue), MetricType::Counter) => {
-                let by = Sum::from_parts(sum, residue);
-                self.grow(words, sum, now_ns, |sum| sum.add_sum(by));
-                Some(Some((Kind::Increment, by.value())))
-            }
-            (CellChange::Sum(sum, residue), MetricType::Gauge) => {
-                let by = Sum::from_parts(sum, residue).value();
-                let record = Record::new(now_ns, self.id, Kind::Adjust, by);
-                let is_taken = self.add_level(words, &record, now_ns);
-                is_taken.then_some(Some((Kind::Adjust, by)))
-            }
-            (CellChange::Level(value, stamp_ns), MetricType::Gauge) => {
-                let record = Record::new(stamp_ns, self.id, Kind::Set, value);
-                let is_taken = self.add_level(words, &record, now_ns);
-                is_taken.then_some(Some((Kind::Set, value)))
-            }
-            (change, MetricType::Histogram | MetricType::Summary) => {
-                let (observed, _) = &mut **self.observed.as_mut()?;
-                if !observed.add_change(change) {
-                    return None;
-                }
-                match change {
-                    CellChange::Bucket(_, count) | CellChange::Sparse(_, count) => {
-                        self.plain.records = self.plain.records.saturating_add(count);
-                        Some(None)
-                    }
-                    CellChange::Last(value) => {
-                        if self.is_newest(now_ns, now_ns) {
-                            self.plain.value = Sum::from(value);
-                        }
-                        let timestamp_ns = self.note_time(now_ns, now_ns);
-                        self.add_point(words, timestamp_ns, value);
-                        Some(Some((Kind::Observe, value)))
-                    }
-                    _ => Some(None),
-                }
-            }
-            _ => None,
         }
     }
 
-    /// Adds to a counter, with one point for all that came in a round.
-    fn grow(&mut self, words: Words<'_>, by: f64, now_ns: u64, add: impl FnOnce(&mut Sum)) {
+    fn add_to_counter(&mut self, words: Words<'_>, change: CellChange, now_ns: u64) -> Folded {
+        let mut sum = self.plain.value;
+        let by = match change {
+            CellChange::Count(count) => {
+                sum.add_integral(count);
+                count as f64
+            }
+            CellChange::Sum(by, residue) => {
+                sum.add_sum(Sum::from_parts(by, residue));
+                by
+            }
+            CellChange::Residue(by) => {
+                sum.add(by);
+                by
+            }
+            _ => return Folded::Refused,
+        };
+        // A counter does not fall. A residue waits for the sum that it belongs to; else somebody wrote
+        // to the cell.
+        if sum.value() < self.floor {
+            let is_residue = matches!(change, CellChange::Residue(_));
+            return if is_residue {
+                Folded::Later
+            } else {
+                Folded::Refused
+            };
+        }
         let timestamp_ns = self.note(now_ns, now_ns);
         self.begin_point(words, timestamp_ns, now_ns);
-        let before = self.plain.value;
-        add(&mut self.plain.value);
-        if by < 0.0 && self.plain.value.value() < before.value() {
-            // Somebody wrote to the cell: a counter does not fall.
-            self.plain.value = before;
+        self.plain.value = sum;
+        let is_residue = matches!(change, CellChange::Residue(_));
+        Folded::Yes((!is_residue).then_some((Kind::Increment, by)))
+    }
+
+    fn add_to_gauge(&mut self, words: Words<'_>, change: CellChange, now_ns: u64) -> Folded {
+        let (time_ns, kind, value) = match change {
+            CellChange::Sum(by, residue) => (now_ns, Kind::Adjust, by + residue),
+            CellChange::Residue(by) => (now_ns, Kind::Adjust, by),
+            CellChange::Level(value, stamp_ns) => (stamp_ns, Kind::Set, value),
+            _ => return Folded::Refused,
+        };
+        let record = Record::new(time_ns, self.id, kind, value);
+        if self.add_level(words, &record, now_ns) {
+            Folded::Yes(Some((kind, value)))
+        } else {
+            Folded::Refused
         }
+    }
+
+    fn add_to_observations(&mut self, words: Words<'_>, change: CellChange, now_ns: u64) -> Folded {
+        let Some(observed) = &mut self.observed else {
+            return Folded::Refused;
+        };
+        if !observed.0.add_change(change) {
+            return Folded::Refused;
+        }
+        match change {
+            CellChange::Bucket(_, count) | CellChange::Sparse(_, count) => {
+                self.plain.records = self.plain.records.saturating_add(count);
+                Folded::Yes(None)
+            }
+            CellChange::Last(value) => {
+                if self.is_newest(now_ns, now_ns) {
+                    self.plain.value = Sum::from(value);
+                }
+                let timestamp_ns = self.note_time(now_ns, now_ns);
+                self.add_point(words, timestamp_ns, value);
+                Folded::Yes(Some((Kind::Observe, value)))
+            }
+            _ => Folded::Yes(None),
+        }
+    }
+
+    /// Notes that the row was written: a counter shows no less from now on.
+    pub(super) fn written(&mut self) {
+        self.touched = false;
+        self.floor = self.plain.value.value();
     }
 
     /// Whether no record before was later. A time that lies ahead of the clock says nothing: it is of

@@ -19,6 +19,8 @@ pub enum CellChange {
     /// A counter, or the sum of a histogram, changed by the sum of both: the second is what the first
     /// lacks by rounding.
     Sum(f64, f64),
+    /// What such a sum lacks by the rounding of its writer: of either sign.
+    Residue(f64),
     /// An observation in that bucket of a histogram, so often.
     Bucket(u32, u64),
     /// A writer's smallest observation so far.
@@ -323,7 +325,15 @@ fn change(kind: CellKind, last: u64, value: u64) -> Option<CellChange> {
         CellKind::Count => grown(by, CellChange::Count(by)),
         CellKind::Bucket(index) => grown(by, CellChange::Bucket(index, by)),
         CellKind::Sparse(index) => grown(by, CellChange::Sparse(index, by)),
-        CellKind::Sum | CellKind::Residue => {
+        CellKind::Residue => {
+            let by = f64::from_bits(value) - f64::from_bits(last);
+            if by.is_finite() {
+                CellChange::Residue(by)
+            } else {
+                CellChange::Violation
+            }
+        }
+        CellKind::Sum => {
             let (sum, residue) = two_sum(f64::from_bits(value), -f64::from_bits(last));
             if sum.is_finite() && residue.is_finite() {
                 CellChange::Sum(sum, residue)

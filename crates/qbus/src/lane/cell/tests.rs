@@ -87,6 +87,7 @@ fn a_counter_of_whole_and_other_numbers() {
         .iter()
         .fold((0.0, 0.0), |sum, change| match change {
             (3, CellChange::Sum(by, residue)) => (sum.0 + by, sum.1 + residue),
+            (3, CellChange::Residue(by)) => (sum.0, sum.1 + by),
             other => panic!("{other:?}"),
         });
     assert!((total.0 + total.1 - 100.0).abs() < 1e-13, "{total:?}");

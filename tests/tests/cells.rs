@@ -1,0 +1,271 @@
+//! State that cannot be lost: what counters and histograms add is there in the end, whoever aggregates, or
+//! nobody.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use qbus::{Counter, Geometry, MetricType, Removal};
+use qbus_aggregate::{Aggregator, AggregatorOptions, Value};
+use qbus_tests::{Lane, Load, Place, Process, Report, TestBus, Totals, check_load, until};
+use rustix::process::Signal;
+
+const AGGREGATOR: &str = env!("CARGO_BIN_EXE_test-aggregator");
+const PRODUCER: &str = env!("CARGO_BIN_EXE_test-producer");
+
+fn load(metric_type: MetricType, worker: &str, threads: u64, records: u64) -> Load {
+    Load {
+        metric_type,
+        threads,
+        records,
+        lane: Lane::Handle,
+        worker: worker.to_owned(),
+    }
+}
+
+fn begin(test: &TestBus, load: &Load) -> Process {
+    let mut producer = Process::ready(PRODUCER, test.address(), &load.to_args());
+    producer.tell("go");
+    producer
+}
+
+fn reports(producer: &Process, load: &Load) -> Vec<Report> {
+    let line = |_| producer.line().parse().expect("a report");
+    (0..load.threads).map(line).collect()
+}
+
+fn aggregate(test: &TestBus) {
+    let options = AggregatorOptions::default();
+    let mut aggregator = Aggregator::open(&test.open(), &options).expect("the only one");
+    aggregator.finish();
+}
+
+fn value(test: &TestBus, name: &str) -> Value {
+    let totals = Totals::read(&test.open(), &mut test.reader());
+    totals.get(name, &[]).expect("the series").value.clone()
+}
+
+/// Every type from processes and threads, beside processes that want the CPU too and an aggregator that is
+/// stopped: counters and histograms lose nothing, gauges end at their last value, and what is dropped in the
+/// end is counted by owner and by type.
+#[test]
+fn nothing_is_lost_beside_hogs_and_a_stopped_aggregator() {
+    let test = TestBus::small(Place::Named);
+    let bus = test.open();
+    let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let loads: Vec<Load> = MetricType::ALL
+            .into_iter()
+            .map(|metric_type| load(metric_type, "w", 2, 50_000))
+            .collect();
+        aggregator.signal(Signal::STOP);
+        let producers: Vec<Process> = loads.iter().map(|load| begin(&test, load)).collect();
+        let all: Vec<_> = producers
+            .iter()
+            .zip(&loads)
+            .map(|(producer, load)| reports(producer, load))
+            .collect();
+        aggregator.signal(Signal::CONT);
+        stop.store(true, Ordering::Relaxed);
+        // Before the owners leave: their places stay theirs until the ledger is read.
+        aggregator.end_well();
+        let totals = Totals::read(&bus, &mut test.reader());
+        for ((producer, load), reports) in producers.iter().zip(&loads).zip(&all) {
+            check_load(&totals, load, producer.pid(), reports);
+            let accepted: u64 = reports.iter().map(|report| report.accepted).sum();
+            if matches!(
+                load.metric_type,
+                MetricType::Counter | MetricType::Histogram
+            ) {
+                assert_eq!(accepted, 2 * 50_000, "{load:?}: {reports:?}");
+            }
+            let owners = bus.owners().expect("the locks answer");
+            let owner = owners.iter().find(|owner| owner.pid == producer.pid());
+            let owner = owner.expect("its entry");
+            let by_type: u64 = owner.dropped_by_type.iter().sum();
+            assert_eq!(owner.dropped_full, by_type, "{owner:?}");
+        }
+        producers.into_iter().for_each(Process::end_well);
+    });
+}
+
+#[test]
+fn without_an_aggregator_processes_that_follow_each_other_add_up() {
+    for place in Place::ALL {
+        // One lane of its own: each process goes on in the cells of the one before.
+        let geometry = Geometry {
+            lanes: 2,
+            ..TestBus::small_geometry()
+        };
+        let test = TestBus::create(place, geometry);
+        let load = load(MetricType::Counter, "w", 1, 1000);
+        for _ in 0..12 {
+            let producer = begin(&test, &load);
+            assert_eq!(reports(&producer, &load)[0].accepted, 1000);
+            producer.end_well();
+        }
+        aggregate(&test);
+        let totals = Totals::read(&test.open(), &mut test.reader());
+        assert_eq!(totals.counter("test_counter"), 12_000.0);
+        let ledger = totals.ledger();
+        assert_eq!(
+            (ledger.delivered, ledger.dropped()),
+            (12_000, 0),
+            "{ledger:?}"
+        );
+    }
+}
+
+#[test]
+fn more_series_than_cells_count_what_was_accepted() {
+    let geometry = Geometry {
+        cells: 64,
+        series: 512,
+        ..TestBus::small_geometry()
+    };
+    let test = TestBus::create(Place::Named, geometry.with_arena());
+    let bus = test.open();
+    let counters: Vec<Counter> = (0..400)
+        .map(|i| {
+            bus.counter("test_many")
+                .label("i", &i.to_string())
+                .register()
+        })
+        .collect::<Result<_, _>>()
+        .expect("room");
+    let options = AggregatorOptions::default();
+    let mut aggregator = Aggregator::open(&bus, &options).expect("the only one");
+    let mut accepted = 0.0;
+    for round in 0..50_usize {
+        for (i, counter) in counters.iter().enumerate() {
+            let value = if i % 3 == 0 { 0.5 } else { (round % 5) as f64 };
+            accepted += counter.try_add(value).map_or(0.0, |()| value);
+        }
+        aggregator.round();
+    }
+    aggregator.finish();
+    let totals = Totals::read(&bus, &mut test.reader());
+    assert_eq!(totals.counter("test_many"), accepted);
+}
+
+#[test]
+fn threads_beyond_the_lanes_share_cells() {
+    let test = TestBus::small(Place::Named);
+    let bus = test.open();
+    let counter = bus.counter("test_shared").register().expect("room");
+    let histogram = bus.histogram("test_seconds").buckets([0.5]);
+    let histogram = histogram.register().expect("room");
+    let begun = std::sync::Barrier::new(24);
+    thread::scope(|scope| {
+        for _ in 0..24 {
+            scope.spawn(|| {
+                counter.inc();
+                // All are there at once, so that most of them found no lane.
+                begun.wait();
+                for n in 0..1000 {
+                    counter.add(0.25);
+                    counter.inc();
+                    histogram.observe(f64::from(n % 2));
+                }
+            });
+        }
+    });
+    aggregate(&test);
+    assert_eq!(
+        value(&test, "test_shared"),
+        Value::Counter((24.0 * 1251.0).into())
+    );
+    let Value::Histogram(found) = value(&test, "test_seconds") else {
+        panic!("a histogram");
+    };
+    assert_eq!(
+        (found.count, found.sum.value(), &found.cumulative[..]),
+        (24_000, 12_000.0, &[12_000, 24_000][..])
+    );
+    let totals = Totals::read(&bus, &mut test.reader());
+    let ledger = totals.ledger();
+    assert_eq!(
+        (ledger.delivered, ledger.dropped()),
+        (24 + 24 * 3000, 0),
+        "{ledger:?}"
+    );
+}
+
+#[test]
+fn a_lost_snapshot_costs_what_it_had_and_doubles_nothing() {
+    let test = TestBus::small(Place::Named);
+    let bus = test.open();
+    let counter = bus.counter("test_lost").register().expect("room");
+    counter.add(40.0);
+    aggregate(&test);
+    std::fs::remove_file(test.address().snapshot()).expect("it was there");
+    counter.add(2.0);
+    aggregate(&test);
+    assert_eq!(value(&test, "test_lost"), Value::Counter(2.0.into()));
+    // With its snapshot the next one goes on.
+    counter.add(3.0);
+    aggregate(&test);
+    assert_eq!(value(&test, "test_lost"), Value::Counter(5.0.into()));
+}
+
+#[test]
+fn flush_waits_for_cells_too() {
+    let test = TestBus::small(Place::Named);
+    let bus = test.open();
+    let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
+    let counter = bus.counter("test_flushed").register().expect("room");
+    for n in 1..=20 {
+        counter.inc();
+        bus.flush(std::time::Duration::from_secs(30))
+            .expect("an aggregator");
+        assert_eq!(
+            value(&test, "test_flushed"),
+            Value::Counter(f64::from(n).into())
+        );
+    }
+    aggregator.end_well();
+}
+
+#[test]
+fn a_removal_is_noticed_by_who_only_counts() {
+    let test = TestBus::small(Place::Named);
+    let old = test.open();
+    let counter = old.counter("test_moved").register().expect("room");
+    counter.inc();
+    qbus::Bus::remove(test.address(), Removal::Forced).expect("it is there");
+    let new = test.make(TestBus::small_geometry());
+    until("the handle to follow", || {
+        counter.inc();
+        new.find("test_moved", &[]).is_some()
+    });
+    counter.add(10.0);
+    aggregate(&test);
+    let totals = Totals::read(&new, &mut test.reader());
+    assert!(totals.counter("test_moved") >= 10.0);
+}
+
+#[test]
+fn sums_of_fractions_are_right_to_the_last_digit() {
+    let test = TestBus::small(Place::Named);
+    let bus = test.open();
+    let counter = bus.counter("test_tenths").register().expect("room");
+    for _ in 0..1_000_000 {
+        counter.add(0.1);
+    }
+    aggregate(&test);
+    let Value::Counter(sum) = value(&test, "test_tenths") else {
+        panic!("a counter");
+    };
+    assert_eq!(
+        sum.value(),
+        100_000.000_000_005_55,
+        "a million times the double 0.1"
+    );
+}

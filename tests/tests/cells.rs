@@ -263,9 +263,6 @@ fn sums_of_fractions_are_right_to_the_last_digit() {
     let Value::Counter(sum) = value(&test, "test_tenths") else {
         panic!("a counter");
     };
-    assert_eq!(
-        sum.value(),
-        100_000.000_000_005_55,
-        "a million times the double 0.1"
-    );
+    // The double 0.1 is 5.6e-18 too large: 5.6e-12 in all, less than half of the last digit.
+    assert_eq!(sum.value(), 100_000.0);
 }

@@ -197,6 +197,14 @@ impl Handle {
     /// Does something to the cells of the series, or emits the same as a record where there are none.
     #[inline(always)]
     fn put(&self, unit: &Unit, op: CellOp, kind: Kind, value: f64) -> Result<(), EmitError> {
+        if thread::to_own_cells(self.bus.mapped(), unit, op) {
+            return Ok(());
+        }
+        self.put_slowly(unit, op, kind, value)
+    }
+
+    #[cold]
+    fn put_slowly(&self, unit: &Unit, op: CellOp, kind: Kind, value: f64) -> Result<(), EmitError> {
         if thread::to_cells(self.bus.mapped(), unit, op)? {
             return Ok(());
         }

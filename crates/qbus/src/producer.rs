@@ -219,20 +219,21 @@ impl Producer {
         self
     }
 
-    /// Does something to the cells of a series, by who knows that the lane is still this producer's.
+    /// Does something to the cells of a series if they are this producer's own and where the hint says, by
+    /// who knows that the lane is still its own.
     #[inline(always)]
-    pub(crate) fn to_cells(&self, unit: &Unit, op: CellOp) -> Done {
-        if let ProducerCells::Own(cells) = &self.cells
-            && !matches!(op, CellOp::Summarize(_))
-            && let Some(at) = cells.hinted(unit)
-        {
-            return cells.apply(at, op);
+    pub(crate) fn to_own_cells(&self, unit: &Unit, op: CellOp) -> Done {
+        match &self.cells {
+            ProducerCells::Own(cells) => match cells.hinted(unit) {
+                Some(at) => cells.apply(at, op),
+                None => Done::No,
+            },
+            ProducerCells::Shared(_) => Done::No,
         }
-        self.to_other_cells(unit, op)
     }
 
-    #[inline(never)]
-    fn to_other_cells(&self, unit: &Unit, op: CellOp) -> Done {
+    /// Does something to the cells of a series, by who knows that the lane is still this producer's.
+    pub(crate) fn to_cells(&self, unit: &Unit, op: CellOp) -> Done {
         let is_done = match op {
             CellOp::Summarize(value) => self.summarize(unit, value),
             op => self.to_unit(unit, op),
@@ -302,17 +303,25 @@ impl Producer {
     }
 
     /// As [`emit`](Self::emit), by who knows that the producer was not inherited.
-    ///
-    /// Compiled into its callers, who know the kind of the record, and that it counts once.
     #[inline(always)]
-    pub(crate) fn emit_as_owner(&self, record: Record, keep: Keep<'_>) -> Result<(), EmitError> {
-        if let ProducerLane::Exclusive(lane) = &self.lane
-            && record.kind.takes(record.value)
-            && lane.emit_at_once(&record.to_words())
-        {
+    fn emit_as_owner(&self, record: Record, keep: Keep<'_>) -> Result<(), EmitError> {
+        if self.emit_at_once(&record) {
             return Ok(());
         }
         self.emit_with_care(record, keep)
+    }
+
+    /// Writes one record if that needs no look at anything that is shared; whether it did.
+    ///
+    /// Compiled into its callers, who know the kind of the record, and that it counts once.
+    #[inline(always)]
+    pub(crate) fn emit_at_once(&self, record: &Record) -> bool {
+        match &self.lane {
+            ProducerLane::Exclusive(lane) => {
+                record.kind.takes(record.value) && lane.emit_at_once(&record.to_words())
+            }
+            ProducerLane::Shared(_) => false,
+        }
     }
 
     #[inline(never)]

@@ -117,41 +117,47 @@ pub(crate) fn emit(
     record: Record,
     keep: Keep<'_>,
 ) -> Result<(), EmitError> {
-    this_thread(|producers| match producers.at_home(mapped) {
+    // What is done at once fits into the caller; all else is a call.
+    let is_emitted = this_thread(|producers| match producers.at_home(mapped) {
         Some((own, producer)) if !own.is_time_to_look(&record) => {
             own.begin();
-            let emitted = producer.emit_as_owner(record, keep);
+            let is_emitted = producer.emit_at_once(&record);
             own.end(mapped.key);
-            emitted
+            is_emitted
         }
-        _ => emit_slowly(mapped, record, keep),
+        _ => false,
+    });
+    if is_emitted {
+        return Ok(());
+    }
+    emit_slowly(mapped, record, keep)
+}
+
+/// Does something to the cells of a series that are this thread's own and found at once; whether it did.
+#[inline(always)]
+pub(crate) fn to_own_cells(mapped: &Arc<MappedBus>, unit: &Unit, op: CellOp) -> bool {
+    this_thread(|producers| match producers.at_home(mapped) {
+        Some((own, producer)) => {
+            own.begin();
+            let done = producer.to_own_cells(unit, op);
+            if done == Done::YesAndLook {
+                producer.look();
+            }
+            own.end(mapped.key);
+            done != Done::No
+        }
+        None => false,
     })
 }
 
 /// Does something to the cells of a series, through this thread's producer. False when they must have it
 /// as a record.
-#[inline(always)]
+#[cold]
 pub(crate) fn to_cells(
     mapped: &Arc<MappedBus>,
     unit: &Unit,
     op: CellOp,
 ) -> Result<bool, EmitError> {
-    this_thread(|producers| match producers.at_home(mapped) {
-        Some((own, producer)) => {
-            own.begin();
-            let done = producer.to_cells(unit, op);
-            if done == Done::YesAndLook {
-                producer.look();
-            }
-            own.end(mapped.key);
-            Ok(done != Done::No)
-        }
-        None => to_cells_slowly(mapped, unit, op),
-    })
-}
-
-#[cold]
-fn to_cells_slowly(mapped: &Arc<MappedBus>, unit: &Unit, op: CellOp) -> Result<bool, EmitError> {
     let done = Cell::new(false);
     with_producer(mapped, unit.series(), &|producer, series| {
         let to_cells = |unit: &Unit| producer.to_cells(unit, op) != Done::No;

@@ -7,7 +7,7 @@ use super::{
     Bank, CALL, CellKey, CellKind, CellOp, Done, TOUCH, Unit, encode_level, encode_state,
     is_largest, is_smallest, two_sum,
 };
-use crate::layout::HANDOVERS;
+use crate::layout::{CELL_GROUPS, HANDOVERS};
 use crate::sync::{Ordering, fence};
 use crate::testpoint;
 
@@ -30,6 +30,8 @@ const SELDOM_NS: u64 = 10_000_000;
 pub(crate) struct CellWriter<'a> {
     bank: Bank<'a>,
     places: Places,
+    /// A cell's place, shifted by it, is its group.
+    group_shift: u32,
     /// Where the search for cells to take goes on.
     hand: PrivateCell<usize>,
     /// Units that are still to go without a look for cells.
@@ -67,6 +69,7 @@ impl<'a> CellWriter<'a> {
         CellWriter {
             bank,
             places,
+            group_shift: bank.group_len().max(1).trailing_zeros(),
             hand: PrivateCell::new(0),
             patience: PrivateCell::new(0),
             strays: PrivateCell::new(0),
@@ -279,7 +282,8 @@ impl<'a> CellWriter<'a> {
 
     #[inline(always)]
     fn pulse(&self, at: usize, by: u64) -> Done {
-        let pulse = &self.bank.head.pulses[self.bank.group(at)];
+        // Of a place that is there; the remainder spares the check.
+        let pulse = &self.bank.head.pulses[(at >> self.group_shift) % CELL_GROUPS];
         // C1 (release): pairs with the load in `Harvest::look`.
         let next = pulse.load(Ordering::Relaxed).wrapping_add(by);
         pulse.store(next, Ordering::Release);

@@ -315,7 +315,8 @@ impl Aggregator {
         // Bounded: producers that go on emitting must not keep it from ending. A lane's worth for
         // each lane is what can be there now.
         let geometry = self.consumer.bus().geometry();
-        let mut left = geometry.lanes.saturating_mul(geometry.slots);
+        // Once more for what came to cells while that was drained.
+        let mut left = geometry.lanes.saturating_mul(geometry.slots + 2);
         loop {
             let round = self.round();
             // A round of cells alone counts as well: writers that go on are no reason to.

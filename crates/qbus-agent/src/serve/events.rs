@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use qbus_aggregate::{Family, ReadOptions, Series, Snapshot, Value};
+use qbus_aggregate::{Family, ReadOptions, Series, Snapshot, SummaryValue, Value};
 use serde_json::{Value as Json, json};
 use tokio::sync::{Notify, mpsc};
 use tokio::time;
@@ -283,8 +283,8 @@ fn labels(series: &Series) -> Json {
     )
 }
 
-/// A counter's sum or a gauge's value; of observations count, sum, and the count of each bucket or the value at
-/// each quantile.
+/// A counter's sum or a gauge's value; of observations count and sum, then of a histogram the count of each
+/// bucket, and of a summary the count of what is not positive and a list of buckets: index, count, index, …
 fn values(value: &Value) -> String {
     match value {
         Value::Counter(sum) => number(sum.value()),
@@ -298,15 +298,31 @@ fn values(value: &Value) -> String {
             }
             text
         }
-        Value::Summary(value) => {
-            let quantiles = value.quantiles.iter().map(|(_, value)| number(*value));
-            let head = [value.count.to_string(), number(value.sum.value())];
-            head.into_iter()
-                .chain(quantiles)
-                .collect::<Vec<_>>()
-                .join(",")
-        }
+        Value::Summary(value) => summary(value),
     }
+}
+
+/// The buckets of a summary, four an octave: as fine as a screen is. The i-th ends at 2^(i/4).
+fn summary(value: &SummaryValue) -> String {
+    const SCHEMA: i32 = 2;
+    let finest = value.distribution.exponential(usize::MAX);
+    let coarser = finest.schema - SCHEMA;
+    // Rounded up: a bucket is closed above.
+    let coarse = |index: i32| (index + (1 << coarser) - 1) >> coarser;
+    let rest = finest
+        .negative
+        .iter()
+        .fold(finest.zeros, |sum, (_, count)| sum.saturating_add(*count));
+    let buckets = finest
+        .positive
+        .chunk_by(|a, b| coarse(a.0) == coarse(b.0))
+        .map(|of_one| {
+            let count = of_one.iter().fold(0_u64, |sum, b| sum.saturating_add(b.1));
+            format!("{},{count}", coarse(of_one[0].0))
+        });
+    let buckets = buckets.collect::<Vec<_>>().join(",");
+    let sum = number(value.sum.value());
+    format!("{},{sum},{rest},[{buckets}]", value.count)
 }
 
 /// JSON has no word for NaN and the infinities.
@@ -368,6 +384,25 @@ mod tests {
             (news.families.len(), known.everything().values.len()),
             (0, 2)
         );
+    }
+
+    #[test]
+    fn a_summary_has_four_buckets_an_octave() {
+        let mut distribution = qbus_aggregate::Distribution::default();
+        for (value, count) in [(-3.0, 1), (0.0, 2), (1.0, 3), (1.1, 4), (1.2, 5), (4.0, 6)] {
+            distribution.observe(value, count);
+        }
+        let value = SummaryValue {
+            last: 4.0,
+            count: 21,
+            sum: qbus_aggregate::Sum::from(0.5),
+            min: -3.0,
+            max: 4.0,
+            quantiles: Vec::new(),
+            distribution,
+        };
+        // 1 closes bucket 0; 1.1 lies in (1, 1.19], 1.2 in (1.19, 1.41], and 4 closes the eighth.
+        assert_eq!(summary(&value), "21,0.5,3,[0,3,1,4,2,5,8,6]");
     }
 
     #[test]

@@ -30,22 +30,49 @@ const METHODS: &str = "GET, HEAD, OPTIONS";
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The dashboard: path, media type, bytes.
-const FILES: [(&str, &str, &str); 3] = [
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// The dashboard: path, media type, text.
+const FILES: [(&str, &str, &str); 8] = [
     (
         "/",
         "text/html; charset=utf-8",
         include_str!("dashboard/index.html"),
     ),
     (
-        "/dashboard.js",
-        "text/javascript; charset=utf-8",
-        include_str!("dashboard/dashboard.js"),
+        "/dashboard/icon.svg",
+        "image/svg+xml",
+        include_str!("dashboard/icon.svg"),
     ),
     (
-        "/dashboard.css",
+        "/dashboard/style.css",
         "text/css; charset=utf-8",
-        include_str!("dashboard/dashboard.css"),
+        include_str!("dashboard/style.css"),
+    ),
+    (
+        "/dashboard/main.js",
+        SCRIPT,
+        include_str!("dashboard/main.js"),
+    ),
+    (
+        "/dashboard/store.js",
+        SCRIPT,
+        include_str!("dashboard/store.js"),
+    ),
+    (
+        "/dashboard/units.js",
+        SCRIPT,
+        include_str!("dashboard/units.js"),
+    ),
+    (
+        "/dashboard/charts.js",
+        SCRIPT,
+        include_str!("dashboard/charts.js"),
+    ),
+    (
+        "/dashboard/views.js",
+        SCRIPT,
+        include_str!("dashboard/views.js"),
     ),
 ];
 

@@ -1,0 +1,238 @@
+// What the server has told: families, their series, and what each was in the last 15 minutes, by second.
+
+import { unitOf } from "/dashboard/units.js";
+
+/** Seconds that are kept. Second s lies in column s % KEPT of each ring. */
+export const KEPT = 900;
+/** A step this long is still drawn as a line: a second without an event is no gap. */
+export const BRIDGE = 3;
+
+export const families = new Map();
+export const series = new Map();
+/** The second of the newest column; what the ledger said; why there is nothing new. */
+export const state = { second: 0, unixMs: 0, epoch: 0, ledger: null, rate: NaN, lostNow: 0, heard: 0, down: "", paused: false };
+
+const ring = () => new Float32Array(KEPT).fill(NaN);
+const isObserved = (family) => family.type === "histogram" || family.type === "summary";
+
+/** Takes an event over. */
+export function take(name, event) {
+  if (name === "full") {
+    for (const one of series.values()) one.stale = true;
+  }
+  for (const family of event.families) {
+    if (families.has(family.id)) continue;
+    families.set(family.id, { ...family, unit: unitOf(family), series: new Set(), ring: null, columns: isObserved(family) ? new Array(KEPT) : null, activity: 0, total: NaN });
+  }
+  for (const [id, familyId, labels] of event.series) {
+    const known = series.get(id);
+    if (known) { known.stale = false; continue; }
+    const one = { id, family: families.get(familyId), labels, value: null, ring: null, buckets: null, activity: 0, now: NaN, text: textOf(labels) };
+    series.set(id, one);
+    one.family.series.add(one);
+  }
+  for (const id of event.gone) forget(series.get(id));
+  if (name === "full") {
+    for (const one of [...series.values()]) if (one.stale) forget(one);
+  }
+  advance(event);
+}
+
+function forget(one) {
+  if (!one) return;
+  series.delete(one.id);
+  one.family.series.delete(one);
+}
+
+export const textOf = (labels) => Object.entries(labels).map(([name, value]) => `${name}="${value}"`).join(", ");
+
+function advance(event) {
+  const seconds = (event.unix_ms - state.unixMs) / 1000;
+  const isNew = event.epoch !== state.epoch || state.unixMs === 0;
+  const second = Math.floor(event.unix_ms / 1000);
+  const isContinued = state.unixMs > 0 && seconds > 0 && seconds < 60;
+  if (isNew) clear(state.second, second);
+  if (isNew && isContinued) {
+    const before = state.ledger.records, after = event.ledger.records;
+    const lost = (records) => records.lost.reduce((sum, one) => sum + one.records, 0);
+    state.rate = (after.delivered - before.delivered) / seconds;
+    state.lostNow = lost(after) - lost(before);
+    owners(state.ledger, event.ledger, seconds);
+  }
+  state.ledger = event.ledger;
+  state.heard = performance.now();
+  state.down = "";
+  const changed = new Set();
+  for (const [id, ...values] of event.values) {
+    const one = series.get(id);
+    if (!one) continue;
+    changed.add(one);
+    update(one, values, isContinued ? seconds : NaN, second);
+  }
+  if (isNew) {
+    for (const one of series.values()) if (!changed.has(one)) rest(one, second);
+    for (const family of families.values()) sum(family, second);
+    state.second = second;
+    state.unixMs = event.unix_ms;
+    state.epoch = event.epoch;
+  }
+}
+
+/** What an owner did a second: counted from the ledger before. */
+function owners(before, after, seconds) {
+  const known = new Map((before.owners || []).map((owner) => [owner.id, owner]));
+  for (const owner of after.owners || []) {
+    const was = known.get(owner.id);
+    owner.rate = was ? (owner.delivered - was.delivered) / seconds : NaN;
+  }
+}
+
+/** Empties the columns after one second up to another. */
+function clear(from, to) {
+  const count = Math.min(to - from, KEPT);
+  for (let s = to - count + 1; s <= to && count > 0; s++) {
+    const column = s % KEPT;
+    for (const one of series.values()) if (one.ring) one.ring[column] = NaN;
+    for (const family of families.values()) {
+      if (family.ring) family.ring[column] = NaN;
+      if (family.columns) family.columns[column] = undefined;
+    }
+  }
+}
+
+function put(one, second, value) {
+  one.now = value;
+  if (!one.ring) {
+    // A series that never moved needs no memory of it.
+    if (!value && one.family.type !== "gauge") return;
+    one.ring = ring();
+  }
+  one.ring[second % KEPT] = value;
+}
+
+function update(one, values, seconds, second) {
+  const type = one.family.type;
+  const value = values[0] === null ? NaN : values[0];
+  const before = one.value;
+  one.value = value;
+  if (type === "gauge") {
+    one.activity = one.activity * 0.9 + (before === value ? 0 : 1);
+    return put(one, second, value);
+  }
+  const rate = before === null || value < before ? NaN : (value - before) / seconds;
+  one.activity = one.activity * 0.9 + (rate || 0);
+  put(one, second, rate);
+  if (type === "histogram" || type === "summary") observe(one, values, second, before !== null && value >= before && seconds > 0);
+}
+
+/** A series that did not change: a gauge stays, a counter stands still. */
+function rest(one, second) {
+  one.activity *= 0.9;
+  if (one.value === null) return;
+  put(one, second, one.family.type === "gauge" ? one.value : 0);
+}
+
+/** Adds what was observed since the last event to the family's column. */
+function observe(one, values, second, isContinued) {
+  one.sum = values[1];
+  const buckets = new Map();
+  if (one.family.type === "histogram") {
+    values.slice(2).forEach((count, index) => count && buckets.set(index, count));
+  } else {
+    if (values[2]) buckets.set(-Infinity, values[2]);
+    const pairs = values[3];
+    for (let i = 0; i < pairs.length; i += 2) buckets.set(pairs[i], pairs[i + 1]);
+  }
+  const before = one.buckets;
+  one.buckets = buckets;
+  if (!isContinued || !before) return;
+  const column = (one.family.columns[second % KEPT] ||= new Map());
+  for (const [index, count] of buckets) {
+    const more = count - (before.get(index) || 0);
+    if (more > 0) column.set(index, (column.get(index) || 0) + more);
+  }
+}
+
+/** The family's own ring: the sum of its series' rates. A family of gauges has none: they need not add up. */
+function sum(family, second) {
+  let total = NaN, activity = 0;
+  for (const one of family.series) {
+    activity += one.activity;
+    if (!Number.isNaN(one.now)) total = (Number.isNaN(total) ? 0 : total) + one.now;
+  }
+  family.activity = activity;
+  family.total = total;
+  if (family.type === "gauge") return;
+  family.ring ||= ring();
+  family.ring[second % KEPT] = total;
+  if (family.columns && !Number.isNaN(total)) family.columns[second % KEPT] ||= new Map();
+}
+
+/** The upper end of a bucket. */
+export function upper(family, index) {
+  if (family.type === "summary") return index === -Infinity ? 0 : 2 ** (index / 4);
+  return index < family.buckets.length ? family.buckets[index] : Infinity;
+}
+
+/** The value below which that part of the observations of these seconds lies; interpolated in its bucket. */
+export function quantile(family, q, from, to) {
+  const all = new Map();
+  let total = 0;
+  for (let s = from; s <= to; s++) {
+    const column = s > state.second - KEPT ? family.columns[s % KEPT] : undefined;
+    if (!column) continue;
+    for (const [index, count] of column) { all.set(index, (all.get(index) || 0) + count); total += count; }
+  }
+  if (!total) return NaN;
+  let seen = 0;
+  for (const index of [...all.keys()].sort((a, b) => a - b)) {
+    const count = all.get(index);
+    if (seen + count >= q * total) {
+      const high = upper(family, index);
+      const low = index === -Infinity ? 0 : family.type === "summary" ? upper(family, index - 1) : index > 0 ? upper(family, index - 1) : Math.min(0, high);
+      // What lies above the last bound is at least that bound; more is not known.
+      return high === Infinity ? low : low + (high - low) * (q * total - seen) / count;
+    }
+    seen += count;
+  }
+  return NaN;
+}
+
+/** Fills the seconds before the page was opened, from the history that the server has. */
+export function fill(document) {
+  const byKey = new Map();
+  for (const one of series.values()) byKey.set(one.family.name + "\0" + one.text, one);
+  for (const [name, points] of Object.entries(document.history)) {
+    const lines = new Map();
+    for (const point of points) {
+      const key = name + "\0" + textOf(point.labels);
+      if (!lines.has(key)) lines.set(key, []);
+      lines.get(key).push([point.timestamp, typeof point.value === "number" ? point.value : NaN]);
+    }
+    for (const [key, line] of lines) {
+      const one = byKey.get(key);
+      if (one && (one.family.type === "gauge" || one.family.type === "counter")) fillOne(one, line);
+    }
+  }
+}
+
+function fillOne(one, line) {
+  const isCounter = one.family.type === "counter";
+  one.ring ||= ring();
+  const last = new Map();
+  for (const [time, value] of line) last.set(Math.floor(time), value);
+  let before = null;
+  for (const [second, value] of last) {
+    if (second > state.second - KEPT && second <= state.second && Number.isNaN(one.ring[second % KEPT])) {
+      const rate = before && value >= before[1] ? (value - before[1]) / (second - before[0]) : NaN;
+      one.ring[second % KEPT] = isCounter ? rate : value;
+      const family = one.family;
+      if (isCounter && !Number.isNaN(rate)) {
+        family.ring ||= ring();
+        const column = second % KEPT;
+        family.ring[column] = (Number.isNaN(family.ring[column]) ? 0 : family.ring[column]) + rate;
+      }
+    }
+    before = [second, value];
+  }
+}

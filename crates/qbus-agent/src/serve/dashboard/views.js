@@ -1,0 +1,246 @@
+// The four views, and the drawer: family → its series → one series.
+
+import { families, quantile, series, state, upper, KEPT } from "/dashboard/store.js";
+import { heatmap, hover, lines, spark, words } from "/dashboard/charts.js";
+import { show, showRate } from "/dashboard/units.js";
+
+/** Cards that are drawn before more are asked for. */
+const CARDS = 60;
+/** Rows of a family's table. */
+const ROWS = 200;
+
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "onclick") made.onclick = value;
+    else if (value !== null) made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+/** What a filter takes: text, label=value or /regex/, all of the words. */
+export function filterOf(text) {
+  const tests = text.trim().split(/\s+/).filter(Boolean).map((word) => {
+    const regex = /^\/(.+)\/$/.exec(word);
+    if (regex) {
+      try { const pattern = new RegExp(regex[1], "i"); return (one) => pattern.test(one.family.name) || pattern.test(one.text); } catch { return () => false; }
+    }
+    const label = /^([a-zA-Z_]\w*)=(.*)$/.exec(word);
+    if (label) return (one) => String(one.labels[label[1]] ?? "").includes(label[2]);
+    const lower = word.toLowerCase();
+    return (one) => one.family.name.toLowerCase().includes(lower) || one.text.toLowerCase().includes(lower);
+  });
+  return (one) => tests.every((test) => test(one));
+}
+
+const OF_MACHINE = /^(qbus_(host|gpu|cgroup|process)_|node_|system_|process_)/;
+const OF_BUS = /^qbus_(bus|sampler|serve)_/;
+
+export function viewOf(family) {
+  if (OF_BUS.test(family.name)) return "bus";
+  return OF_MACHINE.test(family.name) ? "machine" : "application";
+}
+
+/** Families of a view that the filter leaves something of, the busiest first. */
+function chosen(view, filter) {
+  const found = [];
+  for (const family of families.values()) {
+    if (viewOf(family) !== view || !family.series.size) continue;
+    const some = [...family.series].filter(filter);
+    if (some.length) found.push({ family, some });
+  }
+  return found.sort((a, b) => b.family.activity - a.family.activity || (a.family.name < b.family.name ? -1 : 1));
+}
+
+/** A card: a family, or what the filter leaves of it. */
+class Card {
+  constructor(family, open) {
+    this.family = family;
+    this.isVisible = false;
+    this.now = element("span", { class: "now" });
+    this.canvas = element("canvas", { role: "img" });
+    this.element = element("button", { class: "card", onclick: () => open({ family: family.name }) },
+      element("span", { class: "name" }, family.name),
+      element("span", { class: "help", title: family.help }, family.help || family.type), this.now, this.canvas);
+    this.canvas.dataset.chart = "";
+  }
+
+  draw(some, span) {
+    const { family, canvas } = this;
+    const second = hover.second ?? state.second;
+    let parts;
+    if (family.columns) {
+      const window = hover.second === null ? 10 : 3;
+      const p = (q) => show(quantile(family, q, second - window + 1, second), family.unit);
+      parts = [words(family, family.ring, second), ["k2", "p50 " + p(0.5)], ["k1", "p99 " + p(0.99)]];
+      heatmap(canvas, family, span);
+    } else if (family.type === "counter") {
+      const top = some.slice().sort((a, b) => b.activity - a.activity).slice(0, 5);
+      parts = [words(family, family.ring, second)];
+      lines(canvas, some.length > 1 ? [family.ring, ...top.map((one) => one.ring)] : [family.ring], span, (value) => showRate(value, family.unit));
+      if (some.length > 1) parts.push(`of ${some.length} series`);
+    } else {
+      const top = some.slice().sort((a, b) => b.activity - a.activity || b.now - a.now).slice(0, 6);
+      lines(canvas, top.map((one) => one.ring), span, (value) => show(value, family.unit));
+      const values = some.map((one) => one.now).filter((value) => !Number.isNaN(value));
+      if (some.length === 1) parts = [words(family, some[0].ring, second)];
+      else parts = [`${show(Math.min(...values), family.unit)} … ${show(Math.max(...values), family.unit)}`, `${some.length} series`];
+    }
+    this.now.replaceChildren(...parts.map((part) => Array.isArray(part) ? element("span", {}, element("span", { class: "key " + part[0] }), part[1]) : element("span", {}, part)));
+    canvas.setAttribute("aria-label", `${family.name}: ${this.now.textContent}; its table opens with Enter`);
+  }
+}
+
+/** Cards of a view; only what can be seen is drawn. */
+export class Cards {
+  constructor(open) {
+    this.open = open;
+    this.cards = new Map();
+    this.shown = CARDS;
+    this.ticks = 0;
+    this.onSeen = () => {};
+    this.observer = new IntersectionObserver((entries) => {
+      for (const entry of entries) entry.target.card.isVisible = entry.isIntersecting;
+      this.draw();
+      this.onSeen(entries.filter((entry) => entry.isIntersecting).map((entry) => entry.target.card.family));
+    }, { rootMargin: "100px" });
+  }
+
+  /** Chooses and orders the cards anew: at once when asked for other ones, else seldom, as moving things cannot be read. */
+  update(main, view, filterText, span) {
+    const key = view + "\0" + filterText;
+    this.span = span;
+    if (this.key !== key) this.shown = CARDS;
+    if (this.key !== key || [2, 4].includes(++this.ticks) || this.ticks % 10 === 0 || this.size !== families.size) this.choose(main, view, filterText, key);
+    this.draw();
+  }
+
+  choose(main, view, filterText, key) {
+    this.key = key;
+    this.size = families.size;
+    this.found = chosen(view, filterOf(filterText));
+    const cards = this.found.slice(0, this.shown).map(({ family, some }) => {
+      if (!this.cards.has(family.id)) {
+        const card = new Card(family, this.open);
+        card.element.card = card;
+        this.cards.set(family.id, card);
+        this.observer.observe(card.element);
+      }
+      const card = this.cards.get(family.id);
+      card.some = some;
+      return card.element;
+    });
+    const rest = this.found.length - cards.length;
+    const focused = document.activeElement;
+    const grid = element("div", { class: "cards" }, ...cards);
+    const more = rest > 0 ? [element("p", {}, element("button", { onclick: () => { this.shown += CARDS; this.choose(main, view, filterText, key); } }, `${Math.min(rest, CARDS)} more of ${rest}`))] : [];
+    const none = cards.length ? [] : [element("p", { class: "quiet" }, filterText ? "nothing matches the filter" : "no metric of this kind so far")];
+    main.replaceChildren(grid, ...more, ...none);
+    if (focused && main.contains(focused)) focused.focus({ preventScroll: true });
+  }
+
+  draw() {
+    for (const card of this.cards.values()) if (card.isVisible && card.element.isConnected) card.draw(card.some, this.span);
+  }
+}
+
+let order = { by: "rate", isUp: false };
+
+/** The processes that are attached. */
+export function workers(main, filterText, redraw) {
+  const owners = state.ledger?.owners;
+  if (!owners) return main.replaceChildren(element("p", { class: "quiet" }, "The snapshot does not know who is who, and the bus cannot be opened from here."));
+  const columns = [["pid", "pid", 1], ["role", "role"], ["rate", "records/s", 1], ["delivered", "delivered", 1], ["dropped", "dropped", 1], ["lost", "torn, revoked", 1], ["lanes", "lanes", 1], ["fill_ratio", "lane", 1], ["command", "command"]];
+  const lower = filterText.toLowerCase();
+  const rows = owners.map((owner) => ({ ...owner, lost: owner.torn + owner.revoked })).filter((owner) => `${owner.pid} ${owner.role} ${owner.command}`.toLowerCase().includes(lower));
+  const rank = (value) => (typeof value === "number" && Number.isNaN(value) ? -1 : value ?? -1);
+  rows.sort((a, b) => b.alive - a.alive || (order.isUp ? 1 : -1) * (rank(a[order.by]) < rank(b[order.by]) ? -1 : rank(a[order.by]) > rank(b[order.by]) ? 1 : 0) || a.pid - b.pid);
+  const head = columns.map(([key, title, isNumber]) => element("th", { scope: "col", class: isNumber ? "number" : null, "aria-sort": order.by === key ? (order.isUp ? "ascending" : "descending") : null },
+    element("button", { onclick: () => { order = { by: key, isUp: order.by === key && !order.isUp }; redraw(); } }, title + (order.by === key ? (order.isUp ? " ▲" : " ▼") : ""))));
+  const cell = (owner, [key, , isNumber]) => {
+    const value = owner[key];
+    const text = key === "pid" ? String(value) + (owner.alive ? "" : " gone") : key === "fill_ratio" ? show(value, "ratio") : isNumber ? show(value, "") : value;
+    const isBad = (key === "dropped" || key === "lost") && value > 0;
+    return element("td", { class: [isNumber ? "number" : "text", isBad ? "old" : "", owner.alive ? "" : "quiet"].join(" ") }, text);
+  };
+  main.replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows.map((owner) => element("tr", {}, ...columns.map((column) => cell(owner, column)))))));
+}
+
+/** What became of all records; above the cards of the bus. */
+export function ledgerTable() {
+  const { ledger } = state;
+  if (!ledger) return element("p");
+  const row = (name, ...cells) => element("tr", {}, element("th", { scope: "row" }, name), ...cells.map((cell) => element("td", { class: "text" }, cell)));
+  const lost = ledger.records.lost.map((one) => row("lost: " + one.cause, one.records.toLocaleString("en"), one.records ? one.remedy : ""));
+  const lanes = ledger.lanes ? [row("lanes", `${ledger.lanes.leased} leased, ${ledger.lanes.shared} shared of ${ledger.lanes.all}`, `the fullest ${show(ledger.lanes.fullest_ratio, "ratio")}`)] : [];
+  const life = { true: "alive", false: "gone", null: "life unknown" }[String(ledger.aggregator.alive)];
+  return element("table", {}, element("tbody", {},
+    row("aggregator", `pid ${ledger.aggregator.pid}, ${life}`, `${ledger.aggregator.restarts} restarts, epoch ${ledger.epoch}`),
+    row("delivered", ledger.records.delivered.toLocaleString("en"), showRate(state.rate, "")),
+    ...lost, row("refused series", ledger.records.refused_series.toLocaleString("en"), ""), row("violations", ledger.records.violations.toLocaleString("en"), ""),
+    ...lanes, row("snapshot", show(ledger.snapshot_bytes, "bytes"), `${ledger.series} series`)));
+}
+
+/** The label that tells most of the series apart, first. */
+function labelOrder(all) {
+  const values = new Map();
+  for (const one of all) for (const [name, value] of Object.entries(one.labels)) {
+    if (!values.has(name)) values.set(name, new Set());
+    values.get(name).add(value);
+  }
+  return [...values].sort((a, b) => b[1].size - a[1].size || (a[0] < b[0] ? -1 : 1)).map(([name]) => name);
+}
+
+/** A family: its chart, and its series. */
+export function familyDrawer(drawer, family, filterText, span, open, back) {
+  const all = [...family.series].filter(filterOf(filterText));
+  const some = all.length ? all : [...family.series];
+  some.sort((a, b) => b.activity - a.activity || (a.text < b.text ? -1 : 1));
+  const names = labelOrder(some);
+  const canvas = element("canvas", { class: "big", role: "img", "data-chart": "" });
+  const isObserved = Boolean(family.columns);
+  const head = [...names, isObserved ? "observations" : family.type === "counter" ? "rate" : "now", ...(isObserved ? ["count", "mean"] : family.type === "counter" ? ["total"] : []), "last minutes"];
+  const sparks = [];
+  const rows = some.slice(0, ROWS).map((one) => {
+    const line = element("canvas", { role: "img", "aria-label": "last minutes" });
+    sparks.push([line, one]);
+    const now = family.type === "gauge" ? show(one.now, family.unit) : showRate(one.now, isObserved ? "" : family.unit);
+    const more = isObserved ? [show(one.value, ""), show(one.sum / one.value, family.unit)] : family.type === "counter" ? [show(one.value, family.unit)] : [];
+    const row = element("tr", { class: "open", tabindex: 0, onclick: () => open({ family: family.name, series: one.id }) },
+      ...names.map((name) => element("td", { class: "text" }, one.labels[name] ?? "")), ...[now, ...more].map((text) => element("td", { class: "number" }, text)), element("td", {}, line));
+    row.onkeydown = (event) => { if (event.key === "Enter") row.onclick(); };
+    return row;
+  });
+  drawer.replaceChildren(element("button", { onclick: back, title: "Esc" }, "close"), element("h2", {}, family.name),
+    element("p", { class: "quiet" }, `${family.help} `, element("em", {}, `${family.type}${family.unit ? ", " + family.unit : ""}, ${family.series.size} series`)), canvas,
+    element("table", {}, element("thead", {}, element("tr", {}, ...head.map((name, at) => element("th", { scope: "col", class: at < names.length || at === head.length - 1 ? null : "number" }, name)))), element("tbody", {}, ...rows)),
+    ...(some.length > ROWS ? [element("p", { class: "quiet" }, `${some.length - ROWS} more; a filter finds them`)] : []));
+  if (isObserved) heatmap(canvas, family, span);
+  else if (family.type === "counter") lines(canvas, [family.ring, ...some.slice(0, 5).map((one) => one.ring)], span, (value) => showRate(value, family.unit));
+  else lines(canvas, some.slice(0, 6).map((one) => one.ring), span, (value) => show(value, family.unit));
+  canvas.setAttribute("aria-label", `${family.name}: the table below says the same`);
+  for (const [line, one] of sparks) spark(line, one.ring, span);
+}
+
+/** One series: its chart, its buckets, and its values by time. */
+export function seriesDrawer(drawer, one, span, back) {
+  const { family } = one;
+  const canvas = element("canvas", { class: "big", role: "img", "data-chart": "", "aria-label": "the table below says the same" });
+  const times = [];
+  for (let s = state.second; s > state.second - Math.min(span, 60); s--) {
+    const value = one.ring && s > state.second - KEPT ? one.ring[s % KEPT] : NaN;
+    if (!Number.isNaN(value)) times.push(element("tr", {}, element("td", {}, new Date(s * 1000).toLocaleTimeString("en-GB")), element("td", { class: "number" }, words(family, one.ring, s))));
+  }
+  const buckets = one.buckets ? [element("h2", {}, "Buckets, since the start"), element("table", {}, element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "up to"), element("th", { scope: "col", class: "number" }, "observations"))),
+    element("tbody", {}, ...[...one.buckets].sort((a, b) => a[0] - b[0]).map(([index, count]) => element("tr", {}, element("td", {}, show(upper(family, index), family.unit)), element("td", { class: "number" }, count.toLocaleString("en"))))))] : [];
+  drawer.replaceChildren(element("button", { onclick: back, title: "Esc" }, "back"), element("h2", {}, family.name),
+    element("p", {}, Object.keys(one.labels).length ? element("code", {}, `{${one.text}}`) : element("span", { class: "quiet" }, "no labels")),
+    element("p", { class: "quiet" }, family.help), canvas, ...buckets,
+    element("h2", {}, "The last minute"), element("table", {}, element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "time"), element("th", { scope: "col", class: "number" }, family.type === "gauge" ? "value" : "a second"))), element("tbody", {}, ...times)));
+  const format = (value) => (family.type === "gauge" ? show(value, family.unit) : showRate(value, family.type === "counter" ? family.unit : ""));
+  lines(canvas, [one.ring], span, format);
+}
+
+export const findSeries = (id) => series.get(Number(id));
+export const findFamily = (name) => [...families.values()].find((family) => family.name === name && family.series.size);

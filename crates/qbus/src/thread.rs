@@ -104,10 +104,20 @@ thread_local! {
 /// Does something with the calling thread's places.
 #[inline(always)]
 fn this_thread<T>(what: impl FnOnce(&ThreadProducers) -> T) -> T {
-    // Not within `with`, which would copy what is returned.
+    // SAFETY: what is done ends on this thread.
+    what(unsafe { places() })
+}
+
+/// The calling thread's places: for hot paths, into which no closure is compiled.
+///
+/// # Safety
+///
+/// The reference does not leave the calling thread.
+#[inline(always)]
+unsafe fn places<'a>() -> &'a ThreadProducers {
     let producers = PRODUCERS.with(ptr::from_ref);
     // SAFETY: without a destructor they are there as long as the thread is, also past its end.
-    what(unsafe { &*producers })
+    unsafe { &*producers }
 }
 
 /// Emits through this thread's producer.
@@ -118,17 +128,17 @@ pub(crate) fn emit(
     keep: Keep<'_>,
 ) -> Result<(), EmitError> {
     // What is done at once fits into the caller; all else is a call.
-    let is_emitted = this_thread(|producers| match producers.at_home(mapped) {
-        Some((own, producer)) if !own.is_time_to_look(&record) => {
-            own.begin();
-            let is_emitted = producer.emit_at_once(&record);
-            own.end(mapped.key);
-            is_emitted
+    // SAFETY: the places are used in this function alone.
+    let producers = unsafe { places() };
+    if let Some((own, producer)) = producers.at_home(mapped)
+        && !own.is_time_to_look(&record)
+    {
+        own.begin();
+        let is_emitted = producer.emit_at_once(&record);
+        own.end(mapped.key);
+        if is_emitted {
+            return Ok(());
         }
-        _ => false,
-    });
-    if is_emitted {
-        return Ok(());
     }
     emit_slowly(mapped, record, keep)
 }
@@ -136,18 +146,18 @@ pub(crate) fn emit(
 /// Does something to the cells of a series that are this thread's own and found at once; whether it did.
 #[inline(always)]
 pub(crate) fn to_own_cells(mapped: &Arc<MappedBus>, unit: &Unit, op: CellOp) -> bool {
-    this_thread(|producers| match producers.at_home(mapped) {
-        Some((own, producer)) => {
-            own.begin();
-            let done = producer.to_own_cells(unit, op);
-            if done == Done::YesAndLook {
-                producer.look();
-            }
-            own.end(mapped.key);
-            done != Done::No
-        }
-        None => false,
-    })
+    // SAFETY: the places are used in this function alone.
+    let producers = unsafe { places() };
+    let Some((own, producer)) = producers.at_home(mapped) else {
+        return false;
+    };
+    own.begin();
+    let done = producer.to_own_cells(unit, op);
+    if done == Done::YesAndLook {
+        producer.look();
+    }
+    own.end(mapped.key);
+    done != Done::No
 }
 
 /// Does something to the cells of a series, through this thread's producer. False when they must have it

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use qbus::{Counter, Geometry, MetricType, Removal};
+use qbus::{Clock, Counter, Geometry, Kind, MetricType, Record, Removal};
 use qbus_aggregate::{Aggregator, AggregatorOptions, Value};
 use qbus_tests::{Lane, Load, Place, Process, Report, TestBus, Totals, check_load, until};
 use rustix::process::Signal;
@@ -265,4 +265,57 @@ fn sums_of_fractions_are_right_to_the_last_digit() {
     };
     // The double 0.1 is 5.6e-18 too large: 5.6e-12 in all, less than half of the last digit.
     assert_eq!(sum.value(), 100_000.0);
+}
+
+/// A collector emits records, whatever the type: a full lane loses no sum of them, and their missing points
+/// are counted.
+#[test]
+fn records_that_meet_a_full_lane_are_kept_as_state() {
+    let test = TestBus::small(Place::Named);
+    let bus = test.open();
+    let bounds = [9.0, 99.0, 499.0];
+    let failed = "room";
+    let histogram = bus.histogram("test_histogram").buckets(bounds);
+    let series = [
+        bus.counter("test_counter")
+            .register()
+            .expect(failed)
+            .series(),
+        bus.gauge("test_gauge").register().expect(failed).series(),
+        histogram.register().expect(failed).series(),
+        bus.summary("test_summary")
+            .register()
+            .expect(failed)
+            .series(),
+    ];
+    let kinds = [Kind::Increment, Kind::Set, Kind::Observe, Kind::Observe];
+    for n in 0..1000 {
+        for (series, kind) in series.into_iter().zip(kinds) {
+            let record = Record::new(Clock::Precise.now_ns(), series, kind, f64::from(n));
+            bus.emit(record).expect("a full lane loses no state");
+        }
+    }
+    let owner = &bus.owners().expect("the locks answer")[0];
+    assert_eq!((owner.dropped_full, owner.coalesced), (0, 4000 - 256));
+    aggregate(&test);
+    let sum = 499_500.0;
+    assert_eq!(value(&test, "test_counter"), Value::Counter(sum.into()));
+    assert_eq!(value(&test, "test_gauge"), Value::Gauge(999.0));
+    let Value::Histogram(found) = value(&test, "test_histogram") else {
+        panic!("a histogram");
+    };
+    assert_eq!(
+        (found.sum.value(), &found.cumulative[..]),
+        (sum, &[10, 100, 500, 1000][..])
+    );
+    let Value::Summary(found) = value(&test, "test_summary") else {
+        panic!("a summary");
+    };
+    assert_eq!(
+        (found.count, found.sum.value(), found.last),
+        (1000, sum, 999.0)
+    );
+    assert_eq!((found.min, found.max), (0.0, 999.0));
+    let median = found.quantiles[0].1;
+    assert!((490.0..510.0).contains(&median), "{:?}", found.quantiles);
 }

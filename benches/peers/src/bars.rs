@@ -53,7 +53,23 @@ pub fn bars(sections: &[Section]) -> Vec<Bar> {
         most(
             "Counter::inc to prometheus-client's",
             over(counter, emit(others::PROMETHEUS_CLIENT)),
-            1.5,
+            0.6,
+            "×",
+        ),
+        most("Counter::inc", counter, 2.5, "ns"),
+        most(
+            "Counter::add to prometheus-client's",
+            over(emit(emit::COUNTER_ADD), emit(others::PROMETHEUS_CLIENT_ADD)),
+            1.0,
+            "×",
+        ),
+        most(
+            "Histogram::observe to prometheus-client's",
+            over(
+                emit(emit::HISTOGRAM),
+                emit(others::PROMETHEUS_CLIENT_OBSERVE),
+            ),
+            0.7,
             "×",
         ),
         most(

@@ -12,9 +12,10 @@ use crate::rounds::{Case, Cores, take_turns};
 /// Emits of a run: half a default lane, so that none is refused.
 pub const RUN: u32 = 2048;
 
-pub const COUNTER: &str = "Counter::inc (coarse clock)";
+pub const COUNTER: &str = "Counter::inc";
+pub const COUNTER_ADD: &str = "Counter::add(0.25)";
 pub const GAUGE: &str = "Gauge::set (precise clock)";
-pub const HISTOGRAM: &str = "Histogram::observe (precise clock)";
+pub const HISTOGRAM: &str = "Histogram::observe";
 pub const SUMMARY: &str = "Summary::observe (precise clock)";
 pub const OWN_LANE: &str = "Producer::emit, own lane, no clock";
 pub const OWN_LANE_PRECISE: &str = "Producer::emit, own lane, precise";
@@ -55,13 +56,11 @@ fn ours(bus: &Bus) -> Vec<Case<'_>> {
     let failed = "a new bus takes it";
     let counter = bus.counter("bench_total").label("endpoint", "/predict");
     let counter = counter.register().expect(failed);
-    let precise = bus.counter("bench_precise_total").clock(Clock::Precise);
-    let precise = precise.register().expect(failed);
+    let fractions = bus.counter("bench_fractions_total");
+    let fractions = fractions.register().expect(failed);
     let gauge = bus.gauge("bench_level").register().expect(failed);
     let stated = gauge.clone();
     let histogram = bus.histogram("bench_seconds").register().expect(failed);
-    let coarse = bus.histogram("bench_coarse_seconds").clock(Clock::Coarse);
-    let coarse = coarse.register().expect(failed);
     let summary = bus
         .summary("bench_summary_seconds")
         .register()
@@ -94,15 +93,12 @@ fn ours(bus: &Bus) -> Vec<Case<'_>> {
             black_box(Clock::Precise.now_ns());
         }),
         Case::new(COUNTER, RUN, move |_| counter.inc()),
-        Case::new("Counter::inc (precise clock)", RUN, move |_| precise.inc()),
+        Case::new(COUNTER_ADD, RUN, move |_| fractions.add(0.25)),
         Case::new(GAUGE, RUN, move |n| gauge.set(value(n))),
         Case::new("Gauge::try_set_at (no clock)", RUN, move |n| {
             let _ = stated.try_set_at(1, value(n));
         }),
         Case::new(HISTOGRAM, RUN, move |n| histogram.observe(value(n))),
-        Case::new("Histogram::observe (coarse clock)", RUN, move |n| {
-            coarse.observe(value(n));
-        }),
         Case::new(SUMMARY, RUN, move |n| summary.observe(value(n))),
         emit(OWN_LANE, producer, None),
         emit(

@@ -24,7 +24,7 @@ use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
 use tempfile::TempDir;
 
-use crate::emit::{COUNTER, GAUGE, HISTOGRAM, OWN_LANE, RUN, SUMMARY};
+use crate::emit::{COUNTER, COUNTER_ADD, GAUGE, HISTOGRAM, OWN_LANE, RUN, SUMMARY};
 use crate::rounds::{Case, Drain};
 
 /// What the in-process queues and iceoryx2 carry: as much as a record of ours.
@@ -33,6 +33,8 @@ pub type Payload = [u64; 8];
 pub const RTRB: &str = "rtrb push, 64 bytes (limit)";
 pub const ICEORYX2: &str = "iceoryx2 publish, 64 bytes";
 pub const PROMETHEUS_CLIENT: &str = "prometheus-client Counter::inc";
+pub const PROMETHEUS_CLIENT_ADD: &str = "prometheus-client Counter::inc_by(0.25)";
+pub const PROMETHEUS_CLIENT_OBSERVE: &str = "prometheus-client Histogram::observe";
 
 /// The label that each metric of a peer has.
 const LABEL: (&str, &str) = ("endpoint", "/predict");
@@ -159,17 +161,22 @@ pub fn prometheus_client_counter() -> impl Fn(u32) {
     }
 }
 
-fn prometheus_client() -> [Case<'static>; 3] {
-    use prometheus_client::metrics::{gauge::Gauge, histogram::Histogram};
+fn prometheus_client() -> [Case<'static>; 4] {
+    use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
+    let counter = Counter::<f64, AtomicU64>::default();
     let gauge = Gauge::<f64, AtomicU64>::default();
     let histogram = Histogram::new(qbus::DEFAULT_BUCKETS);
     [
         Case::new(PROMETHEUS_CLIENT, RUN, prometheus_client_counter()).beside(COUNTER),
+        Case::new(PROMETHEUS_CLIENT_ADD, RUN, move |_| {
+            counter.inc_by(0.25);
+        })
+        .beside(COUNTER_ADD),
         Case::new("prometheus-client Gauge::set", RUN, move |n| {
             gauge.set(value(n));
         })
         .beside(GAUGE),
-        Case::new("prometheus-client Histogram::observe", RUN, move |n| {
+        Case::new(PROMETHEUS_CLIENT_OBSERVE, RUN, move |n| {
             histogram.observe(value(n));
         })
         .beside(HISTOGRAM),

@@ -465,8 +465,8 @@ observer!(Summary);
 impl Observer for Summary {
     #[inline(always)]
     fn put(&self, value: f64) -> Result<(), EmitError> {
-        let keep = Keep::State(&self.unit, CellOp::Summarize(value));
         let now_ns = self.handle.clock.now_ns();
+        let keep = Keep::State(&self.unit, CellOp::Summarize(value, now_ns));
         self.handle.emit_or_keep(now_ns, Kind::Observe, value, keep)
     }
 }

@@ -235,27 +235,26 @@ impl Producer {
     /// Does something to the cells of a series, by who knows that the lane is still this producer's.
     pub(crate) fn to_cells(&self, unit: &Unit, op: CellOp) -> Done {
         let is_done = match op {
-            CellOp::Summarize(value) => self.summarize(unit, value),
+            CellOp::Summarize(value, stamp) => self.summarize(unit, value, stamp),
             op => self.to_unit(unit, op),
         };
         // They come here seldom, or are slow anyway.
         if is_done { Done::YesAndLook } else { Done::No }
     }
 
-    /// Adds an observation to a summary's cells: its bucket, and what all have in common.
-    fn summarize(&self, unit: &Unit, value: f64) -> bool {
+    /// Adds an observation to a summary's cells: its bucket, what all have in common, and the last one.
+    fn summarize(&self, unit: &Unit, value: f64, stamp: u64) -> bool {
+        let ProducerCells::Own(cells) = &self.cells else {
+            return false;
+        };
         let bucket = unit.sparse(exponential::index(value));
-        // Both have cells before either is written to.
-        self.has_cells(&bucket)
-            && self.to_unit(unit, CellOp::Summarize(value))
+        let last = Unit::level(unit.series());
+        // All have cells before any is written to.
+        cells.find(&bucket).is_some()
+            && cells.find(&last).is_some()
+            && self.to_unit(unit, CellOp::Summarize(value, stamp))
+            && self.to_unit(&last, CellOp::Note(value, stamp))
             && self.to_unit(&bucket, CellOp::Count(1))
-    }
-
-    fn has_cells(&self, unit: &Unit) -> bool {
-        match &self.cells {
-            ProducerCells::Own(cells) => cells.find(unit).is_some(),
-            ProducerCells::Shared(bank) => bank.find_shared(unit).is_some(),
-        }
     }
 
     fn to_unit(&self, unit: &Unit, op: CellOp) -> bool {
@@ -270,8 +269,7 @@ impl Producer {
                 let at = bank.find_shared(unit);
                 let done = at.is_some_and(|at| bank.apply_shared(at, op));
                 // Nobody else can tell whose the calls of a shared lane are.
-                let is_call = !matches!(op, CellOp::Summarize(_));
-                count(&self.entry.shared_calls, u64::from(done && is_call));
+                count(&self.entry.shared_calls, u64::from(done));
                 done
             }
         }
@@ -382,9 +380,10 @@ impl Producer {
                 let unit = Unit::histogram(series, buckets);
                 self.keep_in(&unit, CellOp::Observe(bucket, value))
             }
-            Some((MetricType::Summary, ..)) => {
-                self.keep_in(&Unit::summary(series), CellOp::Summarize(value))
-            }
+            Some((MetricType::Summary, ..)) => self.keep_in(
+                &Unit::summary(series),
+                CellOp::Summarize(value, record.timestamp_ns),
+            ),
             _ => false,
         }
     }

@@ -292,25 +292,28 @@ impl<'a> Registry<'a> {
             .map_err(|full| self.full(&family.name, full, "series", self.series.capacity))
     }
 
-    /// The type of a series' family, without a copy of any definition: for who must ask for no memory.
-    pub(crate) fn metric_type(&self, id: SeriesId) -> Option<MetricType> {
+    /// Where the definition of a series' family lies.
+    fn family_offset(&self, id: SeriesId) -> Option<usize> {
         let definition = offset_of(word(self.series.index.get(id.0 as usize)?))?;
-        let load = |at: usize| Some(self.arena.get(at)?.load(Ordering::Relaxed));
-        let family = (load(definition)? >> 32) as usize;
-        MetricType::from_raw(load(family)?)
+        let family = self.arena.get(definition)?.load(Ordering::Relaxed) >> 32;
+        offset_of(word(self.families.index.get(family as usize)?))
     }
 
-    /// The type of a series' family, how many buckets it has, and in which an observation belongs; without a
-    /// copy of any definition.
+    /// The type of a series' family, without a copy of any definition: for who must ask for no memory.
+    pub(crate) fn metric_type(&self, id: SeriesId) -> Option<MetricType> {
+        let family = self.arena.get(self.family_offset(id)?)?;
+        MetricType::from_raw(family.load(Ordering::Relaxed))
+    }
+
+    /// The type of a series' family, how many buckets it has, and in which an observation belongs; without
+    /// a copy of any definition.
     pub(crate) fn bucket_of(&self, id: SeriesId, value: f64) -> Option<(MetricType, usize, usize)> {
-        let definition = offset_of(word(self.series.index.get(id.0 as usize)?))?;
-        let load = |at: usize| Some(self.arena.get(at)?.load(Ordering::Relaxed));
-        let family = (load(definition)? >> 32) as usize;
-        let lengths = load(family.checked_add(1)?)?;
+        let family = self.family_offset(id)?;
+        let lengths = self.arena.get(family + 1)?.load(Ordering::Relaxed);
         let length = |shift: u32| (lengths >> shift) as usize & 0xffff;
         let words = |shift: u32| length(shift).div_ceil(8);
         let start = family + 2 + words(0) + words(16) + words(32);
-        let bounds = self.arena.get(start..start.checked_add(length(48))?)?;
+        let bounds = self.arena.get(start..start + length(48))?;
         let is_below = |bound: &&AtomicU64| f64::from_bits(bound.load(Ordering::Relaxed)) < value;
         let bucket = bounds.iter().filter(is_below).count();
         Some((self.metric_type(id)?, bounds.len() + 1, bucket))

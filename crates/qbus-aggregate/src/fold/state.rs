@@ -224,6 +224,15 @@ impl SeriesState {
     }
 
     fn add_to_observations(&mut self, words: Words<'_>, change: CellChange, now_ns: u64) -> Folded {
+        if let CellChange::Level(value, stamp_ns) = change {
+            // A summary's last observation: those in the ring may be later.
+            if self.is_newest(stamp_ns, now_ns) {
+                self.plain.value = Sum::from(value);
+            }
+            let timestamp_ns = self.note_time(stamp_ns, now_ns);
+            self.add_point(words, timestamp_ns, value);
+            return Folded::Yes(Some((Kind::Observe, value)));
+        }
         let Some(observed) = &mut self.observed else {
             return Folded::Refused;
         };

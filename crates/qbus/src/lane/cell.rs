@@ -199,8 +199,11 @@ pub(crate) enum CellOp {
     Observe(usize, f64),
     /// States a gauge's value as of a time.
     Level(f64, u64),
-    /// Adds a finite observation to what a summary's buckets have in common; their counts lie elsewhere.
-    Summarize(f64),
+    /// Adds a finite observation of a time to what a summary's buckets have in common; their counts, and
+    /// the last observation, lie elsewhere.
+    Summarize(f64, u64),
+    /// States a summary's last observation as of a time: a part of a call.
+    Note(f64, u64),
 }
 
 /// What became of a call.
@@ -261,7 +264,8 @@ impl Unit {
         Unit::new(series, CellKind::Level, 2)
     }
 
-    /// What the buckets of a summary have in common, for when its lane is full.
+    /// What the buckets of a summary have in common, for when its lane is full. Its last observation lies
+    /// in a [`level`](Self::level), which has a time: those in the ring may be later.
     pub(crate) fn summary(series: SeriesId) -> Unit {
         Unit::new(series, CellKind::Sum, CellKind::BUCKETS)
     }

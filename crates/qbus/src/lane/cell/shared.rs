@@ -4,9 +4,7 @@
 //! never gets another key, since nobody could know that no other writer is about to add to it. Two
 //! writers that name one unit at the same time do so at two places: the consumer takes both.
 
-use super::{
-    Bank, CALL, CellKind, CellOp, TOUCH, Unit, encode_state, is_largest, is_smallest, two_sum,
-};
+use super::{Bank, CALL, CellKind, CellOp, Unit, encode_state, is_largest, is_smallest, two_sum};
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::testpoint;
 
@@ -67,23 +65,23 @@ impl Bank<'_> {
             }
             CellOp::Sum(value) => self.add_sum_shared(at, value),
             CellOp::Observe(bucket, value) => self.observe_shared(at, bucket, value),
-            CellOp::Summarize(value) => self.summarize_shared(at, value),
-            // Two words that belong together, and no writer alone: such a gauge is dropped.
-            CellOp::Level(..) => false,
+            // A value and its time belong together, and nobody writes here alone: what a full lane does not
+            // take of a gauge or a summary is dropped.
+            CellOp::Level(..) | CellOp::Summarize(..) | CellOp::Note(..) => false,
         }
     }
 
     /// Adds to a count.
     pub(crate) fn add_count_shared(&self, at: usize, n: u64) {
         self.cells[at].value.fetch_add(n, Ordering::Relaxed);
-        self.pulse_shared(at, CALL);
+        self.pulse_shared(at);
     }
 
     /// Adds to a sum; false when it would overflow, and nothing was added.
     pub(crate) fn add_sum_shared(&self, at: usize, value: f64) -> bool {
         let added = self.add_exactly_shared(at, value);
         if added {
-            self.pulse_shared(at, CALL);
+            self.pulse_shared(at);
         }
         added
     }
@@ -96,18 +94,8 @@ impl Bank<'_> {
         let bucket = &self.cells[at + CellKind::BUCKETS + bucket];
         bucket.value.fetch_add(1, Ordering::Relaxed);
         self.note_shared(at, value);
-        self.pulse_shared(at, CALL);
+        self.pulse_shared(at);
         true
-    }
-
-    /// Adds a finite observation to what a summary's buckets have in common: a part of a call.
-    fn summarize_shared(&self, at: usize, value: f64) -> bool {
-        let added = self.add_exactly_shared(at, value);
-        if added {
-            self.note_shared(at, value);
-            self.pulse_shared(at, TOUCH);
-        }
-        added
     }
 
     /// Keeps the smallest, the largest and the last observation.
@@ -137,10 +125,10 @@ impl Bank<'_> {
         added
     }
 
-    fn pulse_shared(&self, at: usize, by: u64) {
+    fn pulse_shared(&self, at: usize) {
         testpoint!("shared-cell-value");
         // C1 (release): pairs with the load in `Harvest::look`; the additions of others form one sequence.
-        self.head.pulses[self.group(at)].fetch_add(by, Ordering::AcqRel);
+        self.head.pulses[self.group(at)].fetch_add(CALL, Ordering::AcqRel);
         testpoint!("shared-pulse");
     }
 }

@@ -337,14 +337,13 @@ fn a_summary_counts_in_cells_by_bucket() {
     let (writer, mut taken) = (write_as(&memory, 1), begin(&memory));
     let unit = Unit::summary(SeriesId(1));
     for (bucket, value) in [(9, 1.5), (9, 1.5), (70_000, -2.0)] {
-        assert!(apply(&writer, &unit, CellOp::Summarize(value)));
+        assert!(apply(&writer, &unit, CellOp::Summarize(value, 7)));
         assert!(apply(&writer, &unit.sparse(bucket), CellOp::Count(1)));
     }
     let expected = [
         CellChange::Sum(1.0, 0.0),
         CellChange::Min(-2.0),
         CellChange::Max(1.5),
-        CellChange::Last(-2.0),
         CellChange::Sparse(9, 2),
         CellChange::Sparse(70_000, 1),
     ];

@@ -196,7 +196,11 @@ impl<'a> CellWriter<'a> {
                 (true, CALL)
             }
             // A part of a call, which the pulse of its bucket counts.
-            CellOp::Summarize(value) => (self.summarize(at, value), TOUCH),
+            CellOp::Summarize(value, _) => (self.summarize(at, value), TOUCH),
+            CellOp::Note(value, stamp) => {
+                self.state(at, value, stamp);
+                (true, TOUCH)
+            }
         };
         if is_done {
             self.pulse(at, pulse)
@@ -212,7 +216,8 @@ impl<'a> CellWriter<'a> {
             return false;
         }
         self.add(at + CellKind::BUCKETS + bucket, 1);
-        self.note(at, value);
+        self.note_extremes(at, value);
+        self.set(at + CellKind::Last.offset(), encode_state(value));
         true
     }
 
@@ -220,7 +225,7 @@ impl<'a> CellWriter<'a> {
     fn summarize(&self, at: usize, value: f64) -> bool {
         let added = self.add_exactly(at, value);
         if added {
-            self.note(at, value);
+            self.note_extremes(at, value);
         }
         added
     }
@@ -236,9 +241,9 @@ impl<'a> CellWriter<'a> {
         stamped.store(stamp.max(1), Ordering::Release);
     }
 
-    /// Keeps the smallest, the largest and the last observation.
+    /// Keeps the smallest and the largest observation.
     #[inline(always)]
-    fn note(&self, at: usize, value: f64) {
+    fn note_extremes(&self, at: usize, value: f64) {
         let (min, max) = (at + CellKind::Min.offset(), at + CellKind::Max.offset());
         if is_smallest(value, self.value(min)) {
             self.set(min, encode_state(value));
@@ -246,7 +251,6 @@ impl<'a> CellWriter<'a> {
         if is_largest(value, self.value(max)) {
             self.set(max, encode_state(value));
         }
-        self.set(at + CellKind::Last.offset(), encode_state(value));
     }
 
     #[inline(always)]

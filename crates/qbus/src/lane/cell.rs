@@ -391,15 +391,23 @@ impl<'a> Bank<'a> {
         (self.head.used.load(Ordering::Relaxed) as usize).min(self.cells.len())
     }
 
-    /// Where a unit of that length can begin, from `at` on, without lying in two groups.
+    /// Where a unit of that length can begin, from `at` on, without lying in two groups. Any numbers: `at`
+    /// may be a wild `used`.
     fn fit(&self, at: usize, len: usize) -> Option<usize> {
         let group_len = self.group_len();
-        if len > group_len {
+        if len > group_len || at > self.cells.len() {
             return None;
         }
         let room = group_len - at % group_len;
         let start = if room < len { at + room } else { at };
         (start + len <= self.cells.len()).then_some(start)
+    }
+
+    /// Whether the unit of that key begins there, with all of its cells: the key may be a wild one.
+    fn is_unit(&self, at: usize, key: u64, len: usize) -> bool {
+        // Acquire: pairs with the store of the first key in `claim`: the members have theirs.
+        let is_named = |cell: &Cell| cell.key.load(Ordering::Acquire) == key;
+        self.cells.get(at).is_some_and(is_named) && self.fit(at, len) == Some(at)
     }
 
     /// What all writers together have called so far.

@@ -54,10 +54,9 @@ impl Places {
         }
     }
 
-    /// Where the unit of that key begins.
-    pub(super) fn find(&self, bank: &Bank<'_>, key: u64) -> Option<usize> {
-        // Relaxed: this writer alone writes keys.
-        let is_here = |at: &usize| bank.cells[*at].key.load(Ordering::Relaxed) == key;
+    /// Where the unit of that key and length begins.
+    pub(super) fn find(&self, bank: &Bank<'_>, key: u64, len: usize) -> Option<usize> {
+        let is_here = |at: &usize| bank.is_unit(*at, key, len);
         let Some(places) = &self.places else {
             return (0..bank.used()).find(is_here);
         };

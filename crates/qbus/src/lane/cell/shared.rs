@@ -13,11 +13,7 @@ impl Bank<'_> {
     /// and asks for no memory: a signal handler may call it.
     pub(crate) fn find_shared(&self, unit: &Unit) -> Option<usize> {
         let hint = unit.shared_hint.load(Ordering::Relaxed) as usize;
-        let is_here = |at: &usize| {
-            // Acquire: pairs with the store of the first key in `claim`: the members have theirs.
-            let cell = self.cells.get(*at);
-            cell.is_some_and(|cell| cell.key.load(Ordering::Acquire) == unit.key.0)
-        };
+        let is_here = |at: &usize| self.is_unit(*at, unit.key.0, unit.len);
         let at = if is_here(&hint) {
             hint
         } else {
@@ -50,7 +46,7 @@ impl Bank<'_> {
             let member = unit.member(offset).0;
             self.cells[at + offset].key.store(member, Ordering::Relaxed);
         }
-        // Release: pairs with the load in `find_shared`.
+        // Release: pairs with the load in `Bank::is_unit`.
         self.cells[at].key.store(unit.key.0, Ordering::Release);
         testpoint!("shared-unit-named");
         Some(at)

@@ -351,3 +351,37 @@ fn a_summary_counts_in_cells_by_bucket() {
     assert_eq!(changes, expected.map(|change| (1, change)));
     assert_eq!(calls, [(1, 3)], "a call is counted once");
 }
+
+#[test]
+fn a_wild_key_whose_unit_ends_outside_leads_nobody_there() {
+    for unit in [Unit::histogram(SeriesId(1), 2), Unit::sum(SeriesId(1))] {
+        let memory = HeapCells::new(64);
+        let (bank, writer) = (memory.bank(), write_as(&memory, 1));
+        memory.cells[63].key.store(unit.key.0, Ordering::Relaxed);
+        memory.head.used.store(64, Ordering::Relaxed);
+        unit.hint.store(63, Ordering::Relaxed);
+        unit.shared_hint.store(63, Ordering::Relaxed);
+        let op = match unit.len {
+            2 => CellOp::Sum(1e-17),
+            _ => CellOp::Observe(1, 1.0),
+        };
+        assert_eq!(writer.apply(63, op), Done::No);
+        assert_eq!(writer.find(&unit), None);
+        assert_eq!(bank.find_shared(&unit), None);
+        memory.head.used.store(0, Ordering::Relaxed);
+        assert_eq!(bank.find_shared(&unit), Some(0));
+    }
+}
+
+#[test]
+fn a_wild_count_of_used_cells_gives_nobody_any() {
+    let memory = HeapCells::new(64);
+    let bank = memory.bank();
+    for used in [65, 1 << 32, u64::MAX - 1, u64::MAX] {
+        memory.head.used.store(used, Ordering::Relaxed);
+        for unit in [Unit::count(SeriesId(1)), Unit::sum(SeriesId(1))] {
+            assert_eq!(bank.find_shared(&unit), None);
+            assert!(!apply(&write_as(&memory, 1), &unit, CellOp::Count(1)));
+        }
+    }
+}

@@ -98,7 +98,7 @@ impl<'a> CellWriter<'a> {
     /// Where a unit begins, which gets cells if it has none; `None` when there are none to be had.
     #[cold]
     pub(crate) fn find(&self, unit: &Unit) -> Option<usize> {
-        if let Some(at) = self.places.find(&self.bank, unit.key.0) {
+        if let Some(at) = self.places.find(&self.bank, unit.key.0, unit.len) {
             self.strays.set(self.strays.get() + 1);
             if self.strays.get() >= HINT_AFTER {
                 self.strays.set(0);
@@ -209,13 +209,16 @@ impl<'a> CellWriter<'a> {
         }
     }
 
-    /// Adds a finite observation to a histogram; false when its sum would overflow, and nothing was added.
+    /// Adds a finite observation to a histogram; false when its sum would overflow or no histogram is
+    /// there, and nothing was added.
     #[inline(always)]
     pub(crate) fn observe(&self, at: usize, bucket: usize, value: f64) -> bool {
-        if !self.add_exactly(at, value) {
+        let counted = at + CellKind::BUCKETS + bucket;
+        // A hint may have led to a wild key, which names more than there is.
+        if counted >= self.bank.cells.len() || !self.add_exactly(at, value) {
             return false;
         }
-        self.add(at + CellKind::BUCKETS + bucket, 1);
+        self.add(counted, 1);
         self.note_extremes(at, value);
         self.set(at + CellKind::Last.offset(), encode_state(value));
         true
@@ -255,6 +258,10 @@ impl<'a> CellWriter<'a> {
 
     #[inline(always)]
     fn add_exactly(&self, at: usize, value: f64) -> bool {
+        // As in `observe`.
+        if at + 1 >= self.bank.cells.len() {
+            return false;
+        }
         let (sum, lost) = two_sum(f64::from_bits(self.value(at)), value);
         if !sum.is_finite() {
             return false;

@@ -6,12 +6,14 @@
 
 use std::io::sink;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
 
 use qbus::{Address, Bus, BusOptions, Geometry, Kind, Record, SeriesId};
 use qbus_aggregate::export::{self, Format};
-use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Reader};
+use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Reader, Value};
 use qbus_tests::{LIMIT, Random};
 use tempfile::TempDir;
 
@@ -106,6 +108,21 @@ fn emit(bus: &Bus) {
             }
         }
     }
+}
+
+/// Of each type that has cells, from handles in a thread: its lane is free again when this returns.
+fn emit_to_cells(bus: &Bus) {
+    let run = || {
+        let counter = bus.counter("a").label("x", "y").register();
+        let histogram = bus.histogram("c").buckets([1.0, 2.0]).register();
+        if let (Ok(counter), Ok(histogram)) = (counter, histogram) {
+            counter.inc();
+            counter.add(0.5);
+            histogram.observe(1.5);
+        }
+    };
+    let ran = thread::scope(|scope| scope.spawn(run).join());
+    ran.expect("no panic");
 }
 
 /// Changes some words within `range`, in one way or another.
@@ -290,6 +307,8 @@ fn say(line: &str) {
 #[test]
 fn a_bus_of_any_bytes_harms_nobody() {
     let image = Image::new();
+    // Also what no aggregator has taken from the cells.
+    emit_to_cells(&Bus::open(&image.address).expect("a good image"));
     let good = read(&image.path());
     let snapshot = read(&image.address.snapshot());
     let used = used(&good);
@@ -425,4 +444,81 @@ fn a_directory_that_repeats_itself_takes_no_more_memory_than_the_file() {
     let points: usize = points.sum();
     assert!(points >= capacity, "{points} points");
     assert!(points * 16 <= bytes.len(), "{points} points");
+}
+
+/// Values of cells that no writer leaves there: what they say is taken or counted, and another lane's
+/// counter keeps its total.
+#[test]
+fn wild_cells_harm_no_other_lane() {
+    // Of keys, by kind (`CellKey`): count, sum, bucket.
+    const COUNT: u64 = 1;
+    const SUM: u64 = 2;
+    const BUCKET: u64 = 7;
+    let cases = [
+        (SUM, f64::NAN.to_bits(), true),
+        (SUM, f64::INFINITY.to_bits(), true),
+        (COUNT, u64::MAX, true),
+        // Ahead by nearly half of all numbers: taken, and the sum of three such is more than there are.
+        (COUNT, (1 << 63) - 1, false),
+        (BUCKET, (1 << 63) - 1, false),
+    ];
+    for (kind, value, is_counted) in cases {
+        let image = Image::new();
+        let bus = Bus::open(&image.address).expect("a good image");
+        emit_to_cells(&bus);
+        let mut aggregator = Aggregator::open(&bus, &config()).expect("the only one");
+        aggregator.finish();
+        let before = aggregator.globals().unknown_series;
+        // Its thread's lane is not the one whose cells the image has: somebody holds that.
+        let held = bus.producer().expect("a free lane");
+        let good = bus.counter("a").label("x", "good").register();
+        let good = good.expect("room for a series");
+        good.inc();
+        let mut bytes = read(&image.path());
+        let changed = change_cells(&mut bytes, kind, value, good.series());
+        assert!(changed > 0, "the image has cells of kind {kind}");
+        patch_cells(&image.path(), &bytes);
+        // A lease that changes has all cells read.
+        drop(held);
+        emit_to_cells(&bus);
+        aggregator.finish();
+        emit(&bus);
+        aggregator.finish();
+        let after = aggregator.globals().unknown_series;
+        assert_eq!(
+            after > before,
+            is_counted,
+            "{value:#x} in cells of kind {kind}"
+        );
+        let mut reader = Reader::open(aggregator.snapshot()).expect("a snapshot");
+        let series = reader.series(good.series(), false).expect("the good one");
+        let Value::Counter(sum) = series.value else {
+            panic!("a counter became {:?}", series.value);
+        };
+        assert_eq!(sum.value(), 1.0, "{value:#x} in cells of kind {kind}");
+    }
+}
+
+/// Where the cells lie: each section before them takes a page at this geometry.
+const CELLS: Range<usize> = 6 * 512..6 * 512 + 3 * 64 * 2;
+
+/// Lays a value into all cells of a kind that are not a certain series'; how many.
+fn change_cells(image: &mut [u8], kind: u64, value: u64, except: SeriesId) -> usize {
+    let is_meant = |key: u64| key >> 18 & 0xf == kind && key >> 38 != u64::from(except.0);
+    let at: Vec<usize> = CELLS
+        .step_by(2)
+        .filter(|&at| is_meant(word(image, at)))
+        .collect();
+    for at in &at {
+        image[(at + 1) * 8..(at + 2) * 8].copy_from_slice(&value.to_le_bytes());
+    }
+    at.len()
+}
+
+fn patch_cells(path: &Path, image: &[u8]) {
+    let file = std::fs::File::options().write(true).open(path);
+    let bytes = CELLS.start * 8..CELLS.end * 8;
+    let written =
+        file.and_then(|file| file.write_all_at(&image[bytes.clone()], bytes.start as u64));
+    written.expect("a file of ours");
 }

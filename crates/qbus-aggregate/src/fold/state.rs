@@ -272,7 +272,8 @@ impl SeriesState {
     /// Counts a record; its time, or the clock's where it lies ahead of that.
     #[inline(always)]
     fn note(&mut self, timestamp_ns: u64, now_ns: u64) -> u64 {
-        self.plain.records += 1;
+        // Saturating: what came to cells may have said any count.
+        self.plain.records = self.plain.records.saturating_add(1);
         self.note_time(timestamp_ns, now_ns)
     }
 

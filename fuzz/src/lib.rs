@@ -16,8 +16,11 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::thread;
 
-use qbus::{Address, Bus, BusOptions, FamilyId, Geometry, Kind, Producer, Record, SeriesId};
+use qbus::{
+    Address, Bus, BusOptions, Counter, FamilyId, Geometry, Kind, Producer, Record, SeriesId,
+};
 use qbus_aggregate::export::{self, Format};
 use qbus_aggregate::{Aggregator, AggregatorOptions, OwnerRow, ReadOptions, Reader};
 
@@ -30,14 +33,16 @@ pub const GEOMETRY: Geometry = Geometry {
     families: 4,
     series: 8,
     arena_words: 256,
-    cells: 16,
+    // Groups in which a histogram fits.
+    cells: 64,
 };
 /// A section begins on one.
 const PAGE: usize = 4096;
 /// Far more than a snapshot of this geometry needs.
 const SNAPSHOT_BYTES_MAX: u64 = 64 << 20;
 
-fn config() -> AggregatorOptions {
+/// What the aggregators here are like.
+pub fn config() -> AggregatorOptions {
     AggregatorOptions {
         history: 8,
         recent: 16,
@@ -55,7 +60,10 @@ pub struct Image {
 
 impl Image {
     fn of(path: &Path) -> Image {
-        let mut bytes = std::fs::read(path).expect("the file");
+        Self::new(std::fs::read(path).expect("the file"))
+    }
+
+    fn new(mut bytes: Vec<u8>) -> Image {
         let len = bytes.len();
         let end = bytes
             .iter()
@@ -119,6 +127,47 @@ impl Image {
         0..self.len
     }
 
+    /// A bus with the cells of a lane as an input changes them. None of them is the good counter's of
+    /// the other lane.
+    pub fn with_wild_cells(&self, data: &[u8], lane: BrokenLane) -> (Vec<u8>, usize) {
+        assert_eq!(self.len, 11 * PAGE, "a section each has a page");
+        let at = lane.index();
+        let cells = GEOMETRY.cells as usize;
+        // What the consumer has seen of the pulses, what writers write beside the cells, the cells, and
+        // what the consumer has seen of them.
+        let parts = [
+            (3 * PAGE + at * 128 + 8, Geometry::CELL_GROUPS * 8),
+            (5 * PAGE + at * 256, 256),
+            (6 * PAGE + at * cells * 16, cells * 16),
+            (7 * PAGE + at * cells * 8, cells * 8),
+        ];
+        let mut bytes = self.bytes.clone();
+        bytes.resize(self.len, 0);
+        let gathered: Vec<u8> = parts
+            .iter()
+            .flat_map(|&(start, len)| &bytes[start..start + len])
+            .copied()
+            .collect();
+        let gathered = Image::new(gathered);
+        let (mut wild, _) = gathered.patched(data, gathered.all());
+        wild.resize(gathered.len, 0);
+        let mut rest = &wild[..];
+        for (start, len) in parts {
+            let (part, after) = rest.split_at(len);
+            bytes[start..start + len].copy_from_slice(part);
+            rest = after;
+        }
+        let (start, len) = parts[2];
+        for key in bytes[start..start + len].chunks_exact_mut(16) {
+            let word = u64::from_le_bytes(key[..8].try_into().expect("8 bytes"));
+            let series = word >> 38;
+            if series == u64::from(stage().good(lane).0) {
+                key[..8].fill(0);
+            }
+        }
+        (bytes, self.len)
+    }
+
     /// Indexes and arena of a bus: its last three sections, a page each at this geometry.
     pub fn registry(&self) -> Range<usize> {
         self.len - 3 * PAGE..self.len
@@ -145,6 +194,39 @@ impl<'a> Input<'a> {
     }
 }
 
+/// The lane whose cells an input changes; a counter in the other one's keeps its total.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrokenLane {
+    /// That of handles in a thread while another producer has the only lane of its own.
+    Shared,
+    /// That of handles in a thread.
+    Exclusive,
+}
+
+impl BrokenLane {
+    /// As the length of an input says.
+    pub fn of(len: usize) -> BrokenLane {
+        if len.is_multiple_of(2) {
+            BrokenLane::Shared
+        } else {
+            BrokenLane::Exclusive
+        }
+    }
+
+    /// Its place: shared lanes come first.
+    fn index(self) -> usize {
+        match self {
+            BrokenLane::Shared => 0,
+            BrokenLane::Exclusive => 1,
+        }
+    }
+}
+
+/// So much of a good counter is in the snapshot of a good image.
+pub const COMMITTED: u64 = 5;
+/// So much is in the cells alone.
+pub const LEFT: u64 = 2;
+
 /// A bus and its snapshot that nobody has broken, and the files that their images are laid into.
 #[derive(Debug)]
 pub struct Stage {
@@ -155,6 +237,8 @@ pub struct Stage {
     /// Of the files.
     pub address: Address,
     bus_file: File,
+    /// Of the good counter while the shared lane is broken, and while the exclusive one is.
+    good: [SeriesId; 2],
 }
 
 /// Made once in a process.
@@ -175,6 +259,11 @@ pub fn stage() -> &'static Stage {
                 aggregator.round();
             }
         }
+        let good = [BrokenLane::Shared, BrokenLane::Exclusive].map(|lane| good(&bus, lane));
+        emit_to_cells(&bus, &good, COMMITTED);
+        aggregator.finish();
+        emit_to_cells(&bus, &good, LEFT);
+        let good = good.map(|counter| counter.series());
         drop(aggregator);
         drop(bus);
         Stage {
@@ -182,8 +271,58 @@ pub fn stage() -> &'static Stage {
             snapshot: Image::of(&address.snapshot()),
             bus_file: writable(address.file()),
             address,
+            good,
         }
     })
+}
+
+/// The counter that keeps its total while that lane is broken.
+pub fn good(bus: &Bus, lane: BrokenLane) -> Counter {
+    let registration = bus.counter("a").label("broken", &format!("{lane:?}"));
+    registration.register().expect("room in the registry")
+}
+
+/// All types and the good counters to the cells of both lanes.
+fn emit_to_cells(bus: &Bus, [exclusive, shared]: &[Counter; 2], times: u64) {
+    for counter in [shared, exclusive] {
+        // While it is held what a thread emits goes to the shared lane.
+        let own = std::ptr::eq(counter, shared).then(|| bus.producer().expect("a free lane"));
+        in_a_thread(|| {
+            (0..times).for_each(|_| counter.inc());
+            fill_cells(bus);
+        });
+        drop(own);
+    }
+}
+
+/// Runs it in a thread, whose lane is free again when this returns.
+pub fn in_a_thread(run: impl FnOnce() + Send) {
+    // A join waits for the thread's locals, which hold its lane; the end of a scope does not.
+    let ran = thread::scope(|scope| scope.spawn(run).join());
+    ran.expect("no panic");
+}
+
+/// All that goes to cells, from handles: more than a ring takes, so that states come too.
+pub fn fill_cells(bus: &Bus) {
+    if let Ok(counter) = bus.counter("a").label("x", "y").register() {
+        counter.inc();
+        for value in [0.1, 1e-17, 1e300, f64::NAN] {
+            counter.add(value);
+        }
+    }
+    if let Ok(histogram) = bus.histogram("c").buckets([1.0, 2.0]).register() {
+        for value in [0.5, 1.5, f64::INFINITY] {
+            histogram.observe(value);
+        }
+    }
+    if let Ok(gauge) = bus.gauge("b").unit("seconds").register() {
+        (0..GEOMETRY.slots + 2).for_each(|value| gauge.set(value as f64));
+    }
+    if let Ok(summary) = bus.summary("d").help("Quantiles.").register() {
+        for value in [0.5, -1.5, 1e9] {
+            summary.observe(value);
+        }
+    }
 }
 
 /// A folder of this process in memory, where there is such a thing. A fuzzer ends without a word: the
@@ -214,6 +353,10 @@ fn writable(path: &Path) -> File {
 }
 
 impl Stage {
+    fn good(&self, lane: BrokenLane) -> SeriesId {
+        self.good[lane.index()]
+    }
+
     /// Lays down a bus, and opens it; `None` when it is refused. One that is unfinished is refused
     /// after a second, which is too long here.
     pub fn open(&self, image: &(Vec<u8>, usize)) -> Option<Bus> {

@@ -20,10 +20,10 @@ const BATCH: u32 = 50;
 /// What is emitted, and the instructions of one emit on x86-64. Under Valgrind a clock is a system call,
 /// of which it counts the little that the process itself does.
 const CASES: [(&str, f64); 7] = [
-    ("Counter::inc, to its cell", 49.4),
-    ("Counter::add, of a fraction", 70.4),
-    ("Histogram::observe, 11 bounds", 199.3),
-    ("Gauge::try_set_at, no clock", 88.5),
+    ("Counter::inc, to its cell", 45.4),
+    ("Counter::add, of a fraction", 65.4),
+    ("Histogram::observe, 11 bounds", 193.3),
+    ("Gauge::try_set_at, no clock", 86.5),
     ("Producer::emit, own lane", 54.2),
     ("Producer::emit, shared lane", 238.0),
     ("Producer::emit_many, 50 at once", 59.7),

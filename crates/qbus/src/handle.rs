@@ -194,17 +194,14 @@ impl Handle {
         }
     }
 
-    /// Does something to the cells of the series, or emits the same as a record where there are none.
+    /// Does something to the cells of the series that are this thread's own; whether it did.
     #[inline(always)]
-    fn put(&self, unit: &Unit, op: CellOp, kind: Kind, value: f64) -> Result<(), EmitError> {
-        if thread::to_own_cells(self.bus.mapped(), unit, op) {
-            return Ok(());
-        }
-        self.put_slowly(unit, op, kind, value)
+    fn put_at_once(&self, unit: &Unit, op: CellOp) -> bool {
+        thread::to_own_cells(self.bus.mapped(), unit, op)
     }
 
-    #[cold]
-    fn put_slowly(&self, unit: &Unit, op: CellOp, kind: Kind, value: f64) -> Result<(), EmitError> {
+    /// Does something to the cells of the series, or emits the same as a record where there are none.
+    fn put(&self, unit: &Unit, op: CellOp, kind: Kind, value: f64) -> Result<(), EmitError> {
         if thread::to_cells(self.bus.mapped(), unit, op)? {
             return Ok(());
         }
@@ -296,8 +293,10 @@ impl Counter {
             return self.try_count(whole as u64);
         }
         if Kind::Increment.takes(increment) {
-            let op = CellOp::Sum(increment);
-            return self.handle.put(&self.sum, op, Kind::Increment, increment);
+            if self.handle.put_at_once(&self.sum, CellOp::Sum(increment)) {
+                return Ok(());
+            }
+            return self.sum_slowly(increment);
         }
         self.handle.emit(Kind::Increment, increment)
     }
@@ -305,8 +304,23 @@ impl Counter {
     /// Adds a whole number.
     #[inline(always)]
     fn try_count(&self, n: u64) -> Result<(), EmitError> {
+        if self.handle.put_at_once(&self.count, CellOp::Count(n)) {
+            return Ok(());
+        }
+        self.count_slowly(n)
+    }
+
+    // What is passed to a call is made there: on the way to the cells it would be stores for nothing.
+    #[cold]
+    fn count_slowly(&self, n: u64) -> Result<(), EmitError> {
         let op = CellOp::Count(n);
         self.handle.put(&self.count, op, Kind::Increment, n as f64)
+    }
+
+    #[cold]
+    fn sum_slowly(&self, increment: f64) -> Result<(), EmitError> {
+        let op = CellOp::Sum(increment);
+        self.handle.put(&self.sum, op, Kind::Increment, increment)
     }
 
     /// States the sum, for a source that keeps it itself (a kernel's counter). Only one process may do
@@ -447,7 +461,10 @@ impl Observer for Histogram {
             return self.handle.emit(Kind::Observe, value);
         }
         let op = CellOp::Observe(bucket_of(&self.handle.bounds, value), value);
-        self.handle.put(&self.unit, op, Kind::Observe, value)
+        if self.handle.put_at_once(&self.unit, op) {
+            return Ok(());
+        }
+        self.observe_slowly(value)
     }
 }
 
@@ -468,6 +485,14 @@ impl Observer for Summary {
         let now_ns = self.handle.clock.now_ns();
         let keep = Keep::State(&self.unit, CellOp::Summarize(value, now_ns));
         self.handle.emit_or_keep(now_ns, Kind::Observe, value, keep)
+    }
+}
+
+impl Histogram {
+    #[cold]
+    fn observe_slowly(&self, value: f64) -> Result<(), EmitError> {
+        let op = CellOp::Observe(bucket_of(&self.handle.bounds, value), value);
+        self.handle.put(&self.unit, op, Kind::Observe, value)
     }
 }
 

@@ -130,12 +130,13 @@ pub(crate) fn emit(
     // What is done at once fits into the caller; all else is a call.
     // SAFETY: the places are used in this function alone.
     let producers = unsafe { places() };
-    if let Some((own, producer)) = producers.at_home(mapped)
+    let key = mapped.key;
+    if let Some((own, producer)) = producers.at_home(key)
         && !own.is_time_to_look(&record)
     {
         own.begin();
         let is_emitted = producer.emit_at_once(&record);
-        own.end(mapped.key);
+        own.end(key);
         if is_emitted {
             return Ok(());
         }
@@ -148,7 +149,8 @@ pub(crate) fn emit(
 pub(crate) fn to_own_cells(mapped: &Arc<MappedBus>, unit: &Unit, op: CellOp) -> bool {
     // SAFETY: the places are used in this function alone.
     let producers = unsafe { places() };
-    let Some((own, producer)) = producers.at_home(mapped) else {
+    let key = mapped.key;
+    let Some((own, producer)) = producers.at_home(key) else {
         return false;
     };
     own.begin();
@@ -156,7 +158,7 @@ pub(crate) fn to_own_cells(mapped: &Arc<MappedBus>, unit: &Unit, op: CellOp) -> 
     if done == Done::YesAndLook {
         producer.look();
     }
-    own.end(mapped.key);
+    own.end(key);
     done != Done::No
 }
 
@@ -359,9 +361,9 @@ impl ThreadProducer {
 impl ThreadProducers {
     /// The place of a bus, unless another bus has it.
     #[inline(always)]
-    fn at_home(&self, mapped: &Arc<MappedBus>) -> Option<(&ThreadProducer, &Producer)> {
-        let own = &self.places[mapped.key as usize % PLACES];
-        Some((own, own.producer(mapped.key)?))
+    fn at_home(&self, key: u64) -> Option<(&ThreadProducer, &Producer)> {
+        let own = &self.places[key as usize % PLACES];
+        Some((own, own.producer(key)?))
     }
 
     /// This thread's producer of a bus, if it can be used.

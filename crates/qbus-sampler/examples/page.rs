@@ -1,6 +1,6 @@
 //! Prints what the sampler reads now, and what each source took, for a look without any bus.
 //!
-//! `page [qbus|node|dcgm|seed] [TICKS]`: with more than one tick, one a second, the last is printed.
+//! `page [qbus|node|seed] [TICKS]`: with more than one tick, one a second, the last is printed.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -13,7 +13,6 @@ fn main() -> io::Result<()> {
     let mut args = std::env::args().skip(1);
     let names = match args.next().as_deref() {
         Some("node") => Names::Node,
-        Some("dcgm") => Names::Dcgm,
         Some("seed") => Names::Seed,
         _ => Names::Qbus,
     };

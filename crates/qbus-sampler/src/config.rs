@@ -36,10 +36,6 @@ pub struct SamplerOptions {
     pub retry: Duration,
     /// The NVIDIA management library; `None` lets the loader look for `libnvidia-ml.so.1`.
     pub nvml: Option<PathBuf>,
-    /// Activity of SMs, tensor cores and memory of NVIDIA GPUs of Hopper and later (GPM). Off by
-    /// default: it costs two reads and some milliseconds a tick and GPU, and the hardware grants it
-    /// to one program at a time on some drivers.
-    pub gpu_activity: bool,
     /// How often the GPU calls are made that take milliseconds: process lists, ECC, fans, PCIe.
     pub gpu_slow_period: Duration,
 }
@@ -59,7 +55,6 @@ impl Default for SamplerOptions {
             keep: Duration::from_secs(30),
             retry: Duration::from_secs(60),
             nvml: None,
-            gpu_activity: false,
             gpu_slow_period: Duration::from_secs(10),
         }
     }

@@ -35,8 +35,6 @@ pub enum Names {
     /// The names, labels and units of node_exporter, so that its dashboards work. CPU values are
     /// then per CPU.
     Node,
-    /// GPUs under the names, labels and units of dcgm-exporter; all else under the qbus names.
-    Dcgm,
     /// The names of the centralized metrics collector: `system_cpu_percent` and its kin.
     Seed,
 }

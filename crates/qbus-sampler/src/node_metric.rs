@@ -112,7 +112,7 @@ impl NodeMetric {
     pub(crate) fn published(&self, names: Names) -> &Metric {
         match names {
             Names::Node => &self.node,
-            Names::Qbus | Names::Dcgm | Names::Seed => &self.qbus,
+            Names::Qbus | Names::Seed => &self.qbus,
         }
     }
 }

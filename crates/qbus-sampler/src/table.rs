@@ -287,7 +287,7 @@ impl Reading {
 impl Row {
     fn published(&'static self, names: Names) -> Option<(&'static Metric, f64)> {
         let other = match names {
-            Names::Qbus | Names::Dcgm => &Other::Same,
+            Names::Qbus => &Other::Same,
             Names::Node => &self.node,
             Names::Seed => &self.seed,
         };

@@ -233,9 +233,6 @@ pub(crate) struct Sources {
     /// The NVML library to load, instead of the system's.
     #[arg(long, value_name = "PATH")]
     pub(crate) nvml: Option<PathBuf>,
-    /// Activity of SMs, tensor cores and memory of NVIDIA GPUs of Hopper and later.
-    #[arg(long)]
-    pub(crate) gpu_activity: bool,
     #[command(flatten)]
     pub(crate) host: Host,
 }
@@ -247,8 +244,6 @@ pub(crate) enum NameSet {
     Qbus,
     /// As node_exporter names them, for dashboards that exist.
     Node,
-    /// GPUs as dcgm-exporter names them, all else as qbus does.
-    Dcgm,
     /// `system_cpu_percent` and its kin.
     Seed,
 }
@@ -258,7 +253,6 @@ impl From<NameSet> for Names {
         match names {
             NameSet::Qbus => Names::Qbus,
             NameSet::Node => Names::Node,
-            NameSet::Dcgm => Names::Dcgm,
             NameSet::Seed => Names::Seed,
         }
     }

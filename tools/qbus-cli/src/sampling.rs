@@ -29,7 +29,6 @@ pub(crate) fn options(sources: &Sources, no_host: bool, no_gpu: bool) -> Sampler
         filters: sources.host.filters(),
         mount_timeout: sources.host.mount_timeout,
         nvml: sources.nvml.clone(),
-        gpu_activity: sources.gpu_activity,
         ..SamplerOptions::default()
     }
 }

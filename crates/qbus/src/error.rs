@@ -597,7 +597,7 @@ impl Error for RegisterError {}
 pub enum EmitError {
     /// The lane is full: the aggregator is slower than the producers, or not there.
     Full,
-    /// The value is none that its kind can take: a negative or infinite increment, a NaN observation.
+    /// The kind cannot take the value: a negative or infinite increment, a NaN observation.
     Value {
         /// The value.
         found: f64,

@@ -135,7 +135,7 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
     ///
     /// # Errors
     ///
-    /// A name or label that is none, a conflict with what is registered, or a full registry.
+    /// An invalid name or label, a conflict with what is registered, or a full registry.
     pub fn register(self) -> Result<H, RegisterError> {
         let bus = self.bus.present();
         let series = bus.intern(&self.family, &self.labels)?;

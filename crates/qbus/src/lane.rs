@@ -280,7 +280,7 @@ impl Slot {
     }
 }
 
-/// Whether a consumer gives the lines back that it has read.
+/// Whether a consumer flushes cache lines after reading them (CLFLUSHOPT).
 ///
 /// A producer that writes to a line which another core still has must first take it away from there, and
 /// the stores of a CPU wait for each other: on a Zen 4 that costs 4 ns for each store to each half of a

@@ -280,7 +280,7 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// The lane is full, the value is none that the record's kind takes, or the producer was
+    /// The lane is full, the record's kind does not take the value, or the producer was
     /// inherited by a fork. What is refused is counted in the ledger.
     #[inline(always)]
     pub fn emit(&self, record: Record) -> Result<(), EmitError> {

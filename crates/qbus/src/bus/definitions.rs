@@ -31,7 +31,7 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// A name that is none, a conflict with what is registered, or no room: see [`RegisterError`].
+    /// An invalid name or label, a conflict with what is registered, or no room: see [`RegisterError`].
     pub fn intern(
         &self,
         family: &FamilyDefinition,

@@ -1,4 +1,4 @@
-//! The collector, as the seed document's API has it.
+//! The collector, with the API of the module centralized_metrics_collector.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -255,7 +255,10 @@ struct Arguments<'a, 'py> {
 #[pymethods]
 impl MetricsCollector {
     #[new]
-    #[allow(clippy::too_many_arguments, reason = "those of the seed document")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "those of the module that it stands in for"
+    )]
     #[pyo3(text_signature = "(collection_interval=1.0, max_metrics_buffer=10000, enable_prometheus_export=True, max_history_per_metric=1000, validation_enabled=True, *, bus=None)", signature = (
         collection_interval=1.0,
         max_metrics_buffer=None,

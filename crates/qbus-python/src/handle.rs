@@ -78,12 +78,9 @@ impl Handle {
         let named = registry.filter(|registry| !registry.is_none());
         let is_default = named.is_none();
         let registry = named.map_or_else(|| default_collector(py), Ok)?;
-        let collector = registry.cast_into::<MetricsCollector>().map_err(|_| {
-            error::argument(
-                py,
-                "argument \"registry\" is none, expected a MetricsCollector",
-            )
-        })?;
+        let collector = registry
+            .cast_into::<MetricsCollector>()
+            .map_err(|_| error::argument(py, "argument \"registry\" must be a MetricsCollector"))?;
         let mut handle = Handle {
             bus: collector.get().bus(),
             label_values: Vec::new(),

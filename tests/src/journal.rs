@@ -18,6 +18,7 @@ const DONE: usize = 4;
 const GAP_NS: usize = 5;
 const CALL_NS: usize = 6;
 const UNTOLD: usize = 7;
+const UNOWNED: usize = 8;
 const BYTES: u64 = 4096;
 
 /// An attempt is counted before the call, its outcome after it: at most one call of a dead thread is
@@ -97,6 +98,7 @@ impl Journal {
             Ok(()) => ACCEPTED,
             Err(EmitError::Full) => FULL,
             Err(EmitError::Revoked) => REVOKED,
+            Err(EmitError::NotJoined) => UNOWNED,
             Err(error) => panic!("an emit failed: {error}"),
         });
         emitted.is_ok()
@@ -120,6 +122,7 @@ impl Journal {
             gap_ns: word(GAP_NS),
             call_ns: word(CALL_NS),
             untold: word(UNTOLD),
+            unowned: word(UNOWNED),
         }
     }
 }
@@ -141,6 +144,8 @@ pub struct Entries {
     pub gap_ns: u64,
     /// The longest call.
     pub call_ns: u64,
+    /// Emits of a process that was no owner: one in a handler that interrupts the join, say.
+    pub unowned: u64,
     /// Emits that former holders died inside of.
     pub untold: u64,
 }
@@ -148,6 +153,7 @@ pub struct Entries {
 impl Entries {
     /// The call that a dead thread was inside: 1, or 0 when it was in none.
     pub fn open_calls(&self) -> u64 {
-        self.attempted - self.accepted - self.full - self.revoked - self.untold
+        let told = self.accepted + self.full + self.revoked + self.unowned + self.untold;
+        self.attempted - told
     }
 }

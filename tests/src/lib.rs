@@ -14,7 +14,7 @@ pub use bus::{Place, TestBus};
 pub use host::Host;
 pub use journal::{Entries, Journal};
 pub use life::Life;
-pub use load::{Lane, Load, Report};
+pub use load::{Lane, Load, Report, lease};
 pub use process::{Finished, LIMIT, Process, run, until};
 pub use random::Random;
 pub use totals::{Totals, check_load};

@@ -2,9 +2,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::thread;
 use std::time::Duration;
 
-use qbus::{Bus, Clock, Counter, EmitError, Gauge, Histogram, Kind, MetricType, Record, Summary};
+use qbus::{
+    Bus, Clock, Counter, EmitError, Gauge, Histogram, JoinError, Kind, MetricType, Producer,
+    Record, Summary,
+};
 
 /// Which lane a thread emits through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,8 +145,8 @@ impl Load {
     ) -> Box<dyn Fn(u64) -> Result<(), EmitError> + 'a> {
         let producer = match self.lane {
             Lane::Handle => return Box::new(move |n| handle(self.value(n))),
-            Lane::Wait => bus.producer().expect("a lane"),
-            Lane::Shared | Lane::SharedWait => bus.shared_producer().expect("a shared lane"),
+            Lane::Wait => lease(|| bus.producer()),
+            Lane::Shared | Lane::SharedWait => lease(|| bus.shared_producer()),
         };
         Box::new(move |n| {
             let record = Record::new(Clock::Precise.now_ns(), series, kind, self.value(n));
@@ -151,6 +155,20 @@ impl Load {
                 _ => producer.emit_or_wait(record, Duration::MAX),
             }
         })
+    }
+}
+
+/// Leases a lane; waits for another thread of the process that is joining, and may be stopped while it does.
+///
+/// # Panics
+///
+/// There is no lane.
+pub fn lease(lease: impl Fn() -> Result<Producer, JoinError>) -> Producer {
+    loop {
+        match lease() {
+            Err(JoinError::Busy) => thread::sleep(Duration::from_millis(1)),
+            leased => return leased.expect("a lane"),
+        }
     }
 }
 

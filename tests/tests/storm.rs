@@ -1,5 +1,5 @@
-//! A storm: producers join, emit, fork, leave, are killed, stopped and continued at random, the
-//! aggregator is killed and restarted, and a reader dumps all the time. No dump is unreadable, nothing
+//! A storm: producers join, emit, fork, become daemons, are interrupted, lose descriptors, leave, are killed,
+//! stopped and continued at random, the aggregator is killed and restarted, and a reader dumps all the time. No dump is unreadable, nothing
 //! is ever counted back, nobody ends who was not to, and in the end all adds up.
 //!
 //! `QBUS_STORM_SECONDS` says how long it lasts, `QBUS_SEED` replays what was decided.
@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +34,10 @@ const GEOMETRY: Geometry = Geometry {
     cells: 256,
 };
 const WORKERS_MAX: usize = 6;
+/// Set in the storm that another one has started in a place of its own.
+const INSIDE: &str = "QBUS_STORM_INSIDE";
+/// How large its /dev/shm is: less than the histories of a minute take.
+const SHM: &str = "64m";
 
 /// What the storm has done.
 #[derive(Debug, Default)]
@@ -164,7 +169,10 @@ fn settle(bus: &Bus) {
 }
 
 /// Checks what the journals say against the snapshot; how many records were attempted.
-fn check_totals(test: &TestBus, journals: &Path) -> u64 {
+///
+/// Of a process whose lock somebody closed, the record that it was inside of when it was thought dead may lie in
+/// the place of another's: `closes` is how often that could be.
+fn check_totals(test: &TestBus, journals: &Path, closes: u64) -> u64 {
     let totals = Totals::read(&test.open(), &mut test.reader());
     let by_journal: HashMap<String, f64> = totals
         .series
@@ -172,6 +180,7 @@ fn check_totals(test: &TestBus, journals: &Path) -> u64 {
         .map(|series| (journal(series), sum(series)))
         .collect();
     let (mut attempted, mut open_calls, mut full, mut revoked) = (0, 0, 0, 0);
+    let (mut unowned, mut misplaced) = (0, [0, 0]);
     for entry in std::fs::read_dir(journals).expect("the folder") {
         let path = entry.expect("an entry").path();
         if path.metadata().expect("a file").len() == 0 {
@@ -189,28 +198,46 @@ fn check_totals(test: &TestBus, journals: &Path) -> u64 {
             entries.open_calls() + entries.untold,
             by_journal.get(&name).copied().unwrap_or(0.0),
         );
-        let range = entries.accepted as f64..=(entries.accepted + open) as f64;
-        assert!(range.contains(&found), "{name}: {entries:?}, but {found}");
+        let (least, most) = (entries.accepted, entries.accepted + open);
+        misplaced[0] += least.saturating_sub(found as u64);
+        misplaced[1] += (found as u64).saturating_sub(most);
+        let is_right = misplaced.iter().all(|&records| records <= closes);
+        assert!(
+            is_right,
+            "{name}: {entries:?}, but {found}; {closes} closed"
+        );
         attempted += entries.attempted;
         open_calls += open;
         full += entries.full;
         revoked += entries.revoked;
+        unowned += entries.unowned;
     }
     let ledger = totals.ledger();
+    let by_nobody = test.open().counts().dropped_unowned;
     let within = |found, least| (least..=least + open_calls).contains(&found);
-    let parts = format!("{ledger:?}: {attempted} attempted, {full} full, {revoked} revoked");
-    let accounted = ledger.delivered + ledger.dropped() + ledger.torn + ledger.revoked;
+    let parts = format!(
+        "{ledger:?}, {by_nobody} of nobody: {attempted} attempted, {full} full, {revoked} revoked, {unowned} unowned"
+    );
+    let lost = ledger.dropped() + ledger.torn + ledger.revoked + by_nobody;
+    let accounted = ledger.delivered + lost;
     assert!(
         accounted <= attempted && attempted <= accounted + open_calls,
         "{parts}"
     );
+    // Who lost its lock is thought dead: what it finds revoked was counted as torn.
+    let given_up = ledger.revoked + ledger.torn;
     assert!(
-        within(ledger.dropped_full, full) && within(ledger.revoked, revoked),
+        within(ledger.dropped_full, full) && within(given_up, revoked),
+        "{parts}"
+    );
+    assert!(
+        within(by_nobody, unowned) && unowned * 10 <= attempted,
         "{parts}"
     );
     assert_eq!((ledger.rejected, ledger.violations), (0, 0), "{parts}");
-    let delivered: f64 = by_journal.values().sum();
-    assert_eq!(delivered, ledger.delivered as f64, "{parts}");
+    // The ledger may lack a call that its caller died inside of: a cell's value is stored before its pulse.
+    let delivered = by_journal.values().sum::<f64>() as u64;
+    assert!(within(delivered, ledger.delivered), "{delivered}, {parts}");
     assert_eq!(test.open().counts().violations, 0);
     attempted
 }
@@ -222,6 +249,47 @@ impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// In a container's /dev/shm: histories find no room there, totals do. Here descriptors are closed, too.
+#[test]
+fn a_storm_in_a_small_shm_leaves_every_count_exact() {
+    if std::env::var_os(INSIDE).is_some() {
+        return;
+    }
+    let root = rustix::process::geteuid().is_root();
+    let user: &[&str] = if root {
+        &[]
+    } else {
+        &["--user", "--map-root-user"]
+    };
+    let unshare = |then: &str| {
+        let mut command = Command::new("unshare");
+        let mount = format!("mount -t tmpfs -o size={SHM} x /dev/shm; {then}");
+        command
+            .args(user)
+            .args(["--mount", "sh", "-ec", &mount, "sh"]);
+        command
+    };
+    let tried = unshare("true").output();
+    if !tried.is_ok_and(|tried| tried.status.success()) {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no /dev/shm of one's own here");
+        return;
+    }
+    let mut storm = unshare("exec \"$@\"");
+    storm.arg(std::env::current_exe().expect("this test"));
+    storm.args(["--exact", "a_storm_leaves_every_count_exact", "--nocapture"]);
+    let done = storm.env(INSIDE, "1").output().expect("it starts");
+    let (out, err) = (
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr),
+    );
+    write!(std::io::stdout(), "in a /dev/shm of {SHM}: {out}").expect("an output");
+    assert!(
+        done.status.success() && out.contains("1 passed"),
+        "{}: {out}{err}",
+        done.status
+    );
 }
 
 #[test]
@@ -239,8 +307,11 @@ fn a_storm_leaves_every_count_exact() {
         TestBus::create(Place::Named, GEOMETRY),
         TempDir::new().expect("a temporary folder"),
     );
-    for name in ["journals", "lives"] {
+    for name in ["journals", "lives", "failures"] {
         std::fs::create_dir(folder.path().join(name)).expect("room");
+    }
+    if std::env::var_os(INSIDE).is_some() {
+        std::fs::create_dir(folder.path().join("closes")).expect("room");
     }
     let go = folder.path().join("go");
     std::fs::write(&go, "").expect("room");
@@ -270,6 +341,13 @@ fn a_storm_leaves_every_count_exact() {
     }
     let workers = storm.workers.iter().map(|(_, worker)| worker);
     workers.chain(&storm.ended).for_each(Process::await_silence);
+    // Also of those who were killed before they ended by it.
+    let failures = std::fs::read_dir(folder.path().join("failures")).expect("a folder");
+    let read = |failure: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(failure.expect("an entry").path()).expect("a text")
+    };
+    let failures: Vec<String> = failures.map(read).collect();
+    assert!(failures.is_empty(), "workers failed: {failures:?}");
     let mut lost = Life::lost(&folder.path().join("lives"));
     lost.retain(|name| !storm.killed.contains(name));
     assert!(
@@ -281,7 +359,8 @@ fn a_storm_leaves_every_count_exact() {
     }
     let bus = test.open();
     settle(&bus);
-    let attempted = check_totals(&test, &folder.path().join("journals"));
+    let closes = std::fs::read_dir(folder.path().join("closes")).map_or(0, Iterator::count);
+    let attempted = check_totals(&test, &folder.path().join("journals"), closes as u64);
     let held = |lane: &qbus::LaneView| lane.holder.is_some();
     assert!(!bus.lanes().iter().any(held), "{:?}", bus.lanes());
     let done = &storm.done;

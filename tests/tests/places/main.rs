@@ -6,6 +6,7 @@ mod limits;
 mod paths;
 mod processes;
 mod scale;
+mod time;
 mod users;
 mod versions;
 

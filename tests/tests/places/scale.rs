@@ -7,13 +7,15 @@ fn two_thousand_threads_and_a_thousand_processes_emit_at_once() {
     let (_test, mut host) = host_of_a_name(HERE);
     host.expect("create 1024 256", "open");
     host.expect("aggregate", "aggregating");
+    // A thread waits a while for another one that joins, and no longer: this one has joined.
+    host.expect("emit 1", "accepted 1 of 1");
     // Most have a lane of their own, the others a share of one that nobody drains meanwhile.
     host.expect("threads 1250", "accepted 1250 of 1250");
-    host.expect("finish", "counted 1250");
+    host.expect("finish", "counted 1251");
     host.expect("threads 2000", "accepted 2000 of 2000");
-    host.expect("finish", "counted 3250");
+    host.expect("finish", "counted 3251");
     host.expect("fork 1000", "accepted 1000 of 1000");
-    host.expect("finish", "counted 4250");
+    host.expect("finish", "counted 4251");
     host.expect("rest", "resting");
     host.expect("force", "removed");
     host.end();
@@ -25,9 +27,11 @@ fn the_most_lanes_and_one_more() {
     host.expect_refusal("create 4097 2", &["4097", "4096"]);
     host.expect_refusal("create 64 33554432", &["33554432", "16777216"]);
     host.expect("create 4096 64", "open");
+    // A thread waits a while for another one that joins, and no longer: this one has joined.
+    host.expect("emit 1", "accepted 1 of 1");
     host.expect("threads 300", "accepted 300 of 300");
     host.expect("aggregate", "aggregating");
-    host.expect("finish", "counted 300");
+    host.expect("finish", "counted 301");
     host.expect("force", "removed");
     host.end();
 }

@@ -289,10 +289,11 @@ impl Counter {
     pub fn try_add(&self, increment: f64) -> Result<(), EmitError> {
         // Saturating; what is not whole, or too large for it, comes back as something else.
         let whole = increment as i64;
-        if whole >= 0 && whole as f64 == increment {
+        if whole > 0 && whole as f64 == increment {
             return self.try_count(whole as u64);
         }
-        if Kind::Increment.takes(increment) {
+        // A cell to which nothing is added says nothing: 0 is a record, which shows the series.
+        if increment > 0.0 && Kind::Increment.takes(increment) {
             if self.handle.put_at_once(&self.sum, CellOp::Sum(increment)) {
                 return Ok(());
             }

@@ -22,8 +22,8 @@
 //!
 //! | a writer dies after        | others see                      | repair                           |
 //! |----------------------------|---------------------------------|----------------------------------|
-//! | `used`                     | cells without a key             | the next writer takes them       |
-//! | some keys of a unit        | members without their first one | the next writer takes them       |
+//! | `used`                     | cells without a key             | none: those cells are lost       |
+//! | some keys of a unit        | members without their first one | none: those cells are lost       |
 //! | `value`, before the pulse  | a value that no pulse counts    | the scan when the lease changes  |
 //! |                            |                                 | finds it; the ledger lacks a call|
 //! | some values of a histogram | those                           | likewise: a bucket without a sum |

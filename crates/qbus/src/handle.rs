@@ -140,6 +140,7 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
         let bus = self.bus.present();
         let series = bus.intern(&self.family, &self.labels)?;
         Ok(H::from(Handle {
+            key: bus.mapped().key,
             bus,
             series,
             clock: self.clock,
@@ -160,6 +161,8 @@ impl Registration<'_, Histogram> {
 #[derive(Clone)]
 pub struct Handle {
     bus: Bus,
+    /// Of the mapped bus, within this process.
+    key: u64,
     series: SeriesId,
     clock: Clock,
     /// Of a histogram's buckets, ascending.
@@ -188,6 +191,7 @@ impl Handle {
     pub fn new(bus: &Bus, series: SeriesId, clock: Clock, bounds: &[f64]) -> Handle {
         Handle {
             bus: bus.clone(),
+            key: bus.mapped().key,
             series,
             clock,
             bounds: bounds.into(),
@@ -197,7 +201,7 @@ impl Handle {
     /// Does something to the cells of the series that are this thread's own; whether it did.
     #[inline(always)]
     fn put_at_once(&self, unit: &Unit, op: CellOp) -> bool {
-        thread::to_own_cells(self.bus.mapped(), unit, op)
+        thread::to_own_cells(self.key, unit, op)
     }
 
     /// Does something to the cells of the series, or emits the same as a record where there are none.

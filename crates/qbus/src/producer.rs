@@ -54,7 +54,10 @@ const NAP: Duration = Duration::from_micros(50);
 /// ```
 pub struct Producer {
     lane: ProducerLane,
-    cells: ProducerCells,
+    /// The cells of a lane that it leases; none of one that it shares.
+    own_cells: CellWriter<'static>,
+    /// The cells of a lane that it shares.
+    shared_cells: Option<Bank<'static>>,
     /// The owner's entry, for what it drops.
     entry: &'static OwnerEntry,
     owner: OwnerId,
@@ -77,14 +80,6 @@ pub struct Producer {
 enum ProducerLane {
     Exclusive(ExclusiveWriter<'static>),
     Shared(SharedWriter<'static>),
-}
-
-#[derive(Debug)]
-enum ProducerCells {
-    /// Those of a lane that it leases.
-    Own(CellWriter<'static>),
-    /// Those of a lane that it shares.
-    Shared(Bank<'static>),
 }
 
 /// Some records of a batch were not accepted.
@@ -157,9 +152,9 @@ impl Producer {
                 let bell = unsafe { bell(mapped) };
                 // SAFETY: as above.
                 let bank = unsafe { mapped.bank(index as usize).extend() };
-                let cells = ProducerCells::Own(CellWriter::new(bank, Lease::word(owner)));
+                let cells = CellWriter::new(bank, Lease::word(owner));
                 let lane = ProducerLane::Exclusive(lane.ringing(bell));
-                return Ok(Producer::new(mapped, attachment, lane, cells));
+                return Ok(Producer::new(mapped, attachment, lane, cells, None));
             }
         }
         Producer::shared(mapped)
@@ -178,17 +173,19 @@ impl Producer {
         // SAFETY: the producer has the mapping's `Arc` for as long as the lane.
         let lane = SharedWriter::new(unsafe { lane.extend() }, attachment.owner);
         // SAFETY: as above.
-        let cells = ProducerCells::Shared(unsafe { mapped.bank(index).extend() });
+        let bank = unsafe { mapped.bank(index).extend() };
         // SAFETY: as above.
         let lane = ProducerLane::Shared(lane.ringing(unsafe { bell(mapped) }));
-        Ok(Producer::new(mapped, attachment, lane, cells))
+        let none = CellWriter::none(bank);
+        Ok(Producer::new(mapped, attachment, lane, none, Some(bank)))
     }
 
     fn new(
         mapped: &Arc<MappedBus>,
         attachment: Attachment,
         lane: ProducerLane,
-        cells: ProducerCells,
+        own_cells: CellWriter<'static>,
+        shared_cells: Option<Bank<'static>>,
     ) -> Producer {
         let entry: *const OwnerEntry = mapped.entry(attachment.owner);
         // SAFETY: the entry lies in the mapping, which `mapped` keeps for as long as the producer.
@@ -199,7 +196,8 @@ impl Producer {
         };
         Producer {
             lane,
-            cells,
+            own_cells,
+            shared_cells,
             entry,
             owner: attachment.owner,
             generation: attachment.generation,
@@ -223,12 +221,9 @@ impl Producer {
     /// who knows that the lane is still its own.
     #[inline(always)]
     pub(crate) fn to_own_cells(&self, unit: &Unit, op: CellOp) -> Done {
-        match &self.cells {
-            ProducerCells::Own(cells) => match cells.hinted(unit) {
-                Some(at) => cells.apply(at, op),
-                None => Done::No,
-            },
-            ProducerCells::Shared(_) => Done::No,
+        match self.own_cells.hinted(unit) {
+            Some(at) => self.own_cells.apply(at, op),
+            None => Done::No,
         }
     }
 
@@ -244,9 +239,10 @@ impl Producer {
 
     /// Adds an observation to a summary's cells: its bucket, what all have in common, and the last one.
     fn summarize(&self, unit: &Unit, value: f64, stamp: u64) -> bool {
-        let ProducerCells::Own(cells) = &self.cells else {
+        if self.shared_cells.is_some() {
             return false;
-        };
+        }
+        let cells = &self.own_cells;
         let bucket = unit.sparse(exponential::index(value));
         let last = Unit::level(unit.series());
         // All have cells before any is written to.
@@ -258,21 +254,19 @@ impl Producer {
     }
 
     fn to_unit(&self, unit: &Unit, op: CellOp) -> bool {
-        match &self.cells {
-            ProducerCells::Own(cells) => cells
-                .find(unit)
-                .is_some_and(|at| cells.apply(at, op) != Done::No),
-            ProducerCells::Shared(bank) => {
-                if self.is_void() {
-                    return false;
-                }
-                let at = bank.find_shared(unit);
-                let done = at.is_some_and(|at| bank.apply_shared(at, op));
-                // Nobody else can tell whose the calls of a shared lane are.
-                count(&self.entry.shared_calls, u64::from(done));
-                done
-            }
+        let Some(bank) = &self.shared_cells else {
+            let cells = &self.own_cells;
+            let at = cells.find(unit);
+            return at.is_some_and(|at| cells.apply(at, op) != Done::No);
+        };
+        if self.is_void() {
+            return false;
         }
+        let at = bank.find_shared(unit);
+        let done = at.is_some_and(|at| bank.apply_shared(at, op));
+        // Nobody else can tell whose the calls of a shared lane are.
+        count(&self.entry.shared_calls, u64::from(done));
+        done
     }
 
     /// Writes one record. Lock-free; on an exclusive lane wait-free. The only system call is the one that
@@ -529,9 +523,7 @@ impl Producer {
     /// Looks whether the bus still has its name, which it does at most once a second.
     #[cold]
     pub(crate) fn look(&self) {
-        if let ProducerCells::Own(cells) = &self.cells {
-            cells.looked(clock::monotonic_ns());
-        }
+        self.own_cells.looked(clock::monotonic_ns());
         self.mapped.look_after();
     }
 

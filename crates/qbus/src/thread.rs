@@ -146,10 +146,9 @@ pub(crate) fn emit(
 
 /// Does something to the cells of a series that are this thread's own and found at once; whether it did.
 #[inline(always)]
-pub(crate) fn to_own_cells(mapped: &Arc<MappedBus>, unit: &Unit, op: CellOp) -> bool {
+pub(crate) fn to_own_cells(key: u64, unit: &Unit, op: CellOp) -> bool {
     // SAFETY: the places are used in this function alone.
     let producers = unsafe { places() };
-    let key = mapped.key;
     let Some((own, producer)) = producers.at_home(key) else {
         return false;
     };

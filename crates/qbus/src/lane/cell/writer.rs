@@ -62,13 +62,27 @@ impl<'a> CellWriter<'a> {
             head.writer.store(leased, Ordering::Release);
             testpoint!("cells-signed");
         }
-        let places = Places::of(&bank);
+        let writer = CellWriter::over(bank);
         // C2 (release): who sees a value of this writer sees the keys that it found, also where no pulse
         // led there.
         fence(Ordering::Release);
+        writer
+    }
+
+    /// Writes to none of a lane's cells: others write there too.
+    #[cfg(not(loom))]
+    pub(crate) fn none(bank: Bank<'a>) -> CellWriter<'a> {
+        CellWriter::over(Bank {
+            cells: &[],
+            seen: &[],
+            ..bank
+        })
+    }
+
+    fn over(bank: Bank<'a>) -> CellWriter<'a> {
         CellWriter {
             bank,
-            places,
+            places: Places::of(&bank),
             group_shift: bank.group_len().max(1).trailing_zeros(),
             hand: PrivateCell::new(0),
             patience: PrivateCell::new(0),

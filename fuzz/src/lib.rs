@@ -457,9 +457,11 @@ impl<'a> Peer<'a> {
 
     /// A record of each type, through a lane of each sort.
     pub fn emit(&self) {
-        for producer in &self.producers {
+        // Those of the second lane have a trace, so that there are exemplars too.
+        for (trace_id, producer) in (0..).zip(&self.producers) {
             for &(id, kind) in &self.series {
-                let _ = producer.emit(Record::new(1000, id, kind, 1.5));
+                let record = Record::new(1000, id, kind, 1.5);
+                let _ = producer.emit(Record { trace_id, ..record });
             }
         }
     }

@@ -101,10 +101,12 @@ fn emit(bus: &Bus) {
         bus.summary("d").register().map(|summary| summary.series()),
     ];
     let kinds = [Kind::Increment, Kind::Set, Kind::Observe, Kind::Observe];
-    for producer in &producers {
+    // Those of the shared lane have a trace, so that there are exemplars too.
+    for (trace_id, producer) in (0..).zip(&producers) {
         for (id, kind) in ids.iter().zip(kinds) {
             if let Ok(id) = id {
-                let _ = producer.emit(record(*id, kind, 1.5));
+                let record = record(*id, kind, 1.5);
+                let _ = producer.emit(Record { trace_id, ..record });
             }
         }
     }
@@ -429,7 +431,7 @@ fn a_directory_that_repeats_itself_takes_no_more_memory_than_the_file() {
     for id in 0..ids {
         set(directory + id, block);
     }
-    for tag in [block + 4, block + 5 + word(&good, block + 3) as usize] {
+    for tag in [block + 5, block + 6 + word(&good, block + 4) as usize] {
         set(word(&good, tag + 6) as usize, capacity);
         set(tag + 8, capacity);
     }

@@ -61,6 +61,8 @@ pub struct Metric<'a> {
     /// Seconds since the Unix epoch; now, if `None`. At most five minutes ahead of this machine's clock.
     /// A gauge shows the value with the latest time.
     pub timestamp: Option<f64>,
+    /// The trace that an increment or an observation belongs to, which makes it an exemplar; 0 = none.
+    pub trace_id: u128,
 }
 
 impl<'a> Metric<'a> {
@@ -76,6 +78,7 @@ impl<'a> Metric<'a> {
             unit: "",
             buckets: &[],
             timestamp: None,
+            trace_id: 0,
         }
     }
 
@@ -210,7 +213,9 @@ impl Emitter {
             })?,
         };
         let series = cache::series(self.id, metric, || self.register(metric))?;
-        emit(Record::new(timestamp_ns, series, kind, metric.value)).map_err(failed)
+        let record = Record::new(timestamp_ns, series, kind, metric.value);
+        let trace_id = metric.trace_id;
+        emit(Record { trace_id, ..record }).map_err(failed)
     }
 
     #[cold]

@@ -17,6 +17,20 @@ const SCHEMA_MIN: i32 = -4;
 /// Beyond them an observation counts in the nearest octave of its sign that is kept, or as zero.
 pub(crate) const OCTAVES_MAX: usize = 128;
 
+/// The classic buckets of a summary end at these powers of four: from a microsecond to gibibytes.
+pub(crate) const CLASSIC_POWERS: std::ops::RangeInclusive<i32> = -10..=16;
+/// Where they end.
+pub(crate) const CLASSIC_BOUNDS: [f64; 27] = {
+    let mut bounds = [0.0; 27];
+    let mut at = 0;
+    while at < bounds.len() {
+        // The exponent of a double lies above its 52 bits of mantissa.
+        bounds[at] = f64::from_bits((1023 - 20 + 2 * at as u64) << 52);
+        at += 1;
+    }
+    bounds
+};
+
 /// The populated buckets of a [`Distribution`], as Prometheus' native histograms number them: with
 /// the schema s, bucket i holds (2^((i−1)/2^s), 2^(i/2^s)]. OpenTelemetry calls the same bucket i −
 /// 1.

@@ -16,7 +16,7 @@ use crate::snapshot::row::{BlockHeader, LEN_MAX, Plain, take_room};
 use crate::snapshot::tally::{Globals, OwnerRow, Tally};
 use crate::snapshot::versioned::Row;
 use crate::snapshot::writer::Writer;
-use state::{Folded, SeriesState};
+use state::{Exemplars, Folded, SeriesState};
 
 /// Points of a ring when its series is new; four times as many whenever they do not suffice.
 const FIRST_POINTS: usize = 4;
@@ -166,6 +166,16 @@ impl Fold {
         };
         let mut series = SeriesState::new(id, metric_type, bounds);
         (series.row, series.history) = (row, history);
+        series.exemplars = writer.read_exemplars(row).and_then(|(row, version)| {
+            // Else those of another type, which garbage led to.
+            (row.len == series.exemplars_len()).then(|| {
+                Box::new(Exemplars {
+                    row,
+                    version,
+                    are_new: false,
+                })
+            })
+        });
         let series = series.restore(words, plain, version)?;
         self.families.entry(labels.family).or_insert(known);
         Some(series)
@@ -318,6 +328,10 @@ impl Fold {
             let series = &mut self.series[place as usize];
             series.written();
             writer.write_series(epoch, series.row, |out| series.encode(out));
+            if let Some(exemplars) = series.exemplars.as_mut().filter(|kept| kept.are_new) {
+                exemplars.are_new = false;
+                writer.write_exemplars(epoch, exemplars.row, &exemplars.version);
+            }
         }
         for owner in self.touched_owners.drain(..) {
             let owner = usize::from(owner);
@@ -380,6 +394,27 @@ impl Fold {
             self.touched.push(place as u32);
         }
         self.recent.push(words, &encode_recent(record));
+        if record.trace_id != 0 {
+            self.keep_exemplar(writer, place, record);
+        }
+    }
+
+    /// Keeps a record with a trace as an exemplar, where there is room for any.
+    #[cold]
+    fn keep_exemplar(&mut self, writer: &mut Writer, place: usize, record: &Record) {
+        let series = &mut self.series[place];
+        let len = series.exemplars_len();
+        if len > 0 && series.exemplars.is_none() {
+            let row = writer.place_exemplars(series.row, len);
+            series.exemplars = row.map(|row| {
+                Box::new(Exemplars {
+                    row,
+                    version: vec![0; len],
+                    are_new: false,
+                })
+            });
+        }
+        series.keep_exemplar(record, self.now_ns);
     }
 
     /// Counts a record of the present run whose series is none, or does not take it.

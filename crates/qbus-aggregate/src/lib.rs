@@ -19,7 +19,7 @@ mod sum;
 #[cfg(not(loom))]
 pub use aggregator::{AggregateError, Aggregator, AggregatorOptions, Round};
 pub use distribution::{Distribution, Exponential};
-pub use series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
+pub use series::{Exemplar, Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
 #[cfg(not(loom))]
 pub use snapshot::file::SnapshotError;
 #[cfg(not(loom))]

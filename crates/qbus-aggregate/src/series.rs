@@ -17,6 +17,17 @@ pub struct Point {
     pub value: f64,
 }
 
+/// An observation or an increment that belongs to a trace.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exemplar {
+    /// The observation, or the increment.
+    pub value: f64,
+    /// When it was emitted, in nanoseconds since the Unix epoch.
+    pub timestamp_ns: u64,
+    /// The trace; not 0.
+    pub trace_id: u128,
+}
+
 /// A family with labels, and what its records add up to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
@@ -35,6 +46,9 @@ pub struct Series {
     pub records: u64,
     /// The last points, oldest first. Empty unless the reader asked for them.
     pub history: Vec<Point>,
+    /// The last record with a trace: of a counter, of each bucket of a histogram, and of a summary by
+    /// magnitude (powers of four). By value, ascending; a gauge has none.
+    pub exemplars: Vec<Exemplar>,
 }
 
 /// What the records of a series add up to, by type.

@@ -1,6 +1,8 @@
 //! The snapshot: what was folded, committed so that a kill at any instruction leaves a whole epoch.
 
 #[cfg(not(loom))]
+pub(crate) mod exemplars;
+#[cfg(not(loom))]
 pub(crate) mod file;
 #[cfg(all(test, not(loom)))]
 mod format;

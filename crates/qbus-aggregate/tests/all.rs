@@ -1,6 +1,7 @@
 //! Aggregators and readers in one process; what needs several is in the workspace's `tests`.
 
 mod clock;
+mod exemplars;
 mod growth;
 mod history;
 mod room;

@@ -7,7 +7,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use qbus::MetricType;
 use qbus_aggregate::export::seconds;
-use qbus_aggregate::{Family, HistogramValue, Point, Series, SummaryValue, Value};
+use qbus_aggregate::{Exemplar, Family, HistogramValue, Point, Series, SummaryValue, Value};
 use qbus_collector::Reading;
 
 use crate::error;
@@ -49,6 +49,7 @@ impl From<Reading> for Metric {
                 start_ns: reading.timestamp_ns,
                 records: 1,
                 history: Vec::new(),
+                exemplars: Vec::new(),
             },
         }
     }
@@ -200,6 +201,19 @@ impl Metric {
         )
     }
 
+    /// Of each bucket the last record that had a trace, as dicts with trace_id, value and timestamp.
+    #[getter]
+    pub(crate) fn exemplars<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let dict = |exemplar: &Exemplar| {
+            let dict = PyDict::new(py);
+            dict.set_item("trace_id", format!("{:032x}", exemplar.trace_id))?;
+            dict.set_item("value", exemplar.value)?;
+            dict.set_item("timestamp", seconds(exemplar.timestamp_ns))?;
+            Ok(dict)
+        };
+        self.series.exemplars.iter().map(dict).collect()
+    }
+
     /// The members as a dict, as the JSON export has them; those that do not apply are left out.
     fn to_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(slf.py());
@@ -223,6 +237,9 @@ impl Metric {
             if !value.is_none() {
                 dict.set_item(name, value)?;
             }
+        }
+        if !slf.get().series.exemplars.is_empty() {
+            dict.set_item("exemplars", slf.getattr("exemplars")?)?;
         }
         Ok(dict)
     }
@@ -251,6 +268,7 @@ impl Metric {
             start_ns,
             records,
             history,
+            exemplars,
             ..
         } = &self.series;
         let (count, sum, min, max) = self.observations().unwrap_or_default();
@@ -271,7 +289,11 @@ impl Metric {
             .map(|point| (point.timestamp_ns, point.value))
             .collect();
         let observed = (self.value(), count, sum, min, max, counts, quantiles);
-        let times = (*timestamp_ns, *start_ns, *records, points);
+        let exemplars: Vec<_> = exemplars
+            .iter()
+            .map(|exemplar| (exemplar.timestamp_ns, exemplar.value, exemplar.trace_id))
+            .collect();
+        let times = (*timestamp_ns, *start_ns, *records, points, exemplars);
         let rebuild = py.import("qbus._qbus")?.getattr("rebuild_metric")?;
         (rebuild, (definition, labels.clone(), observed, times)).into_pyobject(py)
     }
@@ -285,8 +307,8 @@ impl Metric {
 type Definition = (String, String, String, String, Vec<f64>);
 /// Its value, count, sum, minimum, maximum, cumulative counts and quantiles.
 type Observed = (f64, u64, f64, f64, f64, Vec<u64>, Vec<(f64, f64)>);
-/// When it was emitted last and first, how many records it is of, and its history.
-type Times = (u64, u64, u64, Vec<(u64, f64)>);
+/// When it was emitted last and first, how many records it is of, its history, and its exemplars.
+type Times = (u64, u64, u64, Vec<(u64, f64)>, Vec<(u64, f64, u128)>);
 
 /// What a pickled metric becomes.
 #[pyfunction]
@@ -323,7 +345,7 @@ pub(crate) fn rebuild_metric(
             distribution: Default::default(),
         }),
     };
-    let (timestamp_ns, start_ns, records, points) = times;
+    let (timestamp_ns, start_ns, records, points, exemplars) = times;
     let family = Family {
         name,
         metric_type,
@@ -335,6 +357,11 @@ pub(crate) fn rebuild_metric(
         timestamp_ns,
         value,
     };
+    let exemplar = |(timestamp_ns, value, trace_id)| Exemplar {
+        value,
+        timestamp_ns,
+        trace_id,
+    };
     Ok(Metric::from(Series {
         family: Arc::new(family),
         labels,
@@ -343,6 +370,7 @@ pub(crate) fn rebuild_metric(
         start_ns,
         records,
         history: points.into_iter().map(point).collect(),
+        exemplars: exemplars.into_iter().map(exemplar).collect(),
     }))
 }
 

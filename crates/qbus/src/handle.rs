@@ -222,6 +222,14 @@ impl Handle {
         self.emit_or_keep(timestamp_ns, kind, value, Keep::Nothing)
     }
 
+    /// A record with a trace: an event, whatever becomes of others. Where the lane is full it counts
+    /// without its trace.
+    fn emit_traced(&self, kind: Kind, value: f64, trace_id: u128) -> Result<(), EmitError> {
+        let record = Record::new(self.clock.now_ns(), self.series, kind, value);
+        let record = Record { trace_id, ..record };
+        thread::emit(self.bus.mapped(), record, Keep::Record)
+    }
+
     #[inline(always)]
     fn emit_or_keep(
         &self,
@@ -328,6 +336,22 @@ impl Counter {
         self.handle.put(&self.sum, op, Kind::Increment, increment)
     }
 
+    /// Adds an increment that belongs to a trace: pages show it as the counter's exemplar.
+    #[inline]
+    pub fn add_traced(&self, increment: f64, trace_id: u128) {
+        let _ = self.try_add_traced(increment, trace_id);
+    }
+
+    /// Adds an increment that belongs to a trace: pages show it as the counter's exemplar.
+    ///
+    /// # Errors
+    ///
+    /// It was not accepted, and is counted as dropped.
+    pub fn try_add_traced(&self, increment: f64, trace_id: u128) -> Result<(), EmitError> {
+        self.handle
+            .emit_traced(Kind::Increment, increment, trace_id)
+    }
+
     /// States the sum, for a source that keeps it itself (a kernel's counter). Only one process may do
     /// so for a series.
     ///
@@ -425,17 +449,19 @@ macro_rules! observer {
                 self.put(value)
             }
 
-            /// Adds an observation that belongs to a trace (an exemplar).
+            /// Adds an observation that belongs to a trace: pages show it as the exemplar of its bucket.
+            #[inline]
+            pub fn observe_traced(&self, value: f64, trace_id: u128) {
+                let _ = self.try_observe_traced(value, trace_id);
+            }
+
+            /// Adds an observation that belongs to a trace: pages show it as the exemplar of its bucket.
             ///
             /// # Errors
             ///
             /// It was not accepted, and is counted as dropped.
             pub fn try_observe_traced(&self, value: f64, trace_id: u128) -> Result<(), EmitError> {
-                let handle = &self.handle;
-                let record =
-                    Record::new(handle.clock.now_ns(), handle.series, Kind::Observe, value);
-                let record = Record { trace_id, ..record };
-                thread::emit(handle.bus.mapped(), record, Keep::Record)
+                self.handle.emit_traced(Kind::Observe, value, trace_id)
             }
 
             /// Observes the seconds until the guard is dropped.

@@ -260,8 +260,9 @@ impl From<NameSet> for Names {
 
 /// Emit one value, or a JSON line for each from standard input.
 ///
-/// A line: {"name", "value", "type", "labels", "description", "unit", "buckets", "timestamp"} with name
-/// and value required, the type "gauge" when there is none, and the timestamp in seconds since 1970. A
+/// A line: {"name", "value", "type", "labels", "description", "unit", "buckets", "timestamp", "trace_id"}
+/// with name and value required, the type "gauge" when there is none, and the timestamp in seconds since
+/// 1970. A
 /// bad line is reported with its number, the others go on, and the exit status is 2. Where the bus is
 /// aggregated, a dump shows what was emitted from the end of the command on.
 #[derive(Debug, Parser)]
@@ -309,6 +310,9 @@ pub(crate) struct Emit {
     /// When it was so, in seconds since 1970; now, unless given.
     #[arg(long, value_parser = parse_number, allow_hyphen_values = true, value_name = "SECONDS")]
     pub(crate) timestamp: Option<f64>,
+    /// The trace that it belongs to, 32 hexadecimal digits: pages show it as an exemplar.
+    #[arg(long, value_parser = parse_trace_id, default_value = "0", hide_default_value = true)]
+    pub(crate) trace_id: u128,
 }
 
 /// Print the snapshot as JSON, CSV, Prometheus text, OpenMetrics or Prometheus protobuf.
@@ -465,6 +469,11 @@ pub(crate) fn parse_number(text: &str) -> Result<f64, String> {
         return Err("the number is out of range".to_owned());
     }
     Ok(number)
+}
+
+pub(crate) fn parse_trace_id(text: &str) -> Result<u128, String> {
+    u128::from_str_radix(text, 16)
+        .map_err(|_| "expected a trace id: up to 32 hexadecimal digits".to_owned())
 }
 
 pub(crate) fn parse_type(text: &str) -> Result<MetricType, String> {

@@ -353,6 +353,7 @@ mod tests {
             start_ns: 0,
             records: 1,
             history: Vec::new(),
+            exemplars: Vec::new(),
         });
         Snapshot {
             epoch: 3,

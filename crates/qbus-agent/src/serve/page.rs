@@ -171,6 +171,7 @@ fn add_commit_time(snapshot: &mut Snapshot, query: &Query) {
         start_ns: snapshot.unix_ns,
         records: 0,
         history: Vec::new(),
+        exemplars: Vec::new(),
     };
     snapshot.series.insert(place, series);
 }

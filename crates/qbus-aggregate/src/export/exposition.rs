@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use qbus::MetricType;
 
 use super::LeftOut;
-use crate::series::{Family, Series, Snapshot, Value};
+use crate::series::{Exemplar, Family, Series, Snapshot, Value};
 
 /// How much of a page gathers before it goes out.
 pub(super) const CHUNK_BYTES: usize = 64 * 1024;
@@ -107,6 +107,19 @@ pub(super) fn labels(series: &Series) -> impl Iterator<Item = &(String, String)>
     series.labels.iter().filter(|(_, value)| !value.is_empty())
 }
 
+/// Exemplars of a series, bucket by bucket.
+pub(super) struct Exemplars<'a>(pub(super) &'a [Exemplar]);
+
+impl<'a> Exemplars<'a> {
+    /// The one of the next bucket, which ends there. None stands for two buckets.
+    pub(super) fn within(&mut self, bound: f64) -> Option<&'a Exemplar> {
+        let of_bucket = self.0.iter().take_while(|one| one.value <= bound).count();
+        let (mine, rest) = self.0.split_at(of_bucket);
+        self.0 = rest;
+        mine.last()
+    }
+}
+
 /// Lines of samples, and where they go.
 pub(super) struct Lines<'a> {
     out: &'a mut dyn Write,
@@ -116,6 +129,8 @@ pub(super) struct Lines<'a> {
     labels: String,
     /// What each sample of the series at hand ends with.
     pub(super) end: String,
+    /// What the next sample ends with besides.
+    pub(super) tail: String,
 }
 
 impl<'a> Lines<'a> {
@@ -125,6 +140,7 @@ impl<'a> Lines<'a> {
             text: String::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4),
             labels: String::new(),
             end: String::new(),
+            tail: String::new(),
         }
     }
 
@@ -170,6 +186,8 @@ impl<'a> Lines<'a> {
         text.push(' ');
         value(text);
         text.push_str(&self.end);
+        text.push_str(&self.tail);
+        self.tail.clear();
         text.push('\n');
     }
 

@@ -6,7 +6,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::Options;
 use super::number::{datetime, seconds, word};
-use crate::series::{HistogramValue, Series, Snapshot, SummaryValue, Value};
+use crate::series::{Exemplar, HistogramValue, Series, Snapshot, SummaryValue, Value};
 use crate::sum::Sum;
 
 /// Counts the incompatible changes of the document. New members may come without one.
@@ -55,6 +55,8 @@ pub const SCHEMA_VERSION: u32 = 1;
 ///   list of `le` and the *cumulative* `count`, the last `le` is `"+Inf"`), a summary `quantiles`
 ///   (a list of `quantile` and `value`).
 /// * `unit` is there where the family has one.
+/// * `exemplars` is there where records had traces: of each bucket the last one, with `trace_id` (32
+///   hexadecimal digits), `value` and times.
 /// * A sum of integers beyond 2^53 has all its digits. A reader that turns it into a double rounds it.
 /// * JSON has no word for NaN and the infinities: they are the strings `"NaN"`, `"+Inf"` and
 ///   `"-Inf"`, wherever a double stands.
@@ -121,6 +123,8 @@ struct Metric<'a> {
     datetime: Datetime,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     observations: Option<Observations<'a>>,
+    #[serde(skip_serializing_if = "Exemplars::is_none")]
+    exemplars: Exemplars<'a>,
 }
 
 impl<'a> Metric<'a> {
@@ -148,7 +152,34 @@ impl<'a> Metric<'a> {
             timestamp: seconds(series.timestamp_ns),
             datetime: Datetime(series.timestamp_ns),
             observations,
+            exemplars: Exemplars(&series.exemplars),
         }
+    }
+}
+
+struct Exemplars<'a>(&'a [Exemplar]);
+
+impl Exemplars<'_> {
+    fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Exemplars<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
+        struct Entry {
+            trace_id: String,
+            value: Float,
+            timestamp: f64,
+            datetime: Datetime,
+        }
+        serializer.collect_seq(self.0.iter().map(|exemplar| Entry {
+            trace_id: format!("{:032x}", exemplar.trace_id),
+            value: Float(exemplar.value),
+            timestamp: seconds(exemplar.timestamp_ns),
+            datetime: Datetime(exemplar.timestamp_ns),
+        }))
     }
 }
 

@@ -4,15 +4,20 @@ use std::io::{self, Write};
 
 use qbus::MetricType;
 
-use super::exposition::{Lines, Names, Sound, families, has_growing_sum, labels, push_escaped};
+use super::exposition::{
+    Exemplars, Lines, Names, Sound, families, has_growing_sum, labels, push_escaped,
+};
 use super::number::{push, push_float, push_sum};
 use super::{LeftOut, Options};
-use crate::series::{Family, HistogramValue, Series, Snapshot, SummaryValue, Value};
+use crate::series::{Exemplar, Family, HistogramValue, Series, Snapshot, SummaryValue, Value};
 use crate::sum::Sum;
 
 /// The media type to serve an OpenMetrics page with.
 pub const OPENMETRICS_CONTENT_TYPE: &str =
     "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Nanoseconds of a second.
+const NS: u64 = 1_000_000_000;
 
 /// Writes `snapshot` as a page of OpenMetrics 1.0 (`application/openmetrics-text`), and flushes `out`.
 ///
@@ -36,6 +41,7 @@ pub const OPENMETRICS_CONTENT_TYPE: &str =
 ///   series are 0 and 1, a `stateset`.
 /// * A histogram whose sum can shrink (a negative bound) or is negative has neither `_sum` nor `_count`, a
 ///   summary with a negative sum no `_sum`. A negative quantile is not written.
+/// * A counter (of that type) and the buckets of a histogram show the last record with a trace as exemplar.
 /// * `le` and `quantile` are floats (`1.0`), times are in seconds.
 ///
 /// Left out, and counted, is also a series of a `counter` that is negative or NaN, and a family one of whose
@@ -179,15 +185,15 @@ impl Page<'_> {
     fn series(&mut self, group: &Group<'_>, series: &Series, bounds: &[String]) {
         self.lines.begin(series);
         if self.timestamps {
-            let (seconds, rest) = (
-                series.timestamp_ns / 1_000_000_000,
-                series.timestamp_ns / 1_000_000 % 1000,
-            );
-            push(&mut self.lines.end, format_args!(" {seconds}.{rest:03}"));
+            let (seconds, rest) = (series.timestamp_ns / NS, series.timestamp_ns % NS);
+            let end = &mut self.lines.end;
+            push(end, format_args!(" {seconds}.{:03}", rest / 1_000_000));
         }
         match &series.value {
             Value::Counter(sum) => {
                 let name = [group.name, group.suffix];
+                let is_counter = group.metric_type == "counter";
+                self.exemplar(series.exemplars.first().filter(|_| is_counter));
                 self.lines.sample(name, None, |text| push_sum(text, *sum));
             }
             Value::Gauge(value) => {
@@ -195,13 +201,17 @@ impl Page<'_> {
                 self.lines
                     .sample(name, None, |text| push_float(text, *value));
             }
-            Value::Histogram(value) => self.histogram(&series.family, value, bounds),
+            Value::Histogram(value) => self.histogram(series, value, bounds),
             Value::Summary(value) => self.summary(group.name, value),
         }
     }
 
-    fn histogram(&mut self, family: &Family, value: &HistogramValue, bounds: &[String]) {
-        for (bound, count) in bounds.iter().zip(&value.cumulative) {
+    fn histogram(&mut self, series: &Series, value: &HistogramValue, bounds: &[String]) {
+        let family = &*series.family;
+        let mut exemplars = Exemplars(&series.exemplars);
+        let upper = family.buckets.iter().chain([&f64::INFINITY]);
+        for ((bound, &upper), count) in bounds.iter().zip(upper).zip(&value.cumulative) {
+            self.exemplar(exemplars.within(upper));
             let own = Some(("le", bound.as_str()));
             self.lines.sample([&family.name, "_bucket"], own, |text| {
                 push(text, format_args!("{count}"))
@@ -210,6 +220,18 @@ impl Page<'_> {
         // One of the two without the other is refused.
         if has_growing_sum(family) && value.sum.value() >= 0.0 {
             self.totals(&family.name, Some(value.sum), value.count);
+        }
+    }
+
+    /// Has the next sample end with it.
+    fn exemplar(&mut self, exemplar: Option<&Exemplar>) {
+        if let Some(exemplar) = exemplar {
+            let tail = &mut self.lines.tail;
+            let trace_id = exemplar.trace_id;
+            push(tail, format_args!(" # {{trace_id=\"{trace_id:032x}\"}} "));
+            push_float(tail, exemplar.value);
+            let (seconds, rest) = (exemplar.timestamp_ns / NS, exemplar.timestamp_ns % NS);
+            push(tail, format_args!(" {seconds}.{:03}", rest / 1_000_000));
         }
     }
 

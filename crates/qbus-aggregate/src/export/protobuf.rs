@@ -6,9 +6,10 @@ use qbus::MetricType;
 
 use super::LeftOut;
 use super::Options;
-use super::exposition::{CHUNK_BYTES, Names, Sound, families, has_growing_sum, labels};
+use super::exposition::{CHUNK_BYTES, Exemplars, Names, Sound, families, has_growing_sum, labels};
 use super::prometheus::suffixes;
-use crate::series::{Family, HistogramValue, Series, Snapshot, SummaryValue, Value};
+use crate::distribution::{CLASSIC_BOUNDS, CLASSIC_POWERS};
+use crate::series::{Exemplar, Family, HistogramValue, Series, Snapshot, SummaryValue, Value};
 
 mod wire;
 
@@ -21,9 +22,6 @@ pub const PROTOBUF_CONTENT_TYPE: &str = "application/vnd.google.protobuf; \
 /// The most buckets that a native histogram is written with: what OpenTelemetry and Prometheus' own client
 /// keep by default.
 const NATIVE_BUCKETS_MAX: usize = 160;
-
-/// The classic buckets of a summary end at these powers of four: from a microsecond to gibibytes.
-const CLASSIC_POWERS: std::ops::RangeInclusive<i32> = -10..=16;
 
 // The numbers of `io.prometheus.client.MetricType`.
 const COUNTER: u64 = 0;
@@ -111,6 +109,7 @@ fn metric(family: &mut Message, series: &Series, options: &Options) {
     const HISTOGRAM: Field = Field(7);
     const TIMESTAMP_MS: Field = Field(6);
     const VALUE: Field = Field(1);
+    const COUNTER_EXEMPLAR: Field = Field(2);
     const CREATED: Field = Field(3);
     family.message(METRIC, |metric| {
         for (name, value) in labels(series) {
@@ -123,14 +122,17 @@ fn metric(family: &mut Message, series: &Series, options: &Options) {
             Value::Gauge(value) => metric.message(GAUGE, |gauge| gauge.double(VALUE, *value)),
             Value::Counter(sum) => metric.message(COUNTER, |counter| {
                 counter.double(VALUE, sum.value());
+                if let Some(last) = series.exemplars.first() {
+                    exemplar(counter, COUNTER_EXEMPLAR, last);
+                }
                 counter.message(CREATED, |time| timestamp(time, series.start_ns));
             }),
             Value::Histogram(value) => metric.message(HISTOGRAM, |histogram| {
-                classic(histogram, &series.family, value);
+                classic(histogram, series, value);
                 created(histogram, series);
             }),
             Value::Summary(value) => metric.message(HISTOGRAM, |histogram| {
-                native(histogram, value);
+                native(histogram, series, value);
                 created(histogram, series);
             }),
         }
@@ -155,27 +157,50 @@ fn created(histogram: &mut Message, series: &Series) {
     histogram.message(CREATED, |time| timestamp(time, series.start_ns));
 }
 
-fn classic(histogram: &mut Message, family: &Family, value: &HistogramValue) {
+fn classic(histogram: &mut Message, series: &Series, value: &HistogramValue) {
+    let family = &series.family;
+    let mut exemplars = Exemplars(&series.exemplars);
     histogram.unsigned(SAMPLE_COUNT, value.count);
     if has_growing_sum(family) {
         histogram.double(SAMPLE_SUM, value.sum.value());
     }
     let bounds = family.buckets.iter().copied().chain([f64::INFINITY]);
     for (bound, &count) in bounds.zip(&value.cumulative) {
-        bucket(histogram, bound, count);
+        bucket(histogram, bound, count, exemplars.within(bound));
     }
 }
 
-fn bucket(histogram: &mut Message, bound: f64, cumulative: u64) {
+fn bucket(histogram: &mut Message, bound: f64, cumulative: u64, last: Option<&Exemplar>) {
     const CUMULATIVE_COUNT: Field = Field(1);
     const UPPER_BOUND: Field = Field(2);
+    const EXEMPLAR: Field = Field(3);
     histogram.message(BUCKET, |bucket| {
         bucket.unsigned(CUMULATIVE_COUNT, cumulative);
         bucket.double(UPPER_BOUND, bound);
+        if let Some(last) = last {
+            exemplar(bucket, EXEMPLAR, last);
+        }
     });
 }
 
-fn native(histogram: &mut Message, value: &SummaryValue) {
+/// The number of the field is the parent's.
+fn exemplar(parent: &mut Message, field: Field, exemplar: &Exemplar) {
+    const LABEL: Field = Field(1);
+    const NAME: Field = Field(1);
+    const TEXT: Field = Field(2);
+    const VALUE: Field = Field(2);
+    const TIMESTAMP: Field = Field(3);
+    parent.message(field, |message| {
+        message.message(LABEL, |label| {
+            label.text(NAME, "trace_id");
+            label.text(TEXT, &format!("{:032x}", exemplar.trace_id));
+        });
+        message.double(VALUE, exemplar.value);
+        message.message(TIMESTAMP, |time| timestamp(time, exemplar.timestamp_ns));
+    });
+}
+
+fn native(histogram: &mut Message, series: &Series, value: &SummaryValue) {
     let distribution = value.distribution.exponential(NATIVE_BUCKETS_MAX);
     let total = |side: &[(i32, u64)]| side.iter().fold(0_u64, |sum, b| sum.saturating_add(b.1));
     let below = total(&distribution.negative).saturating_add(distribution.zeros);
@@ -183,8 +208,14 @@ fn native(histogram: &mut Message, value: &SummaryValue) {
     let count = below.saturating_add(total(&distribution.positive));
     histogram.unsigned(SAMPLE_COUNT, count);
     histogram.double(SAMPLE_SUM, value.sum.value());
-    powers_of_four(histogram, value, below);
-    bucket(histogram, f64::INFINITY, count);
+    let mut exemplars = Exemplars(&series.exemplars);
+    powers_of_four(histogram, value, below, &mut exemplars);
+    bucket(
+        histogram,
+        f64::INFINITY,
+        count,
+        exemplars.within(f64::INFINITY),
+    );
     histogram.signed(SCHEMA, i64::from(distribution.schema));
     histogram.double(ZERO_THRESHOLD, f64::MIN_POSITIVE);
     histogram.unsigned(ZERO_COUNT, distribution.zeros);
@@ -198,16 +229,21 @@ fn native(histogram: &mut Message, value: &SummaryValue) {
 
 /// Classic buckets for those who take no native ones: whole octaves, so that their counts are exact, and
 /// always the same ones, so that none appears later.
-fn powers_of_four(histogram: &mut Message, value: &SummaryValue, below: u64) {
+fn powers_of_four(
+    histogram: &mut Message,
+    value: &SummaryValue,
+    below: u64,
+    exemplars: &mut Exemplars<'_>,
+) {
     let finest = value.distribution.exponential(usize::MAX);
     let octave = 1 << finest.schema;
     let mut buckets = finest.positive.iter().peekable();
     let mut cumulative = below;
-    for power in CLASSIC_POWERS {
+    for (power, bound) in CLASSIC_POWERS.zip(CLASSIC_BOUNDS) {
         while let Some((_, count)) = buckets.next_if(|(index, _)| *index <= 2 * power * octave) {
             cumulative = cumulative.saturating_add(*count);
         }
-        bucket(histogram, 4_f64.powi(power), cumulative);
+        bucket(histogram, bound, cumulative, exemplars.within(bound));
     }
 }
 

@@ -47,6 +47,7 @@ pub(super) fn series(name: &str, labels: &[(&str, &str)], value: Value) -> Serie
         start_ns: NOON_NS,
         records: 1,
         history: Vec::new(),
+        exemplars: Vec::new(),
     }
 }
 
@@ -177,6 +178,7 @@ fn family_and_series() -> impl Strategy<Value = (Family, Vec<Series>)> {
                     start_ns: timestamp_ns,
                     records: 1,
                     history,
+                    exemplars: Vec::new(),
                 },
             );
             (Just(family), vec(series, 1..5))

@@ -2,6 +2,8 @@
 
 use qbus::{CellChange, Kind, MetricType, Record, SeriesId, Words, testpoint};
 
+use crate::series::Exemplar;
+use crate::snapshot::exemplars;
 use crate::snapshot::layout::PLAIN_LEN;
 use crate::snapshot::ring::{Points, Ring, encode_point};
 use crate::snapshot::row::{BlockHeader, Observed, Plain};
@@ -39,6 +41,16 @@ pub(super) struct SeriesState {
     floor: f64,
     /// What observations are counted in, and a histogram's bounds.
     observed: Option<Box<(Observed, Vec<f64>)>>,
+    pub(super) exemplars: Option<Box<Exemplars>>,
+}
+
+/// The exemplars of a series, and where they go.
+#[derive(Debug)]
+pub(super) struct Exemplars {
+    pub(super) row: Row,
+    pub(super) version: Vec<u64>,
+    /// Whether the row does not have all of them yet.
+    pub(super) are_new: bool,
 }
 
 impl SeriesState {
@@ -55,7 +67,32 @@ impl SeriesState {
             point_ns: 0,
             floor: 0.0,
             observed: observed.map(|observed| Box::new((observed, bounds))),
+            exemplars: None,
         }
+    }
+
+    fn bounds(&self) -> &[f64] {
+        self.observed.as_ref().map_or(&[], |observed| &observed.1)
+    }
+
+    /// Words of a version of its exemplars.
+    pub(super) fn exemplars_len(&self) -> usize {
+        exemplars::version_len(self.metric_type, self.bounds())
+    }
+
+    /// Keeps a record that it took, and that has a trace, as the exemplar of its bucket.
+    pub(super) fn keep_exemplar(&mut self, record: &Record, now_ns: u64) {
+        let Some(mut kept) = self.exemplars.take() else {
+            return;
+        };
+        let exemplar = Exemplar {
+            value: record.value,
+            timestamp_ns: record.timestamp_ns.min(now_ns),
+            trace_id: record.trace_id,
+        };
+        exemplars::keep(&mut kept.version, self.metric_type, self.bounds(), exemplar);
+        kept.are_new = true;
+        self.exemplars = Some(kept);
     }
 
     /// The series, new so far, as a version of its row has it; `None` when that makes no sense.
@@ -359,6 +396,7 @@ impl SeriesState {
             id: self.id,
             family: definitions[0],
             labels: definitions[1],
+            exemplars: 0,
             len,
         }
     }

@@ -187,13 +187,18 @@ fn series() {
         row([
             &"block",
             &BLOCK_HEADER,
-            &"series id; where the definitions of its family and of itself lie; length of a version; then its row",
+            &"series id; where the definitions of its family and of itself lie; where its exemplars lie, 0 = nowhere; length of a version; then its row",
         ]),
         row([&"history", &Points::History.words(), &"timestamp, value"]),
         row([
             &"recent records",
             &Points::Recent.words(),
             &"timestamp; series << 32 and kind; value; count",
+        ]),
+        row([
+            &"exemplars",
+            &1,
+            &"length of a version; then a row: value, timestamp, trace id (high, low) of each bucket",
         ]),
     ];
     check("rings", &table(&["of", "words", "what"], &rows));

@@ -19,7 +19,7 @@
 //! |        | directory: where each series' block lies, by id, 0 = nowhere      | aggregator     |
 //! |        | blocks: one for each series that can be registered                | fold, commit   |
 //! |        | definitions of families and series, as the bus's arena has them   | aggregator     |
-//! |        | heap: recent records, larger blocks, histories                    | fold, commit   |
+//! |        | heap: recent records, larger blocks, histories, exemplars         | fold, commit   |
 //!
 //! A series' block is a header and a row ([`super::row`]). Those of counters and gauges are of one
 //! size, and there is a place for each of as many series as the bus can register: whatever else
@@ -35,7 +35,7 @@ pub(crate) const CELL_GROUPS: usize = Geometry::CELL_GROUPS;
 /// `qbussnap`, little end first. Stored last at creation.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"qbussnap");
 /// Raised with every change of the layout.
-pub(crate) const VERSION: u64 = 2;
+pub(crate) const VERSION: u64 = 3;
 
 pub(crate) const AT_MAGIC: usize = 0;
 pub(crate) const AT_VERSION: usize = 1;
@@ -60,8 +60,10 @@ pub(crate) const OWNER_LEN: usize = 17;
 /// Words of a version of a counter's or a gauge's row: see [`super::row::Plain`].
 pub(crate) const PLAIN_LEN: usize = 8;
 /// Words of a series' block before its row: its id, where the definitions of its family and of
-/// itself lie, and the length of a version.
-pub(crate) const BLOCK_HEADER: usize = 4;
+/// itself lie, where its exemplars lie, and the length of a version.
+pub(crate) const BLOCK_HEADER: usize = 5;
+/// Which of them says where its exemplars lie.
+pub(crate) const AT_EXEMPLARS: usize = 3;
 /// Words of a counter's or a gauge's block.
 pub(crate) const BLOCK_WORDS: usize = BLOCK_HEADER + row_words(PLAIN_LEN);
 

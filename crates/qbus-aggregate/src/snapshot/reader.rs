@@ -10,6 +10,7 @@ use std::thread;
 
 use qbus::{Access, MappedFile, MetricType, OpenError, SeriesDefinition, SeriesId, Words};
 
+use super::exemplars;
 use super::file;
 use super::layout::{
     AT_COMMITTED, AT_CREATED, AT_INSTANCE, AT_NAME, AT_PID, AT_STARTED, BLOCK_HEADER, NAME_WORDS,
@@ -21,7 +22,9 @@ use super::row::{BlockHeader, Body, LEN_MAX, Observed, Plain, Span, row_at, take
 use super::tally::{Globals, OwnerRow};
 use super::versioned::{Found, Row, committed, row_words};
 use super::writer::{GLOBALS_ROW, head_row, owner_row};
-use crate::series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
+use crate::series::{
+    Exemplar, Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value,
+};
 
 /// The quantiles that a snapshot states of a summary.
 pub const QUANTILES: [f64; 5] = [0.5, 0.9, 0.95, 0.99, 0.999];
@@ -440,6 +443,7 @@ impl Reader {
             Vec::new()
         };
         let value = decode_value(&family, &plain, version)?;
+        let exemplars = self.exemplars(&family, row, room);
         Some(Series {
             family,
             labels,
@@ -448,7 +452,18 @@ impl Reader {
             start_ns: plain.start_ns,
             records: plain.records,
             history,
+            exemplars,
         })
+    }
+
+    /// A series' exemplars: the newest ones, whichever epoch the series is of.
+    fn exemplars(&self, family: &Family, row: Row, room: &mut usize) -> Vec<Exemplar> {
+        let found = exemplars::row_of(self.words(), row).filter(|row| take_room(room, row.len));
+        found
+            .and_then(|row| self.newest(row))
+            .map_or(Vec::new(), |version| {
+                exemplars::decode(&version, family.metric_type, &family.buckets)
+            })
     }
 
     /// A series' history; `None` when it is longer than the room that is left.
@@ -520,6 +535,10 @@ impl Beyond {
             Some(header) => {
                 self.note(words, header.family, 1);
                 self.note(words, header.labels, 1);
+                self.note(words, header.exemplars, 1);
+                let len = words.get(header.exemplars).filter(|_| header.exemplars > 0);
+                let len = usize::try_from(len.unwrap_or(0)).unwrap_or(0).min(LEN_MAX);
+                self.note(words, header.exemplars, 1 + row_words(len));
             }
             None => {
                 let start = usize::try_from(block).ok()?;

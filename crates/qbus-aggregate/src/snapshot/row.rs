@@ -218,6 +218,8 @@ pub(crate) struct BlockHeader {
     /// Where the definitions of its family and of itself lie.
     pub(crate) family: usize,
     pub(crate) labels: usize,
+    /// Where its exemplars lie ([`super::exemplars`]); 0 = nowhere.
+    pub(crate) exemplars: usize,
     /// The length of a version of its row.
     pub(crate) len: usize,
 }
@@ -228,6 +230,7 @@ impl BlockHeader {
             u64::from(self.id.0),
             self.family as u64,
             self.labels as u64,
+            self.exemplars as u64,
             self.len as u64,
         ]
     }
@@ -240,6 +243,7 @@ impl BlockHeader {
             id: SeriesId(word(0)? as u32),
             family: usize::try_from(word(1)?).ok()?,
             labels: usize::try_from(word(2)?).ok()?,
+            exemplars: usize::try_from(word(3)?).ok()?,
             len: row.len,
         })
     }

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use qbus::{Bus, CreateError, SeriesId, Words, testpoint};
 
+use super::exemplars;
 use super::file::{self, SnapshotError};
 use super::heap::Heap;
 use super::layout::{
-    AT_COMMITTED, AT_GLOBALS, AT_PID, AT_STARTED, BLOCK_HEADER, BLOCK_WORDS, CELL_GROUPS,
-    GLOBALS_LEN, OWNER_LEN, PLAIN_LEN, Shape,
+    AT_COMMITTED, AT_EXEMPLARS, AT_GLOBALS, AT_PID, AT_STARTED, BLOCK_HEADER, BLOCK_WORDS,
+    CELL_GROUPS, GLOBALS_LEN, OWNER_LEN, PLAIN_LEN, Shape,
 };
 use super::ring::{Points, Ring};
 use super::row::{BlockHeader, series_row};
@@ -59,6 +60,12 @@ impl Writer {
         let rows = writer.series_rows();
         // First of all: a later epoch would make what a predecessor had begun come to count.
         for row in writer.fixed_rows().chain(rows.iter().copied()) {
+            row.erase(writer.words(), epoch);
+        }
+        for row in rows
+            .iter()
+            .filter_map(|row| exemplars::row_of(writer.words(), *row))
+        {
             row.erase(writer.words(), epoch);
         }
         let mut is_free = vec![true; shape.series];
@@ -152,6 +159,13 @@ impl Writer {
         Some((row, self.read(row)))
     }
 
+    /// The row with the exemplars of a series, and what counts of it.
+    pub(crate) fn read_exemplars(&self, of: Row) -> Option<(Row, Vec<u64>)> {
+        let row = exemplars::row_of(self.words(), of)?;
+        let version = self.read(row).unwrap_or_else(|| vec![0; row.len]);
+        Some((row, version))
+    }
+
     pub(crate) fn write_globals(&mut self, epoch: u64, globals: Globals) {
         GLOBALS_ROW.write(self.words(), epoch, &globals.to_words());
         testpoint!("globals-row");
@@ -189,6 +203,11 @@ impl Writer {
     ) {
         self.write_row(epoch, row, encode);
         testpoint!("series-row");
+    }
+
+    /// Writes the exemplars of a series.
+    pub(crate) fn write_exemplars(&mut self, epoch: u64, row: Row, version: &[u64]) {
+        row.write(self.words(), epoch, version);
     }
 
     fn write_row(&mut self, epoch: u64, row: Row, encode: impl FnOnce(&mut Vec<u64>)) {
@@ -278,6 +297,21 @@ impl Writer {
         words.publish(self.shape.directory() + header.id.0 as usize, block as u64);
         testpoint!("placed");
         Some(row)
+    }
+
+    /// Makes a row for the exemplars of a series, whose versions have so many words.
+    pub(crate) fn place_exemplars(&mut self, of: Row, len: usize) -> Option<Row> {
+        let at = self.heap.allocate(1 + row_words(len))?;
+        let words = self.words();
+        words.store(at, len as u64);
+        for index in 0..row_words(len) {
+            words.store(at + 1 + index, 0);
+        }
+        testpoint!("block-filled");
+        // Release: who follows the header finds the row whole.
+        words.publish(of.start - BLOCK_HEADER + AT_EXEMPLARS, at as u64);
+        testpoint!("placed");
+        Some(Row { start: at + 1, len })
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) fn run(address: &Address, emit: &Emit) -> Result<(), Error> {
                 unit: &emit.unit,
                 buckets: &emit.buckets,
                 timestamp: emit.timestamp,
+                trace_id: emit.trace_id,
                 ..Metric::new(name, value, emit.metric_type)
             };
             emitting.emit(&metric).map_err(Error::Failed)?;

@@ -72,6 +72,7 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
             start_ns: now_ns,
             records: 1,
             history: Vec::new(),
+            exemplars: Vec::new(),
         });
     });
     say(outcomes);

@@ -7,7 +7,7 @@ use qbus_agent::Metric;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::args::{parse_number, parse_type};
+use crate::args::{parse_number, parse_trace_id, parse_type};
 
 /// A metric as a line states it.
 #[derive(Debug, Default)]
@@ -20,9 +20,10 @@ pub(super) struct Line {
     unit: String,
     buckets: Vec<f64>,
     timestamp: Option<f64>,
+    trace_id: u128,
 }
 
-const KEYS: &str = "name, value, type, labels, description, unit, buckets or timestamp";
+const KEYS: &str = "name, value, type, labels, description, unit, buckets, timestamp or trace_id";
 
 impl Line {
     /// Reads a line; what is wrong with it, in words for who wrote it.
@@ -80,6 +81,11 @@ impl Line {
                 self.buckets = bounds.collect::<Result<_, String>>()?;
             }
             "timestamp" => self.timestamp = Some(value.number(key)?),
+            "trace_id" => {
+                let word = value.text(key)?;
+                let parsed = parse_trace_id(&word);
+                self.trace_id = parsed.map_err(|why| format!("trace_id is {word:?}, {why}"))?;
+            }
             _ => return Err(format!("key {key:?} is unknown, expected {KEYS}")),
         }
         Ok(())
@@ -99,6 +105,7 @@ impl Line {
             unit: &self.unit,
             buckets: &self.buckets,
             timestamp: self.timestamp,
+            trace_id: self.trace_id,
             ..Metric::new(
                 self.name.as_deref().unwrap_or_default(),
                 self.value.unwrap_or_default(),

@@ -48,13 +48,13 @@ pub struct AggregatorOptions {
 }
 
 impl Default for AggregatorOptions {
-    /// 1,000 points of each series, 10,000 records of all, and a commit within 1.2 ms.
+    /// 1,000 points of each series, 10,000 records of all, and a commit within 1.5 ms.
     fn default() -> AggregatorOptions {
         AggregatorOptions {
             snapshot: None,
             history: 1000,
             recent: 10_000,
-            latency: Duration::from_micros(1200),
+            latency: Duration::from_micros(1500),
         }
     }
 }
@@ -292,6 +292,7 @@ impl Aggregator {
     ) {
         let mut nap = Nap::new(self.latency, self.consumer.bus().geometry().slots);
         while !stop() {
+            let began_ns = monotonic_ns();
             let round = self.round();
             if let Some(failure) = self.writer.take_failure() {
                 report(failure);
@@ -299,7 +300,9 @@ impl Aggregator {
             if round.is_idle() && self.consumer.bus().is_removed() {
                 break;
             }
-            match nap.after(&round, monotonic_ns()) {
+            let now_ns = monotonic_ns();
+            let took = Duration::from_nanos(now_ns - began_ns);
+            match nap.after(&round, took, now_ns) {
                 _ if spin && round.is_idle() => std::hint::spin_loop(),
                 Rest::None => {}
                 Rest::Gather => gather(),

@@ -23,6 +23,10 @@ const IDLE: Duration = Duration::from_millis(25);
 /// The longest nap of an idle bus.
 const IDLE_LONGEST: Duration = Duration::from_millis(20);
 
+/// Cells cannot fill: where many are hot, a round is not repeated sooner than after so many times what it
+/// took, nor later than after [`IDLE_LONGEST`]. The aggregator then takes some 2.5 % of a core.
+const PACE: u32 = 40;
+
 /// What to do until the next round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
@@ -42,6 +46,8 @@ pub(super) struct Nap {
     slots: u64,
     /// When the last round ended.
     last_ns: u64,
+    /// What the rounds took since the last sleep.
+    busy: Duration,
     /// How long nothing came, by the sleeps meanwhile, and how long the next one may be.
     slept: Duration,
     longest: Duration,
@@ -53,18 +59,21 @@ impl Nap {
             latency,
             slots,
             last_ns: 0,
+            busy: Duration::ZERO,
             slept: Duration::ZERO,
             longest: latency,
         }
     }
 
-    /// What to do after a round that ended at `now_ns`, on a clock that is never set back.
-    pub(super) fn after(&mut self, round: &Round, now_ns: u64) -> Rest {
+    /// What to do after a round that ended at `now_ns`, on a clock that is never set back, and took so long.
+    pub(super) fn after(&mut self, round: &Round, took: Duration, now_ns: u64) -> Rest {
         let passed_ns = now_ns.saturating_sub(self.last_ns).max(1);
         self.last_ns = now_ns;
+        self.busy += took;
         if !round.is_whole {
             return Rest::None;
         }
+        let busy = std::mem::take(&mut self.busy);
         if round.is_idle() {
             return Rest::Sleep(self.idle());
         }
@@ -74,7 +83,11 @@ impl Nap {
         }
         let part = (self.slots / PARTS).max(1);
         let fill_ns = passed_ns.saturating_mul(part) / round.fullest.max(1);
-        let rest = self.latency.min(Duration::from_nanos(fill_ns));
+        let mut latency = self.latency;
+        if round.cells > round.drained {
+            latency = latency.max((busy * PACE).min(IDLE_LONGEST));
+        }
+        let rest = latency.min(Duration::from_nanos(fill_ns));
         if rest >= SHORTEST {
             Rest::Sleep(rest)
         } else if round.drained < BUDGET / 2 {
@@ -103,6 +116,7 @@ mod tests {
     use super::*;
 
     const LATENCY: Duration = Duration::from_micros(1200);
+    const TOOK: Duration = Duration::from_micros(10);
 
     fn round(drained: u64, fullest: u64) -> Round {
         Round {
@@ -116,45 +130,75 @@ mod tests {
 
     fn nap() -> Nap {
         let mut nap = Nap::new(LATENCY, 4096);
-        nap.after(&round(0, 0), 1_000_000);
+        nap.after(&round(0, 0), TOOK, 1_000_000);
         nap
     }
 
     #[test]
     fn it_sleeps_towards_the_latency() {
         // 100,000 records/s of 8 workers: 15 a lane in 1.2 ms.
-        let rest = nap().after(&round(120, 15), 2_200_000);
+        let rest = nap().after(&round(120, 15), TOOK, 2_200_000);
         assert_eq!(rest, Rest::Sleep(LATENCY));
     }
 
     #[test]
     fn a_fast_lane_shortens_the_sleep() {
         // 256 slots in 0.3 ms: another 512 come in 0.6 ms.
-        let rest = nap().after(&round(300, 256), 1_300_000);
+        let rest = nap().after(&round(300, 256), TOOK, 1_300_000);
         assert_eq!(rest, Rest::Sleep(Duration::from_micros(600)));
         // At the full speed of a producer there is no time for a sleep.
-        assert_eq!(nap().after(&round(400, 400), 1_010_000), Rest::Gather);
-        assert_eq!(nap().after(&round(1000, 1000), 1_010_000), Rest::None);
-        assert_eq!(nap().after(&round(BUDGET, BUDGET), 9_000_000), Rest::None);
+        assert_eq!(nap().after(&round(400, 400), TOOK, 1_010_000), Rest::Gather);
+        assert_eq!(nap().after(&round(1000, 1000), TOOK, 1_010_000), Rest::None);
+        assert_eq!(
+            nap().after(&round(BUDGET, BUDGET), TOOK, 9_000_000),
+            Rest::None
+        );
+    }
+
+    #[test]
+    fn many_hot_cells_are_read_less_often() {
+        let round = |drained| Round {
+            cells: 6000,
+            ..round(drained, drained)
+        };
+        let took = Duration::from_micros(300);
+        let rest = nap().after(&round(0), took, 9_000_000);
+        assert_eq!(rest, Rest::Sleep(took * PACE));
+        let rest = nap().after(&round(0), Duration::from_millis(3), 9_000_000);
+        assert_eq!(rest, Rest::Sleep(IDLE_LONGEST));
+        // A ring that fills is another matter: 200 slots in 8 ms.
+        let rest = nap().after(&round(200), took, 9_000_000);
+        assert_eq!(rest, Rest::Sleep(took * PACE));
+        let rest = nap().after(&round(1000), took, 9_000_000);
+        assert_eq!(rest, Rest::Sleep(Duration::from_micros(4096)));
+        // Few cells cost nothing, and show at once.
+        let rest = nap().after(&round(0), TOOK, 9_000_000);
+        assert_eq!(rest, Rest::Sleep(LATENCY));
     }
 
     #[test]
     fn an_idle_bus_is_looked_at_less_and_less_often() {
         let mut nap = nap();
         let sleeps: Vec<Rest> = (0..200)
-            .map(|n| nap.after(&round(0, 0), 2_000_000 + n))
+            .map(|n| nap.after(&round(0, 0), TOOK, 2_000_000 + n))
             .collect();
         assert_eq!(sleeps[0], Rest::Sleep(LATENCY));
         assert_eq!(sleeps[199], Rest::Sleep(IDLE_LONGEST));
         // A record ends that.
-        nap.after(&round(1, 1), 9_000_000);
-        assert_eq!(nap.after(&round(0, 0), 9_100_000), Rest::Sleep(LATENCY));
+        nap.after(&round(1, 1), TOOK, 9_000_000);
+        assert_eq!(
+            nap.after(&round(0, 0), TOOK, 9_100_000),
+            Rest::Sleep(LATENCY)
+        );
     }
 
     #[test]
     fn no_latency_is_no_sleep_while_records_come() {
         let mut nap = Nap::new(Duration::ZERO, 4096);
-        assert_eq!(nap.after(&round(5, 5), 1_000_000), Rest::Gather);
-        assert_eq!(nap.after(&round(0, 0), 2_000_000), Rest::Sleep(SHORTEST));
+        assert_eq!(nap.after(&round(5, 5), TOOK, 1_000_000), Rest::Gather);
+        assert_eq!(
+            nap.after(&round(0, 0), TOOK, 2_000_000),
+            Rest::Sleep(SHORTEST)
+        );
     }
 }

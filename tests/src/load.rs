@@ -109,7 +109,7 @@ impl Load {
                     handle.try_add(value)
                 })
             }
-            MetricType::Gauge => {
+            MetricType::Gauge | MetricType::Untyped => {
                 let handle: Gauge = bus.gauge(name).labels(labels).register().expect("it fits");
                 let series = handle.series();
                 self.through(bus, Kind::Set, series, move |value| handle.try_set(value))

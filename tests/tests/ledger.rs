@@ -1,8 +1,29 @@
 //! The ledger while owners come and go: it never goes back, and is exact at rest.
 
-use qbus::{Geometry, Removal};
+use qbus::{EmitError, FamilyDefinition, Geometry, Kind, MetricType, Record, Removal};
 use qbus_aggregate::{Aggregator, AggregatorOptions, Ledger, Reader};
 use qbus_tests::{Place, TestBus};
+
+/// A record of a series without a type that meets a full lane is one of a gauge.
+#[test]
+fn what_is_untyped_is_dropped_as_a_gauge_is() {
+    let test = TestBus::create(Place::Named, TestBus::small_geometry());
+    let bus = test.open();
+    let family = FamilyDefinition {
+        name: "test_untyped".to_owned(),
+        metric_type: MetricType::Untyped,
+        help: String::new(),
+        unit: String::new(),
+        buckets: Vec::new(),
+    };
+    let series = bus.intern(&family, &[]).expect("room");
+    let record = Record::new(1, series, Kind::Set, 1.0);
+    let producer = bus.producer().expect("a lane");
+    let full = (0..1 << 20).find_map(|_| producer.emit(record).err());
+    assert!(matches!(full, Some(EmitError::Full)), "{full:?}");
+    let owners = bus.owners().expect("the locks answer");
+    assert_eq!(owners[0].dropped_by_type, [0, owners[0].dropped_full, 0, 0]);
+}
 
 #[test]
 fn no_cause_goes_back_when_another_occupant_takes_an_entry() {

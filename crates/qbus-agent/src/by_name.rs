@@ -107,7 +107,7 @@ impl<'a> Metric<'a> {
         match self.metric_type {
             MetricType::Counter if self.is_total => Kind::Total,
             MetricType::Counter => Kind::Increment,
-            MetricType::Gauge => Kind::Set,
+            MetricType::Gauge | MetricType::Untyped => Kind::Set,
             MetricType::Histogram | MetricType::Summary => Kind::Observe,
         }
     }

@@ -170,6 +170,7 @@ impl Sink {
 pub fn metric_type(trend: Trend) -> MetricType {
     match trend {
         Trend::Counter => MetricType::Counter,
-        Trend::Gauge | Trend::Untyped => MetricType::Gauge,
+        Trend::Gauge => MetricType::Gauge,
+        Trend::Untyped => MetricType::Untyped,
     }
 }

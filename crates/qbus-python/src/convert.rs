@@ -101,7 +101,7 @@ pub(crate) fn optional_text<'a>(
 /// A member of the enum `MetricType`, which is a string, or its value.
 #[inline]
 pub(crate) fn metric_type(found: &Bound<'_, PyAny>) -> PyResult<MetricType> {
-    let expected = "a MetricType, or 'counter', 'gauge', 'histogram' or 'summary'";
+    let expected = "a MetricType, or 'counter', 'gauge', 'histogram', 'summary' or 'untyped'";
     let name = found
         .cast::<PyString>()
         .map_err(|_| wrong("metric_type", found, expected))?;

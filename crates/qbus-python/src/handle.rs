@@ -174,7 +174,7 @@ impl Handle {
         let state = match definition.metric_type {
             MetricType::Counter => State::Counter(handle().into()),
             MetricType::Histogram => State::Histogram(handle().into()),
-            MetricType::Gauge | MetricType::Summary => State::None,
+            MetricType::Gauge | MetricType::Summary | MetricType::Untyped => State::None,
         };
         Target::Series(series, state)
     }

@@ -325,7 +325,7 @@ pub(crate) fn rebuild_metric(
     let (last, count, sum, min, max, cumulative, quantiles) = observed;
     let value = match metric_type {
         MetricType::Counter => Value::Counter(last.into()),
-        MetricType::Gauge => Value::Gauge(last),
+        MetricType::Gauge | MetricType::Untyped => Value::Gauge(last),
         MetricType::Histogram => Value::Histogram(HistogramValue {
             last,
             count,

@@ -182,8 +182,8 @@ pub struct OwnerView {
     /// Records that met a full lane and were kept as state: in the totals, and without a point of their
     /// own in any history.
     pub coalesced: u64,
-    /// `dropped_full` by the type of the metric, in the order of [`MetricType::ALL`](crate::MetricType::ALL);
-    /// those of unknown series are in none.
+    /// `dropped_full` by the type of the metric, in the order of [`MetricType::ALL`](crate::MetricType::ALL):
+    /// counters, gauges and what is untyped, histograms, summaries. Those of unknown series are in none.
     pub dropped_by_type: [u64; 4],
     /// `dropped_full` of all occupants of the entry, this one included: it never goes back.
     pub dropped_full_total: u64,

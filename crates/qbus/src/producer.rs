@@ -532,7 +532,11 @@ impl Producer {
         count(&self.entry.dropped_full, records.len() as u64);
         for record in records {
             if let Some(metric_type) = self.mapped.registry().metric_type(record.series) {
-                let index = metric_type.to_raw() as usize - 1;
+                let counted_as = match metric_type {
+                    MetricType::Untyped => MetricType::Gauge,
+                    known => known,
+                };
+                let index = counted_as.to_raw() as usize - 1;
                 count(&self.entry.dropped_by_type[index], 1);
             }
         }

@@ -44,16 +44,20 @@ pub enum MetricType {
     Histogram,
     /// Observations whose quantiles are kept within 1.1 %.
     Summary,
+    /// A value of which nobody says how it behaves, such as one of somebody else's page. It is kept as a
+    /// gauge is, and exported without a type.
+    Untyped,
 }
 
 impl MetricType {
-    /// The word that the export formats use: `counter`, `gauge`, `histogram` or `summary`.
+    /// The word that the export formats use: `counter`, `gauge`, `histogram`, `summary` or `untyped`.
     pub fn as_str(self) -> &'static str {
         match self {
             MetricType::Counter => "counter",
             MetricType::Gauge => "gauge",
             MetricType::Histogram => "histogram",
             MetricType::Summary => "summary",
+            MetricType::Untyped => "untyped",
         }
     }
 
@@ -65,11 +69,12 @@ impl MetricType {
     }
 
     /// All types.
-    pub const ALL: [MetricType; 4] = [
+    pub const ALL: [MetricType; 5] = [
         MetricType::Counter,
         MetricType::Gauge,
         MetricType::Histogram,
         MetricType::Summary,
+        MetricType::Untyped,
     ];
 
     /// Its number in shared memory and in a snapshot.
@@ -79,6 +84,7 @@ impl MetricType {
             MetricType::Gauge => 2,
             MetricType::Histogram => 3,
             MetricType::Summary => 4,
+            MetricType::Untyped => 5,
         }
     }
 
@@ -146,7 +152,9 @@ impl Kind {
     pub fn fits(self, metric_type: MetricType) -> bool {
         match self {
             Kind::Increment | Kind::Total => metric_type == MetricType::Counter,
-            Kind::Set | Kind::Adjust => metric_type == MetricType::Gauge,
+            Kind::Set | Kind::Adjust => {
+                matches!(metric_type, MetricType::Gauge | MetricType::Untyped)
+            }
             Kind::Observe => matches!(metric_type, MetricType::Histogram | MetricType::Summary),
         }
     }

@@ -159,7 +159,7 @@ impl FamilyDefinition {
     /// Names of the samples that this family's series turn into, beside its own name.
     fn sample_suffixes(&self) -> &'static [&'static str] {
         match self.metric_type {
-            MetricType::Counter | MetricType::Gauge => &[],
+            MetricType::Counter | MetricType::Gauge | MetricType::Untyped => &[],
             MetricType::Histogram => &["_bucket", "_sum", "_count"],
             MetricType::Summary => &["_sum", "_count"],
         }

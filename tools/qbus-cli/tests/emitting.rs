@@ -106,7 +106,7 @@ fn bad_lines_are_named_and_the_others_arrive() {
         (7, "the line has no name"),
         (
             8,
-            "type is \"wat\", expected counter, gauge, histogram or summary",
+            "type is \"wat\", expected counter, gauge, histogram, summary or untyped",
         ),
         (9, "key \"surprise\" is unknown, expected name, value, type"),
         (10, "label \"a\" is 1, expected a string"),

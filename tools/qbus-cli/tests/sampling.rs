@@ -87,6 +87,31 @@ fn each_set_of_names_says_what_the_machine_says() {
     }
 }
 
+/// node_exporter publishes what it takes from the kernel by name without a type.
+#[test]
+fn what_has_no_type_for_node_exporter_has_none_on_the_page() {
+    let bus = TestBus::reserve(Place::Named);
+    let aggregator = aggregator(&bus, &["--names", "node"]);
+    until("the machine is sampled", || {
+        value(&bus, "node_vmstat_pgfault", &[]).is_some_and(|faults| faults > 0.0)
+    });
+    let text = well(&bus, &["dump"]);
+    let open_metrics = well(&bus, &["dump", "--format", "openmetrics"]);
+    let json = well(&bus, &["dump", "--format", "json"]);
+    stop(aggregator);
+    assert!(
+        text.contains("# TYPE node_vmstat_pgfault untyped\n"),
+        "{text}"
+    );
+    assert!(text.contains("# TYPE node_load1 gauge\n"), "{text}");
+    assert!(text.contains("# TYPE node_forks_total counter\n"), "{text}");
+    assert!(
+        open_metrics.contains("# TYPE node_vmstat_pgfault unknown\n"),
+        "{open_metrics}"
+    );
+    assert!(json.contains("\"untyped\""), "{json}");
+}
+
 #[test]
 fn a_source_can_be_left_out() {
     let bus = TestBus::reserve(Place::Named);

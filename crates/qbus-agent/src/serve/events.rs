@@ -229,7 +229,11 @@ impl Known {
         let definition = json!({
             "id": id,
             "name": family.name,
-            "type": metric_type,
+            // A view shows both alike.
+            "type": match family.metric_type {
+                qbus::MetricType::Untyped => "gauge",
+                _ => metric_type,
+            },
             "help": family.help,
             "unit": family.unit,
             "buckets": family.buckets,

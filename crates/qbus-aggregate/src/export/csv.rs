@@ -30,7 +30,7 @@ const HEADER: [&str; 7] = [
 ///
 /// There is a row for each sample, so that the columns never depend on the type:
 ///
-/// * A counter or gauge `NAME` has one row.
+/// * A counter, a gauge or what is untyped, `NAME`, has one row.
 /// * A histogram `NAME` has a row `NAME_bucket` with the label `le` and a cumulative count for each
 ///   bound and for `+Inf`, then `NAME_sum` and `NAME_count`.
 /// * A summary `NAME` has a row `NAME` with the label `quantile` for each quantile, then `NAME_sum`

@@ -234,9 +234,8 @@ fn is_sound(series: &Series, family: &Family) -> bool {
         return false;
     }
     let (own, value_is_sound) = match (&series.value, family.metric_type) {
-        (Value::Counter(_), MetricType::Counter) | (Value::Gauge(_), MetricType::Gauge) => {
-            ("", true)
-        }
+        (Value::Counter(_), MetricType::Counter)
+        | (Value::Gauge(_), MetricType::Gauge | MetricType::Untyped) => ("", true),
         (Value::Histogram(value), MetricType::Histogram) => {
             let finite = family.buckets.iter().all(|bound| bound.is_finite());
             let ascending = family.buckets.is_sorted_by(|a, b| a < b);

@@ -98,6 +98,7 @@ impl<'a> Group<'a> {
                 .strip_suffix("_total")
                 .and_then(|short| named(short, "_total", "counter", &["", "_total", "_created"]))
                 .or_else(|| named(name, "", "unknown", &[""])),
+            MetricType::Untyped => named(name, "", "unknown", &[""]),
             MetricType::Gauge => {
                 let info = name
                     .strip_suffix("_info")

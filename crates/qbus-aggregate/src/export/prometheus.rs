@@ -73,7 +73,7 @@ pub fn prometheus(
 /// What the names of a type's samples end with.
 pub(super) fn suffixes(metric_type: MetricType) -> &'static [&'static str] {
     match metric_type {
-        MetricType::Counter | MetricType::Gauge => &[""],
+        MetricType::Counter | MetricType::Gauge | MetricType::Untyped => &[""],
         // A histogram has no sample of the bare name, but its `TYPE` line does claim it.
         MetricType::Histogram => &["", "_bucket", "_sum", "_count"],
         MetricType::Summary => &["", "_sum", "_count"],

@@ -26,6 +26,7 @@ const NATIVE_BUCKETS_MAX: usize = 160;
 // The numbers of `io.prometheus.client.MetricType`.
 const COUNTER: u64 = 0;
 const GAUGE: u64 = 1;
+const UNTYPED: u64 = 3;
 const HISTOGRAM: u64 = 4;
 
 /// Writes `snapshot` as messages `io.prometheus.client.MetricFamily`, each after its length, and flushes
@@ -89,6 +90,7 @@ fn head(family: &Family) -> Message {
     let metric_type = match family.metric_type {
         MetricType::Counter => COUNTER,
         MetricType::Gauge => GAUGE,
+        MetricType::Untyped => UNTYPED,
         MetricType::Histogram | MetricType::Summary => HISTOGRAM,
     };
     message.unsigned(TYPE, metric_type);
@@ -106,6 +108,7 @@ fn metric(family: &mut Message, series: &Series, options: &Options) {
     const LABEL_VALUE: Field = Field(2);
     const GAUGE: Field = Field(2);
     const COUNTER: Field = Field(3);
+    const UNTYPED: Field = Field(5);
     const HISTOGRAM: Field = Field(7);
     const TIMESTAMP_MS: Field = Field(6);
     const VALUE: Field = Field(1);
@@ -119,7 +122,13 @@ fn metric(family: &mut Message, series: &Series, options: &Options) {
             });
         }
         match &series.value {
-            Value::Gauge(value) => metric.message(GAUGE, |gauge| gauge.double(VALUE, *value)),
+            Value::Gauge(value) => {
+                let field = match series.family.metric_type {
+                    MetricType::Untyped => UNTYPED,
+                    _ => GAUGE,
+                };
+                metric.message(field, |level| level.double(VALUE, *value));
+            }
             Value::Counter(sum) => metric.message(COUNTER, |counter| {
                 counter.double(VALUE, sum.value());
                 if let Some(last) = series.exemplars.first() {

@@ -241,7 +241,7 @@ fn float() -> impl Strategy<Value = f64> {
 fn value(metric_type: MetricType, buckets: usize) -> BoxedStrategy<Value> {
     match metric_type {
         MetricType::Counter => float().prop_map(|sum| Value::Counter(sum.into())).boxed(),
-        MetricType::Gauge => float().prop_map(Value::Gauge).boxed(),
+        MetricType::Gauge | MetricType::Untyped => float().prop_map(Value::Gauge).boxed(),
         MetricType::Histogram => (vec(0u64..1 << 50, buckets), any::<bool>(), vec(float(), 4))
             .prop_map(|(mut cumulative, empty, floats)| {
                 let mut count = 0;

@@ -57,6 +57,11 @@ impl SeriesState {
     /// A series that nothing was emitted to. `bounds` are a histogram's.
     pub(super) fn new(id: SeriesId, metric_type: MetricType, bounds: Vec<f64>) -> SeriesState {
         let observed = Observed::new(metric_type, bounds.len());
+        // What is untyped is folded as a gauge is.
+        let metric_type = match metric_type {
+            MetricType::Untyped => MetricType::Gauge,
+            known => known,
+        };
         SeriesState {
             id,
             row: Row { start: 0, len: 0 },
@@ -204,7 +209,7 @@ impl SeriesState {
     ) -> Folded {
         match self.metric_type {
             MetricType::Counter => self.add_to_counter(words, change, now_ns),
-            MetricType::Gauge => self.add_to_gauge(words, change, now_ns),
+            MetricType::Gauge | MetricType::Untyped => self.add_to_gauge(words, change, now_ns),
             MetricType::Histogram | MetricType::Summary => {
                 self.add_to_observations(words, change, now_ns)
             }

@@ -22,7 +22,7 @@ pub(crate) fn version_len(metric_type: MetricType, bounds: &[f64]) -> usize {
     WORDS
         * match metric_type {
             MetricType::Counter => 1,
-            MetricType::Gauge => 0,
+            MetricType::Gauge | MetricType::Untyped => 0,
             MetricType::Histogram => bounds.len() + 1,
             MetricType::Summary => CLASSIC_BOUNDS.len() + 1,
         }
@@ -31,7 +31,7 @@ pub(crate) fn version_len(metric_type: MetricType, bounds: &[f64]) -> usize {
 /// The bucket of a value.
 fn place(metric_type: MetricType, bounds: &[f64], value: f64) -> usize {
     match metric_type {
-        MetricType::Counter | MetricType::Gauge => 0,
+        MetricType::Counter | MetricType::Gauge | MetricType::Untyped => 0,
         MetricType::Histogram => bucket_of(bounds, value),
         MetricType::Summary => bucket_of(&CLASSIC_BOUNDS, value),
     }

@@ -566,7 +566,7 @@ fn decode_value(family: &Family, plain: &Plain, version: &[u64]) -> Option<Value
     let last = plain.value.value();
     match family.metric_type {
         MetricType::Counter => return Some(Value::Counter(plain.value)),
-        MetricType::Gauge => return Some(Value::Gauge(last)),
+        MetricType::Gauge | MetricType::Untyped => return Some(Value::Gauge(last)),
         MetricType::Histogram | MetricType::Summary => {}
     }
     let Observed {

@@ -112,7 +112,7 @@ impl Observed {
     /// Nothing; `None` for the types that observe nothing. A histogram has so many bounds.
     pub(crate) fn new(metric_type: MetricType, bounds: usize) -> Option<Observed> {
         let body = match metric_type {
-            MetricType::Counter | MetricType::Gauge => return None,
+            MetricType::Counter | MetricType::Gauge | MetricType::Untyped => return None,
             MetricType::Histogram => Body::Buckets(vec![0; bounds + 1]),
             MetricType::Summary => Body::Distribution(Distribution::default()),
         };

@@ -21,6 +21,8 @@ class MetricType(str, Enum):
     HISTOGRAM = "histogram"
     #: Observations whose quantiles are kept.
     SUMMARY = "summary"
+    #: A value of which nobody says how it behaves; kept as a gauge is.
+    UNTYPED = "untyped"
 
     def __str__(self) -> str:
         return str(self.value)

@@ -278,7 +278,8 @@ fn register(
                 .labels(labels)
                 .register()?,
         ),
-        MetricType::Gauge => Handle::Gauge(
+        // Nobody has a handle of the untyped.
+        MetricType::Gauge | MetricType::Untyped => Handle::Gauge(
             bus.gauge("qbus_load_level")
                 .help(help)
                 .labels(labels)

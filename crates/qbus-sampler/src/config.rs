@@ -4,15 +4,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::filters::Filters;
-use crate::metric::Names;
+use crate::metric::{GpuNames, Names};
 
 /// What a [`Sampler`](crate::Sampler) reads and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SamplerOptions {
     /// The sources to read.
     pub sources: Vec<Source>,
     /// The names that samples bear.
     pub names: Names,
+    /// The names that samples of NVIDIA GPUs bear.
+    pub gpu_names: GpuNames,
     /// CPU values for each CPU beside those of the whole machine.
     pub per_cpu: bool,
     /// A label `pid` on the values of a process. Without it, processes of the same role and command
@@ -36,6 +38,10 @@ pub struct SamplerOptions {
     pub retry: Duration,
     /// The NVIDIA management library; `None` lets the loader look for `libnvidia-ml.so.1`.
     pub nvml: Option<PathBuf>,
+    /// Also the activity of NVIDIA GPUs (SM, tensor, memory, NVLink) by GPM, where the hardware has it
+    /// (Hopper and later). Off by default: GPM and profilers share counters of the hardware, so that
+    /// one may take them from the other.
+    pub gpm: bool,
     /// How often the GPU calls are made that take milliseconds: process lists, ECC, fans, PCIe.
     pub gpu_slow_period: Duration,
 }
@@ -45,6 +51,7 @@ impl Default for SamplerOptions {
         SamplerOptions {
             sources: Source::defaults(Names::Qbus),
             names: Names::Qbus,
+            gpu_names: GpuNames::Same,
             per_cpu: false,
             pid_label: false,
             own_role: Some("aggregator".to_owned()),
@@ -55,6 +62,7 @@ impl Default for SamplerOptions {
             keep: Duration::from_secs(30),
             retry: Duration::from_secs(60),
             nvml: None,
+            gpm: false,
             gpu_slow_period: Duration::from_secs(10),
         }
     }
@@ -62,7 +70,7 @@ impl Default for SamplerOptions {
 
 /// Where the host is, for every source: a container has it mounted elsewhere. Only the clock
 /// (`timex`, `time`) and the GPUs of NVIDIA are those of the running machine whatever stands here.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roots {
     /// `/proc`.
     pub proc: PathBuf,

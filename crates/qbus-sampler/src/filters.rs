@@ -37,6 +37,15 @@ impl FromStr for Pattern {
     }
 }
 
+impl PartialEq for Pattern {
+    /// Whether both are the same text.
+    fn eq(&self, other: &Pattern) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Pattern {}
+
 impl Pattern {
     /// Whether any part of `text` matches.
     pub fn matches(&self, text: &str) -> bool {
@@ -50,7 +59,7 @@ impl Pattern {
 }
 
 /// What is shown of a subject that has many things.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
     /// Only these are shown.
     pub include: Option<Pattern>,
@@ -86,7 +95,7 @@ const MOUNT_POINTS_OF_THE_SYSTEM: &str = "^/(dev|proc|run/credentials/.+|sys|var
     |var/lib/containers/storage/.+)($|/)";
 
 /// The filters of all sources.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filters {
     /// `--collector.filesystem.mount-points-exclude`. `None` is node_exporter's default, with
     /// `/dev/shm` shown, where the bus lies.

@@ -6,21 +6,27 @@
 //! makes the slow calls seldom, and stops asking a GPU for what it doesn't have.
 
 mod calls;
+mod dcgm;
 mod users;
+mod watch;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
 use crate::config::SamplerOptions;
+use crate::metric::GpuNames;
 use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
 use crate::table::Reading;
 use calls::{CALLS, Sink, Tier};
 use users::Users;
+use watch::Watch;
+
+pub(crate) use dcgm::published;
 
 /// How long a call is left out that a GPU said it does not support: a new driver might.
 const REPROBE_PERIOD: Duration = Duration::from_secs(600);
@@ -32,11 +38,13 @@ const DOWN_PERIOD: Duration = Duration::from_secs(30);
 pub(crate) struct Gpus {
     library: Option<PathBuf>,
     slow_period: Duration,
+    names: GpuNames,
     users: Users,
+    watch: Watch,
     nvml: Option<Nvml>,
     gpus: HashMap<String, Gpu>,
-    /// The UUID last seen at each number, for a GPU that can no longer say its own.
-    uuids: HashMap<u32, String>,
+    /// The labels last seen at each number, for a GPU that can no longer say its own.
+    labels: HashMap<u32, Labels>,
     /// Numbers of GPUs that are left alone, and until when.
     down: HashMap<u32, (Instant, String)>,
     /// What the slow calls brought, and when.
@@ -44,9 +52,16 @@ pub(crate) struct Gpus {
     slow_read: Option<Instant>,
 }
 
+/// Which GPU a value is of: its number and its UUID, and under the names of dcgm-exporter what that has.
+type Labels = Vec<(&'static str, String)>;
+
 /// What is known of one GPU.
 #[derive(Default)]
 struct Gpu {
+    /// Under the names of dcgm-exporter: labels beside its number and its UUID.
+    dcgm: Option<Labels>,
+    /// When its processes were last asked for what they use.
+    asked_us: u64,
     /// Calls that are left out, and until when.
     left_out: HashMap<&'static str, LeftOut>,
 }
@@ -105,34 +120,23 @@ impl Gpus {
         Gpus {
             library: config.nvml.clone(),
             slow_period: config.gpu_slow_period,
+            names: config.gpu_names,
             users: Users::new(&config.roots.proc, config.pid_label),
+            watch: Watch::new(config.nvml.clone(), config.gpm),
             nvml: None,
             gpus: HashMap::new(),
-            uuids: HashMap::new(),
+            labels: HashMap::new(),
             down: HashMap::new(),
             slow: Readings::default(),
             slow_read: None,
         }
     }
 
-    fn load(&self) -> Result<Nvml, NvmlError> {
-        let nvml = match &self.library {
-            Some(path) => Nvml::builder().lib_path(path.as_os_str()).init()?,
-            None => Nvml::init()?,
-        };
-        if nvml.lib().nvmlShutdown.is_err() {
-            // The wrapper would panic at the end; what was opened stays so.
-            std::mem::forget(nvml);
-            return Err(NvmlError::FailedToLoadSymbol("nvmlShutdown".to_owned()));
-        }
-        Ok(nvml)
-    }
-
     fn read_or_load(&mut self, tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
         // Taken out, so that a panic in the wrapper ends with a new start.
         let nvml = match self.nvml.take() {
             Some(nvml) => nvml,
-            None => self.load().map_err(|err| not_loaded(&err, out))?,
+            None => load(self.library.as_deref()).map_err(|err| not_loaded(&err, out))?,
         };
         match self.read_all(&nvml, tick, out) {
             Ok(()) => {
@@ -159,6 +163,7 @@ impl Gpus {
         if count == 0 {
             return Err(Failure::Absent("no NVIDIA GPU".to_owned()));
         }
+        self.watch.keep_up(tick.now, out);
         let fresh = |read| tick.now.saturating_duration_since(read) < self.slow_period;
         let slow = !self.slow_read.is_some_and(fresh);
         if slow {
@@ -171,12 +176,12 @@ impl Gpus {
                 Err(Stop::Gpu(message)) => {
                     let until = tick.now + DOWN_PERIOD;
                     self.down.insert(index, (until, message.clone()));
-                    self.push_up(index, false, out);
-                    if let Some(uuid) = self.uuids.get(&index) {
-                        // What it said before is not known to hold.
-                        self.slow.remove_labelled("uuid", uuid);
-                        out.remove_labelled_but("uuid", uuid, Reading::GpuUp);
+                    // What it said before is not known to hold.
+                    if let Some((name, uuid)) = self.labels.get(&index).map(|labels| &labels[1]) {
+                        self.slow.remove_labelled(name, uuid);
+                        out.remove_labelled(name, uuid);
                     }
+                    self.push_up(index, false, out);
                     let name = format!("GPU {index}");
                     out.fail_of(&name, || format!("{name}: {message}"));
                 }
@@ -186,11 +191,12 @@ impl Gpus {
             }
         }
         // A GPU that is lost may be missing from the count.
+        let uuid = |labels: &Labels| labels[1].1.clone();
         let named: Vec<_> = (0..count)
-            .filter_map(|index| self.uuids.get(&index))
+            .filter_map(|index| self.labels.get(&index).map(uuid))
             .collect();
-        for (&index, uuid) in &self.uuids {
-            if index >= count && !named.contains(&uuid) {
+        for (&index, labels) in &self.labels {
+            if index >= count && !named.contains(&uuid(labels)) {
                 self.push_up(index, false, out);
             }
         }
@@ -225,11 +231,18 @@ impl Gpus {
                 }
             },
         };
-        let number = index.to_string();
-        let labels = [("gpu", number.as_str()), ("uuid", uuid.as_str())];
-        self.uuids.insert(index, uuid.clone());
         self.down.remove(&index);
         let gpu = self.gpus.entry(uuid.clone()).or_default();
+        let mut labels = vec![("gpu", index.to_string()), ("uuid", uuid)];
+        if self.names == GpuNames::Dcgm {
+            if slow || gpu.dcgm.is_none() {
+                gpu.dcgm = Some(dcgm::labels(nvml, &device, index));
+            }
+            labels[1].0 = "UUID";
+            labels.extend(gpu.dcgm.iter().flatten().cloned());
+        }
+        self.labels.insert(index, labels.clone());
+        let labels = as_texts(&labels);
         for call in CALLS {
             let out = match call.tier {
                 Tier::Fast => &mut *out,
@@ -253,23 +266,30 @@ impl Gpus {
                     .map(|(uuid, device)| (uuid.as_str(), device))
                     .collect(),
             };
-            let users = &self.users;
-            gpu.attempt("processes", tick.now, &labels, &mut self.slow, |sink| {
+            let (users, slow) = (&self.users, &mut self.slow);
+            gpu.attempt("processes", tick.now, &labels, slow, |sink| {
                 users.read(&parts, tick.attached, sink)
             })?;
+            // It is not told by MIG device.
+            if migs.is_empty() {
+                let mut asked_us = gpu.asked_us;
+                gpu.attempt("use by processes", tick.now, &labels, slow, |sink| {
+                    users.read_use(&device, &mut asked_us, tick.attached, sink)
+                })?;
+                gpu.asked_us = asked_us;
+            }
         }
         self.push_up(index, true, out);
         Ok(())
     }
 
+    /// Pushes whether a GPU is up, and what was heard of it: an error that ends it is the one to see.
     fn push_up(&self, index: u32, up: bool, out: &mut Readings) {
-        let uuid = self.uuids.get(&index).map_or("", String::as_str);
-        let labels = [("gpu", index.to_string()), ("uuid", uuid.to_owned())];
-        let labels: Vec<_> = labels
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
-            .collect();
+        let unknown = || vec![("gpu", index.to_string()), ("uuid", String::new())];
+        let labels = self.labels.get(&index).cloned().unwrap_or_else(unknown);
+        let labels = as_texts(&labels);
         out.push(Reading::GpuUp, &labels, f64::from(u8::from(up)));
+        self.watch.push(labels[1].1, &labels, up, out);
     }
 }
 
@@ -282,12 +302,33 @@ impl Probe for Gpus {
             self.slow_read = None;
             // What was read of some GPUs before the library gave up is not known to hold.
             out.clear_values();
-            for &index in self.uuids.keys() {
+            for &index in self.labels.keys() {
                 self.push_up(index, false, out);
             }
         }
         result
     }
+}
+
+/// The library, begun.
+fn load(library: Option<&Path>) -> Result<Nvml, NvmlError> {
+    let nvml = match library {
+        Some(path) => Nvml::builder().lib_path(path.as_os_str()).init()?,
+        None => Nvml::init()?,
+    };
+    if nvml.lib().nvmlShutdown.is_err() {
+        // The wrapper would panic at the end; what was opened stays so.
+        std::mem::forget(nvml);
+        return Err(NvmlError::FailedToLoadSymbol("nvmlShutdown".to_owned()));
+    }
+    Ok(nvml)
+}
+
+fn as_texts(labels: &Labels) -> Vec<(&'static str, &str)> {
+    labels
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect()
 }
 
 /// A GPU and its UUID, without which it can't be told from others.
@@ -315,7 +356,7 @@ impl Gpu {
         &mut self,
         name: &'static str,
         now: Instant,
-        labels: &[(&'static str, &str); 2],
+        labels: &[(&'static str, &str)],
         out: &mut Readings,
         call: impl FnOnce(&mut Sink<'_>) -> Result<(), NvmlError>,
     ) -> Result<(), Stop> {
@@ -371,6 +412,7 @@ fn mig_devices<'nvml>(
             Err(err) => return Err(err),
         };
         let uuid = mig.uuid()?;
+        sink.push_mig_info(place, &uuid, &mig);
         match mig.memory_info() {
             Ok(memory) => sink.push_mig_memory(&uuid, &memory),
             Err(err) if Verdict::of(&err) == Verdict::LeaveOut => {}

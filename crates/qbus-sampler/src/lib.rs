@@ -31,6 +31,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod arguments;
 mod cgroup;
 mod config;
 mod filters;
@@ -52,9 +53,10 @@ mod sources;
 mod sysfs;
 mod table;
 
+pub use arguments::ArgumentError;
 pub use config::{Attached, Roots, SamplerOptions, Source};
 pub use filters::{Choice, Filters, Pattern, PatternError};
-pub use metric::{Metric, Names, Sample, Trend};
+pub use metric::{GpuNames, Metric, Names, Sample, Trend};
 pub use news::News;
 pub use probe::{Failure, Probe, Tick};
 pub use readings::Readings;

@@ -39,6 +39,17 @@ pub enum Names {
     Seed,
 }
 
+/// Which names the samples of NVIDIA GPUs bear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum GpuNames {
+    /// Those of [`Names`].
+    #[default]
+    Same,
+    /// The names, labels and units of dcgm-exporter, so that its dashboards work. What it has no name for
+    /// keeps that of [`Names`].
+    Dcgm,
+}
+
 /// One value of one series, as a source read it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample<'a> {

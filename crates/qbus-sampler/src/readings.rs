@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::metric::{Metric, Names, Sample};
+use crate::metric::{GpuNames, Metric, Names, Sample};
 use crate::node_metric::NodeMetric;
 use crate::table::Reading;
 
@@ -152,6 +152,12 @@ impl Readings {
         }));
     }
 
+    /// How many values there are.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Drops the values, and keeps what went wrong.
     pub(crate) fn clear_values(&mut self) {
         self.rows.clear();
@@ -167,35 +173,26 @@ impl Readings {
     /// Drops the values that bear a label of that value.
     #[cfg(feature = "gpu")]
     pub(crate) fn remove_labelled(&mut self, name: &str, value: &str) {
-        self.retain_labelled(name, value, None);
-    }
-
-    /// The same, but for the values of one reading.
-    #[cfg(feature = "gpu")]
-    pub(crate) fn remove_labelled_but(&mut self, name: &str, value: &str, kept: Reading) {
-        self.retain_labelled(name, value, Some(kept));
-    }
-
-    #[cfg(feature = "gpu")]
-    fn retain_labelled(&mut self, name: &str, value: &str, kept: Option<Reading>) {
         let (labels, text) = (&self.labels, &self.text);
         self.rows.retain(|row| {
             let bears = |(found, of): &(Range<usize>, Range<usize>)| {
                 (&text[found.clone()], &text[of.clone()]) == (name, value)
             };
-            let is_kept = match &row.what {
-                What::Known(reading) => Some(*reading) == kept,
-                What::Node(_) | What::Own(_) => false,
-            };
-            is_kept || !labels[row.labels.clone()].iter().any(bears)
+            !labels[row.labels.clone()].iter().any(bears)
         });
     }
 
     /// What is left of the readings of a source that hangs: that its things are down.
     pub(crate) fn keep_only_down(&mut self) {
-        self.rows
-            .retain(|row| matches!(row.what, What::Known(Reading::GpuUp)));
-        self.rows.iter_mut().for_each(|row| row.value = 0.0);
+        // What was counted here holds as well.
+        self.rows.retain_mut(|row| match row.what {
+            What::Known(Reading::GpuUp) => {
+                row.value = 0.0;
+                true
+            }
+            What::Known(Reading::GpuXidErrors | Reading::GpuLastXid) => true,
+            _ => false,
+        });
     }
 
     pub(crate) fn take_trouble(&mut self) -> Troubles {
@@ -206,34 +203,54 @@ impl Readings {
     pub(crate) fn emit(
         &self,
         source: &'static str,
-        names: Names,
+        (names, gpu_names): (Names, GpuNames),
         emit: &mut dyn FnMut(Sample<'_>),
     ) -> usize {
         let mut emitted = 0;
         for row in &self.rows {
-            let (metric, scale) = match &row.what {
-                What::Own(metric) => (*metric, 1.0),
-                What::Node(metric) => (metric.published(names), 1.0),
-                What::Known(reading) => match reading.published(names) {
-                    Some(published) => published,
-                    None => continue,
-                },
+            let texts = self.labels[row.labels.clone()]
+                .iter()
+                .map(|(name, value)| (&self.text[name.clone()], &self.text[value.clone()]));
+            let published = match &row.what {
+                What::Own(metric) => Some((*metric, 1.0, "")),
+                What::Node(metric) => Some((metric.published(names), 1.0, "")),
+                What::Known(reading) => of_dcgm(*reading, gpu_names, texts.clone()).or_else(|| {
+                    let (metric, scale) = reading.published(names)?;
+                    Some((metric, scale, ""))
+                }),
             };
-            let mut labels = [("", ""); LABELS_MAX];
-            let kept = &self.labels[row.labels.clone()];
-            for (label, (name, value)) in labels.iter_mut().zip(kept) {
-                *label = (&self.text[name.clone()], &self.text[value.clone()]);
+            let Some((metric, scale, in_its_name)) = published else {
+                continue;
+            };
+            let (mut labels, mut count) = ([("", ""); LABELS_MAX], 0);
+            for text in texts.filter(|(name, _)| *name != in_its_name) {
+                labels[count] = text;
+                count += 1;
             }
             emit(Sample {
                 source,
                 metric,
-                labels: &labels[..kept.len()],
+                labels: &labels[..count],
                 value: row.value * scale,
             });
             emitted += 1;
         }
         emitted
     }
+}
+
+/// The metric of dcgm-exporter, the factor of its values, and the label that its name stands for.
+fn of_dcgm<'a>(
+    reading: Reading,
+    names: GpuNames,
+    labels: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+) -> Option<(&'static Metric, f64, &'static str)> {
+    #[cfg(feature = "gpu")]
+    if names == GpuNames::Dcgm {
+        return crate::gpu::published(reading, labels);
+    }
+    let _ = (reading, names, labels);
+    None
 }
 
 #[cfg(test)]
@@ -257,7 +274,7 @@ mod tests {
         readings.push_metric(&METRIC, &[("a", "y")], f64::NAN);
         readings.push(Reading::CpuUsage, &[], 0.25);
         let mut seen = Vec::new();
-        let emitted = readings.emit("test", Names::Seed, &mut |sample| {
+        let emitted = readings.emit("test", (Names::Seed, GpuNames::Same), &mut |sample| {
             seen.push(format!(
                 "{} {:?} {}",
                 sample.metric.name, sample.labels, sample.value

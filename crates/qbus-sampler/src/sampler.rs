@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Attached, SamplerOptions, Source};
-use crate::metric::{Names, Sample};
+use crate::metric::{GpuNames, Names, Sample};
 use crate::news::{Episodes, News};
 use crate::probe::{Failure, Probe, Tick, read_guarded};
 use crate::probe_thread::{Answer, ProbeThread};
@@ -44,6 +44,7 @@ pub struct Sampler {
     entries: Vec<Entry>,
     outcomes: Vec<Outcome>,
     names: Names,
+    gpu_names: GpuNames,
     patience: Duration,
     keep: Duration,
     retry: Duration,
@@ -92,6 +93,7 @@ impl Sampler {
             entries: Vec::new(),
             outcomes: Vec::new(),
             names: config.names,
+            gpu_names: config.gpu_names,
             patience: config.patience,
             keep: config.keep,
             retry: config.retry,
@@ -164,7 +166,8 @@ impl Sampler {
         }
         self.outcomes.clear();
         for entry in &mut self.entries {
-            let samples = entry.kept.emit(entry.source, self.names, emit);
+            let names = (self.names, self.gpu_names);
+            let samples = entry.kept.emit(entry.source, names, emit);
             self.outcomes.push(entry.outcome(now, samples));
         }
         if let Some(scrape) = &self.scrape {

@@ -4,6 +4,8 @@ mod cgroup;
 mod devices;
 #[cfg(feature = "gpu")]
 mod gpu;
+#[cfg(feature = "gpu")]
+mod gpu_health;
 mod host;
 mod names;
 mod node_exporter;

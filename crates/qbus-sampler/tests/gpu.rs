@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::support::{Page, Running, sampler, tick};
 
 /// Two GPUs: one that has everything, and one of which little is known.
-const TWO: &str = "
+pub(crate) const TWO: &str = "
     driver = 580.82.07
     count = 2
     0.uuid = GPU-one
@@ -51,12 +51,12 @@ const TWO: &str = "
 ";
 
 /// A copy of the fake with values of its own.
-struct Fake {
+pub(crate) struct Fake {
     dir: TempDir,
 }
 
 impl Fake {
-    fn new(values: &str) -> Fake {
+    pub(crate) fn new(values: &str) -> Fake {
         let built = std::env::current_exe()
             .unwrap()
             .with_file_name("libfake_nvml.so");
@@ -73,13 +73,13 @@ impl Fake {
     }
 
     /// Replaced as a whole: the library may be reading.
-    fn set(&self, values: &str) {
+    pub(crate) fn set(&self, values: &str) {
         let new = self.dir.path().join("new.txt");
         fs::write(&new, values).unwrap();
         fs::rename(new, self.dir.path().join("values.txt")).unwrap();
     }
 
-    fn sampler(&self, change: impl FnOnce(&mut SamplerOptions)) -> Sampler {
+    pub(crate) fn sampler(&self, change: impl FnOnce(&mut SamplerOptions)) -> Sampler {
         sampler(&[Source::Gpu, Source::Load], |config| {
             config.nvml = Some(self.library());
             change(config);
@@ -88,7 +88,7 @@ impl Fake {
 }
 
 /// `TWO`, with other answers for some keys.
-fn two_with(changes: &[(&str, &str)]) -> String {
+pub(crate) fn two_with(changes: &[(&str, &str)]) -> String {
     let kept = TWO.lines().filter(|line| {
         !changes
             .iter()
@@ -103,10 +103,10 @@ fn two_with(changes: &[(&str, &str)]) -> String {
         .join("\n")
 }
 
-const ONE: &str = r#"gpu="0",uuid="GPU-one""#;
+pub(crate) const ONE: &str = r#"gpu="0",uuid="GPU-one""#;
 
 #[track_caller]
-fn value(page: &Page, name: &str, more: &str) -> f64 {
+pub(crate) fn value(page: &Page, name: &str, more: &str) -> f64 {
     page.value(&format!("qbus_gpu_{name}{{{ONE}{more}}}"))
 }
 

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use qbus_sampler::{Names, Source};
+use qbus_sampler::{Names, Source, Trend};
 
 use crate::support::{Page, Running, sampler, tick};
 
@@ -56,6 +56,12 @@ fn parse(page: &str) -> BTreeMap<String, BTreeMap<String, f64>> {
     families
 }
 
+/// The type of each family of a page.
+fn types(page: &str) -> BTreeMap<&str, &str> {
+    let heads = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    heads.filter_map(|head| head.split_once(' ')).collect()
+}
+
 fn sorted(labels: &str) -> String {
     let labels = labels
         .trim_end_matches('}')
@@ -79,9 +85,23 @@ fn names_and_labels_are_those_of_node_exporter() {
     let Some(theirs) = exporter_page() else {
         return;
     };
+    let their_types = types(&theirs);
     let theirs = parse(&theirs);
     let mut sampler = sampler(Source::ALL, |config| config.names = Names::Node);
-    let ours = parse(&render(&tick(&mut sampler, Instant::now(), &[])));
+    let page = tick(&mut sampler, Instant::now(), &[]);
+    for (name, their_type) in their_types {
+        let ours = page.trends.get(name).map(|trend| match trend {
+            Trend::Counter => "counter",
+            Trend::Gauge => "gauge",
+            Trend::Untyped => "untyped",
+        });
+        assert!(
+            ours.is_none_or(|ours| ours == their_type),
+            "{name}: {their_type}, not {ours:?}"
+        );
+    }
+    assert_eq!(page.trends["node_vmstat_pgfault"], Trend::Untyped);
+    let ours = parse(&render(&page));
     assert!(ours.len() > 50, "{ours:#?}");
     // These it reads with collectors that are off by default, or from a driver alone.
     let off = [

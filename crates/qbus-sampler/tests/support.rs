@@ -7,12 +7,14 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use qbus_sampler::{Attached, Outcome, Sampler, SamplerOptions, Source};
+use qbus_sampler::{Attached, Outcome, Sampler, SamplerOptions, Source, Trend};
 
 /// The samples of one tick, by `name{label="value",…}`.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     pub(crate) samples: BTreeMap<String, f64>,
+    /// How each metric behaves in time.
+    pub(crate) trends: BTreeMap<String, Trend>,
     pub(crate) outcomes: Vec<Outcome>,
 }
 
@@ -32,6 +34,11 @@ pub(crate) fn tick(sampler: &mut Sampler, now: Instant, attached: &[Attached]) -
     let attached: Arc<[Attached]> = attached.into();
     let outcomes = sampler.sample(now, &attached, &mut |sample| {
         let mut key = sample.metric.name.clone().into_owned();
+        let known = page.trends.insert(key.clone(), sample.metric.trend);
+        assert!(
+            known.is_none_or(|known| known == sample.metric.trend),
+            "{key}"
+        );
         for (place, (name, value)) in sample.labels.iter().enumerate() {
             key += if place == 0 { "{" } else { "," };
             key += &format!("{name}={value:?}");

@@ -15,6 +15,10 @@
 //!
 //! A key that is not there answers "not supported". `init` and `shutdown` succeed unless they are
 //! there. The keys are the literals in this file; a device is `INDEX.`, its MIG device `INDEX.migN.`.
+//!
+//! `events = 0:79 1:13` are the errors (XID) that ever happened, each `INDEX:XID`; a set of events
+//! delivers each once, from those that were not there when it was made. A sample of activity (GPM) is
+//! what the file says when it is asked for, not the difference of two.
 
 use std::ffi::{CStr, OsStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::fs;
@@ -26,9 +30,12 @@ use std::time::Duration;
 use nvml_wrapper_sys::bindings as nvml;
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlReturn_t};
 
+mod watched;
+
 const SUCCESS: nvmlReturn_t = nvml::nvmlReturn_enum_NVML_SUCCESS;
 const NOT_FOUND: nvmlReturn_t = nvml::nvmlReturn_enum_NVML_ERROR_NOT_FOUND;
 const NOT_SUPPORTED: nvmlReturn_t = nvml::nvmlReturn_enum_NVML_ERROR_NOT_SUPPORTED;
+const INVALID_ARGUMENT: nvmlReturn_t = nvml::nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT;
 const INSUFFICIENT_SIZE: nvmlReturn_t = nvml::nvmlReturn_enum_NVML_ERROR_INSUFFICIENT_SIZE;
 
 /// Handles are numbers: the index plus one, and for MIG devices their own index plus one times this.
@@ -128,6 +135,7 @@ single! {
     nvmlDeviceGetPerformanceState nvml::nvmlPstates_t, "performance_state";
     nvmlDeviceGetCurrentClocksThrottleReasons c_ulonglong, "throttle_reasons";
     nvmlDeviceGetMaxMigDeviceCount c_uint, "mig_max";
+    nvmlDeviceGetMinorNumber c_uint, "minor";
     nvmlDeviceGetCurrPcieLinkGeneration c_uint, "pcie_generation";
     nvmlDeviceGetCurrPcieLinkWidth c_uint, "pcie_width";
     nvmlDeviceGetPcieReplayCounter c_uint, "pcie_replays";
@@ -295,6 +303,110 @@ unsafe extern "C" fn nvmlDeviceGetFieldValues(
         }
     }
     SUCCESS
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn nvmlDeviceGetAttributes_v2(
+    device: nvmlDevice_t,
+    attributes: *mut nvml::nvmlDeviceAttributes_t,
+) -> nvmlReturn_t {
+    give(
+        numbers(&format!("{}attributes", prefix(device))),
+        |numbers| {
+            let found = nvml::nvmlDeviceAttributes_t {
+                multiprocessorCount: 0,
+                sharedCopyEngineCount: 0,
+                sharedDecoderCount: 0,
+                sharedEncoderCount: 0,
+                sharedJpegCount: 0,
+                sharedOfaCount: 0,
+                gpuInstanceSliceCount: at(&numbers, 0) as c_uint,
+                computeInstanceSliceCount: 0,
+                memorySizeMB: at(&numbers, 1),
+            };
+            // SAFETY: the caller's pointer is valid.
+            unsafe { store(attributes, found) }
+        },
+    )
+}
+
+/// `PID TIME SM MEMORY PID TIME SM MEMORY …`, of which those after `since` are given.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn nvmlDeviceGetProcessUtilization(
+    device: nvmlDevice_t,
+    samples: *mut nvml::nvmlProcessUtilizationSample_t,
+    count: *mut c_uint,
+    since: c_ulonglong,
+) -> nvmlReturn_t {
+    give(
+        numbers(&format!("{}process_use", prefix(device))),
+        |numbers| {
+            let found: Vec<_> = numbers
+                .chunks_exact(4)
+                .filter(|sample| sample[1] > since)
+                .collect();
+            // SAFETY: the caller's pointer is valid.
+            let room = unsafe { *count };
+            // SAFETY: as above.
+            unsafe { store(count, found.len() as c_uint) };
+            if found.is_empty() {
+                return NOT_FOUND;
+            }
+            if samples.is_null() || found.len() > room as usize {
+                return INSUFFICIENT_SIZE;
+            }
+            for (place, sample) in found.into_iter().enumerate() {
+                let sample = nvml::nvmlProcessUtilizationSample_t {
+                    pid: sample[0] as c_uint,
+                    timeStamp: sample[1],
+                    smUtil: sample[2] as c_uint,
+                    memUtil: sample[3] as c_uint,
+                    encUtil: 0,
+                    decUtil: 0,
+                };
+                // SAFETY: the caller's array has room for all that were found.
+                let slot = unsafe { samples.add(place) };
+                // SAFETY: as above.
+                unsafe { store(slot, sample) };
+            }
+            SUCCESS
+        },
+    )
+}
+
+/// `linkN = STATE REPLAY RECOVERY CRC_FLIT CRC_DATA`
+#[unsafe(no_mangle)]
+unsafe extern "C" fn nvmlDeviceGetNvLinkState(
+    device: nvmlDevice_t,
+    link: c_uint,
+    state: *mut nvml::nvmlEnableState_t,
+) -> nvmlReturn_t {
+    give(link_numbers(device, link), |numbers| {
+        // SAFETY: the caller's pointer is valid.
+        unsafe { store(state, at(&numbers, 0) as nvml::nvmlEnableState_t) }
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn nvmlDeviceGetNvLinkErrorCounter(
+    device: nvmlDevice_t,
+    link: c_uint,
+    counter: nvml::nvmlNvLinkErrorCounter_t,
+    count: *mut c_ulonglong,
+) -> nvmlReturn_t {
+    give(link_numbers(device, link), |numbers| {
+        // SAFETY: the caller's pointer is valid.
+        unsafe { store(count, at(&numbers, counter as usize + 1)) }
+    })
+}
+
+/// A link beyond the last one is a wrong argument.
+fn link_numbers(device: nvmlDevice_t, link: c_uint) -> Result<Vec<u64>, nvmlReturn_t> {
+    let first = format!("{}link0", prefix(device));
+    match numbers(&format!("{}link{link}", prefix(device))) {
+        Err(NOT_SUPPORTED) if answer(&first).is_ok() => Err(INVALID_ARGUMENT),
+        found => found,
+    }
 }
 
 /// `PID BYTES PID BYTES …`

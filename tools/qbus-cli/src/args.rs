@@ -12,7 +12,7 @@ use qbus::{Address, MetricType};
 use qbus_agent::serve::Listen;
 use qbus_aggregate::AggregatorOptions;
 use qbus_aggregate::export::Format;
-use qbus_sampler::{Names, Source};
+use qbus_sampler::{GpuNames, Names, Source};
 
 pub(crate) use host::{Host, translated};
 
@@ -221,9 +221,15 @@ pub(crate) struct Sources {
     /// Do not sample this source (repeatable).
     #[arg(long, value_parser = parse_source, value_name = "SOURCE")]
     pub(crate) no_collect: Vec<Source>,
-    /// How metrics are named.
-    #[arg(long, value_enum, default_value_t = NameSet::Qbus)]
-    pub(crate) names: NameSet,
+    /// How metrics are named; `node,dcgm` has the host and the GPUs as their exporters name them.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "qbus",
+        value_name = "NAMES"
+    )]
+    names: Vec<NameSet>,
     /// A series for each CPU as well.
     #[arg(long)]
     pub(crate) per_cpu: bool,
@@ -233,6 +239,10 @@ pub(crate) struct Sources {
     /// The NVML library to load, instead of the system's.
     #[arg(long, value_name = "PATH")]
     pub(crate) nvml: Option<PathBuf>,
+    /// Also the activity of NVIDIA GPUs (SM, tensor, memory, NVLink; Hopper and later). Off by default:
+    /// it may take counters of the hardware from a profiler.
+    #[arg(long)]
+    pub(crate) gpm: bool,
     #[command(flatten)]
     pub(crate) host: Host,
 }
@@ -246,15 +256,24 @@ pub(crate) enum NameSet {
     Node,
     /// `system_cpu_percent` and its kin.
     Seed,
+    /// NVIDIA GPUs as dcgm-exporter names them.
+    Dcgm,
 }
 
-impl From<NameSet> for Names {
-    fn from(names: NameSet) -> Names {
-        match names {
-            NameSet::Qbus => Names::Qbus,
-            NameSet::Node => Names::Node,
-            NameSet::Seed => Names::Seed,
-        }
+impl Sources {
+    /// The names of all samples, and those of GPUs.
+    pub(crate) fn names(&self) -> (Names, GpuNames) {
+        let of_gpus = match self.names.contains(&NameSet::Dcgm) {
+            true => GpuNames::Dcgm,
+            false => GpuNames::Same,
+        };
+        let of_all = self.names.iter().rev().find_map(|names| match names {
+            NameSet::Qbus => Some(Names::Qbus),
+            NameSet::Node => Some(Names::Node),
+            NameSet::Seed => Some(Names::Seed),
+            NameSet::Dcgm => None,
+        });
+        (of_all.unwrap_or_default(), of_gpus)
     }
 }
 
@@ -478,7 +497,7 @@ pub(crate) fn parse_trace_id(text: &str) -> Result<u128, String> {
 
 pub(crate) fn parse_type(text: &str) -> Result<MetricType, String> {
     MetricType::from_name(text)
-        .ok_or_else(|| "expected counter, gauge, histogram or summary".to_owned())
+        .ok_or_else(|| "expected counter, gauge, histogram, summary or untyped".to_owned())
 }
 
 fn parse_format(text: &str) -> Result<Format, String> {

@@ -8,7 +8,7 @@ use crate::args::Sources;
 
 /// What the sampler is to do, as typed.
 pub(crate) fn options(sources: &Sources, no_host: bool, no_gpu: bool) -> SamplerOptions {
-    let names = sources.names.into();
+    let (names, gpu_names) = sources.names();
     let defaults = match sources.host.disable_defaults {
         true => Vec::new(),
         false => Source::defaults(names),
@@ -22,6 +22,7 @@ pub(crate) fn options(sources: &Sources, no_host: bool, no_gpu: bool) -> Sampler
     SamplerOptions {
         sources: Source::ALL.iter().copied().filter(wanted).collect(),
         names,
+        gpu_names,
         per_cpu: sources.per_cpu,
         pid_label: sources.pid_label,
         own_role: Some("aggregator".to_owned()),
@@ -29,6 +30,7 @@ pub(crate) fn options(sources: &Sources, no_host: bool, no_gpu: bool) -> Sampler
         filters: sources.host.filters(),
         mount_timeout: sources.host.mount_timeout,
         nvml: sources.nvml.clone(),
+        gpm: sources.gpm,
         ..SamplerOptions::default()
     }
 }

@@ -7,6 +7,7 @@ use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{
     Clock, EccCounter, MemoryError, PerformancePolicy, PerformanceState, TemperatureSensor,
 };
+use nvml_wrapper::enum_wrappers::nv_link::ErrorCounter;
 use nvml_wrapper::enums::device::SampleValue;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::struct_wrappers::device::MemoryInfo;
@@ -33,7 +34,8 @@ pub(super) struct Call {
 
 /// Takes the answers to one call.
 pub(super) struct Sink<'a> {
-    pub(super) labels: &'a [(&'static str, &'a str); 2],
+    /// Which GPU it is.
+    pub(super) labels: &'a [(&'static str, &'a str)],
     pub(super) name: &'static str,
     pub(super) out: &'a mut Readings,
 }
@@ -55,6 +57,33 @@ const PCIE_LINK: RangeInclusive<f64> = 1.0..=64.0;
 /// Numbers of the fields for PCIe traffic.
 const PCIE_TRANSMIT: FieldId = FieldId(197);
 const PCIE_RECEIVE: FieldId = FieldId(198);
+
+/// What is a field and no call of its own: the number of the field, the reading, its label, the greatest
+/// value that makes sense.
+type Field = (u32, Reading, (&'static str, &'static str), f64);
+
+const MEMORY_TEMPERATURE: [Field; 1] = [(82, Reading::GpuMemoryTemperature, NO_LABEL, 200.0)];
+
+const REMAPPED_ROWS: [Field; 4] = [
+    (142, Reading::GpuRemappedRows, ("kind", "correctable"), 1e9),
+    (
+        143,
+        Reading::GpuRemappedRows,
+        ("kind", "uncorrectable"),
+        1e9,
+    ),
+    (144, Reading::GpuRemappingPending, NO_LABEL, 1.0),
+    (145, Reading::GpuRemappingFailed, NO_LABEL, 1.0),
+];
+
+const RETIRED_PAGES: [Field; 3] = [
+    (29, Reading::GpuRetiredPages, ("kind", "correctable"), 1e9),
+    (30, Reading::GpuRetiredPages, ("kind", "uncorrectable"), 1e9),
+    (31, Reading::GpuRetirementPending, NO_LABEL, 1.0),
+];
+
+/// More links than any GPU has.
+const NVLINKS_MAX: u32 = 36;
 
 /// Every call that answers for one GPU.
 pub(super) const CALLS: &[Call] = &[
@@ -228,6 +257,16 @@ pub(super) const CALLS: &[Call] = &[
         throttled(device, sink, PerformancePolicy::Reliability, "reliability")
     }),
     slow("PCIe traffic", pcie_traffic),
+    fast("memory temperature", |device, sink| {
+        fields(device, sink, &MEMORY_TEMPERATURE)
+    }),
+    slow("remapped rows", |device, sink| {
+        fields(device, sink, &REMAPPED_ROWS)
+    }),
+    slow("retired pages", |device, sink| {
+        fields(device, sink, &RETIRED_PAGES)
+    }),
+    slow("NVLink", nvlink),
     slow("PCIe generation", |device, sink| {
         let generation = device.current_pcie_link_gen()?;
         sink.push(
@@ -254,20 +293,15 @@ pub(super) const CALLS: &[Call] = &[
         Ok(())
     }),
     slow("name", |device, sink| {
-        let [gpu, uuid] = *sink.labels;
         let name = device.name()?;
         let bus_id = device.pci_info().map(|pci| pci.bus_id).unwrap_or_default();
         let driver = device.nvml().sys_driver_version().unwrap_or_default();
-        let more = [
+        let labels = sink.labelled(&[
             ("name", &*name),
             ("pci_bus_id", &*bus_id),
             ("driver_version", &*driver),
-        ];
-        sink.out.push(
-            Reading::GpuInfo,
-            &[gpu, uuid, more[0], more[1], more[2]],
-            1.0,
-        );
+        ]);
+        sink.out.push(Reading::GpuInfo, &labels, 1.0);
         Ok(())
     }),
 ];
@@ -290,7 +324,17 @@ const fn slow(name: &'static str, read: Read) -> Call {
     }
 }
 
-impl Sink<'_> {
+impl<'a> Sink<'a> {
+    /// The labels of the GPU, and more.
+    pub(super) fn labelled<'b>(&self, more: &[(&'b str, &'b str)]) -> Vec<(&'b str, &'b str)>
+    where
+        'a: 'b,
+    {
+        let own: &[(&'b str, &'b str)] = self.labels;
+        let more = more.iter().filter(|(_, value)| !value.is_empty());
+        own.iter().chain(more).copied().collect()
+    }
+
     /// Keeps a value, of which `per_unit` make a base unit, unless it is out of range: no value is
     /// better than a wrong one.
     fn push(
@@ -322,14 +366,13 @@ impl Sink<'_> {
         range: RangeInclusive<f64>,
         per_unit: f64,
     ) {
-        let [gpu, uuid] = *self.labels;
         if range.contains(&value) {
-            self.out
-                .push(reading, &[gpu, uuid, own_label], value / per_unit);
+            let labels = self.labelled(&[own_label]);
+            self.out.push(reading, &labels, value / per_unit);
         } else {
-            let name = self.name;
+            let (name, gpu) = (self.name, self.labels[0].1);
             self.out
-                .fail(|| format!("GPU {}: {name}: {value} is out of range", gpu.1));
+                .fail(|| format!("GPU {gpu}: {name}: {value} is out of range"));
         }
     }
 
@@ -341,6 +384,26 @@ impl Sink<'_> {
             (Reading::GpuMemoryReserved, memory.reserved),
         ];
         self.push_memory_readings(NO_LABEL, memory, &readings);
+    }
+
+    /// What a MIG device is: its profile stands at the end of its name (`NVIDIA H100 MIG 1g.10gb`).
+    pub(super) fn push_mig_info(&mut self, place: u32, uuid: &str, mig: &Device<'_>) {
+        let name = mig.name().unwrap_or_default();
+        let profile = match (name.rsplit_once(" MIG "), mig.attributes()) {
+            (Some((_, profile)), _) => profile.to_owned(),
+            (None, Ok(has)) => {
+                let gibibytes = has.memory_size_mb.div_ceil(1024);
+                format!("{}g.{gibibytes}gb", has.gpu_instance_slice_count)
+            }
+            (None, Err(_)) => String::new(),
+        };
+        let place = place.to_string();
+        let labels = self.labelled(&[
+            ("mig_uuid", uuid),
+            ("mig_profile", &profile),
+            ("mig_index", &place),
+        ]);
+        self.out.push(Reading::GpuMigInfo, &labels, 1.0);
     }
 
     pub(super) fn push_mig_memory(&mut self, mig: &str, memory: &MemoryInfo) {
@@ -436,13 +499,13 @@ fn ecc(
     (counter, scope): (EccCounter, &str),
 ) -> Result<(), NvmlError> {
     let errors = device.total_ecc_errors(error, counter)? as f64;
-    let [gpu, uuid] = *sink.labels;
     if TOTAL.contains(&errors) {
-        let labels = [gpu, uuid, ("kind", kind), ("scope", scope)];
+        let labels = sink.labelled(&[("kind", kind), ("scope", scope)]);
         sink.out.push(Reading::GpuEccErrors, &labels, errors);
     } else {
+        let gpu = sink.labels[0].1;
         sink.out
-            .fail(|| format!("GPU {}: {errors} ECC errors are out of range", gpu.1));
+            .fail(|| format!("GPU {gpu}: {errors} ECC errors are out of range"));
     }
     Ok(())
 }
@@ -456,6 +519,69 @@ fn pcie_traffic(device: &Device<'_>, sink: &mut Sink<'_>) -> Result<(), NvmlErro
         match field?.value? {
             SampleValue::U64(bytes) => sink.push_total(reading, NO_LABEL, bytes, 1.0),
             _ => return Err(NvmlError::NotSupported),
+        }
+    }
+    Ok(())
+}
+
+/// Fields of small numbers. One that a GPU lacks hides no other; where it lacks all, it lacks the call.
+fn fields(device: &Device<'_>, sink: &mut Sink<'_>, asked: &[Field]) -> Result<(), NvmlError> {
+    let ids: Vec<FieldId> = asked.iter().map(|(id, ..)| FieldId(*id)).collect();
+    let mut lacking = None;
+    let answers = device.field_values_for(&ids)?;
+    let pushed = sink.out.len();
+    for (answer, (_, reading, label, max)) in answers.into_iter().zip(asked) {
+        let value = match answer.and_then(|answer| answer.value) {
+            Ok(SampleValue::U32(value)) => f64::from(value),
+            Ok(SampleValue::U64(value)) => value as f64,
+            Ok(SampleValue::I64(value)) => value as f64,
+            Ok(SampleValue::F64(value)) => value,
+            Err(err) => {
+                lacking = Some(err);
+                continue;
+            }
+        };
+        sink.push_checked(*reading, *label, value, 0.0..=*max, 1.0);
+    }
+    match lacking {
+        Some(err) if sink.out.len() == pushed => Err(err),
+        _ => Ok(()),
+    }
+}
+
+/// Links that are up, and the errors of all of them.
+fn nvlink(device: &Device<'_>, sink: &mut Sink<'_>) -> Result<(), NvmlError> {
+    const KINDS: [(ErrorCounter, &str); 4] = [
+        (ErrorCounter::DlReplay, "replay"),
+        (ErrorCounter::DlRecovery, "recovery"),
+        (ErrorCounter::DlCrcFlit, "crc_flit"),
+        (ErrorCounter::DlCrcData, "crc_data"),
+    ];
+    let (mut active, mut errors) = (0, [None; KINDS.len()]);
+    for link in 0..NVLINKS_MAX {
+        let link = device.link_wrapper_for(link);
+        match link.is_active() {
+            Ok(is_active) => active += u32::from(is_active),
+            // Beyond the last one.
+            Err(NvmlError::InvalidArg | NvmlError::NotSupported) if link.link() > 0 => break,
+            Err(err) => return Err(err),
+        }
+        for ((counter, _), sum) in KINDS.into_iter().zip(&mut errors) {
+            if let Ok(more) = link.error_counter(counter) {
+                *sum = Some(sum.unwrap_or(0_u64).saturating_add(more));
+            }
+        }
+    }
+    sink.push(
+        Reading::GpuNvlinks,
+        NO_LABEL,
+        active,
+        0.0..=f64::from(NVLINKS_MAX),
+        1.0,
+    );
+    for ((_, kind), sum) in KINDS.into_iter().zip(errors) {
+        if let Some(errors) = sum {
+            sink.push_total(Reading::GpuNvlinkErrors, ("kind", kind), errors, 1.0);
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Which attached process uses how much of a GPU's memory.
+//! Which attached process uses how much of a GPU: its memory, and its time.
 //!
 //! NVML speaks of pids of the initial pid namespace. A process of that namespace knows itself by
 //! the same pid; of one in a container the kernel tells both pids and the namespace, and only if all
@@ -21,6 +21,24 @@ use crate::table::Reading;
 
 /// The inode of the initial pid namespace, which the kernel never changes.
 const INITIAL_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Processes that are one series.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Group<'a> {
+    role: &'a str,
+    command: String,
+    pid: String,
+}
+
+impl Group<'_> {
+    fn labels(&self) -> [(&str, &str); 3] {
+        [
+            ("role", self.role),
+            ("command", &self.command),
+            ("pid", &self.pid),
+        ]
+    }
+}
 
 /// Joins processes on a GPU to attached ones.
 pub(super) struct Users {
@@ -50,10 +68,9 @@ impl Users {
         attached: &[Attached],
         sink: &mut Sink<'_>,
     ) -> Result<(), NvmlError> {
-        let [gpu, uuid] = *sink.labels;
         for (mig, device) in parts {
             let processes = memory_by_pid(device)?;
-            let labels = [gpu, uuid, ("mig_uuid", *mig)];
+            let labels = sink.labelled(&[("mig_uuid", *mig)]);
             sink.out
                 .push(Reading::GpuProcesses, &labels, processes.len() as f64);
             if self.own_namespace != Some(INITIAL_NAMESPACE) {
@@ -62,31 +79,83 @@ impl Users {
             }
             let mut sums = BTreeMap::new();
             for (pid, bytes) in processes {
-                let (Some(owner), Some(bytes)) = (self.owner(pid, attached), bytes) else {
-                    continue;
-                };
-                let command = match owner.command.as_str() {
-                    "" => self.command(pid),
-                    command => command.to_owned(),
-                };
-                let label = if self.pid_label {
-                    owner.pid.to_string()
-                } else {
-                    String::new()
-                };
-                *sums.entry((&owner.role, command, label)).or_insert(0.0) += bytes as f64;
+                if let (Some(group), Some(bytes)) = (self.group(pid, attached), bytes) {
+                    *sums.entry(group).or_insert(0.0) += bytes as f64;
+                }
             }
-            for ((role, command, pid), bytes) in sums {
-                let own = [
-                    ("role", role.as_str()),
-                    ("command", &command),
-                    ("pid", &pid),
-                ];
-                let labels = [labels[0], labels[1], labels[2], own[0], own[1], own[2]];
+            for (group, bytes) in sums {
+                let labels = [&labels[..], &group.labels()].concat();
                 sink.out.push(Reading::GpuProcessMemory, &labels, bytes);
             }
         }
         Ok(())
+    }
+
+    /// Pushes which share of the time since `asked_us` attached processes used a GPU. The driver names
+    /// those that did anything; the others of its processes did nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of asking; that nobody did anything is none.
+    pub(super) fn read_use(
+        &self,
+        device: &Device<'_>,
+        asked_us: &mut u64,
+        attached: &[Attached],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), NvmlError> {
+        if self.own_namespace != Some(INITIAL_NAMESPACE) || attached.is_empty() {
+            return Ok(());
+        }
+        let samples = match device.process_utilization_stats(*asked_us) {
+            Ok(samples) => samples,
+            Err(NvmlError::NotFound) => Vec::new(),
+            Err(err) => return Err(err),
+        };
+        // Of several samples of a process the last one counts.
+        let mut last = BTreeMap::new();
+        for sample in samples {
+            *asked_us = (*asked_us).max(sample.timestamp);
+            if sample.sm_util > 100 || sample.mem_util > 100 {
+                sink.out
+                    .fail(|| format!("use by processes: {sample:?} is out of range"));
+                continue;
+            }
+            let known = last.entry(sample.pid).or_insert((0, 0, 0));
+            *known = (*known).max((sample.timestamp, sample.sm_util, sample.mem_util));
+        }
+        let mut sums: BTreeMap<Group<'_>, (f64, f64)> = BTreeMap::new();
+        for pid in memory_by_pid(device)?.keys() {
+            let Some(group) = self.group(*pid, attached) else {
+                continue;
+            };
+            let (_, sm, memory) = last.get(pid).copied().unwrap_or_default();
+            let sum = sums.entry(group).or_default();
+            sum.0 += f64::from(sm);
+            sum.1 += f64::from(memory);
+        }
+        for (group, (sm, memory)) in sums {
+            let labels = sink.labelled(&group.labels());
+            sink.out.push(Reading::GpuProcessSm, &labels, sm / 100.0);
+            sink.out
+                .push(Reading::GpuProcessMemoryUse, &labels, memory / 100.0);
+        }
+        Ok(())
+    }
+
+    /// Role and command of the attached process that has this pid in the initial namespace.
+    fn group<'a>(&self, pid: u32, attached: &'a [Attached]) -> Option<Group<'a>> {
+        let owner = self.owner(pid, attached)?;
+        let command = match owner.command.as_str() {
+            "" => self.command(pid),
+            command => command.to_owned(),
+        };
+        let label = self.pid_label.then(|| owner.pid.to_string());
+        Some(Group {
+            role: &owner.role,
+            command,
+            pid: label.unwrap_or_default(),
+        })
     }
 
     /// The attached process that has this pid in the initial namespace.
@@ -135,12 +204,13 @@ fn memory_by_pid(device: &Device<'_>) -> Result<BTreeMap<u32, Option<u64>>, Nvml
         Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => Vec::new(),
         Err(err) => return Err(err),
     };
+    let computing = match device.running_compute_processes() {
+        // A driver of before 2022.
+        Err(NvmlError::FailedToLoadSymbol(_)) => device.running_compute_processes_v2()?,
+        known => known?,
+    };
     let mut processes = BTreeMap::new();
-    for process in device
-        .running_compute_processes()?
-        .into_iter()
-        .chain(drawing)
-    {
+    for process in computing.into_iter().chain(drawing) {
         let bytes = match process.used_gpu_memory {
             UsedGpuMemory::Used(bytes) => Some(bytes),
             UsedGpuMemory::Unavailable => None,

@@ -3,6 +3,7 @@ use std::sync::Condvar;
 
 use super::*;
 use crate::config::Roots;
+use crate::metric::GpuNames;
 
 /// What a source of a mount table says, and a gate that some mounts wait at.
 struct Stage {
@@ -54,7 +55,7 @@ impl Stage {
         self.source.read(&tick, &mut out).unwrap();
         let things = out.take_trouble().things;
         let mut page = BTreeMap::new();
-        out.emit("filesystem", Names::Qbus, &mut |sample| {
+        out.emit("filesystem", (Names::Qbus, GpuNames::Same), &mut |sample| {
             let mount_point = sample.labels.last().unwrap().1;
             let name = sample
                 .metric

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use qbus::{Address, Bus, OpenOrCreateError};
 use qbus_agent::{Emitter, Metric, MetricError, SamplingOptions};
 use qbus_aggregate::AggregatorOptions;
+use qbus_sampler::{Names, SamplerOptions};
 
 use crate::embedded::{self, Embedded};
 use crate::error::{AddError, ResetError, StartError};
@@ -27,6 +28,9 @@ pub struct CollectorOptions {
     pub bus: Option<Address>,
     /// Between two samples of the machine, from [`Collector::start_collection`] on.
     pub collection_interval: Duration,
+    /// What is sampled then, from where (`/proc` and its kin may lie elsewhere in a container) and under
+    /// which names; by default under those of the centralized metrics collector.
+    pub sampler: SamplerOptions,
     /// How many of the last records [`Collector::get_all_metrics_buffer`] gives. On a named bus its
     /// aggregator decides how many are kept (`qbus agg --recent`).
     pub max_metrics_buffer: usize,
@@ -48,6 +52,11 @@ impl Default for CollectorOptions {
         CollectorOptions {
             bus: None,
             collection_interval: SamplingOptions::default().interval,
+            sampler: SamplerOptions {
+                names: Names::Seed,
+                own_role: Some("collector".to_owned()),
+                ..SamplerOptions::default()
+            },
             max_metrics_buffer: recent,
             enable_prometheus_export: true,
             max_history_per_metric: history,

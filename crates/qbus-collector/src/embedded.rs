@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex};
 use qbus::{Address, Bus, ConsumeError, CreateError, Geometry, OpenOrCreateError, Removal};
 use qbus_agent::{Agent, AgentOptions, SamplingOptions};
 use qbus_aggregate::{AggregateError, AggregatorOptions};
-use qbus_sampler::{Names, SamplerOptions};
 
 use crate::collector::{CollectorOptions, lock};
 use crate::error::{ResetError, StartError};
@@ -91,11 +90,7 @@ impl Embedded {
                 ..AgentOptions::default()
             },
             sampling: SamplingOptions {
-                sampler: SamplerOptions {
-                    names: Names::Seed,
-                    own_role: Some("collector".to_owned()),
-                    ..SamplerOptions::default()
-                },
+                sampler: config.sampler.clone(),
                 interval: config.collection_interval,
                 self_metrics: false,
             },

@@ -40,5 +40,6 @@ pub use performance::Performance;
 pub use qbus::MetricType;
 pub use qbus_agent::{Metric, MetricError};
 pub use qbus_aggregate::export::Format;
+pub use qbus_sampler::SamplerOptions;
 pub use reading::Reading;
 pub use statistics::Statistics;

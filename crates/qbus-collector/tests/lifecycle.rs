@@ -56,6 +56,25 @@ fn the_machine_is_sampled_from_start_to_stop() {
     assert_eq!(collector.get_statistics().delivered, delivered + 1);
 }
 
+/// In a container the host lies elsewhere.
+#[test]
+fn the_host_is_sampled_where_it_is_said_to_be() {
+    let host = tempfile::tempdir().unwrap();
+    let meminfo = "MemTotal: 8 kB\nMemFree: 1 kB\nMemAvailable: 4 kB\n";
+    std::fs::write(host.path().join("meminfo"), meminfo).unwrap();
+    let mut config = CollectorOptions {
+        collection_interval: Duration::from_millis(20),
+        ..CollectorOptions::default()
+    };
+    let proc = host.path().to_str().unwrap();
+    config.sampler.set_argument("path.procfs", proc).unwrap();
+    let collector = Collector::new(&config).unwrap();
+    collector.start_collection();
+    let total = || collector.get_metric("system_memory_total_bytes", &[]);
+    until("the machine is sampled", || total().is_some());
+    assert_eq!(total().unwrap().value, qbus_aggregate::Value::Gauge(8192.0));
+}
+
 #[test]
 fn a_reset_forgets_everything_and_handles_go_on() {
     let collector = collector();

@@ -1,5 +1,6 @@
 //! The collector, with the API of the module centralized_metrics_collector.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +11,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use qbus::{Address, Bus, Kind, Record, SeriesId};
 use qbus_aggregate::export::Options;
-use qbus_collector::{AddError, Collector, CollectorOptions, ExportError, Format, Statistics};
+use qbus_collector::{
+    AddError, Collector, CollectorOptions, ExportError, Format, SamplerOptions, Statistics,
+};
 
 use crate::convert::{metric_type, number, optional_text, text, timestamp, with_labels};
 use crate::metric::{Metric, series_name};
@@ -28,6 +31,8 @@ use crate::{ending, error, waiting};
 /// max_history_per_metric: how many values of each series are kept.
 /// validation_enabled: whether registered rules are asked.
 /// bus: the name, or the path with a slash, of a bus that is shared.
+/// sampler: where and what start_collection() samples, by the names of node_exporter's arguments:
+///     {"path.procfs": "/host/proc", "collector.netdev.device-exclude": "^veth", "no-collector.hwmon": True}.
 ///
 /// Raises BusError (an OSError) if the bus cannot be used.
 ///
@@ -94,6 +99,23 @@ fn size(argument: &str, given: &Bound<'_, PyAny>) -> PyResult<usize> {
         error.set_cause(py, Some(cause));
         error
     })
+}
+
+/// What is sampled, by arguments with strings or truths.
+fn sampling(
+    py: Python<'_>,
+    arguments: BTreeMap<String, Bound<'_, PyAny>>,
+) -> PyResult<SamplerOptions> {
+    let mut options = CollectorOptions::default().sampler;
+    for (name, value) in &arguments {
+        let text = match value.extract::<bool>() {
+            Ok(truth) => truth.to_string(),
+            Err(_) => text("sampler", value)?.to_owned(),
+        };
+        let set = options.set_argument(name, &text);
+        set.map_err(|error| error::metric(py, format_args!("argument \"sampler\": {error}")))?;
+    }
+    Ok(options)
 }
 
 impl MetricsCollector {
@@ -259,7 +281,7 @@ impl MetricsCollector {
         clippy::too_many_arguments,
         reason = "those of the module that it stands in for"
     )]
-    #[pyo3(text_signature = "(collection_interval=1.0, max_metrics_buffer=10000, enable_prometheus_export=True, max_history_per_metric=1000, validation_enabled=True, *, bus=None)", signature = (
+    #[pyo3(text_signature = "(collection_interval=1.0, max_metrics_buffer=10000, enable_prometheus_export=True, max_history_per_metric=1000, validation_enabled=True, *, bus=None, sampler=None)", signature = (
         collection_interval=1.0,
         max_metrics_buffer=None,
         enable_prometheus_export=true,
@@ -267,6 +289,7 @@ impl MetricsCollector {
         validation_enabled=true,
         *,
         bus=None,
+        sampler=None,
     ))]
     fn new(
         py: Python<'_>,
@@ -276,6 +299,7 @@ impl MetricsCollector {
         max_history_per_metric: Option<&Bound<'_, PyAny>>,
         validation_enabled: bool,
         bus: Option<&str>,
+        sampler: Option<BTreeMap<String, Bound<'_, PyAny>>>,
     ) -> PyResult<MetricsCollector> {
         let collection_interval = Duration::try_from_secs_f64(collection_interval)
             .ok()
@@ -302,6 +326,7 @@ impl MetricsCollector {
             enable_prometheus_export,
             max_history_per_metric: or("max_history_per_metric", max_history_per_metric, 1000)?,
             validation_enabled,
+            sampler: sampling(py, sampler.unwrap_or_default())?,
         };
         let made = ending::detach(py, || Collector::new(&config));
         let collector = made.map_err(|error| error::start(py, &error))?;

@@ -200,6 +200,25 @@ def test_the_machine_is_sampled() -> None:
         collector.stop_collection()
 
 
+def test_the_host_is_sampled_where_it_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 8 kB\nMemFree: 1 kB\nMemAvailable: 4 kB\n")
+    sampler = {"path.procfs": str(tmp_path), "no-collector.hwmon": True}
+    with MetricsCollector(collection_interval=0.02, sampler=sampler) as collector:
+        collector.start_collection()
+        for _ in range(500):
+            total = collector.get_metric("system_memory_total_bytes")
+            if total is not None:
+                break
+            threading.Event().wait(0.02)
+        else:
+            pytest.fail("nothing was sampled")
+        assert total.value == 8192
+    with pytest.raises(qbus.MetricError, match="found `path.proc`, expected an argument of node_exporter"):
+        MetricsCollector(sampler={"path.proc": "/"})
+    with pytest.raises(qbus.ArgumentError, match='"sampler"'):
+        MetricsCollector(sampler={"path.procfs": 7})
+
+
 def test_reset_begins_anew(collector: MetricsCollector) -> None:
     requests = qbus.Counter("requests", registry=collector)
     requests.inc(5)

@@ -132,6 +132,7 @@ class MetricsCollector:
         validation_enabled: bool = True,
         *,
         bus: Optional[str] = None,
+        sampler: Optional[dict[str, Union[str, bool]]] = None,
     ) -> Self: ...
     @property
     def bus(self) -> str: ...

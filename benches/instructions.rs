@@ -127,7 +127,7 @@ fn emit(case: &str, emits: u32) {
             let producer = bus.producer().expect(failed);
             repeat(emits / BATCH, |_| producer.emit_many(&batch).expect(failed));
         }
-        _ => panic!("{case:?} is none of the cases"),
+        _ => panic!("unknown case {case:?}"),
     }
     let _ = Bus::remove(&address, Removal::Forced);
 }

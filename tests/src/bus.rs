@@ -125,7 +125,7 @@ impl TestBus {
 impl Drop for TestBus {
     fn drop(&mut self) {
         let _ = Bus::remove(&self.address, Removal::Forced);
-        // What the test planted or broke is none that a bus would remove.
+        // Removing a bus leaves alone what the test planted or broke.
         if self.folder.is_none() {
             for path in self.leftovers() {
                 let _ = std::fs::remove_file(path);

@@ -333,7 +333,7 @@ fn producers_of_a_bus_whose_file_was_unlinked_join_the_next_one() {
 fn what_a_dead_creator_left_is_removed_and_nothing_else() {
     let mut image = vec![0; 1 << 16];
     image[40_000] = 7;
-    // Nothing reserved; reserved and without a header; and what is none of ours.
+    // Nothing reserved; reserved and without a header; and what is not ours.
     let cases = [
         (vec![], true),
         (vec![0; 1 << 16], true),

@@ -84,7 +84,7 @@ impl FromStr for Format {
     }
 }
 
-/// A name that is none of the formats.
+/// A name that no format has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseFormatError {
     found: String,

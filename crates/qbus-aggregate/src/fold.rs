@@ -52,7 +52,7 @@ pub(crate) struct Fold {
     made: usize,
     /// Whether a series for which there was no room is tried again.
     is_retrying: bool,
-    families: HashMap<FamilyId, Family>,
+    families: HashMap<FamilyId, PlacedFamily>,
     /// Where the definitions of series lie for whose rows there was no room.
     homeless: HashMap<SeriesId, usize>,
 }
@@ -68,7 +68,7 @@ enum NoPlace {
 
 /// A family of series in the snapshot.
 #[derive(Clone, Debug)]
-struct Family {
+struct PlacedFamily {
     /// Where its definition lies.
     at: usize,
     metric_type: MetricType,
@@ -159,7 +159,7 @@ impl Fold {
         let capacity = ring::capacity(words, writer.shape(), span.ring, points)?;
         let history = Ring::resume(words, span.ring, capacity, points, span.next);
         let (metric_type, bounds) = (family.metric_type, family.buckets);
-        let known = Family {
+        let known = PlacedFamily {
             at: header.family,
             metric_type,
             bounds: bounds.as_slice().into(),
@@ -417,7 +417,7 @@ impl Fold {
         series.keep_exemplar(record, self.now_ns);
     }
 
-    /// Counts a record of the present run whose series is none, or does not take it.
+    /// Counts a record of the present run whose series does not exist, or does not take it.
     #[cold]
     fn refuse(&mut self) {
         self.globals.unknown_series += 1;
@@ -481,12 +481,12 @@ impl Fold {
         writer: &mut Writer,
         id: SeriesId,
         definition: &SeriesDefinition,
-        family: Result<Family, FamilyDefinition>,
+        family: Result<PlacedFamily, FamilyDefinition>,
     ) -> Option<usize> {
         let family = match family {
             Ok(family) => family,
             Err(new) => {
-                let family = Family {
+                let family = PlacedFamily {
                     at: writer.define(&new.encode())?,
                     metric_type: new.metric_type,
                     bounds: new.buckets.into(),

@@ -9,7 +9,7 @@ use qbus_collector::{Collector, CollectorOptions, ExportError, Format, Metric};
 
 use crate::collector;
 
-/// The metric of the seed document's formats.
+/// The metric that the documented examples of the three formats show.
 fn latency(collector: &Collector) {
     collector
         .add_metric(&Metric {

@@ -1,4 +1,4 @@
-"""The collector beyond the seed document's examples: refusals, limits, reading back."""
+"""The collector beyond the examples of its specification: refusals, limits, reading back."""
 
 import datetime
 import fractions

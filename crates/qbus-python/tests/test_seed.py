@@ -1,4 +1,4 @@
-"""The seed document, verbatim: every Python block of it runs, and does what the text says."""
+"""What specifies the Python API (seed.md, beside this file): each of its Python blocks runs."""
 
 import ast
 import csv

@@ -28,10 +28,10 @@ const NAME_MAX: usize = 64;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Address(Kind);
+pub struct Address(Location);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+enum Location {
     Named { name: String, file: PathBuf },
     Path { typed: String, file: PathBuf },
 }
@@ -40,7 +40,7 @@ impl Address {
     /// The file that holds the region.
     pub fn file(&self) -> &Path {
         match &self.0 {
-            Kind::Named { file, .. } | Kind::Path { file, .. } => file,
+            Location::Named { file, .. } | Location::Path { file, .. } => file,
         }
     }
 
@@ -63,8 +63,8 @@ impl Address {
     /// The POSIX name of a named segment, `/qbus.NAME`.
     pub(crate) fn segment(&self) -> Option<String> {
         match &self.0 {
-            Kind::Named { name, .. } => Some(format!("/qbus.{name}")),
-            Kind::Path { .. } => None,
+            Location::Named { name, .. } => Some(format!("/qbus.{name}")),
+            Location::Path { .. } => None,
         }
     }
 }
@@ -82,7 +82,7 @@ impl FromStr for Address {
         if text.contains('/') {
             let file = std::path::absolute(text).unwrap_or_else(|_| PathBuf::from(text));
             let typed = text.to_owned();
-            return Ok(Address(Kind::Path { typed, file }));
+            return Ok(Address(Location::Path { typed, file }));
         }
         let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if text.is_empty() || text.len() > NAME_MAX || !text.chars().all(legal) {
@@ -91,7 +91,7 @@ impl FromStr for Address {
             });
         }
         let file = Path::new(SHM).join(format!("qbus.{text}"));
-        Ok(Address(Kind::Named {
+        Ok(Address(Location::Named {
             name: text.to_owned(),
             file,
         }))
@@ -101,8 +101,8 @@ impl FromStr for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Named { name, .. } => f.write_str(name),
-            Kind::Path { typed, .. } => f.write_str(typed),
+            Location::Named { name, .. } => f.write_str(name),
+            Location::Path { typed, .. } => f.write_str(typed),
         }
     }
 }

@@ -105,7 +105,7 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// The file is none of ours.
+    /// The file is not a bus that this build can trust.
     NotOurs {
         /// The file.
         path: PathBuf,
@@ -604,7 +604,7 @@ pub enum EmitError {
         /// What it was to do.
         kind: Kind,
     },
-    /// This process was stopped for so long inside the emit that the record was given up.
+    /// This process was stopped for so long inside the emit that its slot was taken back.
     Revoked,
     /// This process could not join the bus ([`JoinError`] says why when asked for a producer).
     NotJoined,

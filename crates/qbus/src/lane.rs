@@ -217,7 +217,7 @@ impl Slot {
         }
     }
 
-    /// Takes the slot's cache line out of all caches: see [`gives_up_lines`].
+    /// Takes the slot's cache line out of all caches: see [`flushes_lines`].
     #[inline(always)]
     fn give_up_line(&self) {
         #[cfg(all(target_arch = "x86_64", not(loom)))]
@@ -284,10 +284,10 @@ impl Slot {
 ///
 /// A producer that writes to a line which another core still has must first take it away from there, and
 /// the stores of a CPU wait for each other: on a Zen 4 that costs 4 ns for each store to each half of a
-/// line between cores that share a cache and 14 ns between others, whatever was asked for ahead. A line
-/// that nobody has comes from memory, many at a time.
+/// line between cores that share a cache and 14 ns between others, whatever was prefetched. A line
+/// that is in no cache comes from memory, many at a time.
 #[inline]
-fn gives_up_lines() -> bool {
+fn flushes_lines() -> bool {
     #[cfg(all(target_arch = "x86_64", not(loom)))]
     {
         use std::sync::OnceLock;

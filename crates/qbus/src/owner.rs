@@ -390,7 +390,7 @@ fn store_text(words: &[AtomicU64], text: &[u8]) {
     }
 }
 
-/// Loads a text; empty when what lies there is none.
+/// Loads a text; empty when what lies there is not valid text.
 fn load_text(words: &[AtomicU64]) -> String {
     let mut cursor = Cursor::new(Words::new(words), 0);
     let text = cursor

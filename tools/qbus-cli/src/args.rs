@@ -280,9 +280,8 @@ impl Sources {
 /// Emit one value, or a JSON line for each from standard input.
 ///
 /// A line: {"name", "value", "type", "labels", "description", "unit", "buckets", "timestamp", "trace_id"}
-/// with name and value required, the type "gauge" when there is none, and the timestamp in seconds since
-/// 1970. A
-/// bad line is reported with its number, the others go on, and the exit status is 2. Where the bus is
+/// with name and value required, the type "gauge" when none is given, and the timestamp in seconds since
+/// 1970. A bad line is reported with its number, the others go on, and the exit status is 2. Where the bus is
 /// aggregated, a dump shows what was emitted from the end of the command on.
 #[derive(Debug, Parser)]
 #[command(

@@ -32,7 +32,7 @@ impl Names {
         Names(allowed.chain([own, "localhost".to_owned()]).collect())
     }
 
-    /// Whether a `Host` header is none that a stranger could have made up.
+    /// Whether a `Host` header names this server: a page that rebinds its DNS name to it names itself.
     pub(super) fn takes(&self, host: Option<&str>, locality: Locality) -> bool {
         let Some(host) = host.filter(|_| locality == Locality::Loopback) else {
             return true;

@@ -46,7 +46,7 @@ impl Default for Listen {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// It is none.
+    /// It is no address: neither `HOST:PORT` nor `unix:PATH`.
     Malformed {
         /// What was given.
         found: String,

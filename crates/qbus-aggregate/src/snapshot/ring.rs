@@ -103,7 +103,7 @@ pub(crate) fn encode_recent(record: &Record) -> [u64; Points::Recent.words()] {
     ]
 }
 
-/// Reads recent records, but for those whose kind is none.
+/// Reads recent records, without those of an unknown kind.
 pub(crate) fn decode_recent(words: &[u64]) -> Vec<RecentRecord> {
     let decode = |point: &[u64]| {
         Some(RecentRecord {
@@ -282,7 +282,7 @@ impl Ring {
         testpoint!("point-claimed");
     }
 
-    /// Gives the places back that were claimed and not taken: for readers their old points are
+    /// Releases the places that were claimed and not written: for readers their old points are
     /// whole.
     pub(crate) fn give_back(&mut self, words: Words<'_>) {
         let needed = self.next.max(self.inherited);

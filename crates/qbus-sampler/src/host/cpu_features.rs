@@ -144,7 +144,7 @@ impl Features {
             let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) else {
                 continue;
             };
-            // No machine has more, and a text that says so is none.
+            // No machine has more CPUs: a text that says so is malformed.
             for cpu in first..=last.min(first.saturating_add(8191)) {
                 self.keep("isolated", &[("cpu", &cpu.to_string())], 1.0);
             }

@@ -234,8 +234,8 @@ impl Filesystems {
     }
 }
 
-/// What is believed of an answer: that of another file system than the one in the table is none,
-/// as a container's is for a path of the host.
+/// Rejects the answer of another file system than the one in the table: in a container a path of
+/// the host can lead to one of the container's own.
 fn judged(mount: &Mount, answer: io::Result<Space>) -> Answer {
     match answer {
         Err(err) => Answer::Broken(err.to_string()),

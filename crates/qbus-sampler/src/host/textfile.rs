@@ -49,12 +49,12 @@ impl Textfiles {
                     _ => {}
                 }
             } else if !line.is_empty() {
-                let parsed = Series::parse(line);
+                let parsed = Line::parse(line);
                 series.push(parsed.ok_or_else(|| format!("line {number}: can't read `{line}`"))?);
             }
         }
         let mut seen = std::collections::HashSet::new();
-        for Series {
+        for Line {
             name,
             labels,
             value,
@@ -63,7 +63,7 @@ impl Textfiles {
             if !seen.insert((*name, labels.clone())) {
                 return Err(format!("{name} is there twice with the same labels"));
             }
-            // Nobody has asked for a value that is none.
+            // NaN and infinities say nothing that could be added or compared.
             if !value.is_finite() {
                 out.skip(1);
                 continue;
@@ -161,14 +161,14 @@ impl Probe for Textfiles {
 }
 
 /// One line.
-struct Series<'a> {
+struct Line<'a> {
     name: &'a str,
     labels: Vec<(&'a str, String)>,
     value: f64,
 }
 
-impl<'a> Series<'a> {
-    fn parse(line: &'a str) -> Option<Series<'a>> {
+impl<'a> Line<'a> {
+    fn parse(line: &'a str) -> Option<Line<'a>> {
         let end = line.find(['{', ' ', '\t'])?;
         let (name, rest) = line.split_at(end);
         let (labels, rest) = match rest.strip_prefix('{') {
@@ -189,7 +189,7 @@ impl<'a> Series<'a> {
             word => word.parse().ok()?,
         };
         // A time of its own would be that of the file's writer; node_exporter refuses it, too.
-        (is_name(name) && words.next().is_none()).then_some(Series {
+        (is_name(name) && words.next().is_none()).then_some(Line {
             name,
             labels,
             value,

@@ -17,7 +17,8 @@
 //! | `sequence`, before `tail`  | nothing         | none: as above; the emit had not returned       |
 //! | `tail`                     | a whole record  | none                                            |
 //!
-//! Whether a line is in a cache or in memory changes nothing of what it says: giving lines up is no edge.
+//! Whether a line is in a cache or in memory changes nothing of what it says: flushing lines orders
+//! nothing.
 //!
 //! A stopped producer blocks nobody. A `tail` that somebody else overwrote is put right by the lessee's
 //! next publication, or by the next lessee; until then the consumer passes nothing that was not written.
@@ -27,7 +28,7 @@ mod model;
 
 use std::cell::Cell;
 
-use super::{Drained, Lane, Lease, POSITION_MAX, Refused, Sequence, SlotPhase, gives_up_lines};
+use super::{Drained, Lane, Lease, POSITION_MAX, Refused, Sequence, SlotPhase, flushes_lines};
 #[cfg(not(loom))]
 use crate::doorbell;
 use crate::owner::OwnerId;
@@ -35,7 +36,7 @@ use crate::record::{PAYLOAD_WORDS, Record};
 use crate::sync::{AtomicU64, Ordering};
 use crate::testpoint;
 
-/// How far ahead a line is asked for: a transfer between cores takes some 150 ns. Of 12, 24,
+/// Prefetch distance, in slots: a transfer between cores takes some 150 ns. Of 12, 24,
 /// 48 and 128 on two cores of an EPYC, 24 gave the steadiest emits.
 const AHEAD: u64 = 24;
 
@@ -141,10 +142,10 @@ impl<'a> Lane<'a> {
         // A tail behind the head, or a lap ahead: of all this nothing can be trusted.
         let is_sound = ready <= self.capacity();
         let end = position + if is_sound { ready.min(budget) } else { 1 };
-        let gives_up_lines = gives_up_lines();
+        let flushes_lines = flushes_lines();
         for at in position..end {
             let taken = if is_sound {
-                self.take(at, tail, gives_up_lines)
+                self.take(at, tail, flushes_lines)
             } else {
                 None
             };
@@ -162,13 +163,13 @@ impl<'a> Lane<'a> {
     /// What lies at a position below `tail`; `None` when nothing was written there, nor below `tail`:
     /// then `tail` lies, and its lessee's next publication puts it right.
     #[inline(always)]
-    fn take(&self, at: u64, tail: u64, gives_up_lines: bool) -> Option<Drained> {
+    fn take(&self, at: u64, tail: u64, flushes_lines: bool) -> Option<Drained> {
         let slot = self.slot(at);
         // Relaxed: E1 ordered it.
         let sequence = slot.load(Ordering::Relaxed);
         if self.is_whole(sequence, at) {
             let payload = slot.read();
-            if gives_up_lines {
+            if flushes_lines {
                 slot.give_up_line();
             }
             if let Some(record) = Record::from_words(payload) {

@@ -270,7 +270,9 @@ fn named_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), St
     })?;
     match (known.parse(), value.parse()) {
         (Ok(name), Ok(value)) => Ok((name, value)),
-        _ => Err(format!("the value of header {name} is none: {value:?}")),
+        _ => Err(format!(
+            "the value of header {name} is not valid in HTTP: {value:?}"
+        )),
     }
 }
 

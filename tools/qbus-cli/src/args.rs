@@ -443,9 +443,9 @@ pub(crate) struct Rm {
     pub(crate) force: bool,
 }
 
-/// Show all of it at work: workers, an aggregator, and the three formats.
+/// Show all of it at work: workers, an aggregator, the dashboard, and the three formats.
 #[derive(Debug, Parser)]
-#[command(after_help = "Example:\n  qbus demo --workers 8 --seconds 20")]
+#[command(after_help = "Examples:\n  qbus demo --workers 8 --seconds 20\n  qbus demo --stay")]
 pub(crate) struct Demo {
     /// Worker processes.
     #[arg(long, default_value_t = 4)]
@@ -453,6 +453,13 @@ pub(crate) struct Demo {
     /// How long they work.
     #[arg(long, default_value_t = 8.0)]
     pub(crate) seconds: f64,
+    /// Keep everything running after that, until ^C: time to look at the dashboard.
+    #[arg(long)]
+    pub(crate) stay: bool,
+    /// Where the dashboard is served; a free port of this machine when this one is taken.
+    #[cfg(feature = "http")]
+    #[arg(long, default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
+    pub(crate) listen: Listen,
     /// Where the dumps go; a new folder in the temporary directory when not given.
     #[arg(short, long, value_name = "FOLDER")]
     pub(crate) output: Option<PathBuf>,

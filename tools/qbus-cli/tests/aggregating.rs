@@ -1,6 +1,8 @@
 //! `qbus agg` and `qbus demo` from start to end, and what every command says of itself.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -149,6 +151,42 @@ fn the_demo_leaves_three_files_and_no_bus() {
         .find(|word| word.starts_with("demo-"));
     let name = name.expect("the bus is named").trim_end_matches(':');
     let bus: qbus::Address = name.parse().expect("a name");
+    assert!(!bus.file().exists() && !bus.snapshot().exists(), "{name}");
+}
+
+#[test]
+fn the_demo_serves_its_dashboard_and_stays_until_it_is_told_to_end() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = Command::new(QBUS);
+    command.args(["demo", "--seconds", "1", "--workers", "2", "--stay", "-o"]);
+    command.arg(folder.path()).args(["--listen", "127.0.0.1:0"]);
+    let demo = Process::spawn(command);
+    let name = demo
+        .line()
+        .split([' ', ':'])
+        .nth(2)
+        .expect("the bus")
+        .to_owned();
+    let bus: qbus::Address = name.parse().expect("a name");
+    let line = demo.line();
+    let (_, url) = line.split_once("http://").expect("where the dashboard is");
+    let ask = || {
+        let mut stream = TcpStream::connect(url.trim_end_matches('/')).ok()?;
+        write!(stream, "GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page).ok()?;
+        let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse().ok());
+        page.lines()
+            .find(|line| line.starts_with("demo_requests_total{"))
+            .and_then(value)
+    };
+    while demo.line() != "All of it goes on until ^C." {}
+    let before: f64 = ask().expect("a page");
+    until("the workers to go on", || {
+        ask().is_some_and(|requests: f64| requests > before)
+    });
+    demo.signal(Signal::INT);
+    demo.end_well();
     assert!(!bus.file().exists() && !bus.snapshot().exists(), "{name}");
 }
 

@@ -9,6 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qbus::{Address, BusOptions};
+#[cfg(feature = "http")]
+use qbus_agent::serve::{ServeOptions, Server};
 use qbus_aggregate::export::{Format, Options, export, export_to_file};
 use qbus_aggregate::{ReadOptions, Reader, Snapshot, Value};
 use rustix::process::{Pid, Signal, kill_process};
@@ -90,13 +92,15 @@ fn run_show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Erro
         stage: Stage::create(&address, &BusOptions::default()).map_err(Error::failed)?,
     };
     show.start(&["agg", "--no-create", "--interval", "500ms"])?;
+    // Ten years are for ever.
+    let seconds = if demo.stay { 3e8 } else { demo.seconds };
     for worker in 0..demo.workers {
         show.start(&[
             "demo",
             "--worker",
             &worker.to_string(),
             "--seconds",
-            &demo.seconds.to_string(),
+            &seconds.to_string(),
         ])?;
     }
     writeln!(
@@ -104,24 +108,62 @@ fn run_show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Erro
         "The bus {address}: {} workers emit for {:.0} s, an aggregator folds and samples the host.",
         demo.workers, demo.seconds
     )?;
+    #[cfg(feature = "http")]
+    let server = serve(&address, demo)?;
+    #[cfg(feature = "http")]
+    writeln!(out, "The dashboard, and /metrics: {}", server.urls()[0])?;
     out.flush()?;
-    watch(&mut show, time, &stop)?;
+    watch(&mut show, time, demo.stay, &stop)?;
     if stop.load(Ordering::Relaxed) {
         return Err(Error::Failed(
             "interrupted; the demo's processes and bus are gone".to_owned(),
         ));
     }
-    show.end_aggregator()?;
+    if !demo.stay {
+        show.end_aggregator()?;
+    }
+    report(&show, demo, out)?;
+    if demo.stay {
+        writeln!(out, "All of it goes on until ^C.")?;
+        out.flush()?;
+        while !stop.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+    Ok(())
+}
 
+/// Serves the dashboard, on another port where the one that was asked for is taken.
+#[cfg(feature = "http")]
+fn serve(address: &Address, demo: &Demo) -> Result<Server, Error> {
+    let start = |listen| {
+        let options = ServeOptions {
+            listen: vec![listen],
+            bus: Some(address.clone()),
+            ..ServeOptions::new(address.snapshot())
+        };
+        Server::start(options, crate::sampling::warn)
+    };
+    let any = "127.0.0.1:0".parse().map_err(Error::failed)?;
+    start(demo.listen.clone())
+        .or_else(|_| start(any))
+        .map_err(Error::failed)
+}
+
+/// The three formats, and what became of all records.
+fn report(show: &Show, demo: &Demo, out: &mut dyn Write) -> Result<(), Error> {
+    let address = show.stage.bus().address();
+    // Where it is aggregated still, what was emitted until now.
+    let _ = show.stage.bus().flush(Duration::from_secs(1));
     let mut reader =
-        Reader::open(&address.snapshot()).map_err(|error| Error::reading(&address, &error))?;
+        Reader::open(&address.snapshot()).map_err(|error| Error::reading(address, &error))?;
     let options = ReadOptions {
         history: true,
         ..ReadOptions::default()
     };
     let snapshot = reader
         .read(&options)
-        .map_err(|error| Error::reading(&address, &error))?;
+        .map_err(|error| Error::reading(address, &error))?;
     let folder = folder(demo)?;
     for (format, name) in [
         (Format::Prometheus, "metrics.prom"),
@@ -152,8 +194,8 @@ fn run_show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Erro
     Ok(())
 }
 
-/// Shows progress on a terminal until the workers have ended.
-fn watch(show: &mut Show, time: Duration, stop: &AtomicBool) -> Result<(), Error> {
+/// Shows progress on a terminal until the workers have ended, or, where they stay, the time is over.
+fn watch(show: &mut Show, time: Duration, stay: bool, stop: &AtomicBool) -> Result<(), Error> {
     let is_terminal = io::stderr().is_terminal();
     let start = Instant::now();
     let mut reader = None;
@@ -175,7 +217,7 @@ fn watch(show: &mut Show, time: Duration, stop: &AtomicBool) -> Result<(), Error
                 "the aggregator ended early: {status}"
             )));
         }
-        if running == 0 {
+        if running == 0 || (stay && start.elapsed() >= time) {
             break;
         }
         if start.elapsed() > time + Duration::from_secs(30) {
@@ -318,7 +360,13 @@ fn work(address: &Address, worker: u32, time: Duration) -> Result<(), Error> {
         thread::sleep(Duration::from_micros(1000 * slow + random.below(4000)));
         let seconds = start.elapsed().as_secs_f64();
         for _ in 0..batch {
-            latency.observe(seconds);
+            // As where one request in some is traced, and every slow one.
+            if slow > 1 || random.below(50) == 0 {
+                let trace_id = u128::from(random.word()) << 64 | u128::from(random.word());
+                latency.observe_traced(seconds, trace_id);
+            } else {
+                latency.observe(seconds);
+            }
             first_token.observe(seconds * (0.2 + random.below(100) as f64 / 500.0));
             requests.inc();
             tokens.add((16 + random.below(240)) as f64);
@@ -332,9 +380,13 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, bound: u64) -> u64 {
+        self.word() % bound
+    }
+
+    fn word(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        self.0 % bound
+        self.0
     }
 }

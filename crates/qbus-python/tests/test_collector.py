@@ -93,8 +93,8 @@ def test_each_type_has_its_members(collector: MetricsCollector) -> None:
         for value in (0.25, 0.75):
             collector.add_metric(f"a_{metric_type}", value, metric_type)
     current = collector.get_all_current_metrics()
-    assert list(current) == ["a_counter", "a_gauge", "a_histogram", "a_summary"]
-    assert [metric.value for metric in current.values()] == [1.0, 0.75, 0.75, 0.75]
+    assert list(current) == ["a_counter", "a_gauge", "a_histogram", "a_summary", "a_untyped"]
+    assert [metric.value for metric in current.values()] == [1.0, 0.75, 0.75, 0.75, 0.75]
     histogram, summary = current["a_histogram"], current["a_summary"]
     assert (histogram.count, histogram.sum, histogram.min, histogram.max) == (2, 1.0, 0.25, 0.75)
     assert histogram.buckets is not None

@@ -1,6 +1,6 @@
 //! What is read, from where and how often.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::filters::Filters;
@@ -93,6 +93,18 @@ impl Default for Roots {
     }
 }
 
+impl Roots {
+    /// The network's files. In a container with the host's `/proc`, `net` is what the reader's own
+    /// network is: the first process has the host's.
+    pub(crate) fn net(&self) -> PathBuf {
+        let of_first = self.proc.join("1/net");
+        match self.proc != Path::new("/proc") && of_first.join("dev").exists() {
+            true => of_first,
+            false => self.proc.join("net"),
+        }
+    }
+}
+
 macro_rules! sources {
     ($($source:ident $name:literal $on:literal [$($collector:literal)*] $about:literal;)*) => {
         /// A subject that can be switched on and off.
@@ -172,6 +184,15 @@ sources! {
     Entropy "entropy" false ["entropy"] "Entropy of the kernel's random numbers.";
     Selinux "selinux" false ["selinux"] "Whether SELinux is on.";
     Dmi "dmi" false ["dmi"] "What the firmware says of the machine, as labels.";
+    Zfs "zfs" false ["zfs"] "ZFS: caches, pools and data sets.";
+    Xfs "xfs" false ["xfs"] "XFS: extents, blocks, directories and inodes.";
+    Btrfs "btrfs" false ["btrfs"] "Btrfs: devices, and space by kind and layout.";
+    Bcache "bcache" false ["bcache"] "Caches of block devices.";
+    Nfs "nfs" false ["nfs"] "What this machine asks of NFS servers.";
+    Nfsd "nfsd" false ["nfsd"] "What this machine serves by NFS.";
+    Ipvs "ipvs" false ["ipvs"] "Virtual servers in the kernel.";
+    FibreChannel "fibrechannel" false ["fibrechannel"] "Fibre channel adapters.";
+    Tapes "tapes" false ["tapestats"] "Tapes.";
     Processes "processes" false [] "All processes by state: a scan of the whole process table.";
 }
 

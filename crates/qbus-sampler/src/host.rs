@@ -20,5 +20,7 @@ pub(crate) mod network;
 pub(crate) mod numbers;
 pub(crate) mod pressure;
 pub(crate) mod processes;
+pub(crate) mod remote;
 pub(crate) mod textfile;
 pub(crate) mod thermal;
+pub(crate) mod volumes;

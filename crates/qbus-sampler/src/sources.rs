@@ -1,6 +1,5 @@
 //! The sources of [`SamplerOptions`], made ready.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -118,25 +117,20 @@ fn of_files(
         ),
         Source::Network => {
             let choice = filters.netdev.clone();
-            // In a container with the host's `/proc`, `net` is our own: the first process has the
-            // host's.
-            let path = match config.roots.proc == Path::new("/proc") {
-                true => "net/dev",
-                false if proc.join("1/net/dev").exists() => "1/net/dev",
-                false => "net/dev",
-            };
-            file(
-                path,
-                Box::new(move |text, out| network::parse_devices(text, &choice, out)),
-            )
+            let parse: Parse =
+                Box::new(move |text, out| network::parse_devices(text, &choice, out));
+            each_tick(File::new(config.roots.net().join("dev"), parse))
         }
-        Source::Netstat => each_tick(netstat::Netstat::new(proc, &filters.netstat_fields)),
-        Source::Sockstat => each_tick(NetFiles::sockstat(proc)),
-        Source::Softnet => each_tick(NetFiles::softnet(proc)),
-        Source::Arp => each_tick(NetFiles::arp(proc, &filters.arp)),
-        Source::UdpQueues => each_tick(NetFiles::udp_queues(proc)),
+        Source::Netstat => each_tick(netstat::Netstat::new(
+            &config.roots.net(),
+            &filters.netstat_fields,
+        )),
+        Source::Sockstat => each_tick(NetFiles::sockstat(&config.roots.net())),
+        Source::Softnet => each_tick(NetFiles::softnet(&config.roots.net())),
+        Source::Arp => each_tick(NetFiles::arp(&config.roots.net(), &filters.arp)),
+        Source::UdpQueues => each_tick(NetFiles::udp_queues(&config.roots.net())),
         Source::Schedstat => each_tick(NetFiles::schedstat(proc)),
-        Source::Conntrack => each_tick(NetFiles::conntrack(proc)),
+        Source::Conntrack => each_tick(NetFiles::conntrack(&config.roots)),
         Source::Entropy => each_tick(numbers::Numbers::new(proc, numbers::ENTROPY)),
         Source::Pressure => each_tick(pressure::Pressure::new(&proc.join("pressure"))),
         Source::Disk => each_tick(disk::Disks::new(&config.roots, &filters.diskstats)),
@@ -148,7 +142,7 @@ fn of_files(
 
 /// What `/sys` says of devices, and what mounts and clocks say. Some devices are behind a slow bus.
 fn of_devices(source: Source, config: &SamplerOptions) -> Option<Plan> {
-    let (sys, filters) = (&config.roots.sys, &config.filters);
+    let (proc, sys, filters) = (&config.roots.proc, &config.roots.sys, &config.filters);
     match source {
         Source::Filesystem => apart(SPACE_PERIOD, filesystem::Filesystems::new(config)),
         Source::Thermal => apart(SENSOR_PERIOD, thermal::Thermal::new(sys)),
@@ -169,6 +163,15 @@ fn of_devices(source: Source, config: &SamplerOptions) -> Option<Plan> {
         Source::Dmi => seldom(INFO_PERIOD, Hardware::dmi(sys)),
         Source::Selinux => seldom(INFO_PERIOD, Hardware::selinux(sys)),
         Source::Amdgpu => apart(Duration::ZERO, AmdGpus::new(sys)),
+        Source::Zfs => seldom(CLASS_PERIOD, Hardware::zfs(proc)),
+        Source::Xfs => seldom(CLASS_PERIOD, Hardware::xfs(sys)),
+        Source::Btrfs => seldom(CLASS_PERIOD, Hardware::btrfs(sys)),
+        Source::Bcache => seldom(CLASS_PERIOD, Hardware::bcache(sys)),
+        Source::Nfs => seldom(CLASS_PERIOD, Hardware::nfs(&config.roots.net())),
+        Source::Nfsd => seldom(CLASS_PERIOD, Hardware::nfsd(&config.roots.net())),
+        Source::Ipvs => seldom(CLASS_PERIOD, Hardware::ipvs(&config.roots.net())),
+        Source::FibreChannel => apart(CLASS_PERIOD, Hardware::fibre_channel(sys)),
+        Source::Tapes => apart(CLASS_PERIOD, Hardware::tapes(sys)),
         Source::Timex => each_tick(clock::Timex::default()),
         Source::Time => each_tick(clock::Time::new(sys)),
         Source::Textfile => {

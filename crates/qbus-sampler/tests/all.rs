@@ -7,9 +7,12 @@ mod gpu;
 #[cfg(feature = "gpu")]
 mod gpu_health;
 mod host;
+mod mixin;
 mod names;
 mod node_exporter;
 mod odd_hosts;
 mod process;
+mod roots;
 mod sources;
 mod support;
+mod volumes;

@@ -132,30 +132,14 @@ fn names_and_labels_are_those_of_node_exporter() {
             assert!(known.contains_key(labels), "{name}{{{labels}}}: {known:#?}");
         }
     }
-    // What it reads by default and we do not; a speed that nobody knows has no value with us.
-    let unread = [
-        "zfs",
-        "xfs",
-        "nfs",
-        "bcache",
-        "btrfs",
-        "fibrechannel",
-        "tape",
-        "ipvs",
-    ];
-    let unread = unread.map(|collector| format!("node_{collector}"));
+    // A speed that nobody knows has no value with us; systemd is read by no default.
     let known = [
         "node_network_speed_bytes",
         "node_systemd",
         "node_scrape",
         "node_exporter",
     ];
-    let is_known = |name: &str| {
-        unread
-            .iter()
-            .any(|prefix| name.starts_with(prefix.as_str()))
-            || known.iter().any(|prefix| name.starts_with(prefix))
-    };
+    let is_known = |name: &str| known.iter().any(|prefix| name.starts_with(prefix));
     let missing: Vec<&String> = theirs
         .keys()
         .filter(|name| !ours.contains_key(*name) && !is_known(name))

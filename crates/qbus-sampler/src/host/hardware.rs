@@ -18,10 +18,11 @@ pub(crate) struct Hardware {
 }
 
 /// Pushes what is found in a folder, and says whether there was anything.
-type Read = Box<dyn FnMut(&Path, &mut Catalog, &mut Vec<u8>, &mut Readings) -> bool + Send>;
+pub(super) type Read =
+    Box<dyn FnMut(&Path, &mut Catalog, &mut Vec<u8>, &mut Readings) -> bool + Send>;
 
 impl Hardware {
-    fn new(folder: PathBuf, read: Read) -> Hardware {
+    pub(super) fn new(folder: PathBuf, read: Read) -> Hardware {
         Hardware {
             folder,
             read,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::config::Roots;
 use crate::filters::Choice;
 use crate::kernel_file::KernelFile;
 use crate::metric::Trend;
@@ -23,10 +24,9 @@ pub(crate) struct NetFiles {
 type Parse = Box<dyn FnMut(usize, &str, &mut Catalog, &mut Readings) + Send>;
 
 impl NetFiles {
-    fn new(proc: &Path, files: &[&str], parse: Parse) -> NetFiles {
-        let file = |name: &&str| KernelFile::new(proc.join(name));
+    fn new(files: Vec<KernelFile>, parse: Parse) -> NetFiles {
         NetFiles {
-            files: files.iter().map(file).collect(),
+            files,
             parse,
             catalog: Catalog::default(),
             buffer: Vec::new(),
@@ -34,58 +34,57 @@ impl NetFiles {
     }
 
     /// `sockstat` and `sockstat6`.
-    pub(crate) fn sockstat(proc: &Path) -> NetFiles {
+    pub(crate) fn sockstat(net: &Path) -> NetFiles {
         let page_bytes = rustix::param::page_size() as f64;
         let parse = move |_, text: &str, catalog: &mut Catalog, out: &mut Readings| {
             push_sockets(text, page_bytes, catalog, out);
         };
-        NetFiles::new(proc, &["net/sockstat", "net/sockstat6"], Box::new(parse))
+        NetFiles::new(files(net, &["sockstat", "sockstat6"]), Box::new(parse))
     }
 
     /// `softnet_stat`, a line for each CPU.
-    pub(crate) fn softnet(proc: &Path) -> NetFiles {
+    pub(crate) fn softnet(net: &Path) -> NetFiles {
         NetFiles::new(
-            proc,
-            &["net/softnet_stat"],
+            files(net, &["softnet_stat"]),
             Box::new(|_, text, catalog, out| push_softnet(text, catalog, out)),
         )
     }
 
     /// `arp`, a line for each neighbour.
-    pub(crate) fn arp(proc: &Path, choice: &Choice) -> NetFiles {
+    pub(crate) fn arp(net: &Path, choice: &Choice) -> NetFiles {
         let choice = choice.clone();
         let parse = move |_, text: &str, catalog: &mut Catalog, out: &mut Readings| {
             push_neighbours(text, &choice, catalog, out);
         };
-        NetFiles::new(proc, &["net/arp"], Box::new(parse))
+        NetFiles::new(files(net, &["arp"]), Box::new(parse))
     }
 
     /// `udp` and `udp6`, a line for each socket.
-    pub(crate) fn udp_queues(proc: &Path) -> NetFiles {
-        NetFiles::new(proc, &["net/udp", "net/udp6"], Box::new(push_queues))
+    pub(crate) fn udp_queues(net: &Path) -> NetFiles {
+        NetFiles::new(files(net, &["udp", "udp6"]), Box::new(push_queues))
     }
 
     /// `../schedstat`, whose lines `cpu…` are of CPUs.
     pub(crate) fn schedstat(proc: &Path) -> NetFiles {
         NetFiles::new(
-            proc,
-            &["schedstat"],
+            files(proc, &["schedstat"]),
             Box::new(|_, text, catalog, out| push_schedstat(text, catalog, out)),
         )
     }
 
     /// The firewall's counts of what it did with connections, by CPU: they are added up.
-    pub(crate) fn conntrack(proc: &Path) -> NetFiles {
-        NetFiles::new(
-            proc,
-            &[
-                "sys/net/netfilter/nf_conntrack_count",
-                "sys/net/netfilter/nf_conntrack_max",
-                "net/stat/nf_conntrack",
-            ],
-            Box::new(push_conntrack),
-        )
+    pub(crate) fn conntrack(roots: &Roots) -> NetFiles {
+        let limits = roots.proc.join("sys/net/netfilter");
+        let mut all = files(&limits, &["nf_conntrack_count", "nf_conntrack_max"]);
+        all.extend(files(&roots.net(), &["stat/nf_conntrack"]));
+        NetFiles::new(all, Box::new(push_conntrack))
     }
+}
+
+/// Files of a folder.
+fn files(folder: &Path, names: &[&str]) -> Vec<KernelFile> {
+    let file = |name: &&str| KernelFile::new(folder.join(name));
+    names.iter().map(file).collect()
 }
 
 impl Probe for NetFiles {

@@ -45,8 +45,8 @@ enum Field {
 }
 
 impl Netstat {
-    pub(crate) fn new(proc: &Path, fields: &Pattern) -> Netstat {
-        let file = |name: &str| KernelFile::new(proc.join("net").join(name));
+    pub(crate) fn new(net: &Path, fields: &Pattern) -> Netstat {
+        let file = |name: &str| KernelFile::new(net.join(name));
         Netstat {
             rows: [file("snmp"), file("netstat")],
             snmp6: file("snmp6"),

@@ -93,12 +93,14 @@ pub struct Round {
     pub is_whole: bool,
     /// Whether there was anything to commit.
     pub committed: bool,
+    /// Whether series are about to come to the page or to leave it.
+    pub is_waiting: bool,
 }
 
 impl Round {
     /// Whether nothing came.
     pub fn is_idle(&self) -> bool {
-        self.drained == 0 && self.cells == 0
+        self.drained == 0 && self.cells == 0 && !self.is_waiting
     }
 }
 
@@ -193,6 +195,8 @@ impl Aggregator {
         let monotonic_ns = monotonic_ns();
         self.fold.begin(now_ns(), self.writer.take_room());
         let mut round = self.drain(monotonic_ns);
+        self.fold.end(&mut self.writer, round.is_whole);
+        round.is_waiting = self.fold.is_waiting();
         let due = monotonic_ns.saturating_sub(self.surveyed_ns) / (SURVEY_NS / SURVEY_PARTS);
         if due > 0 {
             self.surveyed_ns = monotonic_ns;

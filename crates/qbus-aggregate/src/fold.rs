@@ -1,5 +1,6 @@
 //! Fold: records into the private state of their series, and that state into rows.
 
+mod lifecycle;
 mod observed;
 mod state;
 
@@ -16,6 +17,7 @@ use crate::snapshot::row::{BlockHeader, LEN_MAX, Plain, take_room};
 use crate::snapshot::tally::{Globals, OwnerRow, Tally};
 use crate::snapshot::versioned::Row;
 use crate::snapshot::writer::Writer;
+use lifecycle::Lifecycle;
 use state::{Exemplars, Folded, SeriesState};
 
 /// Points of a ring when its series is new; four times as many whenever they do not suffice.
@@ -55,6 +57,7 @@ pub(crate) struct Fold {
     families: HashMap<FamilyId, PlacedFamily>,
     /// Where the definitions of series lie for whose rows there was no room.
     homeless: HashMap<SeriesId, usize>,
+    lifecycle: Lifecycle,
 }
 
 /// Why a series has no place.
@@ -113,6 +116,7 @@ impl Fold {
             is_retrying: true,
             families: HashMap::new(),
             homeless: HashMap::new(),
+            lifecycle: Lifecycle::default(),
         };
         let mut room = writer.words().len();
         for id in (0..shape.series_ids).map(|id| SeriesId(id as u32)) {
@@ -289,6 +293,9 @@ impl Fold {
             series.touched = true;
             self.touched.push(place as u32);
         }
+        if series.retired_ns() != 0 {
+            self.revive(place);
+        }
         if let Some((kind, value)) = recent {
             let record = Record::new(now_ns, id, kind, value);
             self.recent.push(words, &encode_recent(&record));
@@ -393,6 +400,10 @@ impl Fold {
             series.touched = true;
             self.touched.push(place as u32);
         }
+        let retired_ns = series.retired_ns();
+        if retired_ns != 0 && record.timestamp_ns >= retired_ns {
+            self.revive(place);
+        }
         self.recent.push(words, &encode_recent(record));
         if record.trace_id != 0 {
             self.keep_exemplar(writer, place, record);
@@ -466,13 +477,16 @@ impl Fold {
             return Err(NoPlace::Undefined);
         };
         self.made += 1;
-        self.try_place(writer, id, &definition, family)
-            .ok_or_else(|| {
-                // Asked for at each record, it would cost more than all others.
-                self.is_retrying = false;
-                self.places[id.0 as usize] = UNPLACED;
-                NoPlace::NoRoom
-            })
+        let Some(place) = self.try_place(writer, id, &definition, family) else {
+            // Asked for at each record, it would cost more than all others.
+            self.is_retrying = false;
+            self.places[id.0 as usize] = UNPLACED;
+            return Err(NoPlace::NoRoom);
+        };
+        if self.bus.forgotten_ns(id).is_some() {
+            self.find_forgotten(place);
+        }
+        Ok(place)
     }
 
     /// Makes room for a series, and for its family if that has no place yet.

@@ -4,6 +4,7 @@ mod clock;
 mod exemplars;
 mod growth;
 mod history;
+mod lifecycle;
 mod room;
 mod rounds;
 mod sums;

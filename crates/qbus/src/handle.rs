@@ -264,6 +264,11 @@ macro_rules! handle {
             pub fn series(&self) -> SeriesId {
                 self.handle.series
             }
+
+            /// Takes the series off the page: see [`Bus::forget`]. The next emit brings it back.
+            pub fn forget(&self) {
+                self.handle.bus.forget(self.handle.series);
+            }
         }
     };
 }

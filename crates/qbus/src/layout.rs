@@ -26,7 +26,7 @@ use crate::sync::AtomicU64;
 /// `qbusbus1`, little end first. Stored last at creation.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"qbusbus1");
 /// Raised with every change of the layout.
-pub(crate) const VERSION: u64 = 3;
+pub(crate) const VERSION: u64 = 4;
 
 const PAGE: usize = 4096;
 /// The most that any geometry may ask for: 64 GiB.
@@ -45,7 +45,7 @@ const SIZE_MAX: u64 = 1 << 36;
 /// |    128 | removed (0 or 1)                 | whoever removes                   |
 /// |    256 | aggregator (pid, start, ns)      | aggregator                        |
 /// |    384 | refusals                         | anyone, fetch_add                 |
-/// |    512 | registry fill                    | registrants                       |
+/// |    512 | registry fill and changes        | registrants                       |
 #[repr(C, align(128))]
 pub(crate) struct Header {
     pub(crate) magic: AtomicU64,
@@ -78,7 +78,9 @@ pub(crate) struct Header {
     pub(crate) series_count: AtomicU64,
     /// Next free word of the arena.
     pub(crate) arena_next: AtomicU64,
-    _pad4: [AtomicU64; 13],
+    /// How often a series was forgotten, or registered again.
+    pub(crate) series_changes: AtomicU64,
+    _pad4: [AtomicU64; 12],
 }
 
 /// An attached process. Held by whoever holds lock byte [`crate::liveness::owner_byte`] of the file.

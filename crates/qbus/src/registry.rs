@@ -7,6 +7,9 @@
 //! Nothing is ever taken out, so the first free place of a probe sequence is the same for all who
 //! insert the same key, and a key is never there twice.
 //!
+//! A series can be forgotten: a word before its definition says since when. The aggregator takes it off
+//! the page then, and whoever registers it again, or emits to it, brings it back.
+//!
 //! * **E5 intern** `publish` exchanges an index word 0 → offset (Release) → `word` loads it (Acquire):
 //!   the definition is whole.
 //!
@@ -15,6 +18,8 @@
 //! | the arena was taken     | nothing           | none: some words are lost |
 //! | the definition          | nothing           | none: likewise            |
 //! | the index word          | a whole entry     | none: the count lags by 1 |
+//! | `forgotten` is stored   | it at the next    | none: the aggregator reads|
+//! |                         | change            | all at its start          |
 
 #[cfg(test)]
 pub(crate) mod heap;
@@ -240,6 +245,8 @@ pub(crate) struct Registry<'a> {
     arena: &'a [AtomicU64],
     /// Next free word of the arena.
     arena_next: &'a AtomicU64,
+    /// How often a series was forgotten, or registered again.
+    changes: &'a AtomicU64,
 }
 
 /// An index and how full it may get.
@@ -252,8 +259,9 @@ pub(crate) struct Table<'a> {
     pub(crate) capacity: u64,
 }
 
-/// Offset 0 means that the place is free, so no definition starts there.
-const ARENA_START: u64 = 1;
+/// Words before each definition: since when its series is forgotten, in nanoseconds since the Unix
+/// epoch; 0 = it is not. So no definition starts at offset 0, which means that a place is free.
+const BLOCK_HEADER: usize = 1;
 
 impl<'a> Registry<'a> {
     pub(crate) fn new(
@@ -261,12 +269,14 @@ impl<'a> Registry<'a> {
         series: Table<'a>,
         arena: &'a [AtomicU64],
         arena_next: &'a AtomicU64,
+        changes: &'a AtomicU64,
     ) -> Registry<'a> {
         Registry {
             families,
             series,
             arena,
             arena_next,
+            changes,
         }
     }
 
@@ -287,9 +297,53 @@ impl<'a> Registry<'a> {
         let same = |offset: usize| self.is_series(offset, family_id, &key);
         let hash = series_hash(family_id, &key);
         let interned = self.intern_in(&self.series, hash, &|| series.encode(), &same);
-        interned
+        let id = interned
             .map(SeriesId)
-            .map_err(|full| self.full(&family.name, full, "series", self.series.capacity))
+            .map_err(|full| self.full(&family.name, full, "series", self.series.capacity))?;
+        self.remember(id);
+        Ok(id)
+    }
+
+    /// Has the aggregator take a series off the page, as of `now_ns`; whether it is registered.
+    pub(crate) fn forget(&self, id: SeriesId, now_ns: u64) -> bool {
+        let Some(forgotten) = self.forgotten(id) else {
+            return false;
+        };
+        forgotten.store(now_ns.max(1), Ordering::Relaxed);
+        testpoint!("forgotten");
+        // Release: who sees the change sees the word.
+        self.changes.fetch_add(1, Ordering::Release);
+        true
+    }
+
+    /// Brings a series back that was forgotten.
+    fn remember(&self, id: SeriesId) {
+        if let Some(forgotten) = self.forgotten(id)
+            && forgotten.load(Ordering::Relaxed) != 0
+        {
+            forgotten.store(0, Ordering::Relaxed);
+            testpoint!("remembered");
+            // Release: as in `forget`.
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Since when a series is forgotten, in nanoseconds since the Unix epoch; 0 = it is not.
+    pub(crate) fn forgotten(&self, id: SeriesId) -> Option<&'a AtomicU64> {
+        let definition = offset_of(word(self.series.index.get(id.0 as usize)?))?;
+        self.arena.get(definition.checked_sub(BLOCK_HEADER)?)
+    }
+
+    /// What changes whenever a series is registered, forgotten or registered again.
+    pub(crate) fn version(&self) -> (u64, u64) {
+        // Acquire: pairs with the additions in `forget` and `remember`.
+        let changes = self.changes.load(Ordering::Acquire);
+        (self.series.count.load(Ordering::Acquire), changes)
+    }
+
+    /// How many ids there can be: those of all series are below it.
+    pub(crate) fn ids(&self) -> usize {
+        self.series.index.len()
     }
 
     /// Where the definition of a series' family lies.
@@ -448,7 +502,8 @@ impl<'a> Registry<'a> {
                 match publish(&table.index[place], offset | tag(hash) << 32) {
                     Ok(()) => {
                         testpoint!("interned");
-                        table.count.fetch_add(1, Ordering::Relaxed);
+                        // Release: who sees the count sees the place.
+                        table.count.fetch_add(1, Ordering::Release);
                         testpoint!("counted");
                         return Ok(place as u32);
                     }
@@ -467,7 +522,7 @@ impl<'a> Registry<'a> {
     fn write(&self, words: &[u64]) -> Result<u64, Full> {
         let mut next = self.arena_next.load(Ordering::Relaxed);
         let start = loop {
-            let start = next.max(ARENA_START);
+            let start = next.saturating_add(BLOCK_HEADER as u64);
             let end = start.saturating_add(words.len() as u64);
             if end > self.arena.len() as u64 {
                 return Err(Full::Arena);

@@ -53,6 +53,7 @@ pub(crate) enum Command {
     Serve(Serve),
     Load(Load),
     Bench(Bench),
+    Forget(Forget),
     Rm(Rm),
     Run(Run),
     Demo(Demo),
@@ -432,6 +433,30 @@ pub(crate) struct Bench {
     /// As JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Take series off the page, until something is emitted to them again.
+///
+/// What they have counted is kept: a counter that comes back goes on from where it stood. On a terminal it
+/// asks first.
+#[derive(Debug, Parser)]
+#[command(
+    after_help = "Examples:\n  qbus forget 'model_*' --label model=llama --dry-run\n  \
+                  qbus forget qbus_process_resident_memory_bytes --label pid=4711"
+)]
+pub(crate) struct Forget {
+    /// Metrics whose name matches the pattern (`*`, `?`, `[…]`).
+    #[arg(value_name = "GLOB")]
+    pub(crate) name: glob::Pattern,
+    /// Only series with this label (repeatable: all of them).
+    #[arg(long = "label", value_parser = parse_label, value_name = "NAME=VALUE")]
+    pub(crate) labels: Vec<(String, String)>,
+    /// List what would be forgotten, and forget nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Ask nothing.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }
 
 /// Remove a bus and its snapshot.

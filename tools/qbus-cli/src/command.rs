@@ -6,6 +6,7 @@ mod create;
 mod demo;
 mod dump;
 mod emit;
+mod forget;
 mod load;
 mod rm;
 mod run;
@@ -40,6 +41,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Error> {
         Command::Serve(serve) => serve::run(address, &serve),
         Command::Load(load) => load::run(address, &load, out),
         Command::Bench(bench) => bench::run(&bench, out),
+        Command::Forget(forget) => forget::run(address, &forget, out),
         Command::Rm(rm) => rm::run(address, &rm),
         Command::Run(run) => run::run(address, &run),
         Command::Demo(demo) => demo::run(address, &demo, out),

@@ -6,6 +6,7 @@ mod bad_places;
 mod benching;
 mod dumping;
 mod emitting;
+mod forgetting;
 mod reports;
 mod sampling;
 mod support;

@@ -125,6 +125,7 @@ mod tests {
             fullest,
             is_whole: true,
             committed: drained > 0,
+            is_waiting: false,
         }
     }
 

@@ -32,6 +32,8 @@ pub(super) struct SeriesState {
     pub(super) row: Row,
     pub(super) metric_type: MetricType,
     pub(super) touched: bool,
+    /// Whether it is about to be retired ([`super::lifecycle`]).
+    pub(super) is_forgotten: bool,
     pub(super) history: Ring,
     /// Without the history's next point, which `history` knows.
     plain: Plain,
@@ -67,6 +69,7 @@ impl SeriesState {
             row: Row { start: 0, len: 0 },
             metric_type,
             touched: false,
+            is_forgotten: false,
             history: Ring::without(Points::History, 0),
             plain: Plain::default(),
             point_ns: 0,
@@ -109,6 +112,9 @@ impl SeriesState {
     ) -> Option<SeriesState> {
         self.plain = plain;
         self.floor = plain.value.value();
+        if plain.records == 0 {
+            self.plain.last_ns = 0;
+        }
         self.point_ns = self.history.last().map_or(0, |at| words.load(at));
         if let Some(observed) = &mut self.observed {
             let (observed, bounds) = &mut **observed;
@@ -116,6 +122,32 @@ impl SeriesState {
         }
         // Else it could need a larger row when there is no room for one.
         (self.version_len() <= self.row.len).then_some(self)
+    }
+
+    /// Notes that the series was met before anything came to it.
+    pub(super) fn meet(&mut self, now_ns: u64) {
+        self.plain.start_ns = now_ns;
+    }
+
+    /// Since when it is retired; 0 = it is not.
+    #[inline(always)]
+    pub(super) fn retired_ns(&self) -> u64 {
+        self.plain.retired_ns
+    }
+
+    /// Retires the series as of `since_ns`; false when a gauge was set later.
+    pub(super) fn retire(&mut self, since_ns: u64) -> bool {
+        let is_level = matches!(self.metric_type, MetricType::Gauge | MetricType::Untyped);
+        if is_level && self.plain.last_ns > since_ns {
+            return false;
+        }
+        self.plain.retired_ns = since_ns;
+        true
+    }
+
+    /// Takes that back.
+    pub(super) fn revive(&mut self) {
+        self.plain.retired_ns = 0;
     }
 
     /// Whether a record of that time adds a point that the history could be longer for.
@@ -389,6 +421,9 @@ impl SeriesState {
         let mut plain = self.plain;
         plain.history.ring = self.history.start;
         plain.history.next = self.history.next;
+        if plain.last_ns == 0 {
+            plain.last_ns = plain.start_ns;
+        }
         plain.encode(out);
         if let Some(observed) = &self.observed {
             observed.0.encode(out);

@@ -169,6 +169,7 @@ fn series() {
             first: 1,
             next: 3,
         },
+        retired_ns: 0,
     };
     let mut version = Vec::new();
     plain.encode(&mut version);

@@ -58,7 +58,7 @@ pub(crate) const GLOBALS_LEN: usize = 9;
 /// Words of a version of an owner's row: see [`super::tally::OwnerRow`].
 pub(crate) const OWNER_LEN: usize = 17;
 /// Words of a version of a counter's or a gauge's row: see [`super::row::Plain`].
-pub(crate) const PLAIN_LEN: usize = 8;
+pub(crate) const PLAIN_LEN: usize = 9;
 /// Words of a series' block before its row: its id, where the definitions of its family and of
 /// itself lie, where its exemplars lie, and the length of a version.
 pub(crate) const BLOCK_HEADER: usize = 5;

@@ -434,6 +434,9 @@ impl Reader {
             .iter()
             .map(|(name, value)| (name.len() + value.len()) / 8);
         let plain = Plain::decode(version)?;
+        if !plain.is_shown(family.metric_type) {
+            return None;
+        }
         if !take_room(room, texts.sum()) {
             return None;
         }

@@ -11,12 +11,15 @@
 //! |       | observation, and 0                                                  |
 //! | 5     | where the history's ring lies                                       |
 //! | 6, 7  | index of its first point that counts, and of its next point         |
-//! | 8     | histogram and summary: observations                                 |
-//! | 9, 10 | their sum (two doubles)                                             |
-//! | 11, 12| the smallest and the largest                                        |
-//! | 13…   | histogram: counts by bucket, `+Inf` last                            |
-//! | 13…   | summary: zeros, number of octaves, then key and 32 counts of each   |
+//! | 8     | since when it is off the page; 0 = it is on it                      |
+//! | 9     | histogram and summary: observations                                 |
+//! | 10, 11| their sum (two doubles)                                             |
+//! | 12, 13| the smallest and the largest                                        |
+//! | 14…   | histogram: counts by bucket, `+Inf` last                            |
+//! | 14…   | summary: zeros, number of octaves, then key and 32 counts of each   |
 //!
+//! A gauge without records has no value yet, and is not on the page. Of all others the first and the
+//! last timestamp are then when the aggregator met them.
 //! The history's last point of a counter has the row's sum, whatever its place in the ring says.
 
 use qbus::exponential::OCTAVE;
@@ -43,6 +46,8 @@ pub(crate) struct Plain {
     pub(crate) start_ns: u64,
     pub(crate) value: Sum,
     pub(crate) history: Span,
+    /// Since when the series is retired, in nanoseconds since the Unix epoch; 0 = it is not.
+    pub(crate) retired_ns: u64,
 }
 
 /// Which points of a ring are a history.
@@ -66,12 +71,28 @@ impl Plain {
             ring as u64,
             first,
             next,
+            self.retired_ns,
         ]);
     }
 
+    /// Whether readers show the series, which is of that type.
+    pub(crate) fn is_shown(&self, metric_type: MetricType) -> bool {
+        let is_level = matches!(metric_type, MetricType::Gauge | MetricType::Untyped);
+        self.retired_ns == 0 && (self.records > 0 || !is_level)
+    }
+
     pub(crate) fn decode(version: &[u64]) -> Option<Plain> {
-        let &[records, last_ns, start_ns, high, low, ring, first, next] =
-            version.get(..PLAIN_LEN)?
+        let &[
+            records,
+            last_ns,
+            start_ns,
+            high,
+            low,
+            ring,
+            first,
+            next,
+            retired_ns,
+        ] = version.get(..PLAIN_LEN)?
         else {
             return None;
         };
@@ -85,6 +106,7 @@ impl Plain {
                 first: sane(first),
                 next: sane(next),
             },
+            retired_ns,
         })
     }
 }

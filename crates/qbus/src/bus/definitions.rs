@@ -1,11 +1,13 @@
 //! What is registered on a bus.
 
 use super::{Bus, MappedBus};
-use crate::clock;
+use crate::clock::{self, Clock};
+use crate::doorbell;
 use crate::error::{Largest, RegisterError};
 use crate::lane::count;
 use crate::record::SeriesId;
 use crate::registry::{FamilyDefinition, FamilyId, SeriesDefinition};
+use crate::sync::Ordering;
 
 /// Between two looks at who filled the registry, which decode all of it.
 const LOOK_NS: u64 = 1_000_000_000;
@@ -48,6 +50,57 @@ impl Bus {
     /// The id of a series if it is registered.
     pub fn find(&self, name: &str, labels: &[(String, String)]) -> Option<SeriesId> {
         self.mapped().registry().find_series(name, labels)
+    }
+
+    /// Has the aggregator take a series off the page, whatever it counted so far; whether it is registered.
+    ///
+    /// It comes back when somebody registers it again or emits to it, and goes on from where it stood.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let address = format!("doc-forget-{}", std::process::id()).parse()?;
+    /// # let bus = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
+    /// let gone = bus.gauge("link_up").label("link", "eth7").register()?;
+    /// assert!(bus.forget(gone.series()));
+    /// # qbus::Bus::remove(&address, qbus::Removal::Forced)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn forget(&self, id: SeriesId) -> bool {
+        let is_registered = self.mapped().registry().forget(id, Clock::Precise.now_ns());
+        if is_registered {
+            doorbell::ring(&self.mapped().header().doorbell);
+        }
+        is_registered
+    }
+
+    /// Since when a series is forgotten, in nanoseconds since the Unix epoch; `None` when it is not.
+    pub fn forgotten_ns(&self, id: SeriesId) -> Option<u64> {
+        let word = self.mapped().registry().forgotten(id)?;
+        Some(word.load(Ordering::Relaxed)).filter(|&since_ns| since_ns != 0)
+    }
+
+    /// Takes back that a series was forgotten at `since_ns`: something was emitted to it later.
+    pub fn revive(&self, id: SeriesId, since_ns: u64) {
+        if let Some(word) = self.mapped().registry().forgotten(id) {
+            // Relaxed: whoever forgets it anew says so by `Registry::version`.
+            let _ = word.compare_exchange(since_ns, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// The ids of all series.
+    pub fn series_ids(&self) -> impl Iterator<Item = SeriesId> + '_ {
+        let ids = self.mapped().registry().ids() as u32;
+        (0..ids).map(SeriesId).filter(|&id| self.is_registered(id))
+    }
+
+    /// Whether there is a series of that id.
+    pub fn is_registered(&self, id: SeriesId) -> bool {
+        self.mapped().registry().forgotten(id).is_some()
+    }
+
+    /// What differs whenever a series was registered, forgotten, or registered again.
+    pub fn registry_version(&self) -> (u64, u64) {
+        self.mapped().registry().version()
     }
 
     /// What a series is registered as; `None` when there is none of that id.

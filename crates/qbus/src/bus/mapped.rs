@@ -169,7 +169,13 @@ impl MappedBus {
             capacity: self.geometry.series,
         };
         let arena = words(self.sections.arena, self.geometry.arena_words as usize);
-        Registry::new(families, series, arena, &header.arena_next)
+        Registry::new(
+            families,
+            series,
+            arena,
+            &header.arena_next,
+            &header.series_changes,
+        )
     }
 
     /// Removes the traces of a dead owner, whose byte the caller holds; whether there were any.

@@ -78,6 +78,7 @@ fn header() {
         family_count: "registered families",
         series_count: "registered series",
         arena_next: "next free word of the arena",
+        series_changes: "how often a series was forgotten, or registered again",
     } unused _pad0 _pad1 _pad2 _pad3 _pad4);
     draw("header", 4096, &fields);
     let numbers = format!("Magic `{MAGIC:016x}`, layout version {VERSION}.\n");

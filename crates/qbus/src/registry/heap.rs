@@ -12,6 +12,7 @@ pub(crate) struct HeapRegistry {
     pub(crate) family_count: AtomicU64,
     pub(crate) series_count: AtomicU64,
     pub(crate) arena_next: AtomicU64,
+    pub(crate) changes: AtomicU64,
 }
 
 impl HeapRegistry {
@@ -25,6 +26,7 @@ impl HeapRegistry {
             family_count: AtomicU64::new(0),
             series_count: AtomicU64::new(0),
             arena_next: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
         }
     }
 
@@ -39,6 +41,7 @@ impl HeapRegistry {
             table(&self.series, &self.series_count),
             &self.arena,
             &self.arena_next,
+            &self.changes,
         )
     }
 }

@@ -1,0 +1,181 @@
+//! Series come to the page when they are registered, and leave it when they are forgotten.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use qbus::{Bus, Clock, Geometry};
+use qbus_aggregate::{Aggregator, AggregatorOptions, Reader, Value};
+
+use crate::{aggregated, read};
+
+/// Rounds until nothing comes or goes any more. Walks for what is forgotten begin some milliseconds apart.
+fn settle(aggregator: &mut Aggregator) {
+    sleep(Duration::from_millis(25));
+    while !aggregator.round().is_idle() {}
+}
+
+/// Names and values of counters and gauges on the page, and how often others observed.
+fn page(aggregator: &Aggregator) -> Vec<(String, f64)> {
+    let mut reader = Reader::open(aggregator.snapshot()).expect("a snapshot");
+    let series = read(&mut reader).series;
+    let shown = series.iter().map(|series| {
+        let value = match &series.value {
+            Value::Counter(sum) => sum.value(),
+            Value::Gauge(value) => *value,
+            Value::Histogram(histogram) => histogram.count as f64,
+            Value::Summary(summary) => summary.count as f64,
+        };
+        let labels: Vec<&str> = series
+            .labels
+            .iter()
+            .map(|(_, value)| value.as_str())
+            .collect();
+        (format!("{}{}", series.family.name, labels.concat()), value)
+    });
+    shown.collect()
+}
+
+fn expect(aggregator: &Aggregator, expected: &[(&str, f64)]) {
+    let expected = expected
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), *value));
+    assert_eq!(page(aggregator), expected.collect::<Vec<_>>());
+}
+
+fn small() -> (qbus_tests::TestBus, Bus, Aggregator) {
+    let geometry = Geometry {
+        series: 64,
+        ..Geometry::default()
+    };
+    aggregated(geometry, &AggregatorOptions::default())
+}
+
+#[test]
+fn what_is_registered_is_on_the_page() {
+    let (_test, bus, mut aggregator) = small();
+    let counter = bus.counter("c_total").register().expect("room");
+    let histogram = bus.histogram("h").buckets([1.0]).register().expect("room");
+    bus.summary("s").register().expect("room");
+    let gauge = bus.gauge("g").register().expect("room");
+    settle(&mut aggregator);
+    // A gauge has no value before it is set.
+    expect(&aggregator, &[("c_total", 0.0), ("h", 0.0), ("s", 0.0)]);
+    let mut reader = Reader::open(aggregator.snapshot()).expect("a snapshot");
+    let shown = reader.series(counter.series(), true).expect("registered");
+    assert_eq!(shown.records, 0);
+    assert!(shown.timestamp_ns > 0 && shown.timestamp_ns == shown.start_ns);
+    assert_eq!(shown.history, []);
+
+    counter.inc();
+    histogram.observe(0.5);
+    gauge.set(3.0);
+    settle(&mut aggregator);
+    let all = [("c_total", 1.0), ("g", 3.0), ("h", 1.0), ("s", 0.0)];
+    expect(&aggregator, &all);
+    let began = shown.start_ns;
+    let shown = reader.series(counter.series(), false).expect("registered");
+    assert_eq!(shown.start_ns, began, "it did not begin anew");
+
+    // A successor goes on with it.
+    drop(aggregator);
+    let mut aggregator = Aggregator::open(&bus, &AggregatorOptions::default()).expect("alone");
+    expect(&aggregator, &all);
+    settle(&mut aggregator);
+    expect(&aggregator, &all);
+}
+
+#[test]
+fn what_is_forgotten_leaves_and_the_next_emit_brings_it_back() {
+    let (_test, bus, mut aggregator) = small();
+    let counter = bus.counter("c_total").register().expect("room");
+    let histogram = bus.histogram("h").buckets([1.0]).register().expect("room");
+    let summary = bus.summary("s").register().expect("room");
+    let gauge = bus.gauge("g").register().expect("room");
+    let other = bus.gauge("other").register().expect("room");
+    counter.add(2.5);
+    histogram.observe(0.5);
+    summary.observe(0.5);
+    gauge.set(3.0);
+    other.set(1.0);
+    // What lies in lanes and cells was emitted before.
+    for forget in [
+        counter.series(),
+        histogram.series(),
+        summary.series(),
+        gauge.series(),
+    ] {
+        assert!(bus.forget(forget));
+    }
+    settle(&mut aggregator);
+    expect(&aggregator, &[("other", 1.0)]);
+    let mut reader = Reader::open(aggregator.snapshot()).expect("a snapshot");
+    assert_eq!(reader.series(counter.series(), false), None);
+
+    // A successor leaves them away.
+    drop(aggregator);
+    let mut aggregator = Aggregator::open(&bus, &AggregatorOptions::default()).expect("alone");
+    settle(&mut aggregator);
+    expect(&aggregator, &[("other", 1.0)]);
+
+    counter.inc();
+    histogram.observe(0.5);
+    summary.observe(0.5);
+    gauge.set(4.0);
+    settle(&mut aggregator);
+    let all = [
+        ("c_total", 3.5),
+        ("g", 4.0),
+        ("h", 2.0),
+        ("other", 1.0),
+        ("s", 2.0),
+    ];
+    expect(&aggregator, &all);
+    assert_eq!(bus.forgotten_ns(counter.series()), None);
+}
+
+#[test]
+fn whoever_registers_again_brings_it_back() {
+    let (_test, bus, mut aggregator) = small();
+    let counter = bus.counter("c_total").register().expect("room");
+    counter.inc();
+    settle(&mut aggregator);
+    counter.forget();
+    settle(&mut aggregator);
+    expect(&aggregator, &[]);
+    bus.counter("c_total").register().expect("room");
+    settle(&mut aggregator);
+    expect(&aggregator, &[("c_total", 1.0)]);
+
+    // Before the aggregator came to it.
+    counter.forget();
+    bus.counter("c_total").register().expect("room");
+    settle(&mut aggregator);
+    expect(&aggregator, &[("c_total", 1.0)]);
+}
+
+#[test]
+fn a_gauge_that_is_set_after_it_was_forgotten_stays() {
+    let (_test, bus, mut aggregator) = small();
+    let gauge = bus.gauge("g").register().expect("room");
+    gauge.set(1.0);
+    gauge.forget();
+    gauge.set(2.0);
+    settle(&mut aggregator);
+    expect(&aggregator, &[("g", 2.0)]);
+    // An older value says nothing of what is there now.
+    gauge.forget();
+    settle(&mut aggregator);
+    gauge
+        .try_set_at(Clock::Precise.now_ns() - 60_000_000_000, 3.0)
+        .expect("room");
+    settle(&mut aggregator);
+    expect(&aggregator, &[]);
+}
+
+#[test]
+fn nobody_forgets_what_is_not_there() {
+    let (_test, bus, mut aggregator) = small();
+    assert!(!bus.forget(qbus::SeriesId(5)) && !bus.forget(qbus::SeriesId(u32::MAX)));
+    settle(&mut aggregator);
+    expect(&aggregator, &[]);
+}

@@ -27,6 +27,8 @@ mod global;
 mod performance;
 mod query;
 mod reading;
+#[cfg(feature = "http")]
+mod serve;
 mod statistics;
 mod validation;
 
@@ -38,6 +40,8 @@ pub use global::{
 };
 pub use performance::Performance;
 pub use qbus::MetricType;
+#[cfg(feature = "http")]
+pub use qbus_agent::serve::{Listen, ServeError, Server};
 pub use qbus_agent::{Metric, MetricError};
 pub use qbus_aggregate::export::Format;
 pub use qbus_sampler::SamplerOptions;

@@ -3,6 +3,8 @@
 mod adding;
 mod lifecycle;
 mod reading;
+#[cfg(feature = "http")]
+mod serving;
 mod shared_bus;
 
 use qbus_collector::{Collector, CollectorOptions};

@@ -1,6 +1,6 @@
 // Lines, heatmaps and sparklines on canvases. A second without a value is a gap, and stays one.
 
-import { BRIDGE, KEPT, quantile, state, upper } from "/dashboard/store.js";
+import { BRIDGE, KEPT, extent, quantile, state, upper } from "/dashboard/store.js";
 import { show, showRate } from "/dashboard/units.js";
 
 let colours = {};
@@ -31,9 +31,14 @@ function begin(canvas) {
 
 const at = (ring, second) => (ring && second > state.second - KEPT && second <= state.second ? ring[second % KEPT] : NaN);
 
-/** Draws rings over the last seconds; what is shown at the left edge of the scale. */
-export function lines(canvas, rings, span, format) {
-  const { context, width, height } = begin(canvas);
+/** Below the chart, for how far it reaches back. */
+const FOOT = 12;
+
+/** Draws rings over the last seconds, with the ends of both scales. */
+export function lines(canvas, rings, asked, format) {
+  const span = extent(asked);
+  const { context, width, height: all } = begin(canvas);
+  const height = all - FOOT;
   const first = state.second - span + 1;
   let low = 0, high = -Infinity;
   for (const ring of rings) {
@@ -56,7 +61,23 @@ export function lines(canvas, rings, span, format) {
   });
   context.setLineDash([]);
   label(context, format(high), 2, 10);
+  foot(context, span, width, all, format(low));
   cross(context, x, first, height);
+}
+
+/** The line below a chart: since when, and the lower end of its scale. */
+function foot(context, span, width, height, low) {
+  context.strokeStyle = colours.line;
+  context.lineWidth = 1;
+  context.beginPath();
+  context.moveTo(0, height - FOOT + 0.5);
+  context.lineTo(width, height - FOOT + 0.5);
+  context.stroke();
+  context.fillStyle = colours.quiet;
+  context.fillText(`${low} · ${span < 120 ? span + " s" : Math.round(span / 60) + " min"} ago`, 2, height - 2);
+  context.textAlign = "right";
+  context.fillText("now", width - 2, height - 2);
+  context.textAlign = "left";
 }
 
 function stroke(context, value, first, x, y) {
@@ -73,8 +94,10 @@ function stroke(context, value, first, x, y) {
 }
 
 /** Buckets over time, darker where more was observed, with the median and the 99th percentile. */
-export function heatmap(canvas, family, span) {
-  const { context, width, height } = begin(canvas);
+export function heatmap(canvas, family, asked) {
+  const span = extent(asked);
+  const { context, width, height: all } = begin(canvas);
+  const height = all - FOOT;
   const first = state.second - span + 1;
   const step = Math.max(1, Math.ceil(span / (width / 4)));
   const indices = new Set();
@@ -119,8 +142,15 @@ export function heatmap(canvas, family, span) {
     strokeSteps(context, value, first, step, x, y);
   });
   context.setLineDash([]);
-  label(context, show(Math.min(upper(family, rows[rows.length - 1]), 1e300), family.unit), 2, 10);
+  label(context, show(upper(family, rows[rows.length - 1]), family.unit), 2, 10);
+  foot(context, span, width, all, show(bottom(family, rows[0]), family.unit));
   cross(context, (s) => x(s + 0.5), first, height);
+}
+
+/** The lower end of a bucket. */
+function bottom(family, index) {
+  if (family.type === "summary") return index === -Infinity ? 0 : upper(family, index - 1);
+  return index > 0 ? upper(family, index - 1) : Math.min(0, upper(family, index));
 }
 
 function strokeSteps(context, value, first, step, x, y) {
@@ -164,7 +194,8 @@ function empty(context, width, height) {
 }
 
 /** A small line without a scale. */
-export function spark(canvas, ring, span) {
+export function spark(canvas, ring, asked) {
+  const span = extent(asked);
   const { context, width, height } = begin(canvas);
   const first = state.second - span + 1;
   let low = Infinity, high = -Infinity;

@@ -1,6 +1,6 @@
 // The page: the stream of events, the address, the keys.
 
-import { families, fill, series, state, take } from "/dashboard/store.js";
+import { extent, fill, series, state, take } from "/dashboard/store.js";
 import { hover } from "/dashboard/charts.js";
 import { show, showRate } from "/dashboard/units.js";
 import { Cards, element, familyDrawer, findFamily, findSeries, ledgerTable, seriesDrawer, workers } from "/dashboard/views.js";
@@ -52,15 +52,17 @@ function draw() {
   }
   if (document.activeElement !== $("filter")) $("filter").value = filter;
   $("span").value = String(span);
-  if (view === "workers") workers(main, filter, draw);
-  else if (view === "bus") {
-    if (!main.querySelector("#of-bus")) main.replaceChildren(element("h2", {}, "Ledger"), element("div", { id: "ledger" }), element("h2", {}, "Metrics of the bus"), element("div", { id: "of-bus" }));
-    main.querySelector("#ledger").replaceChildren(ledgerTable());
-    cards.update(main.querySelector("#of-bus"), view, filter, span);
-  } else {
-    if (main.querySelector("#of-bus, table")) { main.replaceChildren(); cards.key = null; }
-    cards.update(main, view, filter, span);
+  // A table, where the view has one, stands above its cards.
+  const above = { workers: ["Attached processes", "By role and command"], bus: ["Ledger", "Metrics of the bus"] }[view];
+  if (main.dataset.view !== view) {
+    main.dataset.view = view;
+    const parts = above ? [element("h2", {}, above[0]), element("div", { id: "above" }), element("h2", {}, above[1])] : [];
+    main.replaceChildren(...parts, element("div", { id: "cards" }));
+    cards.key = null;
   }
+  if (view === "workers") workers($("above"), filter, span, draw);
+  else if (view === "bus") $("above").replaceChildren(ledgerTable());
+  cards.update($("cards"), view, filter, span);
   drawDrawer(family, id, filter, span);
 }
 
@@ -110,7 +112,7 @@ function drawBanner(lost, ledger) {
 
 /** The seconds before the page was opened, of the families that can be seen. */
 cards.onSeen = (seen) => {
-  const names = seen.filter((family) => family.type === "counter" || family.type === "gauge").map((family) => family.name).filter((name) => !asked.has(name));
+  const names = seen.filter(Boolean).filter((family) => family.type === "counter" || family.type === "gauge").map((family) => family.name).filter((name) => !asked.has(name));
   if (!names.length) return;
   names.forEach((name) => asked.add(name));
   const query = names.slice(0, 60).map((name) => "name[]=" + encodeURIComponent(name)).join("&");
@@ -181,7 +183,7 @@ addEventListener("pointermove", (event) => {
   const chart = event.target.closest?.("[data-chart]");
   const before = hover.second;
   if (chart) {
-    const box = chart.getBoundingClientRect(), { span } = address();
+    const box = chart.getBoundingClientRect(), span = extent(address().span);
     hover.second = state.second - span + 1 + Math.min(span - 1, Math.max(0, Math.floor((event.clientX - box.left) / box.width * span)));
   } else hover.second = null;
   if (hover.second !== before) requestAnimationFrame(() => cards.draw());

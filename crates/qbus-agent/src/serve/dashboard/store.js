@@ -9,8 +9,14 @@ export const BRIDGE = 3;
 
 export const families = new Map();
 export const series = new Map();
-/** The second of the newest column; what the ledger said; why there is nothing new. */
-export const state = { second: 0, unixMs: 0, epoch: 0, ledger: null, rate: NaN, lostNow: 0, heard: 0, down: "", paused: false };
+/** The seconds of the oldest and the newest column; what the ledger said; why there is nothing new. */
+export const state = { first: Infinity, second: 0, unixMs: 0, epoch: 0, ledger: null, rate: NaN, lostNow: 0, heard: 0, down: "", paused: false };
+
+/** What each owner emitted a second, by its id. */
+export const rates = new Map();
+
+/** The seconds that are drawn: no more than are known, and at least a minute. */
+export const extent = (span) => Math.min(span, Math.max(60, state.second - state.first + 1));
 
 const ring = () => new Float32Array(KEPT).fill(NaN);
 const isObserved = (family) => family.type === "histogram" || family.type === "summary";
@@ -72,6 +78,8 @@ function advance(event) {
   if (isNew) {
     for (const one of series.values()) if (!changed.has(one)) rest(one, second);
     for (const family of families.values()) sum(family, second);
+    remember(event.ledger.owners || [], second);
+    state.first = Math.min(state.first, second);
     state.second = second;
     state.unixMs = event.unix_ms;
     state.epoch = event.epoch;
@@ -87,12 +95,22 @@ function owners(before, after, seconds) {
   }
 }
 
+function remember(owners, second) {
+  const here = new Set(owners.map((owner) => owner.id));
+  for (const id of [...rates.keys()]) if (!here.has(id)) rates.delete(id);
+  for (const owner of owners) {
+    if (!rates.has(owner.id)) rates.set(owner.id, ring());
+    rates.get(owner.id)[second % KEPT] = owner.rate ?? NaN;
+  }
+}
+
 /** Empties the columns after one second up to another. */
 function clear(from, to) {
   const count = Math.min(to - from, KEPT);
   for (let s = to - count + 1; s <= to && count > 0; s++) {
     const column = s % KEPT;
     for (const one of series.values()) if (one.ring) one.ring[column] = NaN;
+    for (const one of rates.values()) one[column] = NaN;
     for (const family of families.values()) {
       if (family.ring) family.ring[column] = NaN;
       if (family.columns) family.columns[column] = undefined;
@@ -198,6 +216,17 @@ export function quantile(family, q, from, to) {
   return NaN;
 }
 
+/** What lies in some seconds: how many observations, and the values below which these parts of them are. */
+export function observed(family, quantiles, seconds) {
+  let count = 0, known = 0;
+  const from = state.second - seconds + 1;
+  for (let s = from; s <= state.second; s++) {
+    const rate = family.ring ? family.ring[s % KEPT] : NaN;
+    if (s > state.second - KEPT && !Number.isNaN(rate)) { count += rate; known++; }
+  }
+  return { rate: known ? count / known : NaN, values: quantiles.map((q) => quantile(family, q, from, state.second)) };
+}
+
 /** Fills the seconds before the page was opened, from the history that the server has. */
 export function fill(document) {
   const byKey = new Map();
@@ -226,6 +255,7 @@ function fillOne(one, line) {
     if (second > state.second - KEPT && second <= state.second && Number.isNaN(one.ring[second % KEPT])) {
       const rate = before && value >= before[1] ? (value - before[1]) / (second - before[0]) : NaN;
       one.ring[second % KEPT] = isCounter ? rate : value;
+      state.first = Math.min(state.first, second);
       const family = one.family;
       if (isCounter && !Number.isNaN(rate)) {
         family.ring ||= ring();

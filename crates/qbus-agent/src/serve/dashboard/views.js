@@ -1,6 +1,6 @@
 // The four views, and the drawer: family → its series → one series.
 
-import { families, quantile, series, state, upper, KEPT } from "/dashboard/store.js";
+import { families, observed, quantile, rates, series, state, textOf, upper, KEPT } from "/dashboard/store.js";
 import { heatmap, hover, lines, spark, words } from "/dashboard/charts.js";
 import { show, showRate } from "/dashboard/units.js";
 
@@ -34,12 +34,44 @@ export function filterOf(text) {
   return (one) => tests.every((test) => test(one));
 }
 
-const OF_MACHINE = /^(qbus_(host|gpu|cgroup|process)_|node_|system_|process_)/;
+const OF_MACHINE = /^(qbus_(host|gpu|cgroup)_|node_|system_|DCGM_|gpu_)/;
+const OF_PROCESSES = /^(qbus_process_|process_)/;
 const OF_BUS = /^qbus_(bus|sampler|serve)_/;
 
 export function viewOf(family) {
   if (OF_BUS.test(family.name)) return "bus";
+  if (OF_PROCESSES.test(family.name)) return "workers";
   return OF_MACHINE.test(family.name) ? "machine" : "application";
+}
+
+/** Parts of a machine, in the order in which one looks at them; what of each comes first. */
+const PARTS = [
+  ["GPUs", /^(qbus_gpu_|DCGM_|gpu_)/, ["utilization_ratio", "memory_used_bytes", "power_watts", "temperature_celsius", "throttle_active", "xid_errors"]],
+  ["Pressure", /pressure/, ["cpu_waiting", "memory_waiting", "io_waiting"]],
+  ["Control groups", /cgroup/, ["memory_working_set", "cpu_seconds", "cpu_throttled_seconds"]],
+  ["Memory", /memory|swap|page|oom|huge|vmstat|slab/, ["memory_used_ratio", "memory_used_bytes", "MemAvailable", "memory_available_bytes", "memory_cached_bytes", "swap_used", "page_faults", "oom_kills"]],
+  ["Disks", /disk|filesystem/, ["read_bytes", "written_bytes", "io_time_seconds", "filesystem_avail"]],
+  ["Network", /network|netstat|tcp|udp|conntrack|sock|arp/, ["receive_bytes", "transmit_bytes", "retransmitted", "connections_established"]],
+  ["Processor", /cpu|load\d|context_switch|interrupt|intr|procs|forks|entropy/, ["cpu_usage", "cpu_percent", "cpu_seconds", "load1", "procs_running", "context_switches"]],
+  ["More", /./, []],
+];
+/** What of the processes comes first. */
+const OF_PROCESS = ["cpu_usage", "cpu_seconds", "resident_memory", "gpu_", "threads", "instances", "open_fds"];
+const FIRST = ["GPUs", "Processor", "Memory", "Pressure", "Disks", "Network", "Control groups", "More"];
+/** Cards of a part before more are asked for. */
+const OF_PART = 8;
+
+/** The families of a machine by part, each part in its order. */
+function byPart(found) {
+  const parts = new Map(FIRST.map((title) => [title, []]));
+  for (const one of found) parts.get(PARTS.find(([, pattern]) => pattern.test(one.family.name))[0]).push(one);
+  return [...parts].filter(([, all]) => all.length).map(([title, all]) => [title, placed(all, PARTS.find(([name]) => name === title)[2])]);
+}
+
+/** Those first whose names have one of these parts; the others stay in their order. */
+function placed(all, first) {
+  const place = ({ family }) => { const at = first.findIndex((part) => family.name.includes(part)); return at < 0 ? first.length : at; };
+  return all.slice().sort((a, b) => place(a) - place(b));
 }
 
 /** Families of a view that the filter leaves something of, the busiest first. */
@@ -76,16 +108,23 @@ class Card {
       parts = [words(family, family.ring, second), ["k2", "p50 " + p(0.5)], ["k1", "p99 " + p(0.99)]];
       heatmap(canvas, family, span);
     } else if (family.type === "counter") {
-      const top = some.slice().sort((a, b) => b.activity - a.activity).slice(0, 5);
+      // Of many, each alone would lie on the ground.
+      const few = some.length > 1 && some.length <= 6 ? some : [];
       parts = [words(family, family.ring, second)];
-      lines(canvas, some.length > 1 ? [family.ring, ...top.map((one) => one.ring)] : [family.ring], span, (value) => showRate(value, family.unit));
+      lines(canvas, [family.ring, ...few.map((one) => one.ring)], span, (value) => showRate(value, family.unit));
       if (some.length > 1) parts.push(`of ${some.length} series`);
     } else {
-      const top = some.slice().sort((a, b) => b.activity - a.activity || b.now - a.now).slice(0, 6);
+      const top = some.length > 6 ? some.slice().sort((a, b) => b.activity - a.activity || b.now - a.now).slice(0, 6) : some;
       lines(canvas, top.map((one) => one.ring), span, (value) => show(value, family.unit));
-      const values = some.map((one) => one.now).filter((value) => !Number.isNaN(value));
       if (some.length === 1) parts = [words(family, some[0].ring, second)];
-      else parts = [`${show(Math.min(...values), family.unit)} … ${show(Math.max(...values), family.unit)}`, `${some.length} series`];
+      else if (some.length <= 4) {
+        const [name] = labelOrder(some);
+        parts = some.map((one, at) => ["k" + at, `${one.labels[name] ?? ""}: ${words(family, one.ring, second)}`]);
+      } else {
+        const values = some.map((one) => one.now).filter((value) => !Number.isNaN(value));
+        const [least, most] = [Math.min(...values), Math.max(...values)].map((value) => show(value, family.unit));
+        parts = [least === most ? least : `${least} … ${most}`, `${some.length} series`];
+      }
     }
     this.now.replaceChildren(...parts.map((part) => Array.isArray(part) ? element("span", {}, element("span", { class: "key " + part[0] }), part[1]) : element("span", {}, part)));
     canvas.setAttribute("aria-label", `${family.name}: ${this.now.textContent}; its table opens with Enter`);
@@ -98,6 +137,8 @@ export class Cards {
     this.open = open;
     this.cards = new Map();
     this.shown = CARDS;
+    /** Parts of the machine that are shown whole. */
+    this.whole = new Set();
     this.ticks = 0;
     this.onSeen = () => {};
     this.observer = new IntersectionObserver((entries) => {
@@ -120,7 +161,7 @@ export class Cards {
     this.key = key;
     this.size = families.size;
     this.found = chosen(view, filterOf(filterText));
-    const cards = this.found.slice(0, this.shown).map(({ family, some }) => {
+    const card = ({ family, some }) => {
       if (!this.cards.has(family.id)) {
         const card = new Card(family, this.open);
         card.element.card = card;
@@ -130,13 +171,19 @@ export class Cards {
       const card = this.cards.get(family.id);
       card.some = some;
       return card.element;
-    });
-    const rest = this.found.length - cards.length;
+    };
+    const again = () => this.choose(main, view, filterText, key);
+    const grid = (all, shown, more) => {
+      const rest = all.length - shown;
+      return [element("div", { class: "cards" }, ...all.slice(0, shown).map(card)), ...(rest > 0 ? [element("p", {}, element("button", { onclick: more }, `${rest} more`))] : [])];
+    };
     const focused = document.activeElement;
-    const grid = element("div", { class: "cards" }, ...cards);
-    const more = rest > 0 ? [element("p", {}, element("button", { onclick: () => { this.shown += CARDS; this.choose(main, view, filterText, key); } }, `${Math.min(rest, CARDS)} more of ${rest}`))] : [];
-    const none = cards.length ? [] : [element("p", { class: "quiet" }, filterText ? "nothing matches the filter" : "no metric of this kind so far")];
-    main.replaceChildren(grid, ...more, ...none);
+    const none = this.found.length ? [] : [element("p", { class: "quiet" }, filterText ? "nothing matches the filter" : "no metric of this kind so far")];
+    // A machine has parts, in an order of its own; all else goes by what moves.
+    const parts = view === "machine" && !filterText
+      ? byPart(this.found).flatMap(([title, all]) => [element("h2", {}, title), ...grid(all, this.whole.has(title) ? all.length : OF_PART, () => { this.whole.add(title); again(); })])
+      : grid(view === "workers" ? placed(this.found, OF_PROCESS) : this.found, this.shown, () => { this.shown += CARDS; again(); });
+    main.replaceChildren(...parts, ...none);
     if (focused && main.contains(focused)) focused.focus({ preventScroll: true });
   }
 
@@ -148,23 +195,32 @@ export class Cards {
 let order = { by: "rate", isUp: false };
 
 /** The processes that are attached. */
-export function workers(main, filterText, redraw) {
+export function workers(main, filterText, span, redraw) {
   const owners = state.ledger?.owners;
   if (!owners) return main.replaceChildren(element("p", { class: "quiet" }, "The snapshot does not know who is who, and the bus cannot be opened from here."));
-  const columns = [["pid", "pid", 1], ["role", "role"], ["rate", "records/s", 1], ["delivered", "delivered", 1], ["dropped", "dropped", 1], ["lost", "torn, revoked", 1], ["lanes", "lanes", 1], ["fill_ratio", "lane", 1], ["command", "command"]];
+  const columns = [["pid", "pid", 1], ["role", "role"], ["rate", "records/s", 1], ["delivered", "delivered", 1], ["dropped", "dropped", 1], ["lost", "torn, revoked", 1], ["lanes", "lanes", 1], ["fill_ratio", "lane", 1], ["command", "command"], ["line", "last minutes"]];
   const lower = filterText.toLowerCase();
   const rows = owners.map((owner) => ({ ...owner, lost: owner.torn + owner.revoked })).filter((owner) => `${owner.pid} ${owner.role} ${owner.command}`.toLowerCase().includes(lower));
   const rank = (value) => (typeof value === "number" && Number.isNaN(value) ? -1 : value ?? -1);
   rows.sort((a, b) => b.alive - a.alive || (order.isUp ? 1 : -1) * (rank(a[order.by]) < rank(b[order.by]) ? -1 : rank(a[order.by]) > rank(b[order.by]) ? 1 : 0) || a.pid - b.pid);
   const head = columns.map(([key, title, isNumber]) => element("th", { scope: "col", class: isNumber ? "number" : null, "aria-sort": order.by === key ? (order.isUp ? "ascending" : "descending") : null },
     element("button", { onclick: () => { order = { by: key, isUp: order.by === key && !order.isUp }; redraw(); } }, title + (order.by === key ? (order.isUp ? " ▲" : " ▼") : ""))));
+  const sparks = [];
   const cell = (owner, [key, , isNumber]) => {
     const value = owner[key];
+    if (key === "line") {
+      const line = element("canvas", { role: "img", "aria-label": "records a second" });
+      sparks.push([line, rates.get(owner.id)]);
+      return element("td", {}, line);
+    }
+    // What tells commands apart stands behind the folder.
+    if (key === "command") return element("td", { class: "text quiet", title: value }, value.replace(/^\S*\//, ""));
     const text = key === "pid" ? String(value) + (owner.alive ? "" : " gone") : key === "fill_ratio" ? show(value, "ratio") : isNumber ? show(value, "") : value;
     const isBad = (key === "dropped" || key === "lost") && value > 0;
-    return element("td", { class: [isNumber ? "number" : "text", isBad ? "old" : "", owner.alive ? "" : "quiet"].join(" ") }, text);
+    return element("td", { class: [isNumber ? "number" : "word", isBad ? "old" : "", owner.alive ? "" : "quiet"].join(" ") }, text);
   };
   main.replaceChildren(element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows.map((owner) => element("tr", {}, ...columns.map((column) => cell(owner, column)))))));
+  for (const [line, ring] of sparks) spark(line, ring, span);
 }
 
 /** What became of all records; above the cards of the bus. */
@@ -213,7 +269,7 @@ export function familyDrawer(drawer, family, filterText, span, open, back) {
     return row;
   });
   drawer.replaceChildren(element("button", { onclick: back, title: "Esc" }, "close"), element("h2", {}, family.name),
-    element("p", { class: "quiet" }, `${family.help} `, element("em", {}, `${family.type}${family.unit ? ", " + family.unit : ""}, ${family.series.size} series`)), canvas,
+    element("p", { class: "quiet" }, `${family.help} `, element("em", {}, `${family.type}${family.unit ? ", " + family.unit : ""}, ${family.series.size} series`)), canvas, ...(isObserved ? [quantileTable(family)] : []),
     element("table", {}, element("thead", {}, element("tr", {}, ...head.map((name, at) => element("th", { scope: "col", class: at < names.length || at === head.length - 1 ? null : "number" }, name)))), element("tbody", {}, ...rows)),
     ...(some.length > ROWS ? [element("p", { class: "quiet" }, `${some.length - ROWS} more; a filter finds them`)] : []));
   if (isObserved) heatmap(canvas, family, span);
@@ -221,6 +277,38 @@ export function familyDrawer(drawer, family, filterText, span, open, back) {
   else lines(canvas, some.slice(0, 6).map((one) => one.ring), span, (value) => show(value, family.unit));
   canvas.setAttribute("aria-label", `${family.name}: the table below says the same`);
   for (const [line, one] of sparks) spark(line, one.ring, span);
+}
+
+/** What the heatmap shows, in numbers. */
+function quantileTable(family) {
+  const times = [["10 s", 10], ["1 min", 60], ["5 min", 300]], quantiles = [0.5, 0.9, 0.99];
+  const head = ["last", "observations", "p50", "p90", "p99"];
+  const rows = times.map(([title, seconds]) => {
+    const { rate, values } = observed(family, quantiles, seconds);
+    const cells = [showRate(rate, ""), ...values.map((value) => show(value, family.unit))];
+    return element("tr", {}, element("th", { scope: "row" }, title), ...cells.map((text) => element("td", { class: "number" }, text)));
+  });
+  return element("table", { class: "small" }, element("thead", {}, element("tr", {}, ...head.map((name, at) => element("th", { scope: "col", class: at ? "number" : null }, name)))), element("tbody", {}, ...rows));
+}
+
+/** Exemplars of a series by its id, and when they were asked for. */
+const exemplars = new Map();
+
+/** The traces of a series; asked for while it is looked at, not more than every five seconds. */
+function tracesOf(one) {
+  const known = exemplars.get(one.id);
+  if (!known || performance.now() - known.asked > 5000) {
+    exemplars.set(one.id, { asked: performance.now(), found: known?.found || [] });
+    fetch("/api/v1/series?name[]=" + encodeURIComponent(one.family.name)).then((answer) => (answer.ok ? answer.json() : null)).then((document) => {
+      const mine = document?.metrics.find((metric) => textOf(metric.labels) === one.text);
+      if (mine) exemplars.get(one.id).found = mine.exemplars || [];
+    }).catch(() => {});
+  }
+  const { found } = exemplars.get(one.id);
+  if (!found.length) return [];
+  const rows = found.slice().sort((a, b) => b.value - a.value).map((exemplar) => element("tr", {},
+    element("td", {}, element("code", {}, exemplar.trace_id)), element("td", { class: "number" }, show(exemplar.value, one.family.unit)), element("td", { class: "number" }, new Date(exemplar.timestamp * 1000).toLocaleTimeString("en-GB"))));
+  return [element("h2", {}, "Traces, the last of each bucket"), element("table", {}, element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "trace"), element("th", { scope: "col", class: "number" }, "value"), element("th", { scope: "col", class: "number" }, "at"))), element("tbody", {}, ...rows))];
 }
 
 /** One series: its chart, its buckets, and its values by time. */
@@ -236,7 +324,7 @@ export function seriesDrawer(drawer, one, span, back) {
     element("tbody", {}, ...[...one.buckets].sort((a, b) => a[0] - b[0]).map(([index, count]) => element("tr", {}, element("td", {}, show(upper(family, index), family.unit)), element("td", { class: "number" }, count.toLocaleString("en"))))))] : [];
   drawer.replaceChildren(element("button", { onclick: back, title: "Esc" }, "back"), element("h2", {}, family.name),
     element("p", {}, Object.keys(one.labels).length ? element("code", {}, `{${one.text}}`) : element("span", { class: "quiet" }, "no labels")),
-    element("p", { class: "quiet" }, family.help), canvas, ...buckets,
+    element("p", { class: "quiet" }, family.help), canvas, ...tracesOf(one), ...buckets,
     element("h2", {}, "The last minute"), element("table", {}, element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "time"), element("th", { scope: "col", class: "number" }, family.type === "gauge" ? "value" : "a second"))), element("tbody", {}, ...times)));
   const format = (value) => (family.type === "gauge" ? show(value, family.unit) : showRate(value, family.type === "counter" ? family.unit : ""));
   lines(canvas, [one.ring], span, format);

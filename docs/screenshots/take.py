@@ -1,0 +1,206 @@
+"""Drives the dashboard in a real Chromium, and takes the pictures beside this file.
+
+    python take.py QBUS FOLDER [--quick]
+
+QBUS is the command, FOLDER is where the pictures go. It needs Chromium and the package websocket-client.
+Whatever the page's console complains of, or a key does not do, fails. With --quick it does not wait until
+there is something to see in the pictures.
+"""
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import websocket
+
+LIMIT = 30
+GPU = """driver = 580.82.07
+count = 2
+0.uuid = GPU-4f1c
+0.name = NVIDIA H100
+0.memory = 85899345920 1073741824 44294967296
+0.utilization = 71 38
+0.power = 452500
+0.power_limit = 700000
+0.temperature0 = 64
+1.uuid = GPU-8a02
+1.name = NVIDIA H100
+1.memory = 85899345920 1073741824 1294967296
+1.utilization = 2 0
+1.power = 71500
+1.power_limit = 700000
+1.temperature0 = 34
+"""
+
+
+class Page:
+    """A page of a Chromium of its own, by its remote debugging protocol."""
+
+    def __init__(self, folder: Path, width: int, height: int) -> None:
+        self.process = subprocess.Popen(
+            ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+             "--remote-debugging-port=0", "--remote-allow-origins=*", f"--user-data-dir={folder}",
+             f"--window-size={width},{height}", "about:blank"],
+            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        assert self.process.stderr is not None
+        said = next(line for line in self.process.stderr if "DevTools listening on" in line)
+        port = said.split("127.0.0.1:")[1].split("/")[0]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=LIMIT) as answer:
+            pages = [one for one in json.load(answer) if one["type"] == "page"]
+        self.socket = websocket.create_connection(pages[0]["webSocketDebuggerUrl"], timeout=LIMIT)
+        self.number = 0
+        self.complaints: list[str] = []
+        for domain in ("Page", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
+                  deviceScaleFactor=1, mobile=False)
+
+    def call(self, method: str, **parameters: object) -> dict:
+        self.number += 1
+        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
+        while True:
+            said = json.loads(self.socket.recv())
+            if said.get("id") == self.number:
+                assert "error" not in said, (method, said["error"])
+                return said["result"]
+            event = said.get("method")
+            if event == "Runtime.exceptionThrown":
+                self.complaints.append(json.dumps(said["params"]["exceptionDetails"])[:500])
+            elif event == "Log.entryAdded" and said["params"]["entry"]["level"] in ("error", "warning"):
+                self.complaints.append(said["params"]["entry"]["text"])
+
+    def value(self, expression: str) -> object:
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in found, (expression, found)
+        return found["result"].get("value")
+
+    def until(self, expression: str) -> None:
+        end = time.monotonic() + LIMIT
+        while not self.value(expression):
+            assert time.monotonic() < end, f"waited {LIMIT} s for {expression}"
+            time.sleep(0.05)
+
+    def key(self, name: str) -> None:
+        codes = {"Enter": (13, "\r"), "Escape": (27, None), "Tab": (9, None)}
+        code, text = codes.get(name, (0, name))
+        more = {"text": text} if text else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=name, windowsVirtualKeyCode=code, **more)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=name, windowsVirtualKeyCode=code)
+
+    def ground(self, scheme: str) -> None:
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self.call("Emulation.setEmulatedMedia", features=[feature])
+
+    def picture(self, path: Path) -> None:
+        self.value("document.activeElement.blur()")
+        # Two ticks, so that what was asked for is drawn.
+        time.sleep(2.2)
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+
+    def close(self) -> None:
+        self.call("Browser.close")
+        self.process.wait(LIMIT)
+
+
+def drive(page: Page, url: str, folder: Path, seconds: float) -> None:
+    cards = "[...document.querySelectorAll('.card .name')].map((name) => name.textContent)"
+    page.ground("light")
+    page.call("Page.navigate", url=url)
+    page.until(f"{cards}.includes('demo_request_seconds')")
+    time.sleep(seconds)
+    page.key("w")
+    page.until("location.hash.includes('span=900')")
+    page.key("w")
+    page.until("location.hash.includes('span=60')")
+    page.picture(folder / "application.png")
+
+    # A filter leaves what it takes, and its text comes to the address.
+    page.key("/")
+    for letter in "tokens":
+        page.key(letter)
+    page.until(f"{cards}.length === 1 && location.hash.includes('filter=tokens')")
+    page.value("document.getElementById('filter').value = ''")
+    page.value("document.getElementById('filter').dispatchEvent(new Event('input'))")
+    page.key("Escape")
+    page.until(f"{cards}.length >= 5")
+
+    # A card opens with the keyboard: its series, then one of them, its traces, and back.
+    page.value("[...document.querySelectorAll('.card')].find((card) => card.textContent.includes('demo_request_seconds')).focus()")
+    page.key("Enter")
+    page.until("document.querySelectorAll('#drawer tr.open').length === 1")
+    page.until("document.querySelector('#drawer table.small td').textContent.endsWith('/s')")
+    page.value("document.querySelector('#drawer tr.open').focus()")
+    page.key("Enter")
+    page.until("/[0-9a-f]{32}/.test(document.getElementById('drawer').textContent)")
+    page.ground("dark")
+    page.picture(folder / "histogram.png")
+    page.key("Escape")
+    page.key("Escape")
+    page.until("document.getElementById('drawer').hidden")
+
+    page.key("3")
+    page.until("[...document.querySelectorAll('h2')].some((title) => title.textContent === 'GPUs')")
+    page.picture(folder / "machine.png")
+    page.ground("light")
+    page.key("2")
+    page.until("document.querySelectorAll('#above tbody tr').length >= 4")
+    page.picture(folder / "workers.png")
+    page.key("4")
+    page.until("document.getElementById('above').textContent.includes('delivered')")
+    page.picture(folder / "bus.png")
+    page.key("p")
+    page.until("document.getElementById('age').textContent.includes('(paused)')")
+    assert not page.complaints, page.complaints
+
+
+def main() -> None:
+    program, folder = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
+    seconds = 1.0 if "--quick" in sys.argv else 75.0
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="qbus-screenshots-"))
+    bus = f"screenshots-{os.getpid()}"
+    started: list[subprocess.Popen] = []
+
+    def start(*arguments: str, **more: object) -> subprocess.Popen:
+        process = subprocess.Popen([str(program), *arguments, "--bus", bus], stdin=subprocess.DEVNULL, **more)
+        started.append(process)
+        return process
+
+    page = None
+    try:
+        # Built beside the command for its tests; without it there is no GPU.
+        library = program.parent / "deps" / "libfake_nvml.so"
+        gpu: list[str] = []
+        if library.exists():
+            shutil.copy(library, scratch / "libnvidia-ml.so.1")
+            (scratch / "values.txt").write_text(GPU)
+            gpu = ["--nvml", str(scratch / "libnvidia-ml.so.1")]
+        aggregator = start("agg", "--listen", "127.0.0.1:0", *gpu, stderr=subprocess.PIPE, text=True)
+        assert aggregator.stderr is not None
+        said = next(line for line in aggregator.stderr if "http://" in line)
+        url = "http://" + said.split("http://")[1].strip()
+        for worker in range(3):
+            start("demo", "--worker", str(worker), "--seconds", "1000")
+        page = Page(scratch / "chromium", 1280, 860)
+        drive(page, url, folder, seconds)
+        print(f"{len(list(folder.glob('*.png')))} pictures in {folder}; nothing to complain of")
+    finally:
+        if page is not None:
+            page.close()
+        for process in reversed(started):
+            process.send_signal(signal.SIGTERM)
+            process.wait(LIMIT)
+        subprocess.run([str(program), "rm", "--force", "--bus", bus], check=False, stderr=subprocess.DEVNULL)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,14 @@
 //! From the sampler to the bus.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
+use std::mem::take;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use qbus::{Bus, EmitError, MetricType};
+use qbus::{Bus, EmitError, FamilyId, MetricType, SeriesId};
 use qbus_aggregate::Reader;
 use qbus_sampler::{Attached, Sample, Sampler, SamplerOptions, Trend};
 
@@ -53,6 +55,7 @@ pub(crate) fn sample_until(
     let mut sink = Sink {
         emitter: Emitter::new(bus),
         refused: HashSet::new(),
+        seen: Seen::new(bus),
     };
     let mut is_refused = false;
     let mut next = Instant::now();
@@ -72,6 +75,7 @@ pub(crate) fn sample_until(
                 self_metrics::of_bus(bus, &reader, &mut emit);
             }
         }
+        sink.seen.end_tick();
         for outcome in outcomes {
             for news in &outcome.news {
                 report(news.told(outcome.source));
@@ -133,6 +137,7 @@ struct Sink {
     emitter: Emitter,
     /// Metrics that the registry refused, which was said.
     refused: HashSet<String>,
+    seen: Seen,
 }
 
 impl Sink {
@@ -143,12 +148,16 @@ impl Sink {
             unit,
             help,
         } = sample.metric;
-        let emitted = self.emitter.emit(&Metric {
+        let metric = Metric {
             labels: sample.labels,
             description: help,
             unit,
             is_total: *trend == Trend::Counter,
             ..Metric::new(name, sample.value, metric_type(*trend))
+        };
+        let emitted = self.emitter.emit_with(&metric, &|record| {
+            self.seen.now.borrow_mut().insert(record.series);
+            self.seen.bus.emit(record)
         });
         match emitted {
             Err(MetricError::Register(_) | MetricError::Full { .. })
@@ -162,6 +171,56 @@ impl Sink {
                 ..
             }) => Ok(()),
             emitted => emitted,
+        }
+    }
+}
+
+/// Ticks after which all has been sampled once that is there: ratios need two.
+const TICKS: u32 = 2;
+
+/// Which series a tick sampled. What it samples no more is gone from the machine (a mount, an interface, a
+/// process, a GPU), and leaves the page.
+struct Seen {
+    bus: Bus,
+    now: RefCell<HashSet<SeriesId>>,
+    before: HashSet<SeriesId>,
+    ticks: u32,
+}
+
+impl Seen {
+    fn new(bus: &Bus) -> Seen {
+        Seen {
+            bus: bus.clone(),
+            now: RefCell::default(),
+            before: HashSet::new(),
+            ticks: 0,
+        }
+    }
+
+    fn end_tick(&mut self) {
+        let now = take(&mut *self.now.borrow_mut());
+        for &gone in self.before.difference(&now) {
+            self.bus.forget(gone);
+        }
+        self.before = now;
+        self.ticks = self.ticks.saturating_add(1);
+        if self.ticks == TICKS {
+            self.forget_left_behind();
+        }
+    }
+
+    /// Forgets what an earlier sampler saw that is gone since.
+    fn forget_left_behind(&self) {
+        let family = |id: SeriesId| self.bus.series(id).map(|series| series.family);
+        let seen = self.before.iter().filter_map(|&id| family(id));
+        let families: HashSet<FamilyId> = seen.collect();
+        for id in self.bus.series_ids() {
+            if !self.before.contains(&id)
+                && self.bus.forgotten_ns(id).is_none()
+                && family(id).is_some_and(|family| families.contains(&family))
+            {
+                self.bus.forget(id);
+            }
         }
     }
 }

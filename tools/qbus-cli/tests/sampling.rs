@@ -239,3 +239,44 @@ fn set(folder: &Path, values: &str) {
     fs::write(&new, values).expect("room");
     fs::rename(new, folder.join("values.txt")).expect("the same folder");
 }
+
+#[test]
+fn what_is_gone_from_the_machine_leaves_the_page() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let links = |names: &[&str]| {
+        for net in ["net", "1/net"] {
+            let net = folder.path().join(net);
+            fs::create_dir_all(&net).expect("room");
+            let line = |name: &&str| format!("  {name}: 7 1 0 0 0 0 0 0 9 1 0 0 0 0 0 0\n");
+            let lines: String = names.iter().map(line).collect();
+            // In place: files of the kernel are opened once.
+            fs::write(net.join("dev"), format!("Inter-|\n face |\n{lines}")).expect("room");
+        }
+    };
+    links(&["eth0", "veth7"]);
+    let bus = TestBus::reserve(Place::Named);
+    let procfs = folder.path().display().to_string();
+    let args = ["--path.procfs", &procfs, "--no-gpu"];
+    let running = aggregator(&bus, &args);
+    let bytes = "qbus_host_network_receive_bytes_total";
+    let link = |link: &str| value(&bus, bytes, &[("device", link)]);
+    until("both show", || {
+        link("eth0").is_some() && link("veth7").is_some()
+    });
+    links(&["eth0"]);
+    until("the one that is gone does so no more", || {
+        link("veth7").is_none()
+    });
+    until("the other one stays", || link("eth0") == Some(7.0));
+    links(&["eth0", "veth7"]);
+    until("it is back", || link("veth7") == Some(7.0));
+    stop(running);
+
+    // What goes while nobody samples is noticed by the next aggregator.
+    links(&["eth1"]);
+    let running = aggregator(&bus, &args);
+    until("only the new one shows", || {
+        link("eth1").is_some() && link("eth0").is_none() && link("veth7").is_none()
+    });
+    stop(running);
+}

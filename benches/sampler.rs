@@ -1,18 +1,29 @@
-//! What `qbus agg` with its sampler costs beside node_exporter that is scraped as often.
+//! What `qbus agg` with its sampler costs beside node_exporter that is scraped as often, and what a large
+//! host costs.
 //!
-//! Whole processes: processor time per tick and peak resident memory, from /proc, with collectors of
-//! the same subjects. Ours also drains a bus, commits a snapshot, and samples itself, the attached
-//! processes and the control groups; theirs also formats a page and sends it over HTTP.
+//! Beside node_exporter: whole processes, processor time per tick and peak resident memory, from /proc.
+//! With the subjects of our default sources, then with all default collectors of node_exporter. Ours also
+//! drains a bus, commits a snapshot, and samples itself, the attached processes and the control groups;
+//! theirs also formats a page and sends it over HTTP.
+//!
+//! A large host: the sampler alone in this process, over trees of files with 2,500 mounts, 1,000 network
+//! devices and 256 CPUs. The trees lie in a real file system, whose files cost less to read than those of
+//! /proc and more to open.
 #![allow(clippy::print_stdout)]
 
+use std::fmt::Write as _;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use qbus::{Address, Bus, Removal};
-use qbus_benches::{is_measured, print_machine};
+use qbus_benches::{is_measured, print_machine, quantile};
+use qbus_sampler::{Names, Sampler, SamplerOptions, Source};
+use rustix::fs::{major, minor, stat};
+use rustix::time::{ClockId, clock_gettime};
 
 /// What node_exporter is to collect: the subjects of our default sources.
 const COLLECTORS: [&str; 16] = [
@@ -37,17 +48,144 @@ const COLLECTORS: [&str; 16] = [
 fn main() {
     let ticks = if is_measured() { 30 } else { 2 };
     print_machine("sampler: a tick a second, whole process");
-    println!("{:<34} {:>12} {:>14}", "", "CPU ms/tick", "peak RSS KiB");
-    let ours = qbus(ticks);
-    let theirs = node_exporter(ticks);
-    if let (Some((our_cpu, our_rss)), Some((their_cpu, their_rss))) = (ours, theirs) {
+    println!("{:<44} {:>12} {:>14}", "", "CPU ms/tick", "peak RSS KiB");
+    let only = COLLECTORS.map(|name| format!("--collector.{name}"));
+    let only = [
+        vec!["--collector.disable-defaults".to_owned()],
+        only.to_vec(),
+    ]
+    .concat();
+    for (what, names, collectors) in [
+        ("our default subjects", "qbus", only.as_slice()),
+        ("its default subjects", "node", &[]),
+    ] {
+        println!("{what}");
+        let ours = qbus(ticks, names);
+        let theirs = node_exporter(ticks, collectors);
+        if let (Some((our_cpu, our_rss)), Some((their_cpu, their_rss))) = (ours, theirs) {
+            println!(
+                "  {:<42} {:>12.2} {:>14.2}",
+                "ratio, ours to theirs (at most 0.5)",
+                our_cpu / their_cpu,
+                our_rss / their_rss
+            );
+        }
+    }
+    large_host();
+}
+
+/// A tick of each second over a tree of files of a large host.
+fn large_host() {
+    let (mounts, devices, cpus, ticks) = match is_measured() {
+        true => (2500, 1000, 256, 60),
+        false => (25, 10, 4, 3),
+    };
+    println!(
+        "\na large host, the sampler alone (at most 50 ms a tick)\n{:<44} {:>8} {:>10} {:>10} {:>12}",
+        "", "samples", "p50 ms", "max ms", "CPU ms/tick"
+    );
+    let cases: [(&str, &[Source]); 4] = [
+        ("CPUs", &[Source::Cpu, Source::Stat]),
+        ("network devices", &[Source::Network, Source::Netclass]),
+        ("mounts", &[Source::Filesystem]),
+        (
+            "all of it, node_exporter's defaults",
+            &Source::defaults(Names::Node),
+        ),
+    ];
+    let host = tempfile::tempdir().expect("a temporary folder");
+    write_large_host(host.path(), mounts, devices, cpus);
+    for (what, sources) in cases {
+        let mut sampler = Sampler::new(large_host_options(host.path(), sources));
+        let (attached, start) = ([].into(), Instant::now());
+        let (mut took, mut samples) = (Vec::new(), 0);
+        let cpu = cpu_ms();
+        for tick in 0..ticks {
+            let begun = Instant::now();
+            let now = start + Duration::from_secs(tick);
+            let outcomes = sampler.sample(now, &attached, &mut |_| ());
+            samples = outcomes.iter().map(|outcome| outcome.samples).sum();
+            took.push(begun.elapsed().as_secs_f64() * 1e3);
+            // Those that have a thread of their own go on between two ticks.
+            std::thread::sleep(Duration::from_millis(if is_measured() { 100 } else { 1 }));
+        }
         println!(
-            "{:<34} {:>12.2} {:>14.2}",
-            "ratio, ours to theirs",
-            our_cpu / their_cpu,
-            our_rss / their_rss
+            "  {what:<42} {samples:>8} {:>10.2} {:>10.2} {:>12.2}",
+            quantile(&mut took, 0.5),
+            quantile(&mut took, 1.0),
+            (cpu_ms() - cpu) / ticks as f64
         );
     }
+}
+
+fn large_host_options(host: &Path, sources: &[Source]) -> SamplerOptions {
+    let mut options = SamplerOptions {
+        sources: sources.to_vec(),
+        names: Names::Node,
+        ..SamplerOptions::default()
+    };
+    options.roots.root = host.to_owned();
+    options.roots.proc = host.join("proc");
+    options.roots.sys = host.join("sys");
+    options.roots.udev = host.join("udev");
+    options
+}
+
+fn write_large_host(host: &Path, mounts: u32, devices: u32, cpus: u32) {
+    let put = |path: &str, text: &str| {
+        let path = host.join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("room");
+        fs::write(path, text).expect("room");
+    };
+    let own = stat(host).expect("it is there").st_dev;
+    let device = format!("{}:{}", major(own), minor(own));
+    let (mut table, mut stat, mut net) = (String::new(), String::new(), "a\nb\n".to_owned());
+    for mount in 0..mounts {
+        let point = format!("mnt/volume-{mount:04}");
+        fs::create_dir_all(host.join(&point)).expect("room");
+        let _ = writeln!(
+            table,
+            "{mount} 1 {device} / /{point} rw shared:1 - ext4 /dev/sd{mount} rw"
+        );
+    }
+    stat += "cpu  1 2 3 4 5 6 7 8 9 10\n";
+    for cpu in 0..cpus {
+        let _ = writeln!(
+            stat,
+            "cpu{cpu} 224123 1332 131234 9123456 3234 0 1234 0 0 0"
+        );
+    }
+    stat += "intr 1\nctxt 2\nbtime 1700000000\nprocesses 3\nprocs_running 1\nprocs_blocked 0\n";
+    for device in 0..devices {
+        let name = format!("veth{device:04}");
+        let _ = writeln!(net, "{name}: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16");
+        for file in [
+            "ifindex",
+            "iflink",
+            "mtu",
+            "flags",
+            "carrier",
+            "tx_queue_len",
+            "type",
+            "speed",
+        ] {
+            put(&format!("sys/class/net/{name}/{file}"), "1500\n");
+        }
+        put(&format!("sys/class/net/{name}/operstate"), "up\n");
+    }
+    put("proc/1/mountinfo", &table);
+    put("proc/stat", &stat);
+    put("proc/1/net/dev", &net);
+    put(
+        "proc/meminfo",
+        "MemTotal: 8 kB\nMemFree: 1 kB\nMemAvailable: 2 kB\n",
+    );
+}
+
+/// Processor time of this process.
+fn cpu_ms() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
 }
 
 /// Ended when it is dropped.
@@ -87,7 +225,7 @@ impl Process {
     }
 }
 
-fn qbus(ticks: u32) -> Option<(f64, f64)> {
+fn qbus(ticks: u32, names: &str) -> Option<(f64, f64)> {
     let Some(program) = program() else {
         println!(
             "skipped: target/release/qbus is not there; build it with `cargo build --release --bin qbus`"
@@ -103,32 +241,31 @@ fn qbus(ticks: u32) -> Option<(f64, f64)> {
         ("qbus agg, sampling each second", "1s"),
         ("of which the aggregator alone", "1h"),
     ] {
-        let process = Process::spawn(
-            Command::new(&program)
-                .arg("agg")
-                .args(&bus)
-                .args(["--interval", interval]),
-        )?;
+        let process = Process::spawn(Command::new(&program).arg("agg").args(&bus).args([
+            "--interval",
+            interval,
+            "--names",
+            names,
+        ]))?;
         let cost = measure(&process, ticks, || true);
         drop(process);
         let _ = Bus::remove(&address, Removal::Forced);
         let (cpu, rss) = cost?;
-        println!("{name:<34} {cpu:>12.2} {rss:>14.0}");
+        println!("  {name:<42} {cpu:>12.2} {rss:>14.0}");
         results.get_or_insert((cpu, rss));
     }
     results
 }
 
-fn node_exporter(ticks: u32) -> Option<(f64, f64)> {
+fn node_exporter(ticks: u32, collectors: &[String]) -> Option<(f64, f64)> {
     // The kernel finds a free port; nobody else on loopback is likely to take it in between.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").ok()?;
     let at = listener.local_addr().ok()?;
     drop(listener);
     let mut command = Command::new("prometheus-node-exporter");
     command
-        .arg("--collector.disable-defaults")
-        .arg(format!("--web.listen-address={at}"));
-    command.args(COLLECTORS.map(|name| format!("--collector.{name}")));
+        .arg(format!("--web.listen-address={at}"))
+        .args(collectors);
     let Some(process) = Process::spawn(&mut command) else {
         println!("skipped: prometheus-node-exporter is not installed");
         return None;
@@ -151,7 +288,7 @@ fn node_exporter(ticks: u32) -> Option<(f64, f64)> {
     }
     let (cpu, rss) = measure(&process, ticks, scrape)?;
     println!(
-        "{:<34} {cpu:>12.2} {rss:>14.0}",
+        "  {:<42} {cpu:>12.2} {rss:>14.0}",
         "node_exporter, scraped each second"
     );
     Some((cpu, rss))

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use qbus_aggregate::{ReadOptions, Reader, Value};
 use qbus_tests::{Place, Process, TestBus, run, until};
 
-use crate::support::{QBUS, stop, well};
+use crate::support::{QBUS, qbus, stop, well};
 
 /// Samples of a page of Prometheus text, by name and labels as written.
 fn samples(page: &str) -> BTreeMap<&str, f64> {
@@ -209,6 +209,54 @@ fn gpus_are_sampled_through_the_library_that_was_named() {
     // Only then does the library's thread return.
     set(folder.path(), GPU);
     stop(aggregator);
+}
+
+/// The host by the names of node_exporter, its GPUs by those of dcgm-exporter.
+#[test]
+fn each_exporter_is_stood_in_for_by_its_own_names() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let library = fake(folder.path());
+    let bus = TestBus::reserve(Place::Named);
+    let args = [
+        "sample",
+        "--once",
+        "--names",
+        "node,dcgm",
+        "--nvml",
+        &library,
+    ];
+    let page = well(&bus, &args);
+    assert!(page.contains("node_load1 "), "{page}");
+    let used = page
+        .lines()
+        .find(|line| line.starts_with("DCGM_FI_DEV_FB_USED{gpu=\"0\",UUID=\"GPU-one\","));
+    assert!(
+        used.is_some_and(|line| line.ends_with(" 4096.0") || line.ends_with(" 4096")),
+        "{page}"
+    );
+    assert!(!page.contains("qbus_gpu_memory_used_bytes"), "{page}");
+}
+
+#[test]
+fn a_source_that_fails_is_named_and_the_others_are_shown() {
+    let host = tempfile::tempdir().expect("a temporary folder");
+    fs::write(host.path().join("loadavg"), "0.5 0.25 0.125 1/2 3\n").expect("room");
+    // It is there, and cannot be read.
+    fs::create_dir(host.path().join("meminfo")).expect("room");
+    let proc = host.path().to_str().expect("text");
+    let bus = TestBus::reserve(Place::Named);
+    let args = [
+        "--collector.disable-defaults",
+        "--collector.meminfo",
+        "--collector.loadavg",
+    ];
+    let args = [&["sample", "--once", "--path.procfs", proc], &args[..]].concat();
+    let finished = qbus(&bus, &args);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(finished.out.contains("qbus_host_load1 0.5"), "{finished:?}");
+    let said = format!("qbus: sampling meminfo failed: {proc}/meminfo: ");
+    assert!(finished.err.starts_with(&said), "{finished:?}");
+    assert_eq!(finished.err.lines().count(), 1, "{finished:?}");
 }
 
 const GPU: &str = "

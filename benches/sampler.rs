@@ -2,9 +2,9 @@
 //! host costs.
 //!
 //! Beside node_exporter: whole processes, processor time per tick and peak resident memory, from /proc.
-//! With the subjects of our default sources, then with all default collectors of node_exporter. Ours also
-//! drains a bus, commits a snapshot, and samples itself, the attached processes and the control groups;
-//! theirs also formats a page and sends it over HTTP.
+//! With the subjects of our default sources, then with all default collectors of node_exporter. The
+//! sampler alone formats a page, as node_exporter does, which also sends it over HTTP. `qbus agg` also
+//! drains a bus and commits a snapshot.
 //!
 //! A large host: the sampler alone in this process, over trees of files with 2,500 mounts, 1,000 network
 //! devices and 256 CPUs. The trees lie in a real file system, whose files cost less to read than those of
@@ -46,6 +46,9 @@ const COLLECTORS: [&str; 16] = [
 ];
 
 fn main() {
+    if let Some(names) = std::env::args().skip_while(|arg| arg != "--alone").nth(1) {
+        alone(&names);
+    }
     let ticks = if is_measured() { 30 } else { 2 };
     print_machine("sampler: a tick a second, whole process");
     println!("{:<44} {:>12} {:>14}", "", "CPU ms/tick", "peak RSS KiB");
@@ -60,18 +63,58 @@ fn main() {
         ("its default subjects", "node", &[]),
     ] {
         println!("{what}");
-        let ours = qbus(ticks, names);
+        let _ = qbus(ticks, names);
+        let ours = sampler_alone(ticks, names);
         let theirs = node_exporter(ticks, collectors);
         if let (Some((our_cpu, our_rss)), Some((their_cpu, their_rss))) = (ours, theirs) {
             println!(
                 "  {:<42} {:>12.2} {:>14.2}",
-                "ratio, ours to theirs (at most 0.5)",
+                "ratio, sampler to theirs (at most 0.5)",
                 our_cpu / their_cpu,
                 our_rss / their_rss
             );
         }
     }
     large_host();
+}
+
+/// Formats what the sampler reads, each second, until it is ended.
+fn alone(names: &str) -> ! {
+    let names = match names {
+        "node" => Names::Node,
+        _ => Names::Qbus,
+    };
+    let mut sampler = Sampler::new(SamplerOptions {
+        names,
+        sources: Source::defaults(names),
+        ..SamplerOptions::default()
+    });
+    let (attached, start, mut page) = ([].into(), Instant::now(), String::new());
+    for tick in 1.. {
+        page.clear();
+        sampler.sample(Instant::now(), &attached, &mut |sample| {
+            let _ = write!(page, "{}{{", sample.metric.name);
+            for (name, value) in sample.labels {
+                let _ = write!(page, "{name}={value:?},");
+            }
+            let _ = writeln!(page, "}} {}", sample.value);
+        });
+        std::hint::black_box(&page);
+        let next = start + Duration::from_secs(1) * tick;
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    unreachable!("a tick each second for ever")
+}
+
+fn sampler_alone(ticks: u32, names: &str) -> Option<(f64, f64)> {
+    let own = std::env::current_exe().ok()?;
+    let process = Process::spawn(Command::new(own).args(["--alone", names]))?;
+    let (cpu, rss) = measure(&process, ticks, || true)?;
+    println!(
+        "  {:<42} {cpu:>12.2} {rss:>14.0}",
+        "the sampler alone, with a page"
+    );
+    Some((cpu, rss))
 }
 
 /// A tick of each second over a tree of files of a large host.

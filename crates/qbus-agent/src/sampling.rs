@@ -75,7 +75,8 @@ pub(crate) fn sample_until(
                 self_metrics::of_bus(bus, &reader, &mut emit);
             }
         }
-        sink.seen.end_tick();
+        sink.seen
+            .end_tick(outcomes.iter().any(|outcome| outcome.hanging));
         for outcome in outcomes {
             for news in &outcome.news {
                 report(news.told(outcome.source));
@@ -178,6 +179,9 @@ impl Sink {
 /// Ticks after which all has been sampled once that is there: ratios need two.
 const TICKS: u32 = 2;
 
+/// How the metrics begin that nobody but a sampler emits.
+const OWN: [&str; 4] = ["qbus_host_", "qbus_process_", "qbus_cgroup_", "qbus_gpu_"];
+
 /// Which series a tick sampled. What it samples no more is gone from the machine (a mount, an interface, a
 /// process, a GPU), and leaves the page.
 struct Seen {
@@ -185,6 +189,8 @@ struct Seen {
     now: RefCell<HashSet<SeriesId>>,
     before: HashSet<SeriesId>,
     ticks: u32,
+    /// Whether what an earlier sampler saw was looked through.
+    is_looked_through: bool,
 }
 
 impl Seen {
@@ -194,17 +200,20 @@ impl Seen {
             now: RefCell::default(),
             before: HashSet::new(),
             ticks: 0,
+            is_looked_through: false,
         }
     }
 
-    fn end_tick(&mut self) {
+    /// While a source is awaited, nobody knows what of an earlier sampler's is there.
+    fn end_tick(&mut self, is_awaited: bool) {
         let now = take(&mut *self.now.borrow_mut());
         for &gone in self.before.difference(&now) {
             self.bus.forget(gone);
         }
         self.before = now;
         self.ticks = self.ticks.saturating_add(1);
-        if self.ticks == TICKS {
+        if self.ticks >= TICKS && !is_awaited && !self.is_looked_through {
+            self.is_looked_through = true;
             self.forget_left_behind();
         }
     }
@@ -214,10 +223,16 @@ impl Seen {
         let family = |id: SeriesId| self.bus.series(id).map(|series| series.family);
         let seen = self.before.iter().filter_map(|&id| family(id));
         let families: HashSet<FamilyId> = seen.collect();
+        // Of a kind of thing that is gone altogether no family was seen.
+        let is_own = |family| {
+            let name = self.bus.family(family).map(|family| family.name);
+            name.is_some_and(|name| OWN.iter().any(|own| name.starts_with(own)))
+        };
+        let is_of_sampler = |family| families.contains(&family) || is_own(family);
         for id in self.bus.series_ids() {
             if !self.before.contains(&id)
                 && self.bus.forgotten_ns(id).is_none()
-                && family(id).is_some_and(|family| families.contains(&family))
+                && family(id).is_some_and(is_of_sampler)
             {
                 self.bus.forget(id);
             }

@@ -318,13 +318,20 @@ fn what_is_gone_from_the_machine_leaves_the_page() {
     until("the other one stays", || link("eth0") == Some(7.0));
     links(&["eth0", "veth7"]);
     until("it is back", || link("veth7") == Some(7.0));
+    let load = || value(&bus, "qbus_host_load1", &[]);
+    fs::write(folder.path().join("loadavg"), "0.5 0.25 0.125 1/2 3\n").expect("room");
     stop(running);
 
     // What goes while nobody samples is noticed by the next aggregator.
+    let running = aggregator(&bus, &args);
+    until("the load shows", || load() == Some(0.5));
+    stop(running);
+    fs::remove_file(folder.path().join("loadavg")).expect("it is there");
     links(&["eth1"]);
     let running = aggregator(&bus, &args);
     until("only the new one shows", || {
         link("eth1").is_some() && link("eth0").is_none() && link("veth7").is_none()
     });
+    until("nor does the load", || load().is_none());
     stop(running);
 }

@@ -46,7 +46,7 @@ export function viewOf(family) {
 
 /** Parts of a machine, in the order in which one looks at them; what of each comes first. */
 const PARTS = [
-  ["GPUs", /^(qbus_gpu_|DCGM_|gpu_)/, ["utilization_ratio", "memory_used_bytes", "power_watts", "temperature_celsius", "throttle_active", "xid_errors"]],
+  ["GPUs", /^(qbus_gpu_|DCGM_|gpu_)/, ["gpu_utilization", "memory_used_bytes", "power_watts", "temperature_celsius", "throttle_active", "xid_errors"]],
   ["Pressure", /pressure/, ["cpu_waiting", "memory_waiting", "io_waiting"]],
   ["Control groups", /cgroup/, ["memory_working_set", "cpu_seconds", "cpu_throttled_seconds"]],
   ["Memory", /memory|swap|page|oom|huge|vmstat|slab/, ["memory_used_ratio", "memory_used_bytes", "MemAvailable", "memory_available_bytes", "memory_cached_bytes", "swap_used", "page_faults", "oom_kills"]],
@@ -70,7 +70,8 @@ function byPart(found) {
 
 /** Those first whose names have one of these parts; the others stay in their order. */
 function placed(all, first) {
-  const place = ({ family }) => { const at = first.findIndex((part) => family.name.includes(part)); return at < 0 ? first.length : at; };
+  // What is in labels alone has no chart worth a place.
+  const place = ({ family }) => { if (family.name.endsWith("_info")) return first.length + 1; const at = first.findIndex((part) => family.name.includes(part)); return at < 0 ? first.length : at; };
   return all.slice().sort((a, b) => place(a) - place(b));
 }
 
@@ -114,6 +115,7 @@ class Card {
       lines(canvas, [family.ring, ...few.map((one) => one.ring)], span, (value) => showRate(value, family.unit));
       if (some.length > 1) parts.push(`of ${some.length} series`);
     } else {
+      if (some.length <= 4) some.sort((a, b) => (a.text < b.text ? -1 : 1));
       const top = some.length > 6 ? some.slice().sort((a, b) => b.activity - a.activity || b.now - a.now).slice(0, 6) : some;
       lines(canvas, top.map((one) => one.ring), span, (value) => show(value, family.unit));
       if (some.length === 1) parts = [words(family, some[0].ring, second)];

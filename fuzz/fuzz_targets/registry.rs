@@ -20,6 +20,7 @@ fuzz_target!(|data: &[u8]| {
             help: String::new(),
             unit: String::new(),
             buckets: Vec::new(),
+            native: false,
         };
         let labels = [("n".to_owned(), n.to_string())];
         if let Ok(id) = bus.intern(&family, &labels) {

@@ -247,8 +247,9 @@ impl Emitter {
         let known = self.bus.family_by_name(metric.name);
         let known = known.filter(|known| known.metric_type == metric.metric_type);
         let is_histogram = metric.metric_type == MetricType::Histogram;
-        let (unit, buckets) =
-            known.map_or_else(Default::default, |known| (known.unit, known.buckets));
+        let (unit, buckets, native) = known.map_or_else(Default::default, |known| {
+            (known.unit, known.buckets, known.native)
+        });
         let or = |own: &str, known: String| {
             if own.is_empty() {
                 known
@@ -266,6 +267,7 @@ impl Emitter {
                 [] => buckets,
                 own => own.to_vec(),
             },
+            native,
         }
     }
 }

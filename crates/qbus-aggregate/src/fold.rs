@@ -76,6 +76,7 @@ struct PlacedFamily {
     at: usize,
     metric_type: MetricType,
     bounds: Arc<[f64]>,
+    native: bool,
 }
 
 impl Fold {
@@ -162,13 +163,14 @@ impl Fold {
         let (span, points) = (plain.history, Points::History);
         let capacity = ring::capacity(words, writer.shape(), span.ring, points)?;
         let history = Ring::resume(words, span.ring, capacity, points, span.next);
-        let (metric_type, bounds) = (family.metric_type, family.buckets);
+        let (metric_type, bounds, native) = (family.metric_type, family.buckets, family.native);
         let known = PlacedFamily {
             at: header.family,
             metric_type,
             bounds: bounds.as_slice().into(),
+            native,
         };
-        let mut series = SeriesState::new(id, metric_type, bounds);
+        let mut series = SeriesState::new(id, metric_type, bounds, native);
         (series.row, series.history) = (row, history);
         series.exemplars = writer.read_exemplars(row).and_then(|(row, version)| {
             // Else those of another type, which garbage led to.
@@ -504,6 +506,7 @@ impl Fold {
                     at: writer.define(&new.encode())?,
                     metric_type: new.metric_type,
                     bounds: new.buckets.into(),
+                    native: new.native,
                 };
                 self.families.insert(definition.family, family.clone());
                 family
@@ -512,7 +515,7 @@ impl Fold {
         let known = self.homeless.remove(&id);
         let labels = known.or_else(|| writer.define(&definition.encode()))?;
         let bounds = family.bounds.to_vec();
-        let mut series = SeriesState::new(id, family.metric_type, bounds);
+        let mut series = SeriesState::new(id, family.metric_type, bounds, family.native);
         let len = series.version_len();
         let Some(row) = writer.place(series.header([family.at, labels], len), None) else {
             self.homeless.insert(id, labels);

@@ -79,6 +79,8 @@ pub struct HistogramValue {
     pub max: f64,
     /// Cumulative counts: one for each bound of [`Family::buckets`], then one for `+Inf`.
     pub cumulative: Vec<u64>,
+    /// Of a native histogram ([`Family::native`]): how many observations each finer bucket has.
+    pub distribution: Option<Distribution>,
 }
 
 /// The observations of a summary.

@@ -5,6 +5,7 @@ mod exemplars;
 mod growth;
 mod history;
 mod lifecycle;
+mod native;
 mod room;
 mod rounds;
 mod sums;

@@ -333,6 +333,8 @@ pub(crate) fn rebuild_metric(
             min,
             max,
             cumulative,
+            // Only the exporters of a whole page use it.
+            distribution: None,
         }),
         MetricType::Summary => Value::Summary(SummaryValue {
             last,
@@ -352,6 +354,7 @@ pub(crate) fn rebuild_metric(
         help,
         unit,
         buckets,
+        native: false,
     };
     let point = |(timestamp_ns, value)| Point {
         timestamp_ns,

@@ -48,6 +48,7 @@ fn definition(
         help: help.to_owned(),
         unit: naming.unit.to_owned(),
         buckets,
+        native: false,
     }
 }
 

@@ -87,6 +87,7 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
             help: String::new(),
             unit: String::new(),
             buckets,
+            native: false,
         };
         Registration {
             bus,
@@ -145,6 +146,7 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
             series,
             clock: self.clock,
             bounds: self.family.buckets.into(),
+            is_native: self.family.native,
         }))
     }
 }
@@ -153,6 +155,14 @@ impl Registration<'_, Histogram> {
     /// Upper bounds of the buckets: finite and ascending; `+Inf` is added by itself.
     pub fn buckets(mut self, bounds: impl IntoIterator<Item = f64>) -> Self {
         self.family.buckets = bounds.into_iter().collect();
+        self
+    }
+
+    /// Also counts 32 buckets an octave, as Prometheus' native histograms do: quantiles within 1.1 % of any
+    /// value, exact over all instances, for scrapers that take them. Its observations are records then, each
+    /// with its time, as a summary's are; what a full lane does not take counts in the middle of its bucket.
+    pub fn native(mut self) -> Self {
+        self.family.native = true;
         self
     }
 }
@@ -167,6 +177,8 @@ pub struct Handle {
     clock: Clock,
     /// Of a histogram's buckets, ascending.
     bounds: Arc<[f64]>,
+    /// Whether its observations are records.
+    is_native: bool,
 }
 
 impl fmt::Debug for Handle {
@@ -195,6 +207,7 @@ impl Handle {
             series,
             clock,
             bounds: bounds.into(),
+            is_native: bus.mapped().registry().is_native(series),
         }
     }
 
@@ -493,8 +506,8 @@ observer!(Histogram);
 impl Observer for Histogram {
     #[inline(always)]
     fn put(&self, value: f64) -> Result<(), EmitError> {
-        if !value.is_finite() {
-            return self.handle.emit(Kind::Observe, value);
+        if !value.is_finite() || self.handle.is_native {
+            return self.put_record(value);
         }
         let op = CellOp::Observe(bucket_of(&self.handle.bounds, value), value);
         if self.handle.put_at_once(&self.unit, op) {
@@ -525,6 +538,17 @@ impl Observer for Summary {
 }
 
 impl Histogram {
+    #[inline(never)]
+    fn put_record(&self, value: f64) -> Result<(), EmitError> {
+        let op = CellOp::Observe(bucket_of(&self.handle.bounds, value), value);
+        let keep = match value.is_finite() {
+            true => Keep::State(&self.unit, op),
+            false => Keep::Nothing,
+        };
+        let now_ns = self.handle.clock.now_ns();
+        self.handle.emit_or_keep(now_ns, Kind::Observe, value, keep)
+    }
+
     #[cold]
     fn observe_slowly(&self, value: f64) -> Result<(), EmitError> {
         let op = CellOp::Observe(bucket_of(&self.handle.bounds, value), value);

@@ -62,6 +62,17 @@ pub struct FamilyDefinition {
     pub unit: String,
     /// Upper bounds of a histogram's buckets, ascending, without `+Inf`; else empty.
     pub buckets: Vec<f64>,
+    /// Of a histogram: whether it counts finer than its buckets too, as Prometheus' native histograms do.
+    pub native: bool,
+}
+
+/// Where a family's first word says, above its type, whether it is native.
+const NATIVE_SHIFT: u32 = 8;
+
+/// The type that a family's first word says.
+fn metric_type(first: u64) -> Option<MetricType> {
+    let is_flag = first >> NATIVE_SHIFT <= 1;
+    MetricType::from_raw(first & ((1 << NATIVE_SHIFT) - 1)).filter(|_| is_flag)
 }
 
 /// What a series is registered as.
@@ -84,7 +95,8 @@ impl FamilyDefinition {
             | (self.unit.len() as u64) << 16
             | (self.help.len() as u64) << 32
             | (self.buckets.len() as u64) << 48;
-        let mut words = vec![self.metric_type.to_raw(), lengths];
+        let metric_type = self.metric_type.to_raw() | u64::from(self.native) << NATIVE_SHIFT;
+        let mut words = vec![metric_type, lengths];
         pack_text(&self.name, &mut words);
         pack_text(&self.unit, &mut words);
         pack_text(&self.help, &mut words);
@@ -95,7 +107,8 @@ impl FamilyDefinition {
     /// Decodes and checks words that another process wrote; `None` when they are no definition.
     pub fn decode(words: Words<'_>, start: usize) -> Option<FamilyDefinition> {
         let mut cursor = Cursor::new(words, start);
-        let metric_type = MetricType::from_raw(cursor.word()?)?;
+        let first = cursor.word()?;
+        let (metric_type, native) = (metric_type(first)?, first >> NATIVE_SHIFT == 1);
         let lengths = cursor.word()?;
         let length = |shift: u32| (lengths >> shift) as usize & 0xffff;
         let name = cursor.text(length(0))?;
@@ -111,6 +124,7 @@ impl FamilyDefinition {
             help,
             unit,
             buckets,
+            native,
         };
         family.check().is_ok().then_some(family)
     }
@@ -121,6 +135,7 @@ impl FamilyDefinition {
             && self.metric_type == other.metric_type
             && self.unit == other.unit
             && self.buckets == other.buckets
+            && self.native == other.native
     }
 
     fn check(&self) -> Result<(), RegisterError> {
@@ -152,7 +167,7 @@ impl FamilyDefinition {
         }
         let ascending = self.buckets.is_sorted_by(|a, b| a < b)
             && self.buckets.iter().all(|bound| bound.is_finite());
-        if !ascending || is_histogram == self.buckets.is_empty() {
+        if !ascending || is_histogram == self.buckets.is_empty() || (self.native && !is_histogram) {
             return Err(RegisterError::Buckets {
                 metric: self.name.clone(),
                 found: self.buckets.clone(),
@@ -178,7 +193,8 @@ impl fmt::Display for FamilyDefinition {
             write!(f, " in {}", self.unit)?;
         }
         if !self.buckets.is_empty() {
-            write!(f, " with buckets {:?}", self.buckets)?;
+            let native = if self.native { ", native" } else { "" };
+            write!(f, " with buckets {:?}{native}", self.buckets)?;
         }
         Ok(())
     }
@@ -356,7 +372,13 @@ impl<'a> Registry<'a> {
     /// The type of a series' family, without a copy of any definition: for who must ask for no memory.
     pub(crate) fn metric_type(&self, id: SeriesId) -> Option<MetricType> {
         let family = self.arena.get(self.family_offset(id)?)?;
-        MetricType::from_raw(family.load(Ordering::Relaxed))
+        metric_type(family.load(Ordering::Relaxed))
+    }
+
+    /// Whether a series' family is a native histogram.
+    pub(crate) fn is_native(&self, id: SeriesId) -> bool {
+        let family = self.family_offset(id).and_then(|at| self.arena.get(at));
+        family.is_some_and(|family| family.load(Ordering::Relaxed) >> NATIVE_SHIFT == 1)
     }
 
     /// The type of a series' family, how many buckets it has, and in which an observation belongs; without

@@ -350,6 +350,7 @@ mod tests {
                 help: String::new(),
                 unit: String::new(),
                 buckets: Vec::new(),
+                native: false,
             }),
             labels: vec![("label".to_owned(), "\"\n".to_owned())],
             value: Value::Gauge(*value),

@@ -162,6 +162,7 @@ fn add_commit_time(snapshot: &mut Snapshot, query: &Query) {
         help: "When the aggregator committed this page, in seconds since 1970.".to_owned(),
         unit: "seconds".to_owned(),
         buckets: Vec::new(),
+        native: false,
     };
     let series = Series {
         family: Arc::new(family),

@@ -8,7 +8,7 @@ use super::LeftOut;
 use super::Options;
 use super::exposition::{CHUNK_BYTES, Exemplars, Names, Sound, families, has_growing_sum, labels};
 use super::prometheus::suffixes;
-use crate::distribution::{CLASSIC_BOUNDS, CLASSIC_POWERS};
+use crate::distribution::{CLASSIC_BOUNDS, CLASSIC_POWERS, Exponential};
 use crate::series::{Exemplar, Family, HistogramValue, Series, Snapshot, SummaryValue, Value};
 
 mod wire;
@@ -37,6 +37,7 @@ const HISTOGRAM: u64 = 4;
 /// * a summary is a native histogram of at most 160 buckets, beside classic buckets at powers of four, for
 ///   scrapers that take those instead. What it has no place for are the quantiles: `histogram_quantile()`
 ///   answers those, over all instances, as no sum of quantiles does;
+/// * a native histogram ([`Family::native`]) has such buckets beside its own;
 /// * each counter and histogram says since when it counts.
 ///
 /// # Errors
@@ -141,7 +142,7 @@ fn metric(family: &mut Message, series: &Series, options: &Options) {
                 created(histogram, series);
             }),
             Value::Summary(value) => metric.message(HISTOGRAM, |histogram| {
-                native(histogram, series, value);
+                summary(histogram, series, value);
                 created(histogram, series);
             }),
         }
@@ -177,6 +178,13 @@ fn classic(histogram: &mut Message, series: &Series, value: &HistogramValue) {
     for (bound, &count) in bounds.zip(&value.cumulative) {
         bucket(histogram, bound, count, exemplars.within(bound));
     }
+    if let Some(distribution) = &value.distribution {
+        let exponential = distribution.exponential(NATIVE_BUCKETS_MAX);
+        // A scraper refuses a histogram whose buckets do not add up to its count.
+        if total(&exponential) == value.count {
+            native(histogram, &exponential);
+        }
+    }
 }
 
 fn bucket(histogram: &mut Message, bound: f64, cumulative: u64, last: Option<&Exemplar>) {
@@ -209,28 +217,33 @@ fn exemplar(parent: &mut Message, field: Field, exemplar: &Exemplar) {
     });
 }
 
-fn native(histogram: &mut Message, series: &Series, value: &SummaryValue) {
-    let distribution = value.distribution.exponential(NATIVE_BUCKETS_MAX);
-    let total = |side: &[(i32, u64)]| side.iter().fold(0_u64, |sum, b| sum.saturating_add(b.1));
-    let below = total(&distribution.negative).saturating_add(distribution.zeros);
-    // A scraper refuses a histogram whose buckets do not add up to its count.
-    let count = below.saturating_add(total(&distribution.positive));
+fn summary(histogram: &mut Message, series: &Series, value: &SummaryValue) {
+    let exponential = value.distribution.exponential(NATIVE_BUCKETS_MAX);
+    let count = total(&exponential);
     histogram.unsigned(SAMPLE_COUNT, count);
     histogram.double(SAMPLE_SUM, value.sum.value());
     let mut exemplars = Exemplars(&series.exemplars);
-    powers_of_four(histogram, value, below, &mut exemplars);
-    bucket(
-        histogram,
-        f64::INFINITY,
-        count,
-        exemplars.within(f64::INFINITY),
-    );
-    histogram.signed(SCHEMA, i64::from(distribution.schema));
+    powers_of_four(histogram, value, &mut exemplars);
+    let last = exemplars.within(f64::INFINITY);
+    bucket(histogram, f64::INFINITY, count, last);
+    native(histogram, &exponential);
+}
+
+fn total(exponential: &Exponential) -> u64 {
+    let sides = exponential.negative.iter().chain(&exponential.positive);
+    sides.fold(exponential.zeros, |sum, (_, count)| {
+        sum.saturating_add(*count)
+    })
+}
+
+/// What makes a histogram a native one.
+fn native(histogram: &mut Message, exponential: &Exponential) {
+    histogram.signed(SCHEMA, i64::from(exponential.schema));
     histogram.double(ZERO_THRESHOLD, f64::MIN_POSITIVE);
-    histogram.unsigned(ZERO_COUNT, distribution.zeros);
-    buckets(histogram, NEGATIVE, &distribution.negative);
-    buckets(histogram, POSITIVE, &distribution.positive);
-    if distribution.negative.is_empty() && distribution.positive.is_empty() {
+    histogram.unsigned(ZERO_COUNT, exponential.zeros);
+    buckets(histogram, NEGATIVE, &exponential.negative);
+    buckets(histogram, POSITIVE, &exponential.positive);
+    if exponential.negative.is_empty() && exponential.positive.is_empty() {
         // Without any span it would be taken for a classic histogram.
         span(histogram, POSITIVE[0], 0, 0);
     }
@@ -238,13 +251,10 @@ fn native(histogram: &mut Message, series: &Series, value: &SummaryValue) {
 
 /// Classic buckets for those who take no native ones: whole octaves, so that their counts are exact, and
 /// always the same ones, so that none appears later.
-fn powers_of_four(
-    histogram: &mut Message,
-    value: &SummaryValue,
-    below: u64,
-    exemplars: &mut Exemplars<'_>,
-) {
+fn powers_of_four(histogram: &mut Message, value: &SummaryValue, exemplars: &mut Exemplars<'_>) {
     let finest = value.distribution.exponential(usize::MAX);
+    let negative = finest.negative.iter();
+    let below = negative.fold(finest.zeros, |sum, (_, count)| sum.saturating_add(*count));
     let octave = 1 << finest.schema;
     let mut buckets = finest.positive.iter().peekable();
     let mut cumulative = below;

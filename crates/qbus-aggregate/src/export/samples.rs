@@ -35,6 +35,7 @@ pub(super) fn series(name: &str, labels: &[(&str, &str)], value: Value) -> Serie
         help: "Help.".into(),
         unit: "".into(),
         buckets,
+        native: false,
     };
     Series {
         family: Arc::new(family),
@@ -66,6 +67,7 @@ pub(super) fn histogram() -> Value {
         min: 0.05,
         max: 2.0,
         cumulative: vec![1, 2, 3],
+        distribution: None,
     })
 }
 
@@ -166,6 +168,7 @@ fn family_and_series() -> impl Strategy<Value = (Family, Vec<Series>)> {
                 help,
                 unit,
                 buckets,
+                native: false,
             };
             let shared = Arc::new(family.clone());
             let value = value(metric_type, family.buckets.len() + 1);
@@ -257,6 +260,7 @@ fn value(metric_type: MetricType, buckets: usize) -> BoxedStrategy<Value> {
                     min,
                     max,
                     cumulative,
+                    distribution: None,
                 })
             })
             .boxed(),

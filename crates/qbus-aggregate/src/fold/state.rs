@@ -57,8 +57,13 @@ pub(super) struct Exemplars {
 
 impl SeriesState {
     /// A series that nothing was emitted to. `bounds` are a histogram's.
-    pub(super) fn new(id: SeriesId, metric_type: MetricType, bounds: Vec<f64>) -> SeriesState {
-        let observed = Observed::new(metric_type, bounds.len());
+    pub(super) fn new(
+        id: SeriesId,
+        metric_type: MetricType,
+        bounds: Vec<f64>,
+        native: bool,
+    ) -> SeriesState {
+        let observed = Observed::new(metric_type, bounds.len(), native);
         // What is untyped is folded as a gauge is.
         let metric_type = match metric_type {
             MetricType::Untyped => MetricType::Gauge,
@@ -117,8 +122,7 @@ impl SeriesState {
         }
         self.point_ns = self.history.last().map_or(0, |at| words.load(at));
         if let Some(observed) = &mut self.observed {
-            let (observed, bounds) = &mut **observed;
-            *observed = Observed::decode(self.metric_type, bounds.len(), version)?;
+            observed.0 = observed.0.clone().decode(version)?;
         }
         // Else it could need a larger row when there is no room for one.
         (self.version_len() <= self.row.len).then_some(self)
@@ -310,7 +314,7 @@ impl SeriesState {
         let Some(observed) = &mut self.observed else {
             return Folded::Refused;
         };
-        if !observed.0.add_change(change) {
+        if !observed.0.add_change(&observed.1, change) {
             return Folded::Refused;
         }
         match change {

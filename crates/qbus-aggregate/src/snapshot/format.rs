@@ -176,7 +176,7 @@ fn series() {
     assert_eq!(version.len(), PLAIN_LEN);
     check("plain row", &words(&version));
 
-    let mut observed = Observed::new(MetricType::Histogram, 2).expect("it observes");
+    let mut observed = Observed::new(MetricType::Histogram, 2, false).expect("it observes");
     observed.count = 3;
     observed.sum = Sum::from_parts(0.75, 0.0);
     (observed.min, observed.max) = (0.125, 0.5);

@@ -18,7 +18,7 @@ use super::layout::{
 };
 use super::order::Order;
 use super::ring::{self, Points, RecentRecord, decode_points, decode_recent};
-use super::row::{BlockHeader, Body, LEN_MAX, Observed, Plain, Span, row_at, take_room};
+use super::row::{BlockHeader, LEN_MAX, Observed, Plain, Span, row_at, take_room};
 use super::tally::{Globals, OwnerRow};
 use super::versioned::{Found, Row, committed, row_words};
 use super::writer::{GLOBALS_ROW, head_row, owner_row};
@@ -572,39 +572,39 @@ fn decode_value(family: &Family, plain: &Plain, version: &[u64]) -> Option<Value
         MetricType::Gauge | MetricType::Untyped => return Some(Value::Gauge(last)),
         MetricType::Histogram | MetricType::Summary => {}
     }
+    let empty = Observed::new(family.metric_type, family.buckets.len(), family.native)?;
     let Observed {
         count,
         sum,
         min,
         max,
-        body,
-    } = Observed::decode(family.metric_type, family.buckets.len(), version)?;
-    Some(match body {
-        Body::Buckets(counts) => {
-            let sums = counts.iter().scan(0_u64, |sum, count| {
-                *sum = sum.wrapping_add(*count);
-                Some(*sum)
-            });
-            Value::Histogram(HistogramValue {
-                last,
-                count,
-                sum,
-                min,
-                max,
-                cumulative: sums.collect(),
-            })
-        }
-        Body::Distribution(distribution) => {
-            let values = distribution.quantiles(&QUANTILES, min, max);
-            Value::Summary(SummaryValue {
-                last,
-                count,
-                sum,
-                min,
-                max,
-                quantiles: QUANTILES.into_iter().zip(values).collect(),
-                distribution,
-            })
-        }
-    })
+        buckets,
+        distribution,
+    } = empty.decode(version)?;
+    if let Some(counts) = buckets {
+        let sums = counts.iter().scan(0_u64, |sum, count| {
+            *sum = sum.wrapping_add(*count);
+            Some(*sum)
+        });
+        return Some(Value::Histogram(HistogramValue {
+            last,
+            count,
+            sum,
+            min,
+            max,
+            cumulative: sums.collect(),
+            distribution,
+        }));
+    }
+    let distribution = distribution?;
+    let values = distribution.quantiles(&QUANTILES, min, max);
+    Some(Value::Summary(SummaryValue {
+        last,
+        count,
+        sum,
+        min,
+        max,
+        quantiles: QUANTILES.into_iter().zip(values).collect(),
+        distribution,
+    }))
 }

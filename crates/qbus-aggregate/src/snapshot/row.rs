@@ -35,8 +35,10 @@ use crate::sum::Sum;
 const OBSERVED_LEN: usize = PLAIN_LEN + 5;
 /// Words of an octave: its key, and its counts.
 const OCTAVE_WORDS: usize = 1 + OCTAVE;
-/// The longest version: a summary's with all octaves.
-pub(crate) const LEN_MAX: usize = OBSERVED_LEN + 2 + OCTAVES_MAX * OCTAVE_WORDS;
+/// The most buckets of a histogram, `+Inf` among them.
+const BUCKETS_MAX: usize = 257;
+/// The longest version: a native histogram's with all octaves.
+pub(crate) const LEN_MAX: usize = OBSERVED_LEN + BUCKETS_MAX + 2 + OCTAVES_MAX * OCTAVE_WORDS;
 
 /// What the rows of all types begin with.
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,31 +121,27 @@ pub(crate) struct Observed {
     /// NaN before the first observation, as is the largest.
     pub(crate) min: f64,
     pub(crate) max: f64,
-    pub(crate) body: Body,
-}
-
-/// How often which values were observed.
-#[derive(Clone, Debug)]
-pub(crate) enum Body {
     /// Counts by bucket of a histogram, not cumulative; the last is that of `+Inf`.
-    Buckets(Vec<u64>),
-    Distribution(Distribution),
+    pub(crate) buckets: Option<Vec<u64>>,
+    /// Of a summary and a native histogram.
+    pub(crate) distribution: Option<Distribution>,
 }
 
 impl Observed {
-    /// Nothing; `None` for the types that observe nothing. A histogram has so many bounds.
-    pub(crate) fn new(metric_type: MetricType, bounds: usize) -> Option<Observed> {
-        let body = match metric_type {
+    /// Nothing; `None` for the types that observe nothing. A histogram has so many bounds, and may be native.
+    pub(crate) fn new(metric_type: MetricType, bounds: usize, native: bool) -> Option<Observed> {
+        let (is_histogram, is_summary) = match metric_type {
             MetricType::Counter | MetricType::Gauge | MetricType::Untyped => return None,
-            MetricType::Histogram => Body::Buckets(vec![0; bounds + 1]),
-            MetricType::Summary => Body::Distribution(Distribution::default()),
+            MetricType::Histogram => (true, false),
+            MetricType::Summary => (false, true),
         };
         Some(Observed {
             count: 0,
             sum: Sum::ZERO,
             min: f64::NAN,
             max: f64::NAN,
-            body,
+            buckets: is_histogram.then(|| vec![0; bounds + 1]),
+            distribution: (is_summary || native).then(Distribution::default),
         })
     }
 
@@ -156,59 +154,57 @@ impl Observed {
             self.min.to_bits(),
             self.max.to_bits(),
         ]);
-        match &self.body {
-            Body::Buckets(counts) => out.extend_from_slice(counts),
-            Body::Distribution(distribution) => {
-                out.extend([distribution.zeros, distribution.octaves.len() as u64]);
-                for octave in &distribution.octaves {
-                    out.push(octave.key);
-                    out.extend_from_slice(&octave.counts);
-                }
+        out.extend(self.buckets.iter().flatten());
+        if let Some(distribution) = &self.distribution {
+            out.extend([distribution.zeros, distribution.octaves.len() as u64]);
+            for octave in &distribution.octaves {
+                out.push(octave.key);
+                out.extend_from_slice(&octave.counts);
             }
         }
     }
 
-    /// What a version of a series of that type, and with so many bounds, has observed.
-    pub(crate) fn decode(
-        metric_type: MetricType,
-        bounds: usize,
-        version: &[u64],
-    ) -> Option<Observed> {
+    /// The same, [new](Self::new) so far, as a version of a series has it; `None` when that makes no sense.
+    pub(crate) fn decode(mut self, version: &[u64]) -> Option<Observed> {
         let &[count, high, low, min, max] = version.get(PLAIN_LEN..OBSERVED_LEN)? else {
             return None;
         };
-        let rest = version.get(OBSERVED_LEN..)?;
-        let body = if metric_type == MetricType::Histogram {
-            Body::Buckets(rest.get(..=bounds)?.to_vec())
-        } else {
-            Body::Distribution(decode_distribution(rest)?)
-        };
+        let mut rest = version.get(OBSERVED_LEN..)?;
+        if let Some(counts) = &mut self.buckets {
+            let (found, more) = rest.split_at_checked(counts.len())?;
+            counts.copy_from_slice(found);
+            rest = more;
+        }
+        if let Some(distribution) = &mut self.distribution {
+            *distribution = decode_distribution(rest)?;
+        }
         Some(Observed {
             count,
             sum: Sum::from_parts(f64::from_bits(high), f64::from_bits(low)),
             min: f64::from_bits(min),
             max: f64::from_bits(max),
-            body,
+            ..self
         })
+    }
+
+    /// Words before those of octaves.
+    fn fixed_len(&self) -> usize {
+        let buckets = self.buckets.as_ref().map_or(0, Vec::len);
+        OBSERVED_LEN + buckets + 2 * usize::from(self.distribution.is_some())
     }
 
     /// How long a version must be to hold it.
     pub(crate) fn version_len(&self) -> usize {
-        OBSERVED_LEN
-            + match &self.body {
-                Body::Buckets(counts) => counts.len(),
-                Body::Distribution(distribution) => {
-                    2 + distribution.octaves.len().max(1) * OCTAVE_WORDS
-                }
-            }
+        let octaves = |distribution: &Distribution| distribution.octaves.len().max(1);
+        self.fixed_len() + self.distribution.as_ref().map_or(0, octaves) * OCTAVE_WORDS
     }
 
     /// Makes do with a version of `len` words: puts the octaves for which they do not suffice
     /// together with those for which they do.
     #[cold]
     pub(crate) fn shrink(&mut self, len: usize) {
-        if let Body::Distribution(distribution) = &mut self.body {
-            let octaves = len.saturating_sub(OBSERVED_LEN + 2) / OCTAVE_WORDS;
+        let octaves = len.saturating_sub(self.fixed_len()) / OCTAVE_WORDS;
+        if let Some(distribution) = &mut self.distribution {
             distribution.shrink(octaves.max(1));
         }
     }

@@ -243,6 +243,7 @@ fn definitions() {
         help: "Time to answer.".to_owned(),
         unit: "seconds".to_owned(),
         buckets: vec![0.1, 1.0],
+        native: false,
     };
     check("family", &words(&family.encode()));
     let series = SeriesDefinition {

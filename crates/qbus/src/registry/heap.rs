@@ -54,6 +54,7 @@ pub(crate) fn counter(name: &str) -> FamilyDefinition {
         help: String::new(),
         unit: String::new(),
         buckets: Vec::new(),
+        native: false,
     }
 }
 

@@ -58,6 +58,7 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
                     help: sample.metric.help.to_string(),
                     unit: sample.metric.unit.to_string(),
                     buckets: Vec::new(),
+                    native: false,
                 })
             });
         let value = match family.metric_type {

@@ -169,6 +169,8 @@ fn has_its_rates(plain: &Monitor, job: &str) {
         "histogram_quantile(0.5, sum by (le) (rate(job_seconds_bucket{{job='{job}'}}[10s])))"
     );
     plain.await_value(&median, |median| (0.025..=0.05).contains(&median));
+    let coarse = format!("step_seconds_bucket{{job='{job}', le='1.0'}}");
+    plain.await_value(&coarse, |count| count > 0.0);
     let summary = format!("first_token_seconds{{job='{job}', quantile='0.5'}}");
     plain.await_value(&summary, |median| (0.029..0.031).contains(&median));
     // Nothing of the page was dropped on the way in.
@@ -226,9 +228,11 @@ fn has_its_metadata(plain: &Monitor) {
 
 fn has_native_histograms(native: &Monitor) {
     native.await_value("up", |up| up == 1.0);
-    let median = "histogram_quantile(0.5, first_token_seconds)";
-    // The exact one is 0.030, and a bucket is 2.2 % wide.
-    native.await_value(median, |median| (0.029..0.031).contains(&median));
+    for metric in ["first_token_seconds", "step_seconds"] {
+        // The exact one is 0.030, and a bucket is 2.2 % wide.
+        let median = format!("histogram_quantile(0.5, {metric})");
+        native.await_value(&median, |median| (0.029..0.031).contains(&median));
+    }
     native.await_value("histogram_count(rate(first_token_seconds[5s]))", |rate| {
         rate > 1.0
     });

@@ -109,6 +109,9 @@ fn work(bus: &Bus, worker: u64, stop: &AtomicBool) -> u64 {
         .unit("seconds")
         .register();
     let first = first.expect("room");
+    // Coarse for those who take no native ones.
+    let step = bus.histogram("step_seconds").buckets([0.001, 1.0]).native();
+    let step = step.register().expect("room");
     let size = bus
         .gauge("batch_size")
         .label("worker", &worker.to_string())
@@ -124,6 +127,7 @@ fn work(bus: &Bus, worker: u64, stop: &AtomicBool) -> u64 {
         let seconds = 0.02 + (n % 21) as f64 / 1000.0;
         took.observe_traced(seconds, trace);
         first.observe_traced(seconds, trace);
+        step.observe(seconds);
         size.set((n % 8) as f64);
         thread::sleep(Duration::from_millis(5));
     }

@@ -337,7 +337,10 @@ impl Aggregation {
             }
             let opened = Aggregator::open(&self.bus, &self.options);
             let outcome = match opened {
-                Ok(opened) => {
+                Ok(mut opened) => {
+                    if !resets.is_empty() {
+                        opened.pass_over_registered();
+                    }
                     aggregator = Some(opened);
                     Ok(())
                 }

@@ -57,7 +57,9 @@ metrics! {
     SERIES_CAPACITY = Gauge "qbus_bus_series_capacity" "" "Series that can be registered.";
     REGISTRY = Gauge "qbus_bus_registry_fill_ratio" "ratio" "Part of the room for definitions that is in use.";
     REFUSED = Counter "qbus_bus_refused_registrations_total" "" "Registrations that found the registry full.";
+    CUT_VALUES = Counter "qbus_bus_cut_label_values_total" "" "Label values longer than 1,024 bytes, of which the beginning was registered.";
     COMMITS = Counter "qbus_bus_commits_total" "" "Commits of the snapshot: its epoch.";
+    COMMITTED = Gauge "qbus_bus_commit_timestamp_seconds" "seconds" "When the last commit was made, since 1970.";
     COMMIT_SECONDS = Counter "qbus_bus_commit_seconds_total" "seconds" "Time that commits took.";
     RESTARTS = Counter "qbus_bus_aggregator_restarts_total" "" "Times that an aggregator went on with the snapshot.";
     SNAPSHOT = Gauge "qbus_bus_snapshot_bytes" "bytes" "Size of the snapshot file.";
@@ -108,7 +110,9 @@ pub(crate) fn of_bus(bus: &Bus, reader: &Reader, emit: &mut dyn FnMut(Sample<'_>
         counts.arena_words as f64 / geometry.arena_words as f64,
     );
 
+    page.sample(&CUT_VALUES, &[], counts.cut_values as f64);
     page.sample(&COMMITS, &[], reader.epoch() as f64);
+    page.sample(&COMMITTED, &[], globals.unix_ns as f64 / 1e9);
     page.sample(&COMMIT_SECONDS, &[], globals.commit_ns as f64 / 1e9);
     page.sample(&RESTARTS, &[], globals.restarts as f64);
     page.sample(&SNAPSHOT, &[], reader.size_bytes() as f64);

@@ -284,6 +284,12 @@ impl Aggregator {
         }
     }
 
+    /// Begins with an empty page: what is registered by now comes to it when something is emitted to it.
+    /// For a snapshot that was just made.
+    pub fn pass_over_registered(&mut self) {
+        self.fold.pass_over();
+    }
+
     /// Rounds until `stop` says so, then until nothing is left. Between rounds it naps as
     /// [`AggregatorOptions::latency`] says, and for up to 20 ms when the bus is idle; with `spin`
     /// never. `report` hears of a snapshot that could not grow. It also ends when the bus was

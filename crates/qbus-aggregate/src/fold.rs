@@ -28,12 +28,14 @@ const TOUCHED_MAX: usize = 2048;
 const MADE_MAX: usize = 256;
 /// The place of a series for which there was no room.
 const UNPLACED: u32 = u32::MAX;
+/// The place of a series that is met by what is emitted to it alone.
+const PASSED_OVER: u32 = u32::MAX - 1;
 
 /// All that records add up to.
 #[derive(Debug)]
 pub(crate) struct Fold {
     bus: Bus,
-    /// Place in `series` by id, plus 1; 0 = not met yet, or [`UNPLACED`].
+    /// Place in `series` by id, plus 1; 0 = not met yet, [`UNPLACED`] or [`PASSED_OVER`].
     places: Vec<u32>,
     series: Vec<SeriesState>,
     touched: Vec<u32>,

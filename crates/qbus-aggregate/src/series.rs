@@ -1,6 +1,9 @@
 //! What a snapshot says, as plain data: the exporters read this and nothing else.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use qbus::Clock;
 
 use crate::distribution::Distribution;
 use crate::sum::Sum;
@@ -114,4 +117,12 @@ pub struct Snapshot {
     pub consistent: bool,
     /// Sorted by family name, then by labels: the series of a family are adjacent.
     pub series: Vec<Series>,
+}
+
+impl Snapshot {
+    /// How long ago the commit was made. An idle bus has none for as long as nothing is emitted: the
+    /// sampler of `qbus agg` sees to one a second.
+    pub fn age(&self) -> Duration {
+        Duration::from_nanos(Clock::Precise.now_ns().saturating_sub(self.unix_ns))
+    }
 }

@@ -122,7 +122,8 @@ impl Handle {
             return Err(error::metric(py, error));
         }
         for label in &self.shared.label_names {
-            qbus::check_label(name, label).map_err(|error| error::metric(py, error))?;
+            qbus::check_label(name, self.definition().metric_type, label)
+                .map_err(|error| error::metric(py, error))?;
         }
         let known = self.bus.as_ref().and_then(|bus| bus.family_by_name(name));
         match known {

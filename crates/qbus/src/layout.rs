@@ -73,7 +73,9 @@ pub(crate) struct Header {
     pub(crate) joined: AtomicU64,
     /// Owners that were found dead, and repaired.
     pub(crate) reaped: AtomicU64,
-    _pad3: [AtomicU64; 11],
+    /// Label values that were too long, and cut.
+    pub(crate) cut_values: AtomicU64,
+    _pad3: [AtomicU64; 10],
     pub(crate) family_count: AtomicU64,
     pub(crate) series_count: AtomicU64,
     /// Next free word of the arena.

@@ -304,10 +304,13 @@ impl<'a> Registry<'a> {
     ) -> Result<SeriesId, RegisterError> {
         family.check()?;
         check_labels(&family.name, labels)?;
+        for (name, _) in labels {
+            check_label(&family.name, family.metric_type, name)?;
+        }
         let family_id = self.intern_family(family)?;
         let series = SeriesDefinition {
             family: family_id,
-            labels: without_empty(labels),
+            labels: registered(labels),
         };
         let key = canonical(&series.labels);
         let same = |offset: usize| self.is_series(offset, family_id, &key);
@@ -398,7 +401,7 @@ impl<'a> Registry<'a> {
     /// The id of a series that is registered.
     pub(crate) fn find_series(&self, name: &str, labels: &[(String, String)]) -> Option<SeriesId> {
         let family = self.find_family(name)?;
-        let key = canonical(&without_empty(labels));
+        let key = canonical(&registered(labels));
         let same = |offset: usize| self.is_series(offset, family, &key);
         self.find(&self.series, series_hash(family, &key), &same)
             .map(SeriesId)
@@ -686,10 +689,29 @@ impl Hasher for Fnv {
     }
 }
 
-/// An empty value is the same as no label.
-fn without_empty(labels: &[(String, String)]) -> Vec<(String, String)> {
+/// Labels as they are registered: an empty value is the same as no label, and one that is too long is cut,
+/// with a mark.
+fn registered(labels: &[(String, String)]) -> Vec<(String, String)> {
     let with_value = labels.iter().filter(|(_, value)| !value.is_empty());
-    with_value.cloned().collect()
+    let cut = with_value.map(|(name, value)| (name.clone(), shortened(value)));
+    cut.collect()
+}
+
+/// What the end of a value that was cut says.
+const CUT: char = '…';
+
+fn shortened(value: &str) -> String {
+    if value.len() <= VALUE_MAX {
+        return value.to_owned();
+    }
+    let end = value.floor_char_boundary(VALUE_MAX - CUT.len_utf8());
+    format!("{}{CUT}", &value[..end])
+}
+
+/// How many of these values are cut.
+pub(crate) fn cut_values(labels: &[(String, String)]) -> u64 {
+    let too_long = labels.iter().filter(|(_, value)| value.len() > VALUE_MAX);
+    too_long.count() as u64
 }
 
 fn series_hash(family: FamilyId, key: &[(String, String)]) -> u64 {
@@ -728,12 +750,29 @@ fn is_name(name: &str, is_also_legal: impl Fn(char) -> bool) -> bool {
     !name.is_empty() && name.len() <= NAME_MAX && name.chars().enumerate().all(is_legal)
 }
 
-/// Whether a series of `metric` can have a label of that name.
+/// Whether a series of `metric`, of that type, can have a label of that name.
 ///
 /// # Errors
 ///
 /// What is wrong with it.
-pub fn check_label(metric: &str, name: &str) -> Result<(), RegisterError> {
+pub fn check_label(metric: &str, metric_type: MetricType, name: &str) -> Result<(), RegisterError> {
+    check_label_name(metric, name)?;
+    let reserved = match metric_type {
+        MetricType::Histogram => Some("le"),
+        MetricType::Summary => Some("quantile"),
+        MetricType::Counter | MetricType::Gauge | MetricType::Untyped => None,
+    };
+    if reserved != Some(name) {
+        return Ok(());
+    }
+    Err(RegisterError::Label {
+        metric: metric.to_owned(),
+        found: name.to_owned(),
+        reason: "is reserved for the samples of a metric of this type",
+    })
+}
+
+fn check_label_name(metric: &str, name: &str) -> Result<(), RegisterError> {
     let refuse = |reason| {
         Err(RegisterError::Label {
             metric: metric.to_owned(),
@@ -746,9 +785,6 @@ pub fn check_label(metric: &str, name: &str) -> Result<(), RegisterError> {
     }
     if name.starts_with("__") {
         return refuse("starts with two underscores: such names are reserved");
-    }
-    if name == "le" || name == "quantile" {
-        return refuse("is reserved for the samples of histograms and summaries");
     }
     Ok(())
 }
@@ -763,17 +799,14 @@ fn check_labels(metric: &str, labels: &[(String, String)]) -> Result<(), Registe
     if labels.len() > LABELS_MAX {
         return Err(too_long("the list of labels", labels.len(), LABELS_MAX));
     }
-    for (at, (name, value)) in labels.iter().enumerate() {
-        check_label(metric, name)?;
+    for (at, (name, _)) in labels.iter().enumerate() {
+        check_label_name(metric, name)?;
         if labels[..at].iter().any(|(earlier, _)| earlier == name) {
             return Err(RegisterError::Label {
                 metric: metric.to_owned(),
                 found: name.clone(),
                 reason: "is given twice",
             });
-        }
-        if value.len() > VALUE_MAX {
-            return Err(too_long("a label value", value.len(), VALUE_MAX));
         }
     }
     Ok(())

@@ -360,6 +360,10 @@ pub(crate) struct Dump {
     /// Read this snapshot file, and no bus.
     #[arg(long, value_name = "FILE")]
     pub(crate) snapshot: Option<PathBuf>,
+    /// Print nothing, and exit with 1, when the last commit is longer ago. (The sampler of `qbus agg` sees to
+    /// a commit a second; where it is off, an idle bus ages.)
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) max_age: Option<Duration>,
 }
 
 /// Show the bus: geometry, aggregator, owners, lanes, series, and the ledger.

@@ -281,3 +281,16 @@ fn dumps_during_load_never_go_back() {
     stop(aggregating);
     assert_eq!(sum(), 400_000.0);
 }
+
+#[test]
+fn a_page_that_is_too_old_is_not_printed() {
+    let bus = TestBus::small(Place::Named);
+    well(&bus, &["emit", "level", "1"]);
+    aggregate(&bus);
+    assert_eq!(
+        well(&bus, &["dump", "--max-age", "1h"]),
+        well(&bus, &["dump"])
+    );
+    let gist = ["the page is", "and --max-age is 0.000 s", "qbus agg"];
+    fails(&bus, &["dump", "--max-age", "1us"], 1, &gist);
+}

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use qbus::SeriesId;
 
-use super::{Fold, UNPLACED, Writer};
+use super::{Fold, PASSED_OVER, UNPLACED, Writer};
 
 /// So many ids are looked at in some ten microseconds.
 const IDS_A_ROUND: usize = 4096;
@@ -54,6 +54,15 @@ impl Fold {
             self.lifecycle.due = self.lifecycle.forgotten.len();
         }
         self.walk(writer);
+    }
+
+    /// Leaves what is registered now off the page, until something is emitted to it.
+    pub(crate) fn pass_over(&mut self) {
+        for (id, place) in self.places.iter_mut().enumerate() {
+            if *place == 0 && self.bus.is_registered(SeriesId(id as u32)) {
+                *place = PASSED_OVER;
+            }
+        }
     }
 
     /// Whether the walk over all ids, or something that it found, waits for another round.
@@ -107,7 +116,7 @@ impl Fold {
         let known = self.places[id.0 as usize];
         if known == 0 || known == UNPLACED {
             self.meet(writer, id);
-        } else if is_changed {
+        } else if known != PASSED_OVER && is_changed {
             let place = known as usize - 1;
             let retired_ns = self.series[place].retired_ns();
             match self.bus.forgotten_ns(id) {

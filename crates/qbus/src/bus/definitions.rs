@@ -6,7 +6,7 @@ use crate::doorbell;
 use crate::error::{Largest, RegisterError};
 use crate::lane::count;
 use crate::record::SeriesId;
-use crate::registry::{FamilyDefinition, FamilyId, SeriesDefinition};
+use crate::registry::{self, FamilyDefinition, FamilyId, SeriesDefinition};
 use crate::sync::Ordering;
 
 /// Between two looks at who filled the registry, which decode all of it.
@@ -31,6 +31,9 @@ impl MappedBus {
 impl Bus {
     /// The id of a series, registered now if it was not. Handles do this for you.
     ///
+    /// An empty label value is the same as no such label; of one that is longer than 1,024 bytes the
+    /// beginning is registered, with a `…`.
+    ///
     /// # Errors
     ///
     /// An invalid name or label, a conflict with what is registered, or no room: see [`RegisterError`].
@@ -40,6 +43,10 @@ impl Bus {
         labels: &[(String, String)],
     ) -> Result<SeriesId, RegisterError> {
         let mut interned = self.mapped().registry().intern(family, labels);
+        let cut = registry::cut_values(labels);
+        if cut > 0 {
+            count(&self.mapped().header().cut_values, cut);
+        }
         if let Err(RegisterError::Full { largest, .. }) = &mut interned {
             count(&self.mapped().header().refused_series, 1);
             *largest = self.mapped().largest();

@@ -55,6 +55,8 @@ pub struct BusCounts {
     pub joined: u64,
     /// Owners that were found dead, and repaired.
     pub reaped: u64,
+    /// Label values that were longer than 1,024 bytes, and cut, by registrations.
+    pub cut_values: u64,
 }
 
 impl Bus {
@@ -132,6 +134,7 @@ impl Bus {
             violations: relaxed(&header.violations),
             joined: relaxed(&header.joined),
             reaped: relaxed(&header.reaped),
+            cut_values: relaxed(&header.cut_values),
         }
     }
 }

@@ -75,6 +75,7 @@ fn header() {
         violations: "words that made no sense, and were refused",
         joined: "processes that joined",
         reaped: "owners that were found dead",
+        cut_values: "label values that were too long, and cut",
         family_count: "registered families",
         series_count: "registered series",
         arena_next: "next free word of the arena",

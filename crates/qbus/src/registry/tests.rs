@@ -158,7 +158,7 @@ fn names_and_labels_that_no_exporter_takes_are_refused() {
     }
     // Those of vLLM, and of recording rules.
     assert!(registry.intern(&counter("vllm:tokens"), &[]).is_ok());
-    for name in ["", "le", "quantile", "__x", "a-b", "a:b", long.as_str()] {
+    for name in ["", "__x", "a-b", "a:b", long.as_str()] {
         let refused = registry.intern(&counter("a"), &labels(&[(name, "v")]));
         assert!(
             matches!(refused, Err(RegisterError::Label { .. })),
@@ -167,14 +167,58 @@ fn names_and_labels_that_no_exporter_takes_are_refused() {
     }
     let twice = registry.intern(&counter("a"), &labels(&[("x", "1"), ("x", "2")]));
     assert!(refusal(twice).contains("twice"));
-    let value = "v".repeat(VALUE_MAX + 1);
     let many: Vec<_> = (0..=LABELS_MAX)
         .map(|n| (format!("l{n}"), String::new()))
         .collect();
-    for labels in [labels(&[("x", &value)]), many] {
-        let refused = registry.intern(&counter("a"), &labels);
-        assert!(matches!(refused, Err(RegisterError::TooLong { .. })));
+    let refused = registry.intern(&counter("a"), &many);
+    assert!(matches!(refused, Err(RegisterError::TooLong { .. })));
+}
+
+#[test]
+fn le_and_quantile_are_reserved_where_they_mean_something() {
+    let memory = HeapRegistry::new(16, 1024);
+    let registry = memory.registry();
+    let summary = FamilyDefinition {
+        metric_type: MetricType::Summary,
+        ..counter("s")
+    };
+    let cases = [
+        (counter("c"), "le", true),
+        (counter("c"), "quantile", true),
+        (histogram("h", &[1.0]), "quantile", true),
+        (histogram("h", &[1.0]), "le", false),
+        (summary.clone(), "le", true),
+        (summary, "quantile", false),
+    ];
+    for (family, label, is_taken) in cases {
+        let interned = registry.intern(&family, &labels(&[(label, "1")]));
+        assert_eq!(interned.is_ok(), is_taken, "{family} {label}");
+        if let Ok(id) = interned {
+            assert!(registry.series(id).is_some(), "it can be read");
+        }
     }
+}
+
+#[test]
+fn a_value_that_is_too_long_is_cut() {
+    let memory = HeapRegistry::new(16, 1024);
+    let registry = memory.registry();
+    // The cut would go through a character of two bytes.
+    let value = format!("{}ä{}", "v".repeat(VALUE_MAX - 4), "w".repeat(5000));
+    let id = registry
+        .intern(&counter("a"), &labels(&[("x", &value)]))
+        .expect("it is cut");
+    let found = registry.series(id).expect("it is registered").labels;
+    let expected = format!("{}…", "v".repeat(VALUE_MAX - 4));
+    assert_eq!(found, labels(&[("x", &expected)]));
+    assert_eq!(
+        registry.find_series("a", &labels(&[("x", &value)])),
+        Some(id)
+    );
+    let whole = "v".repeat(VALUE_MAX);
+    let id = registry.intern(&counter("a"), &labels(&[("x", &whole)]));
+    let found = registry.series(id.expect("it fits")).expect("registered");
+    assert_eq!(found.labels, labels(&[("x", &whole)]));
 }
 
 #[test]

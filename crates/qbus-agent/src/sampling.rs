@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use qbus::{Bus, EmitError, FamilyId, MetricType, SeriesId};
 use qbus_aggregate::Reader;
-use qbus_sampler::{Attached, Sample, Sampler, SamplerOptions, Trend};
+use qbus_sampler::{Attached, News, Outcome, Sample, Sampler, SamplerOptions, Trend};
 
 use crate::agent::Report;
 use crate::by_name::{Emitter, Metric};
@@ -77,11 +77,7 @@ pub(crate) fn sample_until(
         }
         sink.seen
             .end_tick(outcomes.iter().any(|outcome| outcome.hanging));
-        for outcome in outcomes {
-            for news in &outcome.news {
-                report(news.told(outcome.source));
-            }
-        }
+        tell(outcomes, report);
         match &refused {
             // The next tick tries again; the ledger counts each record.
             Some(MetricError::Emit { source, .. }) if !is_refused => {
@@ -99,6 +95,22 @@ pub(crate) fn sample_until(
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
         }
+    }
+}
+
+/// Tells what is new. What a machine lacks is one line: few have all that there is.
+fn tell(outcomes: &[Outcome], report: &Report) {
+    let mut lacking = Vec::new();
+    for outcome in outcomes {
+        for news in &outcome.news {
+            match news {
+                News::Absent(why) => lacking.push(format!("{} ({why})", outcome.source)),
+                news => report(news.told(outcome.source)),
+            }
+        }
+    }
+    if !lacking.is_empty() {
+        report(format!("nothing to sample for {}", lacking.join(", ")));
     }
 }
 

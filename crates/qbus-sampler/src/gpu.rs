@@ -235,11 +235,13 @@ impl Gpus {
         let gpu = self.gpus.entry(uuid.clone()).or_default();
         let mut labels = vec![("gpu", index.to_string()), ("uuid", uuid)];
         if self.names == GpuNames::Dcgm {
-            if slow || gpu.dcgm.is_none() {
-                gpu.dcgm = Some(dcgm::labels(nvml, &device, index));
-            }
             labels[1].0 = "UUID";
-            labels.extend(gpu.dcgm.iter().flatten().cloned());
+            let more = gpu.dcgm.take();
+            // What it did not say once it may say now; what it said stays.
+            let more = more.filter(|more| more.iter().all(|(_, value)| !value.is_empty()));
+            let more = more.unwrap_or_else(|| dcgm::labels(nvml, &device, index));
+            labels.extend(more.iter().cloned());
+            gpu.dcgm = Some(more);
         }
         self.labels.insert(index, labels.clone());
         let labels = as_texts(&labels);
@@ -259,25 +261,8 @@ impl Gpus {
             Ok(())
         })?;
         if slow {
-            let parts: Vec<(&str, &Device<'_>)> = match migs.is_empty() {
-                true => vec![("", &device)],
-                false => migs
-                    .iter()
-                    .map(|(uuid, device)| (uuid.as_str(), device))
-                    .collect(),
-            };
-            let (users, slow) = (&self.users, &mut self.slow);
-            gpu.attempt("processes", tick.now, &labels, slow, |sink| {
-                users.read(&parts, tick.attached, sink)
-            })?;
-            // It is not told by MIG device.
-            if migs.is_empty() {
-                let mut asked_us = gpu.asked_us;
-                gpu.attempt("use by processes", tick.now, &labels, slow, |sink| {
-                    users.read_use(&device, &mut asked_us, tick.attached, sink)
-                })?;
-                gpu.asked_us = asked_us;
-            }
+            let parts = (&device, migs.as_slice());
+            gpu.read_users(&self.users, parts, tick, &labels, &mut self.slow)?;
         }
         self.push_up(index, true, out);
         Ok(())
@@ -351,6 +336,36 @@ fn not_loaded(err: &NvmlError, out: &mut Readings) -> Failure {
 }
 
 impl Gpu {
+    /// Asks who uses a GPU, or the MIG devices that it is divided into.
+    fn read_users(
+        &mut self,
+        users: &Users,
+        (device, migs): (&Device<'_>, &[(String, Device<'_>)]),
+        tick: &Tick<'_>,
+        labels: &[(&'static str, &str)],
+        out: &mut Readings,
+    ) -> Result<(), Stop> {
+        let parts: Vec<(&str, &Device<'_>)> = match migs {
+            [] => vec![("", device)],
+            migs => migs
+                .iter()
+                .map(|(uuid, mig)| (uuid.as_str(), mig))
+                .collect(),
+        };
+        self.attempt("processes", tick.now, labels, out, |sink| {
+            users.read(&parts, tick.attached, sink)
+        })?;
+        // The driver does not tell this by MIG device.
+        if migs.is_empty() {
+            let mut asked_us = self.asked_us;
+            self.attempt("use by processes", tick.now, labels, out, |sink| {
+                users.read_use(device, &mut asked_us, tick.attached, sink)
+            })?;
+            self.asked_us = asked_us;
+        }
+        Ok(())
+    }
+
     /// Makes a call, unless it is left out, and books what its error says.
     fn attempt(
         &mut self,

@@ -1,5 +1,6 @@
 //! The sources that read files of the whole machine.
 
+pub(crate) mod amd_gpu;
 pub(crate) mod clock;
 pub(crate) mod cpu;
 pub(crate) mod cpu_features;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::cgroup;
 use crate::config::{SamplerOptions, Source};
+use crate::host::amd_gpu::AmdGpus;
 use crate::host::file::{File, Parse};
-use crate::host::hardware::{AmdGpus, Hardware};
+use crate::host::hardware::Hardware;
 use crate::host::net_files::NetFiles;
 use crate::host::{
     clock, cpu, disk, filesystem, hwmon, infiniband, info, keyed, md, memory, net_class, netstat,

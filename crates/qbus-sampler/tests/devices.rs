@@ -182,6 +182,78 @@ fn sensors_and_zones_are_found_and_nonsense_left_out() {
 }
 
 #[test]
+fn amd_gpus_are_read_from_their_drivers_files() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(
+        dir.path(),
+        &[
+            ("class/drm/card0/device/vendor", "0x8086\n"),
+            ("class/drm/card1/device/vendor", "0x1002\n"),
+            ("class/drm/card1/device/unique_id", "4d2f\n"),
+            ("class/drm/card1/device/product_name", "Instinct MI300X\n"),
+            ("class/drm/card1/device/gpu_busy_percent", "37\n"),
+            (
+                "class/drm/card1/device/mem_info_vram_total",
+                "206141652992\n",
+            ),
+            ("class/drm/card1/device/mem_info_vram_used", "1048576\n"),
+            (
+                "class/drm/card1/device/hwmon/hwmon4/power1_average",
+                "150000000\n",
+            ),
+            (
+                "class/drm/card1/device/hwmon/hwmon4/power1_cap",
+                "750000000\n",
+            ),
+            ("class/drm/card1/device/hwmon/hwmon4/temp1_input", "45000\n"),
+            ("class/drm/card1-DP-1/status", "connected\n"),
+        ],
+    );
+    let mut sampler = sampler(&[Source::Amdgpu], |config| {
+        config.roots.sys = dir.path().into()
+    });
+    let now = Instant::now();
+    let page = tick(&mut sampler, now, &[]);
+    for (name, expected) in [
+        ("up", 1.0),
+        ("utilization_ratio", 0.37),
+        ("memory_total_bytes", 206_141_652_992.0),
+        ("memory_used_bytes", 1_048_576.0),
+        ("power_watts", 150.0),
+        ("power_limit_watts", 750.0),
+        ("temperature_celsius", 45.0),
+    ] {
+        let key = format!("qbus_gpu_{name}{{gpu=\"1\",uuid=\"4d2f\"}}");
+        assert_eq!(page.value(&key), expected, "{name}");
+    }
+    let info = page
+        .samples
+        .keys()
+        .find(|key| key.starts_with("qbus_gpu_info"));
+    assert!(
+        info.is_some_and(|info| info.contains("name=\"Instinct MI300X\"")),
+        "{page:#?}"
+    );
+    assert!(
+        !page.has("qbus_gpu_memory_utilization_ratio"),
+        "what it does not say is not 0"
+    );
+    assert_eq!(page.samples.len(), 8, "{page:#?}");
+    // Nonsense is no value.
+    std::fs::write(
+        dir.path().join("class/drm/card1/device/gpu_busy_percent"),
+        "4294967295\n",
+    )
+    .unwrap();
+    let page = tick(&mut sampler, now + Duration::from_secs(1), &[]);
+    assert!(
+        !page.has("qbus_gpu_utilization_ratio{gpu=\"1\",uuid=\"4d2f\"}"),
+        "{page:#?}"
+    );
+    assert_eq!(page.outcome("amdgpu").failures, 1);
+}
+
+#[test]
 fn pressure_is_read_where_the_kernel_tells_it() {
     let dir = tempfile::tempdir().unwrap();
     let some = "some avg10=0.00 avg60=0.06 avg300=0.32 total=4990992\n";

@@ -82,6 +82,43 @@ fn roots_and_filters_hold_for_memory_disks_and_networks() {
     assert!(!page.samples.keys().any(hidden), "{page:#?}");
 }
 
+/// Whoever comes second is wrong, whatever the order of labels, and none of its file is shown.
+#[test]
+fn a_series_of_two_files_is_that_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(
+        dir.path(),
+        &[
+            ("a.prom", "jobs{a=\"1\",b=\"2\"} 4\n"),
+            ("b.prom", "alone 1\njobs{b=\"2\",a=\"1\"} 5\n"),
+            ("c.prom", "twice 1\nonce 1\ntwice 2\n"),
+        ],
+    );
+    let mut sampler = sampler(&[Source::Textfile], |options| {
+        options.filters.textfile_directory = Some(dir.path().into());
+    });
+    let page = tick(&mut sampler, Instant::now(), &[]);
+    assert_eq!(page.value(r#"jobs{a="1",b="2"}"#), 4.0);
+    for name in ["alone", "once", "twice"] {
+        assert!(!page.has(name), "{page:#?}");
+    }
+    let said: Vec<_> = page
+        .outcome("textfile")
+        .news
+        .iter()
+        .map(|news| news.told(""))
+        .collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].ends_with(r#"b.prom: another file has jobs{a="1",b="2"} as well"#),
+        "{said:?}"
+    );
+    assert!(
+        said[1].ends_with("c.prom: some series is there twice"),
+        "{said:?}"
+    );
+}
+
 #[test]
 fn half_a_file_of_metrics_is_no_answer_and_the_others_are_read() {
     let dir = tempfile::tempdir().unwrap();

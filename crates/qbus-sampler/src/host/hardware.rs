@@ -7,7 +7,7 @@ use crate::filters::Choice;
 use crate::node_metric::Catalog;
 use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
-use crate::sysfs::{file_name, items, number, word};
+use crate::sysfs::{items, number, word};
 
 /// One kind of devices.
 pub(crate) struct Hardware {
@@ -362,96 +362,4 @@ fn push_power(
         out.push_node(catalog.gauge("node_power_supply_info", help), &labels, 1.0);
     }
     !supplies.is_empty()
-}
-
-/// AMD GPUs by the files of their driver: those that `/sys/class/drm` has of the vendor 0x1002.
-pub(crate) struct AmdGpus {
-    class: PathBuf,
-    buffer: Vec<u8>,
-}
-
-impl AmdGpus {
-    pub(crate) fn new(sys: &Path) -> AmdGpus {
-        AmdGpus {
-            class: sys.join("class/drm"),
-            buffer: Vec::new(),
-        }
-    }
-}
-
-impl Probe for AmdGpus {
-    fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
-        use crate::table::Reading;
-        let buffer = &mut self.buffer;
-        let mut found = false;
-        // `card0-DP-1` is a plug of `card0`.
-        let cards = items(&self.class, "card");
-        for card in cards.iter().filter(|card| !card.name.contains('-')) {
-            let device = card.path.join("device");
-            let vendor = word(&device.join("vendor"), buffer);
-            if vendor.as_deref() != Some("0x1002") {
-                continue;
-            }
-            found = true;
-            let index = card.name.trim_start_matches("card");
-            let pci = std::fs::canonicalize(&device).unwrap_or_default();
-            let pci = file_name(&pci);
-            let uuid = word(&device.join("unique_id"), buffer);
-            let uuid = uuid.unwrap_or_else(|| pci.clone());
-            let labels = [("gpu", index), ("uuid", &*uuid)];
-            let mut push = |reading, path: PathBuf, per_unit: f64| {
-                if let Some(value) = number(&path, buffer) {
-                    out.push(reading, &labels, value / per_unit);
-                }
-            };
-            push(
-                Reading::GpuUtilization,
-                device.join("gpu_busy_percent"),
-                100.0,
-            );
-            push(
-                Reading::GpuMemoryUtilization,
-                device.join("mem_busy_percent"),
-                100.0,
-            );
-            push(
-                Reading::GpuMemoryTotal,
-                device.join("mem_info_vram_total"),
-                1.0,
-            );
-            push(
-                Reading::GpuMemoryUsed,
-                device.join("mem_info_vram_used"),
-                1.0,
-            );
-            if let Some(monitor) = items(&device.join("hwmon"), "hwmon").first() {
-                // Newer cards say a mean of the power, others what they draw right now.
-                let average = monitor.path.join("power1_average");
-                let power = match average.exists() {
-                    true => average,
-                    false => monitor.path.join("power1_input"),
-                };
-                push(Reading::GpuPower, power, 1e6);
-                push(Reading::GpuPowerLimit, monitor.path.join("power1_cap"), 1e6);
-                push(
-                    Reading::GpuTemperature,
-                    monitor.path.join("temp1_input"),
-                    1e3,
-                );
-            }
-            let name = word(&device.join("product_name"), buffer).unwrap_or_default();
-            let info = [
-                labels[0],
-                labels[1],
-                ("name", &*name),
-                ("pci_bus_id", &*pci),
-            ];
-            out.push(Reading::GpuInfo, &info, 1.0);
-            out.push(Reading::GpuUp, &labels, 1.0);
-        }
-        match found {
-            true => Ok(()),
-            false => Err(Failure::Absent("no AMD GPU".to_owned())),
-        }
-    }
 }

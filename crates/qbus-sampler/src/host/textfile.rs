@@ -1,6 +1,6 @@
 //! Metrics that other programs write to files `*.prom`, in the text format of Prometheus.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -18,6 +18,8 @@ pub(crate) struct Textfiles {
     own: Catalog,
     /// By name and type: a file may change its mind.
     metrics: HashMap<(String, Trend), Arc<NodeMetric>>,
+    /// The series of this read, with labels in order: the second one of two files is wrong.
+    seen: HashSet<String>,
     buffer: Vec<u8>,
 }
 
@@ -27,6 +29,7 @@ impl Textfiles {
             folder,
             own: Catalog::default(),
             metrics: HashMap::new(),
+            seen: HashSet::new(),
             buffer: Vec::new(),
         }
     }
@@ -53,16 +56,20 @@ impl Textfiles {
                 series.push(parsed.ok_or_else(|| format!("line {number}: can't read `{line}`"))?);
             }
         }
-        let mut seen = std::collections::HashSet::new();
+        let keys: HashSet<String> = series.iter().map(Line::key).collect();
+        if keys.len() < series.len() {
+            return Err("some series is there twice".to_owned());
+        }
+        if let Some(known) = keys.intersection(&self.seen).next() {
+            return Err(format!("another file has {known} as well"));
+        }
+        self.seen.extend(keys);
         for Line {
             name,
             labels,
             value,
         } in &series
         {
-            if !seen.insert((*name, labels.clone())) {
-                return Err(format!("{name} is there twice with the same labels"));
-            }
             // NaN and infinities say nothing that could be added or compared.
             if !value.is_finite() {
                 out.skip(1);
@@ -114,6 +121,7 @@ fn trend(kind: &str) -> Trend {
 impl Probe for Textfiles {
     fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
         let mut wrong = 0.0;
+        self.seen.clear();
         let folder = self.folder.clone();
         if let Some(folder) = &folder {
             if !folder.is_dir() {
@@ -168,6 +176,17 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
+    /// The series, as it is written with labels in order.
+    fn key(&self) -> String {
+        let mut labels: Vec<String> = self
+            .labels
+            .iter()
+            .map(|(name, value)| format!("{name}={value:?}"))
+            .collect();
+        labels.sort_unstable();
+        format!("{}{{{}}}", self.name, labels.join(","))
+    }
+
     fn parse(line: &'a str) -> Option<Line<'a>> {
         let end = line.find(['{', ' ', '\t'])?;
         let (name, rest) = line.split_at(end);

@@ -244,87 +244,62 @@ fn push_btrfs(
     buffer: &mut Vec<u8>,
     out: &mut Readings,
 ) -> bool {
-    let mut found = false;
-    for filesystem in folders(folder) {
-        let allocation = filesystem.path.join("allocation");
-        if !allocation.is_dir() {
-            // `features` stands beside the file systems.
-            continue;
-        }
-        found = true;
-        let uuid = word(&filesystem.path.join("metadata_uuid"), buffer);
-        let uuid = uuid
-            .filter(|uuid| !uuid.is_empty())
-            .unwrap_or(filesystem.name);
-        let uuid = ("uuid", uuid.as_str());
-        let mut push = |name: &str, help, labels: &[(&str, &str)], value: Option<f64>| {
+    let mut filesystems = folders(folder);
+    // `features` stands beside the file systems.
+    filesystems.retain(|filesystem| filesystem.path.join("allocation").is_dir());
+    for Item { name, path } in &filesystems {
+        let uuid = word(&path.join("metadata_uuid"), buffer).filter(|uuid| !uuid.is_empty());
+        let uuid = ("uuid", uuid.as_ref().unwrap_or(name).as_str());
+        let help = "What Btrfs says under this name.";
+        let mut push = |name: &str, labels: &[(&str, &str)], value: Option<f64>| {
             if let Some(value) = value {
                 let metric = catalog.gauge(&format!("node_btrfs_{name}"), help);
                 out.push_node(metric, &[&[uuid], labels].concat(), value);
             }
         };
-        let label = word(&filesystem.path.join("label"), buffer).unwrap_or_default();
-        push(
-            "info",
-            "A file system, as labels; the value is 1.",
-            &[("label", &label)],
-            Some(1.0),
-        );
-        let reserve = number(&allocation.join("global_rsv_size"), buffer);
-        push(
-            "global_rsv_size_bytes",
-            "Size of the global reserve.",
-            &[],
-            reserve,
-        );
-        let devices = items(&filesystem.path.join("devices"), "");
+        let label = word(&path.join("label"), buffer).unwrap_or_default();
+        push("info", &[("label", &label)], Some(1.0));
+        let reserve = number(&path.join("allocation/global_rsv_size"), buffer);
+        push("global_rsv_size_bytes", &[], reserve);
+        let devices = items(&path.join("devices"), "");
         for device in &devices {
             let sectors = number(&device.path.join("size"), buffer);
-            let labels = [("device", device.name.as_str())];
-            let size = sectors.map(|sectors| sectors * 512.0);
+            let label = ("device", device.name.as_str());
             push(
                 "device_size_bytes",
-                "Size of a device of a file system.",
-                &labels,
-                size,
+                &[label],
+                sectors.map(|sectors| sectors * 512.0),
             );
         }
         for kind in ["data", "metadata", "system"] {
-            let (kind, path) = (("block_group_type", kind), allocation.join(kind));
-            let reserved = number(&path.join("bytes_reserved"), buffer);
+            let path = path.join("allocation").join(kind);
+            let kind = ("block_group_type", kind);
             push(
                 "reserved_bytes",
-                "Space reserved for a kind of data.",
                 &[kind],
-                reserved,
+                number(&path.join("bytes_reserved"), buffer),
             );
-            for layout in folders(&path) {
-                let labels = [kind, ("mode", layout.name.as_str())];
-                let total = number(&layout.path.join("total_bytes"), buffer);
-                let used = number(&layout.path.join("used_bytes"), buffer);
-                let ratio = copies(&layout.name, devices.len() as f64);
+            for Item { name: mode, path } in folders(&path) {
+                let labels = [kind, ("mode", mode.as_str())];
                 push(
                     "size_bytes",
-                    "Space set aside for a kind of data in a layout.",
                     &labels,
-                    total,
+                    number(&path.join("total_bytes"), buffer),
                 );
                 push(
                     "used_bytes",
-                    "Space used by a kind of data in a layout.",
                     &labels,
-                    used,
+                    number(&path.join("used_bytes"), buffer),
                 );
                 push(
                     "allocation_ratio",
-                    "Bytes on devices by bytes of data.",
                     &labels,
-                    ratio,
+                    copies(&mode, devices.len() as f64),
                 );
             }
         }
     }
-    found
+    !filesystems.is_empty()
 }
 
 /// Bytes on so many devices for each byte of data.

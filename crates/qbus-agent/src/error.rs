@@ -19,6 +19,15 @@ pub enum MetricError {
         /// The metric.
         metric: String,
     },
+    /// The sampler has as many series as it may: the rest is for those who emit.
+    Share {
+        /// The metric.
+        metric: String,
+        /// How many series a sampler may have.
+        series: usize,
+        /// How many the bus has room for.
+        capacity: u64,
+    },
     /// The timestamp is negative, no number, or ahead of the clock.
     Timestamp {
         /// The metric.
@@ -41,7 +50,7 @@ impl MetricError {
         match self {
             MetricError::Register(error) => matches!(error, RegisterError::Full { .. }),
             MetricError::Emit { source, .. } => !matches!(source, EmitError::Value { .. }),
-            MetricError::Full { .. } => true,
+            MetricError::Full { .. } | MetricError::Share { .. } => true,
             MetricError::Timestamp { .. } => false,
         }
     }
@@ -57,6 +66,16 @@ impl fmt::Display for MetricError {
                     "metric {metric}: no room for more series; known series go on"
                 )
             }
+            MetricError::Share {
+                metric,
+                series,
+                capacity,
+            } => write!(
+                f,
+                "{metric} and what else is new to the sampler is left out: it has {series} series, a quarter of the \
+                 {capacity} that the bus has room for; leave sources out (--no-collect), or make a bus with more \
+                 (qbus create --max-series)"
+            ),
             MetricError::Timestamp { metric, found } => write!(
                 f,
                 "metric {metric}: timestamp is {found}, expected seconds since 1970, at most five minutes \
@@ -72,7 +91,9 @@ impl Error for MetricError {
         match self {
             MetricError::Register(error) => Some(error),
             MetricError::Emit { source, .. } => Some(source),
-            MetricError::Full { .. } | MetricError::Timestamp { .. } => None,
+            MetricError::Full { .. }
+            | MetricError::Share { .. }
+            | MetricError::Timestamp { .. } => None,
         }
     }
 }

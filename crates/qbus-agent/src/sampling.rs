@@ -13,7 +13,7 @@ use qbus_aggregate::Reader;
 use qbus_sampler::{Attached, News, Outcome, Sample, Sampler, SamplerOptions, Trend};
 
 use crate::agent::Report;
-use crate::by_name::{Emitter, Metric};
+use crate::by_name::{Emitter, Metric, owned};
 use crate::error::MetricError;
 use crate::self_metrics;
 
@@ -168,8 +168,11 @@ impl Sink {
             is_total: *trend == Trend::Counter,
             ..Metric::new(name, sample.value, metric_type(*trend))
         };
+        if self.seen.owned.borrow().len() >= self.seen.share && !self.seen.is_owned(&metric) {
+            return self.leave_out(&metric);
+        }
         let emitted = self.emitter.emit_with(&metric, &|record| {
-            self.seen.now.borrow_mut().insert(record.series);
+            self.seen.note(record.series);
             self.seen.bus.emit(record)
         });
         match emitted {
@@ -188,6 +191,24 @@ impl Sink {
     }
 }
 
+impl Sink {
+    /// Says once that there is no room for more.
+    fn leave_out(&mut self, metric: &Metric<'_>) -> Result<(), MetricError> {
+        if take(&mut self.seen.is_share_left) {
+            return Err(MetricError::Share {
+                metric: metric.name.to_owned(),
+                series: self.seen.share,
+                capacity: self.seen.bus.geometry().series,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A sampler may have one in so many of the series that a bus has room for. The sources come in the order of
+/// their usefulness: what has no room is the least useful.
+const SHARE: u64 = 4;
+
 /// Ticks after which all has been sampled once that is there: ratios need two.
 const TICKS: u32 = 2;
 
@@ -203,17 +224,40 @@ struct Seen {
     ticks: u32,
     /// Whether what an earlier sampler saw was looked through.
     is_looked_through: bool,
+    /// All series that a sampler ever had on this bus, and how many they may be.
+    owned: RefCell<HashSet<SeriesId>>,
+    share: usize,
+    /// Until it was said that there is no room for more.
+    is_share_left: bool,
 }
 
 impl Seen {
     fn new(bus: &Bus) -> Seen {
+        let is_own = |id: &SeriesId| {
+            bus.series(*id)
+                .is_some_and(|series| is_own(bus, series.family))
+        };
         Seen {
+            owned: RefCell::new(bus.series_ids().filter(is_own).collect()),
+            share: (bus.geometry().series / SHARE) as usize,
+            is_share_left: true,
             bus: bus.clone(),
             now: RefCell::default(),
             before: HashSet::new(),
             ticks: 0,
             is_looked_through: false,
         }
+    }
+
+    fn note(&self, id: SeriesId) {
+        if self.now.borrow_mut().insert(id) {
+            self.owned.borrow_mut().insert(id);
+        }
+    }
+
+    fn is_owned(&self, metric: &Metric<'_>) -> bool {
+        let found = self.bus.find(metric.name, &owned(metric.labels));
+        found.is_some_and(|id| self.owned.borrow().contains(&id))
     }
 
     /// While a source is awaited, nobody knows what of an earlier sampler's is there.
@@ -236,11 +280,7 @@ impl Seen {
         let seen = self.before.iter().filter_map(|&id| family(id));
         let families: HashSet<FamilyId> = seen.collect();
         // Of a kind of thing that is gone altogether no family was seen.
-        let is_own = |family| {
-            let name = self.bus.family(family).map(|family| family.name);
-            name.is_some_and(|name| OWN.iter().any(|own| name.starts_with(own)))
-        };
-        let is_of_sampler = |family| families.contains(&family) || is_own(family);
+        let is_of_sampler = |family| families.contains(&family) || is_own(&self.bus, family);
         for id in self.bus.series_ids() {
             if !self.before.contains(&id)
                 && self.bus.forgotten_ns(id).is_none()
@@ -250,6 +290,12 @@ impl Seen {
             }
         }
     }
+}
+
+/// Whether nobody but a sampler emits to that family.
+fn is_own(bus: &Bus, family: FamilyId) -> bool {
+    let name = bus.family(family).map(|family| family.name);
+    name.is_some_and(|name| OWN.iter().any(|own| name.starts_with(own)))
 }
 
 /// The type that a bus knows for a trend.

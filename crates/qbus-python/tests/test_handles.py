@@ -86,7 +86,7 @@ def test_mistakes_are_told_where_they_are_made(collector: MetricsCollector) -> N
     with pytest.raises(ValueError, match="is no metric name"):
         Gauge("a-b", labelnames=["x"], registry=collector)
     with pytest.raises(ValueError, match='label "quantile" is reserved'):
-        Gauge("a", labelnames=["quantile"], registry=collector)
+        Summary("a", labelnames=["quantile"], registry=collector)
     with pytest.raises(ValueError, match="is registered as"):
         Histogram("h", buckets=[1, 2], registry=collector)
         Histogram("h", buckets=[1, 3], registry=collector, labelnames=["x"])

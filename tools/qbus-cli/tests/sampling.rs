@@ -335,3 +335,31 @@ fn what_is_gone_from_the_machine_leaves_the_page() {
     until("nor does the load", || load().is_none());
     stop(running);
 }
+
+#[test]
+fn the_sampler_leaves_room_for_those_who_emit() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let net = folder.path().join("net");
+    fs::create_dir_all(&net).expect("room");
+    let line = |n: usize| format!("  veth{n}: 7 1 0 0 0 0 0 0 9 1 0 0 0 0 0 0\n");
+    let lines: String = (0..600).map(line).collect();
+    fs::write(net.join("dev"), format!("Inter-|\n face |\n{lines}")).expect("room");
+    let bus = TestBus::reserve(Place::Named);
+    well(&bus, &["create", "--max-series", "1024"]);
+    let procfs = folder.path().display().to_string();
+    let args = ["--path.procfs", &procfs, "--no-gpu", "--no-self"];
+    let running = aggregator(&bus, &args);
+    let registered = || bus.open().counts().series;
+    until("the sampler has its share", || registered() >= 256);
+    // Whoever emits finds three quarters of the room.
+    for n in 0..700 {
+        let counter = bus
+            .open()
+            .counter("requests_total")
+            .label("n", &n.to_string())
+            .register();
+        counter.expect("room").inc();
+    }
+    assert!(registered() <= 256 + 700, "{}", registered());
+    stop(running);
+}

@@ -21,6 +21,8 @@ const IDS_A_ROUND: usize = 4096;
 /// Between the beginnings of two walks over all ids for forgotten ones, each of which reads a word of
 /// every definition.
 const PERIOD_NS: u64 = 20_000_000;
+/// So many rounds, some milliseconds each, a walk is put off at most.
+const PUT_OFF_MAX: u32 = 64;
 /// So many series are retired in a fraction of a millisecond.
 const RETIRED_A_ROUND: usize = 512;
 
@@ -36,6 +38,8 @@ pub(super) struct Lifecycle {
     /// to all lanes.
     forgotten: VecDeque<u32>,
     due: usize,
+    /// Rounds since the walk went on.
+    put_off: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +57,14 @@ impl Fold {
         if is_whole {
             self.lifecycle.due = self.lifecycle.forgotten.len();
         }
-        self.walk(writer);
+        // Lanes that fill come first, and bring new series with them.
+        let is_behind = !is_whole || self.made > 0;
+        if is_behind && self.lifecycle.put_off < PUT_OFF_MAX {
+            self.lifecycle.put_off += 1;
+        } else {
+            self.lifecycle.put_off = 0;
+            self.walk(writer);
+        }
     }
 
     /// Leaves what is registered now off the page, until something is emitted to it.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::report::{Section, figure, short};
-use crate::{aggregator, dump, emit, others, sustained, visible};
+use crate::{aggregator, dump, emit, others, scrape, sustained, visible};
 
 /// A figure and what it should be.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub fn bars(sections: &[Section]) -> Vec<Bar> {
     let sustained = figure(sections, "sustained", sustained::ONE_WAITS, "median");
     let visible = |name| figure(sections, "visible", name, "p99");
     let dump = |name| figure(sections, "dump", name, "100k");
+    let scraped = |name, column| figure(sections, "scrape", name, column);
     let footprint = |name| figure(sections, "footprint", name, "median");
     let most = |what, found, bar, unit| Bar {
         what,
@@ -121,6 +122,39 @@ pub fn bars(sections: &[Section]) -> Vec<Bar> {
             dump(dump::DUMP),
             100.0,
             "ms",
+        ),
+        most(
+            "a scrape of 1k series to metrics-exporter's",
+            over(scraped(scrape::QBUS, "1k"), scraped(scrape::METRICS, "1k")),
+            1.0,
+            "×",
+        ),
+        most(
+            "a scrape of 10k",
+            over(
+                scraped(scrape::QBUS, "10k"),
+                scraped(scrape::METRICS, "10k"),
+            ),
+            1.0,
+            "×",
+        ),
+        most(
+            "a scrape of 100k",
+            over(
+                scraped(scrape::QBUS, "100k"),
+                scraped(scrape::METRICS, "100k"),
+            ),
+            1.0,
+            "×",
+        ),
+        most(
+            "p99 of 16 scrapers at once to one",
+            over(
+                scraped(scrape::QBUS, "p99 16"),
+                scraped(scrape::QBUS, "p99 1"),
+            ),
+            2.0,
+            "×",
         ),
         most("idle aggregator", footprint(aggregator::IDLE), 0.5, "%"),
         most(

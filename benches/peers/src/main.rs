@@ -9,6 +9,7 @@ mod plot;
 mod programs;
 mod report;
 mod rounds;
+mod scrape;
 mod series;
 mod single;
 mod sustained;
@@ -25,7 +26,7 @@ use serde_json::json;
 
 const USAGE: &str =
     "usage: peers [--quick] [--only SECTION]... [--out FOLDER] [--qbus PROGRAM] [--python PROGRAM]
-sections: emit, single, scaling, sustained, visible, dump, fold, commit, memory, footprint";
+sections: emit, single, scaling, sustained, visible, dump, scrape, fold, commit, memory, footprint";
 
 /// What was typed.
 #[derive(Debug, Default)]
@@ -87,7 +88,7 @@ fn main() {
 type Measure = fn(&Args) -> Section;
 
 /// All sections, in the order of the page.
-fn all() -> [(&'static str, Measure); 10] {
+fn all() -> [(&'static str, Measure); 11] {
     [
         ("emit", |args| emit::section(args.quick)),
         ("single", |args| single::section(args.quick)),
@@ -95,6 +96,7 @@ fn all() -> [(&'static str, Measure); 10] {
         ("sustained", |args| sustained::section(args.quick)),
         ("visible", |args| visible::section(args.quick)),
         ("dump", |args| dump::section(args.quick, &args.programs)),
+        ("scrape", |args| scrape::section(args.quick, &args.programs)),
         ("fold", |args| aggregator::fold(args.quick)),
         ("commit", |args| aggregator::commit(args.quick)),
         ("memory", |args| aggregator::memory(&args.programs)),

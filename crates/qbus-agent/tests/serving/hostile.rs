@@ -3,9 +3,10 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use qbus_tests::until;
+use qbus_agent::{Agent, AgentOptions};
+use qbus_tests::{LIMIT, Place, TestBus, until};
 
-use crate::client::{Served, served};
+use crate::client::{Served, connect, serve, served};
 
 fn is_served(served: &Served) -> bool {
     served
@@ -93,4 +94,42 @@ fn who_vanishes_or_does_not_read_keeps_nobody_waiting() {
     // More requests at once than are answered at once: others may be told to try again, until these have been
     // answered as far as anybody reads.
     until("an answer", || is_served(&served));
+}
+
+#[test]
+fn the_aggregator_drains_on_whoever_connects() {
+    // The server is in the process of the aggregator, as with `qbus agg --listen`.
+    let bus = TestBus::small(Place::Named);
+    let opened = bus.open();
+    let agent = Agent::start(&opened, AgentOptions::default(), |_| ()).expect("the only agent");
+    let jobs = opened.counter("jobs_total").label("queue", "a").register();
+    let jobs = jobs.expect("room");
+    jobs.inc();
+    opened.flush(LIMIT).expect("somebody drains");
+    let (server, news) = serve(&bus, |_| ());
+    let mut others: Vec<TcpStream> = (0..1000).map(|_| connect(&server)).collect();
+    for (at, stream) in others.iter_mut().enumerate() {
+        stream.set_nonblocking(true).expect("it can be");
+        let said: &[u8] = match at % 4 {
+            0 => b"GET /metrics HTTP/1.1\r\nHost: local",
+            1 => b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\n\n",
+            2 => b"GET /api/v1/series?history=1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            _ => b"",
+        };
+        // The server may have closed it by now.
+        let _ = stream.write(said);
+        if at % 100 == 0 {
+            jobs.inc();
+            opened.flush(LIMIT).expect("somebody drains");
+        }
+    }
+    jobs.inc();
+    opened.flush(LIMIT).expect("somebody drains");
+    let served = Served { bus, server, news };
+    let page = || served.get("/metrics", "").text();
+    until("the page", || {
+        page().contains("jobs_total{queue=\"a\"} 12\n")
+    });
+    drop(others);
+    agent.stop();
 }

@@ -109,6 +109,7 @@ fn prometheus_and_victoria_metrics_take_all_of_it() {
     has_native_histograms(&native);
     victoria.await_value("rate(jobs_total[5s])", |rate| rate > 1.0);
     grafana::every_expression_has_values(&plain);
+    what_is_forgotten_is_stale_at_the_next_scrape(&test, &plain, jobs.len());
 
     // Whoever is killed and comes again, nothing looks reset.
     agg.kill();
@@ -178,6 +179,26 @@ fn has_its_rates(plain: &Monitor, job: &str) {
         "scrape_samples_scraped{{job='{job}'}} - scrape_samples_post_metric_relabeling{{job='{job}'}}"
     );
     assert_eq!(plain.value(&lost), Some(0.0));
+}
+
+fn what_is_forgotten_is_stale_at_the_next_scrape(bus: &TestBus, plain: &Monitor, jobs: usize) {
+    let here = || plain.query("experiment_loss").len();
+    let opened = bus.open();
+    let loss = opened.gauge("experiment_loss").register().expect("room");
+    loss.set(0.5);
+    until("a series on all pages", || here() == jobs);
+    let mut forget = Command::new(env!("CARGO_BIN_EXE_qbus"));
+    forget.args([
+        "forget",
+        "experiment_*",
+        "--bus",
+        &bus.address().to_string(),
+    ]);
+    assert!(forget.output().expect("it runs").status.success());
+    // Without a marker it would be there for five minutes.
+    until("a series that is gone", || here() == 0);
+    loss.set(0.25);
+    until("a series that is there again", || here() == jobs);
 }
 
 /// Waits until so many series of a metric have exemplars, each of which must be one of the workers'.

@@ -232,7 +232,10 @@ def test_a_killed_worker_loses_nothing(either: Scene, means: str, method: str) -
         assert target <= returned <= total <= returned + 1
     found = either.settled(shown["bus"], alive=set(), may_drop=True)
     workers = len(shown["targets"])
-    assert found["ledger"]["delivered"] == sum(shown["totals"])
+    # An increment reaches its cell before the call is counted: who is killed in between has one
+    # call fewer in the ledger than in the total.
+    uncounted = sum(shown["totals"]) - found["ledger"]["delivered"]
+    assert 0 <= uncounted <= (workers if means == "inc" else 0)
     assert shown["refused"] <= found["ledger"]["dropped"] <= shown["refused"] + workers
     end(either, actor)
 

@@ -251,7 +251,7 @@ impl Process {
             return Err(io::ErrorKind::NotFound.into());
         }
         let cpu_seconds = |ticks: u64| ticks as f64 / units.ticks_per_second;
-        let cpu = cpu_seconds(stat.user_ticks + stat.system_ticks);
+        let cpu = cpu_seconds(stat.user_ticks.saturating_add(stat.system_ticks));
         let usage = self.last_cpu.and_then(|(then, before)| {
             let elapsed = now.saturating_duration_since(then).as_secs_f64();
             (elapsed > 0.0).then(|| (cpu - before).max(0.0) / elapsed)

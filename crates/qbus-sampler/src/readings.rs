@@ -1,5 +1,7 @@
 //! What a source read in one tick, kept without allocating once the buffers have grown.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -20,6 +22,8 @@ pub struct Readings {
     labels: Vec<(Range<usize>, Range<usize>)>,
     /// All names and values of labels, one after another.
     text: String,
+    /// Hashes of all series: names that are no text, or that somebody chose, may come out alike.
+    seen: HashSet<u64>,
     trouble: Troubles,
 }
 
@@ -108,6 +112,10 @@ impl Readings {
             self.fail(|| format!("a value was {value}"));
             return;
         }
+        if !self.seen.insert(hash(&what, labels)) {
+            self.fail(|| format!("two series are alike: {}{labels:?}", what.name()));
+            return;
+        }
         let first = self.labels.len();
         for (name, value) in labels.iter().take(LABELS_MAX) {
             // An empty label value is the same series as no label.
@@ -163,6 +171,7 @@ impl Readings {
         self.rows.clear();
         self.labels.clear();
         self.text.clear();
+        self.seen.clear();
     }
 
     pub(crate) fn clear(&mut self) {
@@ -237,6 +246,28 @@ impl Readings {
         }
         emitted
     }
+}
+
+impl What {
+    /// A name that it has in some set.
+    fn name(&self) -> &str {
+        match self {
+            What::Known(reading) => reading
+                .published(Names::Qbus)
+                .map_or("", |(metric, _)| &metric.name),
+            What::Node(metric) => &metric.published(Names::Node).name,
+            What::Own(metric) => &metric.name,
+        }
+    }
+}
+
+fn hash(what: &What, labels: &[(&str, &str)]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.name().hash(&mut hasher);
+    for label in labels.iter().filter(|(_, value)| !value.is_empty()) {
+        label.hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// The metric of dcgm-exporter, the factor of its values, and the label that its name stands for.

@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod devices;
+mod garbage;
 #[cfg(feature = "gpu")]
 mod gpu;
 #[cfg(feature = "gpu")]

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use qbus_sampler::{Names, Source, Trend};
 
-use crate::support::{Page, Running, sampler, tick};
+use crate::garbage::HOST;
+use crate::support::{Page, Running, sampler, tick, write_tree};
 
 /// Its page, or `None` where there is no such program.
-fn exporter_page() -> Option<String> {
+fn exporter_page(args: &[String]) -> Option<String> {
     let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -23,6 +25,7 @@ fn exporter_page() -> Option<String> {
         .find_map(|program| {
             Command::new(program)
                 .arg(format!("--web.listen-address={address}"))
+                .args(args)
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
@@ -82,7 +85,7 @@ fn render(page: &Page) -> String {
 
 #[test]
 fn names_and_labels_are_those_of_node_exporter() {
-    let Some(theirs) = exporter_page() else {
+    let Some(theirs) = exporter_page(&[]) else {
         return;
     };
     let their_types = types(&theirs);
@@ -166,4 +169,98 @@ fn names_and_labels_are_those_of_node_exporter() {
             );
         }
     }
+}
+
+/// Its page over files that are written here.
+fn page_over_files(root: &Path) -> Option<String> {
+    write_tree(root, HOST);
+    // It reads the networks of its own process, which over files is `net`.
+    for (path, text) in HOST {
+        if let Some(path) = path.strip_prefix("proc/1/net/") {
+            write_tree(&root.join("proc/net"), &[(path, text)]);
+        }
+    }
+    let argument = |name: &str, folder: &str| format!("--{name}={}", root.join(folder).display());
+    exporter_page(&[
+        argument("path.procfs", "proc"),
+        argument("path.sysfs", "sys"),
+        argument("path.rootfs", ""),
+        argument("path.udev.data", "udev"),
+        argument("collector.textfile.directory", "metrics"),
+    ])
+}
+
+/// Over the same files both say the same: every series with its value, every type, none more.
+#[test]
+fn over_the_same_files_both_pages_are_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = |name: &str| dir.path().join(name);
+    let Some(theirs) = page_over_files(dir.path()) else {
+        return;
+    };
+    let mut sampler = sampler(&Source::defaults(Names::Node), |options| {
+        options.names = Names::Node;
+        options.roots.root = folder("");
+        options.roots.proc = folder("proc");
+        options.roots.sys = folder("sys");
+        options.roots.udev = folder("udev");
+        options.filters.textfile_directory = Some(folder("metrics"));
+    });
+    let page = tick(&mut sampler, Instant::now(), &[]);
+    let ours = parse(&render(&page));
+    let their_types = types(&theirs);
+    let theirs = parse(&theirs);
+    let failed: Vec<&String> = theirs["node_scrape_collector_success"]
+        .iter()
+        .filter(|(_, success)| **success == 0.0)
+        .map(|(collector, _)| collector)
+        .collect();
+    eprintln!("what node_exporter could not read: {failed:?}");
+    // These are of the running machine, or of the exporter itself.
+    let of_machine = [
+        "node_exporter_",
+        "node_scrape_",
+        "node_time",
+        "node_uname",
+        "node_network_receive_",
+        "node_network_transmit_",
+        "node_filesystem_",
+        "node_os_",
+        "node_selinux_",
+    ];
+    let is_compared = |name: &str| !of_machine.iter().any(|own| name.starts_with(own));
+    let series = |page: &BTreeMap<String, BTreeMap<String, f64>>| -> BTreeMap<String, f64> {
+        let families = page.iter().filter(|(name, _)| is_compared(name));
+        let all = families.flat_map(|(name, series)| {
+            series
+                .iter()
+                .map(move |(labels, value)| (format!("{name}{{{labels}}}"), *value))
+        });
+        all.collect()
+    };
+    let (ours, theirs) = (series(&ours), series(&theirs));
+    // What has no file is 0 with some of its collectors, and has no series with us.
+    let is_missing = |(key, value): &(&String, &f64)| **value != 0.0 && !ours.contains_key(*key);
+    let missing: Vec<_> = theirs.iter().filter(is_missing).collect();
+    let extra: Vec<_> = ours
+        .keys()
+        .filter(|key| !theirs.contains_key(*key))
+        .collect();
+    let mut shared = 0;
+    for (key, value) in &ours {
+        let Some(their_value) = theirs.get(key) else {
+            continue;
+        };
+        shared += 1;
+        assert!(
+            (value - their_value).abs() <= 1e-9 * their_value.abs(),
+            "{key}: {value}, not {their_value}"
+        );
+        let name = key.split('{').next().unwrap();
+        let own = format!("{:?}", page.trends[name]).to_lowercase();
+        assert_eq!(own, their_types[name], "{name}");
+    }
+    eprintln!("{shared} series of {} shared", theirs.len());
+    assert_eq!((missing, extra), (vec![], vec![]));
+    assert!(shared > 350, "the files are read");
 }

@@ -265,8 +265,12 @@ impl Times {
 
     /// The share of the time since `last` that was used; `None` without a last time.
     fn usage_since(&self, last: &Times) -> Option<f64> {
-        let all = |times: &Times| times.modes.iter().sum::<u64>();
-        let unused = |times: &Times| times.modes[IDLE] + times.modes[4] + times.modes[7];
+        // Whatever stands in the file: eight of the largest numbers fit.
+        let all = |times: &Times| times.modes.map(u128::from).iter().sum::<u128>();
+        let unused = |times: &Times| {
+            let [.., idle, iowait, _, _, steal] = times.modes.map(u128::from);
+            idle + iowait + steal
+        };
         let elapsed = all(self).checked_sub(all(last))?;
         let unused = unused(self).checked_sub(unused(last))?;
         (all(last) > 0 && elapsed > 0)

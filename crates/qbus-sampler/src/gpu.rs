@@ -34,6 +34,12 @@ const REPROBE_PERIOD: Duration = Duration::from_secs(600);
 /// How long a GPU is left alone that fell off the bus or needs a reset.
 const DOWN_PERIOD: Duration = Duration::from_secs(30);
 
+/// More GPUs than any machine has.
+const GPUS_MAX: u32 = 512;
+
+/// More MIG devices than any GPU is divided into.
+const MIGS_MAX: u32 = 64;
+
 /// Reads every GPU. They are known by their UUIDs: numbers change when one is lost.
 pub(crate) struct Gpus {
     library: Option<PathBuf>,
@@ -159,7 +165,7 @@ impl Gpus {
         out: &mut Readings,
     ) -> Result<(), Failure> {
         let restart = |err: NvmlError| Failure::Failed(format!("NVML: {err}"));
-        let count = nvml.device_count().map_err(restart)?;
+        let count = device_count(nvml).map_err(restart)?;
         if count == 0 {
             return Err(Failure::Absent("no NVIDIA GPU".to_owned()));
         }
@@ -316,6 +322,14 @@ fn as_texts(labels: &Labels) -> Vec<(&'static str, &str)> {
         .collect()
 }
 
+/// How many GPUs there are. More than any machine has are a fault of the library.
+fn device_count(nvml: &Nvml) -> Result<u32, NvmlError> {
+    match nvml.device_count()? {
+        count if count > GPUS_MAX => Err(NvmlError::UnexpectedVariant(count)),
+        count => Ok(count),
+    }
+}
+
 /// A GPU and its UUID, without which it can't be told from others.
 fn named_device(nvml: &Nvml, index: u32) -> Result<(Device<'_>, String), NvmlError> {
     let device = nvml.device_by_index(index)?;
@@ -420,7 +434,7 @@ fn mig_devices<'nvml>(
         return Ok(devices);
     }
     // The count is that of places, and any of them may be empty.
-    for place in 0..device.mig_device_count()? {
+    for place in 0..device.mig_device_count()?.min(MIGS_MAX) {
         let mig = match device.mig_device_by_index(place) {
             Ok(mig) => mig,
             Err(NvmlError::NotFound) => continue,

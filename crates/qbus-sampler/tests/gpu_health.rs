@@ -233,6 +233,72 @@ fn use_by_processes_is_joined_to_workers() {
     );
 }
 
+/// Each call may fail in each way, or say anything: that is said, and nothing panics.
+#[test]
+fn whatever_the_library_says_no_value_is_nonsense() {
+    const ANSWERS: [&str; 16] = [
+        "error 1",
+        "error 2",
+        "error 3",
+        "error 4",
+        "error 6",
+        "error 7",
+        "error 9",
+        "error 10",
+        "error 13",
+        "error 15",
+        "error 16",
+        "error 18",
+        "error 999",
+        "4294967295",
+        "18446744073709551615",
+        "0",
+    ];
+    let more = [
+        ("0.event_types", "8"),
+        ("events", "0:31"),
+        ("0.field142", "1 3"),
+        ("0.link0", "1 1 2 3 4"),
+        ("0.mig_max", "7"),
+        ("0.gpm", "1"),
+        ("0.gpm2", "61.5"),
+        ("0.compute_processes", "1 4096"),
+        ("0.process_use", "1 7 30 5"),
+    ];
+    let well = two_with(&more);
+    let keys: Vec<&str> = well
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, _)| key.trim())
+        .collect();
+    let fake = Fake::new(&well);
+    let attached = [Attached {
+        pid: 1,
+        role: "worker".into(),
+        ..Attached::default()
+    }];
+    let mut sampler = fake.sampler(|config| config.gpm = true);
+    let start = Instant::now();
+    for (round, key) in (0_u64..).zip(&keys) {
+        for (turn, answer) in (0_u64..).zip(ANSWERS) {
+            fake.set(&well.replace(&format!("{key} ="), &format!("{key} = {answer} #")));
+            let later = start + Duration::from_secs(2000 * (16 * round + turn));
+            let page = tick(&mut sampler, later, &attached);
+            for news in &page.outcome("gpu").news {
+                let told = news.told("gpu");
+                assert!(!told.contains("panicked"), "{key} = {answer}: {told}");
+            }
+            for (series, value) in &page.samples {
+                let is_ratio = series.contains("_ratio{") && !series.contains("fan_speed");
+                assert!(
+                    !is_ratio || (0.0..=1.0).contains(value),
+                    "{key} = {answer}: {series} {value}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn a_mig_device_says_its_profile() {
     let fake = Fake::new(&two_with(&[

@@ -3,6 +3,7 @@
 //! them; what it saw is there for each read to take.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
@@ -16,7 +17,7 @@ use nvml_wrapper::gpm::gpm_metrics_get;
 use nvml_wrapper::struct_wrappers::event::EventData;
 use nvml_wrapper::{Device, EventSet, GpmSample, Nvml};
 
-use super::{load, named_device};
+use super::{device_count, load, named_device};
 use crate::readings::Readings;
 use crate::table::Reading;
 
@@ -116,7 +117,7 @@ impl Watch {
         let (library, gpm, seen) = (self.library.clone(), self.gpm, Arc::downgrade(&self.seen));
         let thread = thread::Builder::new().name("qbus-gpu-watch".to_owned());
         let started = thread.spawn(move || {
-            let ended = watch(library, gpm, &seen).err();
+            let watched = panic::catch_unwind(AssertUnwindSafe(|| watch(library, gpm, &seen)));
             let Some(seen) = seen.upgrade() else { return };
             let mut seen = lock(&seen);
             seen.gpus.values_mut().for_each(|gpu| {
@@ -124,9 +125,11 @@ impl Watch {
                 gpu.activity.clear();
             });
             // A machine whose driver has no such thing is a normal one.
-            seen.ended = ended
-                .filter(|err| !is_lacking(err))
-                .map(|err| err.to_string());
+            seen.ended = match watched {
+                Ok(Err(err)) if !is_lacking(&err) => Some(err.to_string()),
+                Ok(_) => None,
+                Err(_) => Some("the library's wrapper panicked".to_owned()),
+            };
         });
         match started {
             Ok(thread) => self.thread = Some(thread),
@@ -185,7 +188,7 @@ fn is_lacking(err: &NvmlError) -> bool {
 /// What ends it: a GPU that was lost, or a library that can't go on.
 fn watch(library: Option<PathBuf>, gpm: bool, seen: &Weak<Mutex<Seen>>) -> Result<(), NvmlError> {
     let nvml = load(library.as_deref())?;
-    let named = (0..nvml.device_count()?).map(|index| named_device(&nvml, index));
+    let named = (0..device_count(&nvml)?).map(|index| named_device(&nvml, index));
     // One that is lost, or not for us, is none to listen to.
     let devices: Vec<_> = named.filter_map(Result::ok).collect();
     let events = listen(&nvml, &devices, seen)?;

@@ -18,6 +18,10 @@ export const rates = new Map();
 /** The seconds that are drawn: no more than are known, and at least a minute. */
 export const extent = (span) => Math.min(span, Math.max(60, state.second - state.first + 1));
 
+/** What the sampler and the bus itself emit, some of it only every few seconds. */
+const SAMPLED = /^(qbus_|node_|DCGM_|system_|process_)/;
+const SELDOM = 7;
+
 const ring = () => new Float32Array(KEPT).fill(NaN);
 const isObserved = (family) => family.type === "histogram" || family.type === "summary";
 
@@ -28,12 +32,12 @@ export function take(name, event) {
   }
   for (const family of event.families) {
     if (families.has(family.id)) continue;
-    families.set(family.id, { ...family, unit: unitOf(family), series: new Set(), ring: null, columns: isObserved(family) ? new Array(KEPT) : null, activity: 0, total: NaN });
+    families.set(family.id, { ...family, unit: unitOf(family), isSampled: family.type === "counter" && SAMPLED.test(family.name), series: new Set(), ring: null, columns: isObserved(family) ? new Array(KEPT) : null, activity: 0, total: NaN });
   }
   for (const [id, familyId, labels] of event.series) {
     const known = series.get(id);
     if (known) { known.stale = false; continue; }
-    const one = { id, family: families.get(familyId), labels, value: null, ring: null, buckets: null, activity: 0, now: NaN, text: textOf(labels) };
+    const one = { id, family: families.get(familyId), labels, value: null, changed: -Infinity, ring: null, buckets: null, activity: 0, now: NaN, text: textOf(labels) };
     series.set(id, one);
     one.family.series.add(one);
   }
@@ -137,9 +141,14 @@ function update(one, values, seconds, second) {
     one.activity = one.activity * 0.9 + (before === value ? 0 : 1);
     return put(one, second, value);
   }
-  const rate = before === null || value < before ? NaN : (value - before) / seconds;
+  // A counter that is read every few seconds did not stand still in between: what it grew by is spread over them.
+  const since = second - one.changed;
+  const isSpread = one.family.isSampled && since <= SELDOM && seconds > 0;
+  const rate = before === null || value < before ? NaN : (value - before) / (isSpread ? since : seconds);
   one.activity = one.activity * 0.9 + (rate || 0);
+  one.changed = second;
   put(one, second, rate);
+  for (let s = second - since + 1; isSpread && one.ring && s < second; s++) one.ring[s % KEPT] = rate;
   if (type === "histogram" || type === "summary") observe(one, values, second, before !== null && value >= before && seconds > 0);
 }
 
@@ -147,6 +156,7 @@ function update(one, values, seconds, second) {
 function rest(one, second) {
   one.activity *= 0.9;
   if (one.value === null) return;
+  if (one.family.isSampled && second - one.changed < SELDOM) return;
   put(one, second, one.family.type === "gauge" ? one.value : 0);
 }
 

@@ -118,10 +118,12 @@ class Card {
       if (some.length <= 4) some.sort((a, b) => (a.text < b.text ? -1 : 1));
       const top = some.length > 6 ? some.slice().sort((a, b) => b.activity - a.activity || b.now - a.now).slice(0, 6) : some;
       lines(canvas, top.map((one) => one.ring), span, (value) => show(value, family.unit));
-      if (some.length === 1) parts = [words(family, some[0].ring, second)];
+      // A ring has seven digits, which are too few for a point in time.
+      const value = (one) => (hover.second === null ? show(one.now, family.unit) : words(family, one.ring, second));
+      if (some.length === 1) parts = [value(some[0])];
       else if (some.length <= 4) {
         const [name] = labelOrder(some);
-        parts = some.map((one, at) => ["k" + at, `${one.labels[name] ?? ""}: ${words(family, one.ring, second)}`]);
+        parts = some.map((one, at) => ["k" + at, `${one.labels[name] ?? ""}: ${value(one)}`]);
       } else {
         const values = some.map((one) => one.now).filter((value) => !Number.isNaN(value));
         const [least, most] = [Math.min(...values), Math.max(...values)].map((value) => show(value, family.unit));

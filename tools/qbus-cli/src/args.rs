@@ -142,7 +142,7 @@ pub(crate) struct Agg {
     pub(crate) sources: Sources,
     /// Also serve /metrics and the dashboard on this address (repeatable); see `qbus serve`.
     #[cfg(feature = "http")]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, alias = "web.listen-address", value_name = "ADDRESS")]
     pub(crate) listen: Vec<Listen>,
     #[cfg(feature = "http")]
     #[command(flatten)]

@@ -237,6 +237,39 @@ fn each_exporter_is_stood_in_for_by_its_own_names() {
     assert!(!page.contains("qbus_gpu_memory_used_bytes"), "{page}");
 }
 
+/// The arguments of a unit file of node_exporter, of this version and of earlier ones.
+#[test]
+fn the_arguments_of_a_unit_file_can_move() {
+    let bus = TestBus::reserve(Place::Named);
+    let page = well(
+        &bus,
+        &[
+            "sample",
+            "--once",
+            "--names=node",
+            "--path.procfs=/proc",
+            "--path.sysfs=/sys",
+            "--path.rootfs=/",
+            "--collector.filesystem.ignored-mount-points=^/(dev|sys)($|/)",
+            "--collector.filesystem.fs-types-exclude=^proc$",
+            "--collector.netdev.device-blacklist=^lo$",
+            "--collector.netclass.ignored-devices=^veth",
+            "--collector.cpu.guest",
+            "--collector.netdev.netlink",
+            "--collector.textfile.directory=/nonexistent-but-off",
+            "--no-collector.textfile",
+            "--no-collector.wifi",
+            "--no-collector.hwmon",
+            "--log.level=warn",
+        ],
+    );
+    assert!(page.contains("node_load1 "), "{page}");
+    assert!(
+        !page.contains("node_network_receive_bytes_total{device=\"lo\"}"),
+        "{page}"
+    );
+}
+
 #[test]
 fn a_source_that_fails_is_named_and_the_others_are_shown() {
     let host = tempfile::tempdir().expect("a temporary folder");

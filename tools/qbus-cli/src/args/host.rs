@@ -36,11 +36,16 @@ pub(crate) struct Host {
     /// Mount points that are left out.
     #[arg(
         long = "collector.filesystem.mount-points-exclude",
+        alias = "collector.filesystem.ignored-mount-points",
         value_name = "REGEX"
     )]
     mount_points_exclude: Option<Pattern>,
     /// Types of file systems that are left out.
-    #[arg(long = "collector.filesystem.fs-types-exclude", value_name = "REGEX")]
+    #[arg(
+        long = "collector.filesystem.fs-types-exclude",
+        alias = "collector.filesystem.ignored-fs-types",
+        value_name = "REGEX"
+    )]
     fs_types_exclude: Option<Pattern>,
     /// How long file systems have to answer.
     #[arg(
@@ -53,6 +58,7 @@ pub(crate) struct Host {
     /// Disks that are left out.
     #[arg(
         long = "collector.diskstats.device-exclude",
+        alias = "collector.diskstats.ignored-devices",
         conflicts_with = "disks_include",
         value_name = "REGEX"
     )]
@@ -63,12 +69,17 @@ pub(crate) struct Host {
     /// Network devices that are left out.
     #[arg(
         long = "collector.netdev.device-exclude",
+        alias = "collector.netdev.device-blacklist",
         conflicts_with = "netdev_include",
         value_name = "REGEX"
     )]
     netdev_exclude: Option<Pattern>,
     /// The only network devices that are shown.
-    #[arg(long = "collector.netdev.device-include", value_name = "REGEX")]
+    #[arg(
+        long = "collector.netdev.device-include",
+        alias = "collector.netdev.device-whitelist",
+        value_name = "REGEX"
+    )]
     netdev_include: Option<Pattern>,
     /// Network devices whose state is left out.
     #[arg(long = "collector.netclass.ignored-devices", value_name = "REGEX")]
@@ -160,26 +171,54 @@ impl Host {
     }
 }
 
-/// node_exporter's `--collector.NAME` and `--no-collector.NAME` as our own arguments. To switch off
-/// what there is not is no mistake.
+/// Arguments of node_exporter that change nothing here: what they ask for is so always, or there is no such
+/// thing. With a value, except for those of the second list.
+const WITH_VALUE: [&str; 3] = ["--log.level", "--log.format", "--runtime.gomaxprocs"];
+const WITHOUT_VALUE: [&str; 5] = [
+    "--collector.cpu.guest",
+    "--collector.netclass.ignore-invalid-speed",
+    "--collector.netclass.netlink",
+    "--collector.netdev.netlink",
+    "--web.disable-exporter-metrics",
+];
+
+/// node_exporter's arguments as our own: `--collector.NAME` and `--no-collector.NAME` switch sources, and
+/// what changes nothing is left out. To switch off what there is not is no mistake. Only `agg` and `sample`
+/// sample; what follows `run` is another program's.
 pub(crate) fn translated(typed: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let translate = |word: OsString| {
+    let typed: Vec<OsString> = typed.into_iter().collect();
+    let command = typed.iter().find(|word| {
+        let commands = ["agg", "sample", "run"];
+        commands.iter().any(|command| *word == command)
+    });
+    if command.is_none_or(|command| command == "run") {
+        return typed;
+    }
+    let mut translated = Vec::with_capacity(typed.len());
+    let mut typed = typed.into_iter();
+    while let Some(word) = typed.next() {
         let Some(text) = word.to_str() else {
-            return Some(word);
+            translated.push(word);
+            continue;
         };
-        if let Some(name) = text.strip_prefix("--no-collector.") {
-            let source = Source::from_name(name)?;
-            return Some(format!("--no-collect={}", source.name()).into());
-        }
-        let source = text
+        let name = text.split('=').next().unwrap_or(text);
+        if WITH_VALUE.contains(&name) {
+            // The value may stand apart.
+            let _ = (name == text).then(|| typed.next());
+        } else if let Some(off) = text.strip_prefix("--no-collector.") {
+            let source = Source::from_name(off);
+            translated
+                .extend(source.map(|source| format!("--no-collect={}", source.name()).into()));
+        } else if let Some(on) = text
             .strip_prefix("--collector.")
-            .and_then(Source::from_name);
-        Some(match source {
-            Some(source) => format!("--collect={}", source.name()).into(),
-            None => word,
-        })
-    };
-    typed.into_iter().filter_map(translate).collect()
+            .and_then(Source::from_name)
+        {
+            translated.push(format!("--collect={}", on.name()).into());
+        } else if !WITHOUT_VALUE.contains(&text) {
+            translated.push(word);
+        }
+    }
+    translated
 }
 
 #[cfg(test)]
@@ -196,7 +235,28 @@ mod tests {
         ];
         let translated = translated(typed.map(OsString::from));
         assert_eq!(translated, ["agg", "--collect=disk", "--no-collect=hwmon"]);
-        let kept = "--collector.netdev.device-exclude=^veth";
-        assert_eq!(super::translated([kept.into()]), [kept]);
+        let kept = ["agg", "--collector.netdev.device-exclude=^veth"];
+        assert_eq!(super::translated(kept.map(OsString::from)), kept);
+    }
+
+    #[test]
+    fn what_changes_nothing_is_left_out_and_other_programs_keep_theirs() {
+        let typed = [
+            "sample",
+            "--log.level=info",
+            "--log.format",
+            "json",
+            "--collector.netdev.netlink",
+            "--once",
+        ];
+        assert_eq!(translated(typed.map(OsString::from)), ["sample", "--once"]);
+        let foreign = [
+            "run",
+            "--",
+            "node_exporter",
+            "--no-collector.wifi",
+            "--log.level=info",
+        ];
+        assert_eq!(translated(foreign.map(OsString::from)), foreign);
     }
 }

@@ -28,6 +28,7 @@ mod model;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
@@ -414,20 +415,26 @@ impl<'a> Registry<'a> {
 
     fn intern_family(&self, family: &FamilyDefinition) -> Result<FamilyId, RegisterError> {
         let hash = name_hash(&family.name);
+        // What is registered under the name, once it was met: decoded once.
+        let met = RefCell::new(None);
         let same = |offset: usize| {
-            FamilyDefinition::decode(self.arena(), offset)
-                .is_some_and(|found| found.name == family.name)
+            let found = FamilyDefinition::decode(self.arena(), offset);
+            *met.borrow_mut() = found.filter(|found| found.name == family.name);
+            met.borrow().is_some()
         };
-        if self.find(&self.families, hash, &same).is_none() {
-            self.refuse_clash(family)?;
-        }
-        let id = self
-            .intern_in(&self.families, hash, &|| family.encode(), &same)
-            .map_err(|full| self.full(&family.name, full, "families", self.families.capacity))?;
-        let existing = self.family(FamilyId(id)).unwrap_or_else(|| family.clone());
-        if existing.agrees(family) {
+        let id = match self.find(&self.families, hash, &same) {
+            Some(id) => id,
+            None => {
+                self.refuse_clash(family)?;
+                self.intern_in(&self.families, hash, &|| family.encode(), &same)
+                    .map_err(|full| {
+                        self.full(&family.name, full, "families", self.families.capacity)
+                    })?
+            }
+        };
+        let Some(existing) = met.take().filter(|existing| !existing.agrees(family)) else {
             return Ok(FamilyId(id));
-        }
+        };
         Err(RegisterError::Conflict {
             metric: family.name.clone(),
             existing: existing.to_string(),

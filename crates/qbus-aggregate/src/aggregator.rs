@@ -403,6 +403,9 @@ impl Aggregator {
                 }
             }
         }
+        if self.next_part == 0 {
+            self.fold.forget_with_owners();
+        }
         self.consumer
             .count_violations(self.consumer.restore_heads());
     }

@@ -66,6 +66,7 @@ pub struct Registration<'a, H> {
     family: FamilyDefinition,
     labels: Vec<(String, String)>,
     clock: Clock,
+    is_bound: bool,
     handle: PhantomData<H>,
 }
 
@@ -94,6 +95,7 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
             family,
             labels: Vec::new(),
             clock,
+            is_bound: false,
             handle: PhantomData,
         }
     }
@@ -132,6 +134,25 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
         self
     }
 
+    /// Binds the series to this process: when it ends, well or not, the series leaves the page. For what says
+    /// something of the process itself, such as a gauge of requests in progress, with a label that tells it
+    /// from others. Emits of other processes bring it back, and then it stays.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let address = format!("doc-bound-{}", std::process::id()).parse()?;
+    /// # let bus = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
+    /// let pid = std::process::id().to_string();
+    /// let in_progress = bus.gauge("requests_in_progress").label("pid", &pid).bound().register()?;
+    /// in_progress.add(1.0);
+    /// # qbus::Bus::remove(&address, qbus::Removal::Forced)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn bound(mut self) -> Self {
+        self.is_bound = true;
+        self
+    }
+
     /// Registers the metric, or finds it registered, and gives a handle.
     ///
     /// # Errors
@@ -140,6 +161,10 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
     pub fn register(self) -> Result<H, RegisterError> {
         let bus = self.bus.present();
         let series = bus.intern(&self.family, &self.labels)?;
+        if self.is_bound {
+            // A process that cannot join emits nothing, and says so then.
+            let _ = bus.bind(series);
+        }
         Ok(H::from(Handle {
             key: bus.mapped().key,
             bus,

@@ -8,7 +8,8 @@
 //! insert the same key, and a key is never there twice.
 //!
 //! A series can be forgotten: a word before its definition says since when. The aggregator takes it off
-//! the page then, and whoever registers it again, or emits to it, brings it back.
+//! the page then, and whoever registers it again, or emits to it, brings it back. Another word can bind a
+//! series to an owner, with which it leaves the page.
 //!
 //! * **E5 intern** `publish` exchanges an index word 0 → offset (Release) → `word` loads it (Acquire):
 //!   the definition is whole.
@@ -34,6 +35,8 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 
 use crate::error::{Largest, RegisterError};
+use crate::lane::Lease;
+use crate::owner::OwnerId;
 use crate::record::{MetricType, SeriesId};
 use crate::sync::{AtomicU64, Ordering};
 use crate::testpoint;
@@ -276,9 +279,13 @@ pub(crate) struct Table<'a> {
     pub(crate) capacity: u64,
 }
 
-/// Words before each definition: since when its series is forgotten, in nanoseconds since the Unix
-/// epoch; 0 = it is not. So no definition starts at offset 0, which means that a place is free.
-const BLOCK_HEADER: usize = 1;
+/// Words before each definition. So none starts at offset 0, which means that a place is free.
+const BLOCK_HEADER: usize = 2;
+/// So far before the definition lies since when its series is forgotten, in nanoseconds since the Unix
+/// epoch; 0 = it is not.
+const FORGOTTEN: usize = 1;
+/// And the owner that the series leaves the page with, as a lease has it; 0 = none.
+const OWNER: usize = 2;
 
 impl<'a> Registry<'a> {
     pub(crate) fn new(
@@ -350,8 +357,38 @@ impl<'a> Registry<'a> {
 
     /// Since when a series is forgotten, in nanoseconds since the Unix epoch; 0 = it is not.
     pub(crate) fn forgotten(&self, id: SeriesId) -> Option<&'a AtomicU64> {
+        self.before_definition(id, FORGOTTEN)
+    }
+
+    fn before_definition(&self, id: SeriesId, words: usize) -> Option<&'a AtomicU64> {
         let definition = offset_of(word(self.series.index.get(id.0 as usize)?))?;
-        self.arena.get(definition.checked_sub(BLOCK_HEADER)?)
+        self.arena.get(definition.checked_sub(words)?)
+    }
+
+    /// Binds a series to an owner: it leaves the page with it.
+    pub(crate) fn bind(&self, id: SeriesId, owner: OwnerId) {
+        if let Some(bound) = self.before_definition(id, OWNER) {
+            // Relaxed: the addition below publishes it.
+            let before = bound.swap(Lease::word(owner), Ordering::Relaxed);
+            if before != Lease::word(owner) {
+                self.changes.fetch_add(1, Ordering::Release);
+            }
+        }
+    }
+
+    /// The owner that a series is bound to.
+    pub(crate) fn bound(&self, id: SeriesId) -> Option<OwnerId> {
+        let bound = self.before_definition(id, OWNER)?;
+        Lease::holder(bound.load(Ordering::Relaxed))
+    }
+
+    /// Takes that back, unless the series is another owner's by now.
+    pub(crate) fn unbind(&self, id: SeriesId, owner: OwnerId) -> bool {
+        let Some(bound) = self.before_definition(id, OWNER) else {
+            return false;
+        };
+        let (owner, relaxed) = (Lease::word(owner), Ordering::Relaxed);
+        bound.compare_exchange(owner, 0, relaxed, relaxed).is_ok()
     }
 
     /// What changes whenever a series is registered, forgotten or registered again.

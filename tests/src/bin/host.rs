@@ -5,6 +5,7 @@
 //!
 //! * `create [LANES SLOTS]`, `open`, `remove`, `force`: the bus;
 //! * `emit N`: through one counter, registered now if it was not; `threads N`: a record each, at once;
+//! * `bind LABEL`: a gauge with that label, which leaves the page with the process;
 //! * `fork N`: children that emit one record each, all attached at the same time;
 //! * `aggregate`: becomes the aggregator; `finish`: has everything committed, and reads it back; `rest`:
 //!   is the aggregator no more; `read`: what the snapshot counts;
@@ -73,6 +74,11 @@ impl Host {
             ["emit", records] => self.emit(records.parse()?),
             ["threads", count] => self.emit_from_threads(count.parse()?),
             ["fork", count] => self.fork(count.parse()?),
+            ["bind", label] => {
+                let gauge = self.bus()?.gauge("test_bound").label("worker", label);
+                gauge.bound().register()?.set(1.0);
+                Ok("set".to_owned())
+            }
             ["aggregate"] => {
                 let aggregator = Aggregator::open(self.bus()?, &AggregatorOptions::default())?;
                 self.aggregator = Some(aggregator);

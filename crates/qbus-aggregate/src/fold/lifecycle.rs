@@ -9,10 +9,13 @@
 //! What was emitted before a series was forgotten may still lie in lanes and cells. So it is retired
 //! only after another round that came to all lanes: what comes later was, but for a moment, emitted
 //! later. A gauge's records have times that are compared as well.
+//!
+//! A series that is bound to an owner ([`qbus::Bus::bind`]) is forgotten when that has left or was found dead.
 
 use std::collections::VecDeque;
+use std::mem::take;
 
-use qbus::SeriesId;
+use qbus::{OwnerId, SeriesId};
 
 use super::{Fold, PASSED_OVER, UNPLACED, Writer};
 
@@ -40,6 +43,9 @@ pub(super) struct Lifecycle {
     due: usize,
     /// Rounds since the walk went on.
     put_off: u32,
+    /// Series that are bound to an owner, as of the last whole walk, and those that this one found.
+    bound: Vec<(SeriesId, OwnerId)>,
+    bound_next: Vec<(SeriesId, OwnerId)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,9 +100,20 @@ impl Fold {
         }
         if walk.next < ids {
             self.lifecycle.walk = Some(walk);
-        } else {
-            self.lifecycle.version = Some(walk.version);
+            return;
         }
+        self.lifecycle.version = Some(walk.version);
+        if walk.is_changed {
+            self.lifecycle.bound = take(&mut self.lifecycle.bound_next);
+        }
+    }
+
+    /// Forgets what is bound to owners that are there no more.
+    pub(crate) fn forget_with_owners(&mut self) {
+        let bus = &self.bus;
+        self.lifecycle
+            .bound
+            .retain(|&(id, owner)| bus.forget_with_owner(id, owner));
     }
 
     fn begin_walk(&mut self) -> Option<Walk> {
@@ -124,6 +141,9 @@ impl Fold {
     }
 
     fn look_at(&mut self, writer: &mut Writer, id: SeriesId, is_changed: bool) {
+        if is_changed && let Some(owner) = self.bus.bound(id) {
+            self.lifecycle.bound_next.push((id, owner));
+        }
         let known = self.places[id.0 as usize];
         if known == 0 || known == UNPLACED {
             self.meet(writer, id);

@@ -3,8 +3,9 @@
 use super::{Bus, MappedBus};
 use crate::clock::{self, Clock};
 use crate::doorbell;
-use crate::error::{Largest, RegisterError};
+use crate::error::{JoinError, Largest, RegisterError};
 use crate::lane::count;
+use crate::owner::OwnerId;
 use crate::record::SeriesId;
 use crate::registry::{self, FamilyDefinition, FamilyId, SeriesDefinition};
 use crate::sync::Ordering;
@@ -78,6 +79,35 @@ impl Bus {
             doorbell::ring(&self.mapped().header().doorbell);
         }
         is_registered
+    }
+
+    /// Binds a series to this process: when it ends, whether well or not, the series leaves the page.
+    ///
+    /// # Errors
+    ///
+    /// This process cannot join the bus.
+    pub fn bind(&self, id: SeriesId) -> Result<(), JoinError> {
+        let owner = self.mapped().attachment()?.owner;
+        self.mapped().registry().bind(id, owner);
+        Ok(())
+    }
+
+    /// The process that a series is bound to.
+    pub fn bound(&self, id: SeriesId) -> Option<OwnerId> {
+        self.mapped().registry().bound(id)
+    }
+
+    /// Forgets a series that is bound to a process, if that has left or died; whether it is still there.
+    pub fn forget_with_owner(&self, id: SeriesId, owner: OwnerId) -> bool {
+        let entry = self.mapped().owners().get(usize::from(owner.index));
+        if entry.is_some_and(|entry| entry.is_occupied_by(owner)) {
+            return true;
+        }
+        // Who emits to it from now on is somebody else, with whom it stays.
+        if self.mapped().registry().unbind(id, owner) {
+            self.forget(id);
+        }
+        false
     }
 
     /// Since when a series is forgotten, in nanoseconds since the Unix epoch; `None` when it is not.

@@ -66,12 +66,15 @@ fn a_full_table_names_who_filled_it() {
 
 #[test]
 fn a_full_arena_is_an_error_and_no_entry() {
-    let memory = HeapRegistry::new(8, 9);
+    let memory = HeapRegistry::new(8, 11);
     let registry = memory.registry();
     registry.intern_family(&counter("a")).unwrap();
     registry.intern_family(&counter("b")).unwrap();
     let text = refusal(registry.intern_family(&counter("c")));
-    assert!(text.contains("words of definitions (capacity 9)"), "{text}");
+    assert!(
+        text.contains("words of definitions (capacity 11)"),
+        "{text}"
+    );
     assert_eq!(registry.family_by_name("c"), None);
     assert_eq!(memory.family_count.load(Ordering::Relaxed), 2);
 }

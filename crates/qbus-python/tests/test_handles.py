@@ -51,6 +51,14 @@ def test_each_handle_does_what_it_is_for(collector: MetricsCollector) -> None:
     assert found.buckets == [(1.0, 1), (2.0, 2), (float("inf"), 3)]
     found = collector.get_metric("s")
     assert found is not None and (found.count, found.sum) == (3, 101.0)
+    # Of the counter the last trace, also in another process.
+    found = collector.get_metric("c_total")
+    assert found is not None
+    for metric in (found, pickle.loads(pickle.dumps(found))):
+        (exemplar,) = metric.exemplars
+        assert exemplar["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+        assert exemplar["value"] == 1 and exemplar["timestamp"] > 1.7e9
+        assert metric.to_dict()["exemplars"] == [exemplar]
     page = qbus.generate_latest(collector).decode()
     assert "# HELP c_total A counter.\n" in page
 

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use qbus::MetricType;
 
 use crate::distribution::Distribution;
-use crate::series::{Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
+use crate::series::{
+    Exemplar, Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value,
+};
 
 /// 2023-10-01T12:00:00Z.
 pub(super) const NOON_NS: u64 = 1_696_161_600_000_000_000;
@@ -172,16 +174,26 @@ fn family_and_series() -> impl Strategy<Value = (Family, Vec<Series>)> {
             };
             let shared = Arc::new(family.clone());
             let value = value(metric_type, family.buckets.len() + 1);
-            let series = (labels(), value, any::<u64>(), vec(point(), 0..3)).prop_map(
-                move |(labels, value, timestamp_ns, history)| Series {
-                    family: Arc::clone(&shared),
-                    labels,
-                    value,
-                    timestamp_ns,
-                    start_ns: timestamp_ns,
-                    records: 1,
-                    history,
-                    exemplars: Vec::new(),
+            let parts = (
+                labels(),
+                value,
+                any::<u64>(),
+                vec(point(), 0..3),
+                vec(exemplar(), 0..4),
+            );
+            let series = parts.prop_map(
+                move |(labels, value, timestamp_ns, history, mut exemplars)| {
+                    exemplars.sort_by(|a, b| a.value.total_cmp(&b.value));
+                    Series {
+                        family: Arc::clone(&shared),
+                        labels,
+                        value,
+                        timestamp_ns,
+                        start_ns: timestamp_ns,
+                        records: 1,
+                        history,
+                        exemplars,
+                    }
                 },
             );
             (Just(family), vec(series, 1..5))
@@ -192,6 +204,16 @@ fn point() -> impl Strategy<Value = Point> {
     (any::<u64>(), float()).prop_map(|(timestamp_ns, value)| Point {
         timestamp_ns,
         value,
+    })
+}
+
+/// As a reader has them: of any value, but none that is NaN.
+fn exemplar() -> impl Strategy<Value = Exemplar> {
+    let value = float().prop_filter("a number", |value| !value.is_nan());
+    (value, any::<u64>(), 1..=u128::MAX).prop_map(|(value, timestamp_ns, trace_id)| Exemplar {
+        value,
+        timestamp_ns,
+        trace_id,
     })
 }
 

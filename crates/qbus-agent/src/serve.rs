@@ -114,7 +114,7 @@ impl fmt::Display for ServeError {
 
 impl std::error::Error for ServeError {}
 
-/// A running server. Dropping stops it.
+/// A running server. Dropping stops it; in a forked child it does nothing.
 ///
 /// # Examples
 ///
@@ -130,6 +130,8 @@ impl std::error::Error for ServeError {}
 /// ```
 #[derive(Debug)]
 pub struct Server {
+    /// Whose thread it is: a forked child has none.
+    pid: u32,
     urls: Vec<String>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -198,6 +200,7 @@ impl Server {
             })
             .map_err(ServeError::Start)?;
         Ok(Server {
+            pid: std::process::id(),
             urls,
             stop: Some(stop),
             thread: Some(thread),
@@ -216,6 +219,11 @@ impl Server {
     }
 
     fn end(&mut self) {
+        if self.pid != std::process::id() {
+            // Of the parent's thread there is only memory here, in whatever state it was.
+            std::mem::forget((self.stop.take(), self.thread.take()));
+            return;
+        }
         // Its end is the signal.
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {

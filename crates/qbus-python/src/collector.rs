@@ -170,6 +170,12 @@ impl MetricsCollector {
             .map(|collector| collector.bus().clone())
     }
 
+    /// The collector of a bus that could be had.
+    pub(crate) fn opened(&self, py: Python<'_>) -> PyResult<&Collector> {
+        let collector = self.collector.as_ref();
+        collector.ok_or_else(|| error::bus(py, &self.why))
+    }
+
     /// Counts a value for which there is no series. The ledger of the bus has it among the rejected.
     pub(crate) fn count_lost(&self) {
         self.lost.fetch_add(1, Ordering::Relaxed);

@@ -16,6 +16,7 @@ mod handle;
 mod metric;
 mod metrics;
 mod page;
+mod serving;
 mod snapshot;
 mod timing;
 mod values;
@@ -52,6 +53,8 @@ mod _qbus {
     use super::metrics::{Counter, Gauge, Histogram, Summary};
     #[pymodule_export]
     use super::page::sample_lines;
+    #[pymodule_export]
+    use super::serving::{MetricsServer, serve};
     #[pymodule_export]
     use super::snapshot::{Snapshot, read_snapshot, rebuild_snapshot};
     #[pymodule_export]

@@ -18,6 +18,7 @@ from qbus._collector import (
     get_metrics_collector,
     queue_performance_metric,
     snapshot,
+    start_http_server,
     start_performance_tracking,
 )
 from qbus._errors import (
@@ -29,7 +30,16 @@ from qbus._errors import (
     TrackerError,
 )
 from qbus._info import Info
-from qbus._qbus import Counter, Gauge, Histogram, Metric, MetricsCollector, Snapshot, Summary
+from qbus._qbus import (
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    MetricsCollector,
+    MetricsServer,
+    Snapshot,
+    Summary,
+)
 from qbus._types import CONTENT_TYPE_LATEST, MetricType
 
 _interpreter.prepare()
@@ -46,6 +56,7 @@ __all__ = [
     "MetricError",
     "MetricType",
     "MetricsCollector",
+    "MetricsServer",
     "QbusError",
     "RefusedWarning",
     "Snapshot",
@@ -57,6 +68,7 @@ __all__ = [
     "get_metrics_collector",
     "queue_performance_metric",
     "snapshot",
+    "start_http_server",
     "start_performance_tracking",
 ]
 

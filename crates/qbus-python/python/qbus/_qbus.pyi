@@ -18,6 +18,7 @@ __all__ = [
     "InprogressTracker",
     "Metric",
     "MetricsCollector",
+    "MetricsServer",
     "Observations",
     "Snapshot",
     "Summary",
@@ -32,6 +33,7 @@ __all__ = [
     "rebuild_snapshot",
     "run_command",
     "sample_lines",
+    "serve",
     "without_bus",
 ]
 
@@ -362,6 +364,15 @@ class Observations:
     def sum(self) -> float: ...
     def reset(self) -> None: ...
 
+@final
+class MetricsServer:
+    @property
+    def url(self) -> str: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, _type: object, _value: object, _traceback: object, /) -> None: ...
+
+def serve(collector: MetricsCollector, address: str) -> MetricsServer: ...
 def bus_exists(bus: str) -> bool: ...
 def end() -> None: ...
 def forked() -> None: ...
@@ -372,7 +383,7 @@ def rebuild_metric(
     definition: tuple[str, str, str, str, list[float]],
     labels: list[tuple[str, str]],
     observed: tuple[float, int, float, float, float, list[int], list[tuple[float, float]]],
-    times: tuple[int, int, int, list[tuple[int, float]]],
+    times: tuple[int, int, int, list[tuple[int, float]], list[tuple[int, float, int]]],
 ) -> Metric: ...
 def rebuild_snapshot(
     epoch: int, unix_ns: int, consistent: bool, metrics: Sequence[Metric]

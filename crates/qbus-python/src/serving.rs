@@ -1,0 +1,84 @@
+//! Serving a collector's metrics over HTTP.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::exceptions::PyRuntimeWarning;
+use pyo3::prelude::*;
+use pyo3::types::PyAny;
+
+use crate::collector::MetricsCollector;
+use crate::{ending, error};
+
+/// A server of metrics and of the dashboard; see start_http_server().
+#[pyclass(frozen, module = "qbus")]
+pub(crate) struct MetricsServer {
+    url: String,
+    server: Mutex<Option<qbus_collector::Server>>,
+}
+
+/// Serves a collector's bus at an address, on a thread that needs no interpreter.
+#[pyfunction]
+pub(crate) fn serve(
+    py: Python<'_>,
+    collector: &MetricsCollector,
+    address: &str,
+) -> PyResult<MetricsServer> {
+    let listen = address.parse::<qbus_collector::Listen>();
+    let listen = listen.map_err(|error| error::metric(py, &error))?;
+    let collector = collector.opened(py)?;
+    let news = Arc::new(Mutex::new(Vec::new()));
+    let heard = news.clone();
+    let report = move |said| {
+        heard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(said)
+    };
+    let server = ending::detach(py, || collector.serve(listen, report));
+    let server = server.map_err(|error| error::bus(py, &error))?;
+    for said in std::mem::take(&mut *news.lock().unwrap_or_else(PoisonError::into_inner)) {
+        let text = std::ffi::CString::new(said).unwrap_or_default();
+        PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 2)?;
+    }
+    Ok(MetricsServer {
+        url: server.urls()[0].clone(),
+        server: Mutex::new(Some(server)),
+    })
+}
+
+#[pymethods]
+impl MetricsServer {
+    /// Where the dashboard is; /metrics lies beside it.
+    #[getter]
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Closes all connections, and the address.
+    fn close(&self, py: Python<'_>) {
+        let server = self
+            .server
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        ending::detach(py, || drop(server));
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _type: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) {
+        self.close(py);
+    }
+
+    fn __repr__(&self) -> String {
+        format!("MetricsServer({})", self.url)
+    }
+}

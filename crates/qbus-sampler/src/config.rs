@@ -145,7 +145,7 @@ macro_rules! sources {
 // One row, one line.
 #[rustfmt::skip]
 sources! {
-    Cpu "cpu" true ["cpu" "cpufreq"] "CPU seconds by mode, usage, frequency and throttling.";
+    Cpu "cpu" true ["cpu"] "CPU seconds by mode, usage and throttling.";
     Memory "memory" true [] "Memory and swap: total, available, free and used.";
     Load "load" true ["loadavg"] "Load averages.";
     Process "process" true [] "Attached processes and this one.";
@@ -164,6 +164,7 @@ sources! {
     Conntrack "conntrack" true ["conntrack"] "Connections that the firewall tracks.";
     Timex "timex" true ["timex"] "How well the clock is kept.";
     Time "time" false ["time"] "The time of the machine, and the clock that it goes by.";
+    Cpufreq "cpufreq" true ["cpufreq"] "Frequencies of CPUs, and their limits.";
     Thermal "thermal" true ["thermal_zone"] "Temperatures of thermal zones, and cooling devices.";
     Hwmon "hwmon" true ["hwmon"] "Sensors: temperatures, fans, voltages, power.";
     Edac "edac" true ["edac"] "Errors of the machine's memory.";

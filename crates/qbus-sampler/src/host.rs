@@ -4,6 +4,7 @@ pub(crate) mod amd_gpu;
 pub(crate) mod clock;
 pub(crate) mod cpu;
 pub(crate) mod cpu_features;
+pub(crate) mod cpu_frequency;
 pub(crate) mod disk;
 pub(crate) mod file;
 pub(crate) mod filesystem;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::cgroup;
 use crate::config::{SamplerOptions, Source};
 use crate::host::amd_gpu::AmdGpus;
+use crate::host::cpu_frequency::CpuFrequencies;
 use crate::host::file::{File, Parse};
 use crate::host::hardware::Hardware;
 use crate::host::net_files::NetFiles;
@@ -151,6 +152,7 @@ fn of_devices(source: Source, config: &SamplerOptions) -> Option<Plan> {
             let hwmon = hwmon::Hwmon::new(sys, &filters.hwmon, config.names);
             apart(SENSOR_PERIOD, hwmon)
         }
+        Source::Cpufreq => apart(SENSOR_PERIOD, CpuFrequencies::new(config)),
         Source::Netclass => apart(
             CLASS_PERIOD,
             net_class::NetClass::new(sys, &filters.netclass),

@@ -150,7 +150,7 @@ fn a_busy_loop_shows_in_cpu_time_and_usage() {
 
 #[test]
 fn the_other_names_have_their_own_units() {
-    let mut sampler = sampler(&[Source::Cpu, Source::Memory], |config| {
+    let mut sampler = sampler(&[Source::Cpu, Source::Cpufreq, Source::Memory], |config| {
         config.names = Names::Seed
     });
     let now = Instant::now();
@@ -172,16 +172,56 @@ fn the_other_names_have_their_own_units() {
 }
 
 #[test]
+fn frequencies_are_those_of_drivers_or_else_of_cpuinfo() {
+    let dir = tempfile::tempdir().unwrap();
+    let cpuinfo = "processor : 0\ncpu MHz : 2000.5\n\nprocessor : 1\ncpu MHz : 0\n";
+    write_tree(dir.path(), &[("proc/cpuinfo", cpuinfo)]);
+    let page = |names| {
+        let mut sampler = sampler(&[Source::Cpufreq], |config| {
+            config.names = names;
+            config.roots.proc = dir.path().join("proc");
+            config.roots.sys = dir.path().join("sys");
+        });
+        tick(&mut sampler, Instant::now(), &[])
+    };
+    assert_eq!(
+        page(Names::Qbus).value("qbus_host_cpu_frequency_hertz"),
+        2.0005e9
+    );
+    let scaling = r#"node_cpu_scaling_frequency_hertz{cpu="1"}"#;
+    assert!(
+        !page(Names::Node)
+            .samples
+            .keys()
+            .any(|key| key.contains("scaling"))
+    );
+    let cpu = "sys/devices/system/cpu";
+    write_tree(
+        dir.path(),
+        &[
+            (format!("{cpu}/cpu0/cpufreq/scaling_cur_freq"), "3100000\n"),
+            (format!("{cpu}/cpu1/cpufreq/scaling_cur_freq"), "1100000\n"),
+            (format!("{cpu}/cpu1/cpufreq/scaling_max_freq"), "4000000\n"),
+            (format!("{cpu}/cpu2/cpufreq/scaling_cur_freq"), "0\n"),
+            (format!("{cpu}/cpufreq/boost"), "1\n"),
+        ],
+    );
+    let of_drivers = page(Names::Qbus);
+    assert_eq!(of_drivers.value("qbus_host_cpu_frequency_hertz"), 2.1e9);
+    assert_eq!(of_drivers.samples.len(), 1, "{of_drivers:#?}");
+    let of_node = page(Names::Node);
+    assert_eq!(of_node.value(scaling), 1.1e9);
+    let limit = r#"node_cpu_scaling_frequency_max_hertz{cpu="1"}"#;
+    assert_eq!(of_node.value(limit), 4e9);
+}
+
+#[test]
 fn times_that_go_back_a_little_stand_still() {
     let dir = tempfile::tempdir().unwrap();
     let write = |user: u64, iowait: u64| {
         let line = format!("{user} 0 0 1000 {iowait} 0 0 100 7 8");
         let stat = format!("cpu  {line}\ncpu0 {line}\nctxt 5\n");
-        let sys = "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq".to_owned();
-        write_tree(
-            dir.path(),
-            &[("proc/stat".to_owned(), &*stat), (sys, "3100000\n")],
-        );
+        write_tree(dir.path(), &[("proc/stat", &*stat)]);
     };
     let mut sampler = sampler(&[Source::Cpu, Source::Stat], |config| {
         config.roots.proc = dir.path().join("proc");
@@ -198,7 +238,6 @@ fn times_that_go_back_a_little_stand_still() {
         page.value(r#"qbus_host_cpu_guest_seconds_total{mode="nice"}"#),
         0.08
     );
-    assert_eq!(page.value("qbus_host_cpu_frequency_hertz"), 3.1e9);
     assert_eq!(page.value("qbus_host_context_switches_total"), 5.0);
     write(1100, 490);
     let page = tick(&mut sampler, now + Duration::from_secs(1), &[]);

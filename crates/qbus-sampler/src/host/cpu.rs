@@ -1,13 +1,10 @@
-//! CPU time by mode, usage and frequency.
+//! CPU time by mode, and usage.
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use crate::config::SamplerOptions;
 use crate::host::cpu_features::Features;
-use crate::kernel_file::{KernelFile, SharedFile, read_once};
+use crate::kernel_file::SharedFile;
 use crate::metric::Names;
 use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
@@ -25,10 +22,7 @@ const IDLE_TAKEN_BACK_MAX_SECONDS: u64 = 3;
 /// The place of the mode `idle`.
 const IDLE: usize = 3;
 
-/// `/proc/cpuinfo`, read where no frequency driver is, is long and changes slowly.
-const CPUINFO_PERIOD: Duration = Duration::from_secs(5);
-
-/// Reads `/proc/stat` and the frequencies.
+/// Reads `/proc/stat`.
 pub(crate) struct Cpu {
     stat: Arc<Mutex<SharedFile>>,
     per_cpu: bool,
@@ -36,24 +30,12 @@ pub(crate) struct Cpu {
     ticks_per_second: u64,
     total: Times,
     cores: Vec<Core>,
-    frequency: Frequency,
-    buffer: Vec<u8>,
 }
 
 struct Core {
     label: String,
     times: Times,
-    /// Where its frequency is, for as long as the driver has not said that there is none.
-    frequency: Option<KernelFile>,
     seen: bool,
-}
-
-struct Frequency {
-    cpus: PathBuf,
-    cpuinfo: PathBuf,
-    /// The last reading of `/proc/cpuinfo`: the frequency of each CPU, by its number.
-    from_cpuinfo: Vec<(String, f64)>,
-    cpuinfo_read: Option<Instant>,
 }
 
 /// Clock ticks in each mode, and in the two guest columns.
@@ -65,7 +47,6 @@ struct Times {
 
 impl Cpu {
     pub(crate) fn new(config: &SamplerOptions, stat: Arc<Mutex<SharedFile>>) -> Cpu {
-        let roots = &config.roots;
         Cpu {
             stat,
             per_cpu: config.per_cpu || config.names == Names::Node,
@@ -73,13 +54,6 @@ impl Cpu {
             ticks_per_second: rustix::param::clock_ticks_per_second(),
             total: Times::default(),
             cores: Vec::new(),
-            frequency: Frequency {
-                cpus: roots.sys.join("devices/system/cpu"),
-                cpuinfo: roots.proc.join("cpuinfo"),
-                from_cpuinfo: Vec::new(),
-                cpuinfo_read: None,
-            },
-            buffer: Vec::new(),
         }
     }
 }
@@ -105,8 +79,7 @@ impl Probe for Cpu {
         }
         self.cores.retain(|core| core.seen);
         out.push(Reading::CpusOnline, &[], self.cores.len() as f64);
-        self.push_frequency(tick.now, out);
-        self.features.read(tick.now, self.per_cpu, out);
+        self.features.read(tick.now, out);
         self.cores.iter_mut().for_each(|core| core.seen = false);
         Ok(())
     }
@@ -138,14 +111,9 @@ impl Cpu {
             .then_some(expected)
             .or_else(|| self.cores.iter().position(|core| core.label == label))
             .unwrap_or_else(|| {
-                let driver = self
-                    .frequency
-                    .cpus
-                    .join(format!("cpu{label}/cpufreq/scaling_cur_freq"));
                 self.cores.push(Core {
                     label: label.to_owned(),
                     times: Times::default(),
-                    frequency: Some(KernelFile::new(driver)),
                     seen: true,
                 });
                 self.cores.len() - 1
@@ -168,58 +136,6 @@ impl Cpu {
             let labels = [("cpu", label), ("mode", mode)];
             out.push(Reading::CpuCoreGuestSeconds, &labels, seconds(ticks));
         }
-    }
-
-    /// The driver of each CPU knows best; where there is none, as in most virtual machines,
-    /// `/proc/cpuinfo` may say a frequency. A frequency of zero is no reading.
-    fn push_frequency(&mut self, now: Instant, out: &mut Readings) {
-        let mut sum = 0.0;
-        let mut known = 0.0;
-        for core in &mut self.cores {
-            let from_driver = core
-                .frequency
-                .as_mut()
-                .map(|file| kilohertz(file, &mut self.buffer));
-            let is_from_driver = matches!(from_driver, Some(Ok(_)));
-            let hertz = match from_driver {
-                Some(Ok(hertz)) => Some(hertz),
-                Some(Err(err)) => {
-                    if err.kind() == io::ErrorKind::NotFound {
-                        core.frequency = None;
-                    }
-                    None
-                }
-                None => self
-                    .frequency
-                    .in_cpuinfo(&core.label, now, &mut self.buffer),
-            };
-            let Some(hertz) = hertz.filter(|hertz| *hertz > 0.0) else {
-                continue;
-            };
-            sum += hertz;
-            known += 1.0;
-            // A governor scales what its driver says alone.
-            if self.per_cpu && (is_from_driver || !self.features.node_names) {
-                out.push(Reading::CpuCoreFrequency, &[("cpu", &core.label)], hertz);
-            }
-        }
-        if known > 0.0 {
-            out.push(Reading::CpuFrequency, &[], sum / known);
-        }
-    }
-}
-
-impl Frequency {
-    fn in_cpuinfo(&mut self, label: &str, now: Instant, buffer: &mut Vec<u8>) -> Option<f64> {
-        let fresh = |read: Instant| now.saturating_duration_since(read) < CPUINFO_PERIOD;
-        if !self.cpuinfo_read.is_some_and(fresh) {
-            self.cpuinfo_read = Some(now);
-            self.from_cpuinfo = cpuinfo(&self.cpuinfo, buffer);
-        }
-        self.from_cpuinfo
-            .iter()
-            .find(|(cpu, _)| cpu == label)
-            .map(|(_, hertz)| *hertz)
     }
 }
 
@@ -276,32 +192,4 @@ impl Times {
         (all(last) > 0 && elapsed > 0)
             .then(|| elapsed.saturating_sub(unused) as f64 / elapsed as f64)
     }
-}
-
-fn kilohertz(file: &mut KernelFile, buffer: &mut Vec<u8>) -> io::Result<f64> {
-    let text = file.read(buffer)?.trim();
-    let kilohertz: u64 = text
-        .parse()
-        .map_err(|_| io::Error::other(format!("`{text}`")))?;
-    Ok(kilohertz as f64 * 1e3)
-}
-
-fn cpuinfo(path: &Path, buffer: &mut Vec<u8>) -> Vec<(String, f64)> {
-    let mut frequencies = Vec::new();
-    let mut cpu = None;
-    for line in read_once(path, buffer).unwrap_or_default().lines() {
-        let Some((key, value)) = line.split_once(':') else {
-            continue;
-        };
-        match key.trim() {
-            "processor" => cpu = Some(value.trim().to_owned()),
-            "cpu MHz" => {
-                if let (Some(cpu), Ok(megahertz)) = (cpu.take(), value.trim().parse::<f64>()) {
-                    frequencies.push((cpu, megahertz * 1e6));
-                }
-            }
-            _ => {}
-        }
-    }
-    frequencies
 }

@@ -1,5 +1,5 @@
-//! What `/sys/devices/system/cpu` and `/proc/cpuinfo` say of CPUs beside their times: limits of the
-//! frequency, throttling, isolation, model and flags.
+//! What `/sys/devices/system/cpu` and `/proc/cpuinfo` say of CPUs beside their times:
+//! throttling, isolation, model and flags.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,23 +8,12 @@ use std::time::{Duration, Instant};
 use crate::config::SamplerOptions;
 use crate::filters::{Filters, Pattern};
 use crate::kernel_file::read_once;
-use crate::metric::Names;
 use crate::node_metric::Catalog;
 use crate::readings::Readings;
 use crate::sysfs::{items, number, word};
 
 /// Most of it never changes, and throttling is seldom.
 const PERIOD: Duration = Duration::from_secs(10);
-
-/// Files below `cpufreq`, and how the metric goes on behind `node_cpu_`. What the driver itself
-/// measures is for root to read.
-const FREQUENCIES: [(&str, &str); 5] = [
-    ("cpuinfo_cur_freq", "frequency_hertz"),
-    ("cpuinfo_min_freq", "frequency_min_hertz"),
-    ("cpuinfo_max_freq", "frequency_max_hertz"),
-    ("scaling_min_freq", "scaling_frequency_min_hertz"),
-    ("scaling_max_freq", "scaling_frequency_max_hertz"),
-];
 
 /// A value of a metric, which is a counter or not, with its labels.
 type Kept = (String, bool, Vec<(&'static str, String)>, f64);
@@ -34,7 +23,6 @@ pub(crate) struct Features {
     cpus: PathBuf,
     cpuinfo: PathBuf,
     filters: Filters,
-    pub(crate) node_names: bool,
     catalog: Catalog,
     kept: Vec<Kept>,
     read: Option<Instant>,
@@ -47,7 +35,6 @@ impl Features {
             cpus: config.roots.sys.join("devices/system/cpu"),
             cpuinfo: config.roots.proc.join("cpuinfo"),
             filters: config.filters.clone(),
-            node_names: config.names == Names::Node,
             catalog: Catalog::default(),
             kept: Vec::new(),
             read: None,
@@ -55,14 +42,11 @@ impl Features {
         }
     }
 
-    pub(crate) fn read(&mut self, now: Instant, per_cpu: bool, out: &mut Readings) {
+    pub(crate) fn read(&mut self, now: Instant, out: &mut Readings) {
         let fresh = |read: Instant| now.saturating_duration_since(read) < PERIOD;
         if !self.read.is_some_and(fresh) {
             self.read = Some(now);
             self.kept.clear();
-            if per_cpu {
-                self.read_frequencies();
-            }
             self.read_throttling();
             self.read_isolated();
             self.read_info();
@@ -93,18 +77,6 @@ impl Features {
             value,
         );
         self.kept.push(kept);
-    }
-
-    fn read_frequencies(&mut self) {
-        for cpu in items(&self.cpus, "cpu") {
-            let label = cpu.name.trim_start_matches("cpu");
-            for (file, name) in FREQUENCIES {
-                let path = cpu.path.join("cpufreq").join(file);
-                if let Some(kilohertz) = number(&path, &mut self.buffer) {
-                    self.keep(name, &[("cpu", label)], kilohertz * 1e3);
-                }
-            }
-        }
     }
 
     /// Threads of one core count the same.

@@ -193,7 +193,8 @@ impl Aggregator {
     /// commits before it came to all lanes, and the next round goes on from there.
     pub fn round(&mut self) -> Round {
         let monotonic_ns = monotonic_ns();
-        self.fold.begin(now_ns(), self.writer.take_room());
+        self.fold
+            .begin(now_ns(), monotonic_ns, self.writer.take_room());
         let mut round = self.drain(monotonic_ns);
         self.fold.end(&mut self.writer, round.is_whole);
         round.is_waiting = self.fold.is_waiting();
@@ -403,6 +404,7 @@ impl Aggregator {
                 }
             }
         }
+        self.fold.expire();
         if self.next_part == 0 {
             self.fold.forget_with_owners();
         }

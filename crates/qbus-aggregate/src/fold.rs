@@ -50,8 +50,9 @@ pub(crate) struct Fold {
     longest: usize,
     /// What [`longest`](Self::longest) is when there is room.
     history: usize,
-    /// When the round began.
+    /// When the round began; on a clock that is never set back.
     now_ns: u64,
+    monotonic_ns: u64,
     /// Series and rings that were made since the round began.
     made: usize,
     /// Whether a series for which there was no room is tried again.
@@ -115,6 +116,7 @@ impl Fold {
             longest: history,
             history,
             now_ns: 0,
+            monotonic_ns: 0,
             made: 0,
             is_retrying: true,
             families: HashMap::new(),
@@ -172,7 +174,7 @@ impl Fold {
             bounds: bounds.as_slice().into(),
             native,
         };
-        let mut series = SeriesState::new(id, metric_type, bounds, native);
+        let mut series = SeriesState::new((labels.family, id), metric_type, bounds, native);
         (series.row, series.history) = (row, history);
         series.exemplars = writer.read_exemplars(row).and_then(|(row, version)| {
             // Else those of another type, which garbage led to.
@@ -189,7 +191,8 @@ impl Fold {
         Some(series)
     }
 
-    fn insert(&mut self, series: SeriesState) -> usize {
+    fn insert(&mut self, mut series: SeriesState) -> usize {
+        series.arrived_ns = self.monotonic_ns;
         let id = series.id.0 as usize;
         self.series.push(series);
         self.places[id] = self.series.len() as u32;
@@ -203,8 +206,8 @@ impl Fold {
 
     /// Begins a round: what is drained from now on is compared with this time. `has_room`: there
     /// may be room for what there was none for.
-    pub(crate) fn begin(&mut self, now_ns: u64, has_room: bool) {
-        self.now_ns = now_ns;
+    pub(crate) fn begin(&mut self, now_ns: u64, monotonic_ns: u64, has_room: bool) {
+        (self.now_ns, self.monotonic_ns) = (now_ns, monotonic_ns);
         self.made = 0;
         if has_room {
             self.longest = self.history;
@@ -295,6 +298,7 @@ impl Fold {
         };
         if !series.touched {
             series.touched = true;
+            series.arrived_ns = self.monotonic_ns;
             self.touched.push(place as u32);
         }
         if series.retired_ns() != 0 {
@@ -402,6 +406,7 @@ impl Fold {
         }
         if !series.touched {
             series.touched = true;
+            series.arrived_ns = self.monotonic_ns;
             self.touched.push(place as u32);
         }
         let retired_ns = series.retired_ns();
@@ -517,7 +522,8 @@ impl Fold {
         let known = self.homeless.remove(&id);
         let labels = known.or_else(|| writer.define(&definition.encode()))?;
         let bounds = family.bounds.to_vec();
-        let mut series = SeriesState::new(id, family.metric_type, bounds, family.native);
+        let ids = (definition.family, id);
+        let mut series = SeriesState::new(ids, family.metric_type, bounds, family.native);
         let len = series.version_len();
         let Some(row) = writer.place(series.header([family.at, labels], len), None) else {
             self.homeless.insert(id, labels);

@@ -179,3 +179,33 @@ fn nobody_forgets_what_is_not_there() {
     settle(&mut aggregator);
     expect(&aggregator, &[]);
 }
+
+#[test]
+fn what_nothing_is_emitted_to_lives_as_long_as_its_family_says() {
+    let (_test, bus, mut aggregator) = small();
+    let ttl = Duration::from_millis(300);
+    let short = |worker: &str| bus.gauge("short").label("worker", worker).ttl(ttl);
+    let [busy, idle] = ["busy", "idle"].map(|worker| short(worker).register().expect("room"));
+    let long = bus.gauge("long").register().expect("room");
+    long.set(1.0);
+    idle.set(1.0);
+    let is_over = |aggregator: &mut Aggregator| {
+        busy.set(2.0);
+        settle(aggregator);
+        page(aggregator).iter().all(|(name, _)| name != "shortidle")
+    };
+    busy.set(2.0);
+    settle(&mut aggregator);
+    expect(
+        &aggregator,
+        &[("long", 1.0), ("shortbusy", 2.0), ("shortidle", 1.0)],
+    );
+    while !is_over(&mut aggregator) {}
+    expect(&aggregator, &[("long", 1.0), ("shortbusy", 2.0)]);
+    idle.set(3.0);
+    settle(&mut aggregator);
+    expect(
+        &aggregator,
+        &[("long", 1.0), ("shortbusy", 2.0), ("shortidle", 3.0)],
+    );
+}

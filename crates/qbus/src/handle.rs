@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::bus::Bus;
 use crate::clock::Clock;
@@ -67,6 +67,7 @@ pub struct Registration<'a, H> {
     labels: Vec<(String, String)>,
     clock: Clock,
     is_bound: bool,
+    ttl: Option<Duration>,
     handle: PhantomData<H>,
 }
 
@@ -96,6 +97,7 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
             labels: Vec::new(),
             clock,
             is_bound: false,
+            ttl: None,
             handle: PhantomData,
         }
     }
@@ -153,6 +155,14 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
         self
     }
 
+    /// Has series of this family leave the page when nothing was emitted to them for so long, by the
+    /// aggregator's clock; zero is for ever. The last registration that says so counts. The next emit brings a
+    /// series back, and a counter goes on from its sum.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
     /// Registers the metric, or finds it registered, and gives a handle.
     ///
     /// # Errors
@@ -161,6 +171,11 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
     pub fn register(self) -> Result<H, RegisterError> {
         let bus = self.bus.present();
         let series = bus.intern(&self.family, &self.labels)?;
+        if let Some(ttl) = self.ttl
+            && let Some(definition) = bus.series(series)
+        {
+            bus.set_ttl(definition.family, ttl);
+        }
         if self.is_bound {
             // A process that cannot join emits nothing, and says so then.
             let _ = bus.bind(series);

@@ -286,6 +286,8 @@ const BLOCK_HEADER: usize = 2;
 const FORGOTTEN: usize = 1;
 /// And the owner that the series leaves the page with, as a lease has it; 0 = none.
 const OWNER: usize = 2;
+/// So far before a family's lies how long its series live to which nothing is emitted, in nanoseconds.
+const TTL: usize = 1;
 
 impl<'a> Registry<'a> {
     pub(crate) fn new(
@@ -358,6 +360,12 @@ impl<'a> Registry<'a> {
     /// Since when a series is forgotten, in nanoseconds since the Unix epoch; 0 = it is not.
     pub(crate) fn forgotten(&self, id: SeriesId) -> Option<&'a AtomicU64> {
         self.before_definition(id, FORGOTTEN)
+    }
+
+    /// How long series of a family live to which nothing is emitted, in nanoseconds; 0 = for ever.
+    pub(crate) fn ttl(&self, id: FamilyId) -> Option<&'a AtomicU64> {
+        let definition = offset_of(word(self.families.index.get(id.0 as usize)?))?;
+        self.arena.get(definition.checked_sub(TTL)?)
     }
 
     fn before_definition(&self, id: SeriesId, words: usize) -> Option<&'a AtomicU64> {

@@ -10,12 +10,13 @@
 //! only after another round that came to all lanes: what comes later was, but for a moment, emitted
 //! later. A gauge's records have times that are compared as well.
 //!
-//! A series that is bound to an owner ([`qbus::Bus::bind`]) is forgotten when that has left or was found dead.
+//! A family can have a time to live: its series are forgotten when nothing came to them for so long, on the
+//! aggregator's clock. A series that is bound to an owner ([`qbus::Bus::bind`]) is forgotten when that has left or was found dead.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::mem::take;
 
-use qbus::{OwnerId, SeriesId};
+use qbus::{FamilyId, OwnerId, SeriesId};
 
 use super::{Fold, PASSED_OVER, UNPLACED, Writer};
 
@@ -46,6 +47,9 @@ pub(super) struct Lifecycle {
     /// Series that are bound to an owner, as of the last whole walk, and those that this one found.
     bound: Vec<(SeriesId, OwnerId)>,
     bound_next: Vec<(SeriesId, OwnerId)>,
+    /// Families whose series have a time to live, in nanoseconds, and the series to look at next.
+    ttls: HashMap<FamilyId, u64>,
+    expiring: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +89,31 @@ impl Fold {
     /// Whether the walk over all ids, or something that it found, waits for another round.
     pub(crate) fn is_waiting(&self) -> bool {
         self.lifecycle.walk.is_some() || !self.lifecycle.forgotten.is_empty()
+    }
+
+    /// Forgets series to which nothing came for as long as their family lets them live. Some thousand of them at
+    /// each call.
+    pub(crate) fn expire(&mut self) {
+        let (bus, from) = (&self.bus, self.lifecycle.expiring);
+        if from == 0 {
+            let ttl = |&family: &FamilyId| Some((family, bus.ttl_ns(family)?));
+            self.lifecycle.ttls = self.families.keys().filter_map(ttl).collect();
+        }
+        let ttls = &self.lifecycle.ttls;
+        if ttls.is_empty() {
+            return;
+        }
+        let end = (from + IDS_A_ROUND).min(self.series.len());
+        for series in &self.series[from..end] {
+            let Some(ttl_ns) = ttls.get(&series.family) else {
+                continue;
+            };
+            let is_over = self.monotonic_ns.saturating_sub(series.arrived_ns) > *ttl_ns;
+            if is_over && series.retired_ns() == 0 && !series.is_forgotten {
+                bus.forget(series.id);
+            }
+        }
+        self.lifecycle.expiring = if end < self.series.len() { end } else { 0 };
     }
 
     /// Goes on with the walk over all ids, or begins one if the registry changed.

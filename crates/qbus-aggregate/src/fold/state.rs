@@ -1,6 +1,6 @@
 //! The private state of a series: what its row says, and where its history goes.
 
-use qbus::{CellChange, Kind, MetricType, Record, SeriesId, Words, testpoint};
+use qbus::{CellChange, FamilyId, Kind, MetricType, Record, SeriesId, Words, testpoint};
 
 use crate::series::Exemplar;
 use crate::snapshot::exemplars;
@@ -29,11 +29,14 @@ pub(super) enum Folded {
 #[derive(Debug)]
 pub(super) struct SeriesState {
     pub(super) id: SeriesId,
+    pub(super) family: FamilyId,
     pub(super) row: Row,
     pub(super) metric_type: MetricType,
     pub(super) touched: bool,
     /// Whether it is about to be retired ([`super::lifecycle`]).
     pub(super) is_forgotten: bool,
+    /// When something came to it, on the aggregator's clock, which is never set back.
+    pub(super) arrived_ns: u64,
     pub(super) history: Ring,
     /// Without the history's next point, which `history` knows.
     plain: Plain,
@@ -58,7 +61,7 @@ pub(super) struct Exemplars {
 impl SeriesState {
     /// A series that nothing was emitted to. `bounds` are a histogram's.
     pub(super) fn new(
-        id: SeriesId,
+        (family, id): (FamilyId, SeriesId),
         metric_type: MetricType,
         bounds: Vec<f64>,
         native: bool,
@@ -71,10 +74,12 @@ impl SeriesState {
         };
         SeriesState {
             id,
+            family,
             row: Row { start: 0, len: 0 },
             metric_type,
             touched: false,
             is_forgotten: false,
+            arrived_ns: 0,
             history: Ring::without(Points::History, 0),
             plain: Plain::default(),
             point_ns: 0,

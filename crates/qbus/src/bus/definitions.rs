@@ -1,5 +1,7 @@
 //! What is registered on a bus.
 
+use std::time::Duration;
+
 use super::{Bus, MappedBus};
 use crate::clock::{self, Clock};
 use crate::doorbell;
@@ -108,6 +110,21 @@ impl Bus {
             self.forget(id);
         }
         false
+    }
+
+    /// Has series of a family leave the page when nothing was emitted to them for so long; zero is for ever. The
+    /// next emit brings them back.
+    pub fn set_ttl(&self, id: FamilyId, ttl: Duration) {
+        if let Some(word) = self.mapped().registry().ttl(id) {
+            let ttl_ns = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
+            word.store(ttl_ns, Ordering::Relaxed);
+        }
+    }
+
+    /// How long series of a family live to which nothing is emitted, in nanoseconds; `None` is for ever.
+    pub fn ttl_ns(&self, id: FamilyId) -> Option<u64> {
+        let word = self.mapped().registry().ttl(id)?;
+        Some(word.load(Ordering::Relaxed)).filter(|&ttl_ns| ttl_ns != 0)
     }
 
     /// Since when a series is forgotten, in nanoseconds since the Unix epoch; `None` when it is not.

@@ -44,9 +44,12 @@ fn exporter_page(args: &[String]) -> Option<String> {
     }
 }
 
+/// Series with their values, by family.
+type Families = BTreeMap<String, BTreeMap<String, f64>>;
+
 /// Series of a page by family, labels sorted, those without a value left out.
-fn parse(page: &str) -> BTreeMap<String, BTreeMap<String, f64>> {
-    let mut families: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
+fn parse(page: &str) -> Families {
+    let mut families: Families = BTreeMap::new();
     for line in page.lines().filter(|line| line.starts_with("node_")) {
         let (series, value) = line.rsplit_once(' ').unwrap();
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
@@ -93,13 +96,12 @@ fn names_and_labels_are_those_of_node_exporter() {
     let mut sampler = sampler(Source::ALL, |config| config.names = Names::Node);
     let page = tick(&mut sampler, Instant::now(), &[]);
     for (name, their_type) in their_types {
-        let ours = page.trends.get(name).map(|trend| match trend {
-            Trend::Counter => "counter",
-            Trend::Gauge => "gauge",
-            Trend::Untyped => "untyped",
-        });
+        let ours = page
+            .trends
+            .get(name)
+            .map(|trend| format!("{trend:?}").to_lowercase());
         assert!(
-            ours.is_none_or(|ours| ours == their_type),
+            ours.as_ref().is_none_or(|ours| ours == their_type),
             "{name}: {their_type}, not {ours:?}"
         );
     }
@@ -148,6 +150,11 @@ fn names_and_labels_are_those_of_node_exporter() {
         .filter(|name| !ours.contains_key(*name) && !is_known(name))
         .collect();
     assert_eq!(missing, Vec::<&String>::new());
+    check_values(&ours, &theirs);
+}
+
+/// Of the same machine, one moment and the next.
+fn check_values(ours: &Families, theirs: &Families) {
     for steady in [
         "node_boot_time_seconds",
         "node_memory_MemTotal_bytes",
@@ -229,7 +236,7 @@ fn over_the_same_files_both_pages_are_the_same() {
         "node_selinux_",
     ];
     let is_compared = |name: &str| !of_machine.iter().any(|own| name.starts_with(own));
-    let series = |page: &BTreeMap<String, BTreeMap<String, f64>>| -> BTreeMap<String, f64> {
+    let series = |page: &Families| -> BTreeMap<String, f64> {
         let families = page.iter().filter(|(name, _)| is_compared(name));
         let all = families.flat_map(|(name, series)| {
             series

@@ -1,6 +1,7 @@
 //! The host as a container sees it: its `/proc`, `/sys` and `/` are mounted elsewhere.
 
 use std::fs;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
@@ -30,6 +31,16 @@ fn devices() -> Vec<String> {
     names.map(|(name, _)| name.trim().to_owned()).collect()
 }
 
+/// The number of the device that a process has at `/`.
+fn root_device(process: &str) -> Option<String> {
+    let table = fs::read_to_string(format!("/proc/{process}/mountinfo")).ok()?;
+    let mounts = table
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    let root = mounts.filter(|words| words.get(4) == Some(&"/")).last()?;
+    Some(root[2].to_owned())
+}
+
 fn size_of(path: &str) -> f64 {
     let found = rustix::fs::statvfs(path).unwrap();
     found.f_blocks as f64 * found.f_frsize as f64
@@ -37,6 +48,13 @@ fn size_of(path: &str) -> f64 {
 
 #[test]
 fn a_container_with_the_hosts_folders_reads_the_host() {
+    if root_device("1") != root_device("self") {
+        eprintln!("skipped: the first process has another root than this one");
+        return;
+    }
+    // In this network somebody has opened a connection, and in the other nobody can.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     for folder in ["root", "proc", "sys"] {
         fs::create_dir(dir.path().join(folder)).unwrap();

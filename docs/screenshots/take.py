@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import websocket
@@ -110,7 +111,7 @@ class Page:
         self.process.wait(LIMIT)
 
 
-def drive(page: Page, url: str, folder: Path, seconds: float) -> None:
+def drive(page: Page, url: str, folder: Path, seconds: float, end_aggregator: Callable[[], None]) -> None:
     cards = "[...document.querySelectorAll('.card .name')].map((name) => name.textContent)"
     page.ground("light")
     page.call("Page.navigate", url=url)
@@ -158,6 +159,11 @@ def drive(page: Page, url: str, folder: Path, seconds: float) -> None:
     page.picture(folder / "bus.png")
     page.key("p")
     page.until("document.getElementById('age').textContent.includes('(paused)')")
+    page.key("p")
+    # What is old is said to be.
+    end_aggregator()
+    page.until("document.getElementById('age').textContent.includes('the aggregator is gone')")
+    page.until("document.getElementById('rate').textContent === ''")
     assert not page.complaints, page.complaints
 
 
@@ -183,20 +189,25 @@ def main() -> None:
             shutil.copy(library, scratch / "libnvidia-ml.so.1")
             (scratch / "values.txt").write_text(GPU)
             gpu = ["--nvml", str(scratch / "libnvidia-ml.so.1")]
-        aggregator = start("agg", "--listen", "127.0.0.1:0", *gpu, stderr=subprocess.PIPE, text=True)
-        assert aggregator.stderr is not None
-        said = next(line for line in aggregator.stderr if "http://" in line)
+        aggregator = start("agg", *gpu, stderr=subprocess.DEVNULL)
+        while not Path(f"/dev/shm/qbus.{bus}").exists():
+            assert aggregator.poll() is None, "the aggregator has ended"
+            time.sleep(0.01)
+        server = start("serve", "--listen", "127.0.0.1:0", stderr=subprocess.PIPE, text=True)
+        assert server.stderr is not None
+        said = next(line for line in server.stderr if "http://" in line)
         url = "http://" + said.split("http://")[1].strip()
         for worker in range(3):
             start("demo", "--worker", str(worker), "--seconds", "1000")
         page = Page(scratch / "chromium", 1280, 860)
-        drive(page, url, folder, seconds)
+        drive(page, url, folder, seconds, aggregator.kill)
         print(f"{len(list(folder.glob('*.png')))} pictures in {folder}; nothing to complain of")
     finally:
         if page is not None:
             page.close()
         for process in reversed(started):
-            process.send_signal(signal.SIGTERM)
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
             process.wait(LIMIT)
         subprocess.run([str(program), "rm", "--force", "--bus", bus], check=False, stderr=subprocess.DEVNULL)
         shutil.rmtree(scratch, ignore_errors=True)

@@ -1,6 +1,6 @@
 // Lines, heatmaps and sparklines on canvases. A second without a value is a gap, and stays one.
 
-import { BRIDGE, KEPT, extent, quantile, state, upper } from "/dashboard/store.js";
+import { BRIDGE, KEPT, OLD, age, extent, quantile, state, upper } from "/dashboard/store.js";
 import { show, showRate } from "/dashboard/units.js";
 
 let colours = {};
@@ -74,9 +74,12 @@ function foot(context, span, width, height, low) {
   context.lineTo(width, height - FOOT + 0.5);
   context.stroke();
   context.fillStyle = colours.quiet;
-  context.fillText(`${low} · ${span < 120 ? span + " s" : Math.round(span / 60) + " min"} ago`, 2, height - 2);
+  // The newest column is not now when nobody commits any more.
+  const late = age() > OLD ? Math.round(age()) : 0;
+  const ago = (seconds) => (seconds < 120 ? seconds + " s" : Math.round(seconds / 60) + " min") + " ago";
+  context.fillText(`${low} · ${ago(span + late)}`, 2, height - 2);
   context.textAlign = "right";
-  context.fillText("now", width - 2, height - 2);
+  context.fillText(late ? ago(late) : "now", width - 2, height - 2);
   context.textAlign = "left";
 }
 

@@ -1,6 +1,6 @@
 // The page: the stream of events, the address, the keys.
 
-import { extent, fill, series, state, take } from "/dashboard/store.js";
+import { OLD, age as ageOf, extent, fill, series, state, take } from "/dashboard/store.js";
 import { hover } from "/dashboard/charts.js";
 import { show, showRate } from "/dashboard/units.js";
 import { Cards, element, familyDrawer, findFamily, findSeries, ledgerTable, seriesDrawer, workers } from "/dashboard/views.js";
@@ -82,11 +82,11 @@ function drawHead() {
   if (!ledger) return;
   $("bus").textContent = ledger.bus;
   document.title = `qbus ${ledger.bus}`;
-  const age = ledger.age_seconds + (performance.now() - state.heard) / 1000;
-  const isOld = age > 3 || state.down;
+  const age = ageOf();
+  const isOld = age > OLD || state.down;
   $("age").textContent = `${age < 10 ? age.toFixed(1) : show(age, "seconds").replace(" s", "")}${age < 60 ? " s" : ""} old${isOld && ledger.aggregator.alive === false ? ": the aggregator is gone" : ""}${state.paused ? " (paused)" : ""}`;
   $("age").className = isOld ? "old" : "";
-  $("rate").textContent = Number.isNaN(state.rate) ? "" : showRate(state.rate, "").replace("/s", " records/s");
+  $("rate").textContent = Number.isNaN(state.rate) || isOld ? "" : showRate(state.rate, "").replace("/s", " records/s");
   const lost = ledger.records.lost.filter((one) => one.records);
   const sum = lost.reduce((all, one) => all + one.records, 0);
   $("lost").textContent = sum ? `${sum.toLocaleString("en")} lost` : "nothing lost";

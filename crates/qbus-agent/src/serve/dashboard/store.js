@@ -15,6 +15,12 @@ export const state = { first: Infinity, second: 0, unixMs: 0, epoch: 0, ledger: 
 /** What each owner emitted a second, by its id. */
 export const rates = new Map();
 
+/** How long ago the newest column was committed, in seconds. */
+export const age = () => (state.ledger ? state.ledger.age_seconds + (performance.now() - state.heard) / 1000 : 0);
+
+/** What is older than this is not what is now. */
+export const OLD = 3;
+
 /** The seconds that are drawn: no more than are known, and at least a minute. */
 export const extent = (span) => Math.min(span, Math.max(60, state.second - state.first + 1));
 

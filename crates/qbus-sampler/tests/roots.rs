@@ -34,11 +34,10 @@ fn devices() -> Vec<String> {
 /// The number of the device that a process has at `/`.
 fn root_device(process: &str) -> Option<String> {
     let table = fs::read_to_string(format!("/proc/{process}/mountinfo")).ok()?;
-    let mounts = table
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>());
-    let root = mounts.filter(|words| words.get(4) == Some(&"/")).last()?;
-    Some(root[2].to_owned())
+    let words = |line: &'_ str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let mut mounts = table.lines().map(words);
+    let root = mounts.rfind(|words| words.get(4).is_some_and(|point| point == "/"))?;
+    Some(root[2].clone())
 }
 
 fn size_of(path: &str) -> f64 {

@@ -1,7 +1,8 @@
 //! The registry, sequentially: what it refuses and how it says so, and garbage.
 
+use super::definition::{LABELS_MAX, VALUE_MAX};
 use super::heap::{HeapRegistry, counter, labels};
-use super::{FamilyDefinition, FamilyId, LABELS_MAX, NAME_MAX, VALUE_MAX};
+use super::{FamilyDefinition, FamilyId, NAME_MAX};
 use crate::error::RegisterError;
 use crate::record::{MetricType, SeriesId};
 use crate::sync::Ordering;

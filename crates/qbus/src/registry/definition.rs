@@ -1,0 +1,333 @@
+//! What families and series are registered as, and what their names may be.
+
+use std::fmt;
+
+use crate::error::RegisterError;
+use crate::record::MetricType;
+use crate::words::{Cursor, Words, pack_text};
+
+/// The longest metric, unit or label name in bytes.
+pub(crate) const NAME_MAX: usize = 255;
+/// The longest label value in bytes.
+pub(super) const VALUE_MAX: usize = 1024;
+/// The longest help text in bytes.
+const HELP_MAX: usize = 2048;
+/// The most labels of a series.
+pub(super) const LABELS_MAX: usize = 32;
+/// The most buckets of a histogram.
+const BUCKETS_MAX: usize = 256;
+
+/// What a family is registered as.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FamilyDefinition {
+    /// Matches `[a-zA-Z_][a-zA-Z0-9_]*`.
+    pub name: String,
+    /// How its records are folded.
+    pub metric_type: MetricType,
+    /// What it means, for people; the first registration's counts.
+    pub help: String,
+    /// Its base unit; may be empty.
+    pub unit: String,
+    /// Upper bounds of a histogram's buckets, ascending, without `+Inf`; else empty.
+    pub buckets: Vec<f64>,
+    /// Of a histogram: whether it counts finer than its buckets too, as Prometheus' native histograms do.
+    pub native: bool,
+}
+
+/// Where a family's first word says, above its type, whether it is native.
+pub(super) const NATIVE_SHIFT: u32 = 8;
+
+/// The type that a family's first word says.
+pub(super) fn metric_type(first: u64) -> Option<MetricType> {
+    let is_flag = first >> NATIVE_SHIFT <= 1;
+    MetricType::from_raw(first & ((1 << NATIVE_SHIFT) - 1)).filter(|_| is_flag)
+}
+
+/// What a series is registered as.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesDefinition {
+    /// The family, and where its definition lies: the same for all its series.
+    pub family: FamilyId,
+    /// Names and values in the order of the first registration; no name twice, no value empty.
+    pub labels: Vec<(String, String)>,
+}
+
+/// Names a family of one bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FamilyId(pub u32);
+
+impl FamilyDefinition {
+    /// As words of shared memory: type, lengths, texts, buckets.
+    pub fn encode(&self) -> Vec<u64> {
+        let lengths = self.name.len() as u64
+            | (self.unit.len() as u64) << 16
+            | (self.help.len() as u64) << 32
+            | (self.buckets.len() as u64) << 48;
+        let metric_type = self.metric_type.to_raw() | u64::from(self.native) << NATIVE_SHIFT;
+        let mut words = vec![metric_type, lengths];
+        pack_text(&self.name, &mut words);
+        pack_text(&self.unit, &mut words);
+        pack_text(&self.help, &mut words);
+        words.extend(self.buckets.iter().map(|bound| bound.to_bits()));
+        words
+    }
+
+    /// Decodes and checks words that another process wrote; `None` when they are no definition.
+    pub fn decode(words: Words<'_>, start: usize) -> Option<FamilyDefinition> {
+        let mut cursor = Cursor::new(words, start);
+        let first = cursor.word()?;
+        let (metric_type, native) = (metric_type(first)?, first >> NATIVE_SHIFT == 1);
+        let lengths = cursor.word()?;
+        let length = |shift: u32| (lengths >> shift) as usize & 0xffff;
+        let name = cursor.text(length(0))?;
+        let unit = cursor.text(length(16))?;
+        let help = cursor.text(length(32))?;
+        let mut buckets = Vec::new();
+        for _ in 0..length(48) {
+            buckets.push(f64::from_bits(cursor.word()?));
+        }
+        let family = FamilyDefinition {
+            name,
+            metric_type,
+            help,
+            unit,
+            buckets,
+            native,
+        };
+        family.check().is_ok().then_some(family)
+    }
+
+    /// Whether series of both can be of one family: name, type, unit and buckets are the same.
+    pub fn agrees(&self, other: &FamilyDefinition) -> bool {
+        self.name == other.name
+            && self.metric_type == other.metric_type
+            && self.unit == other.unit
+            && self.buckets == other.buckets
+            && self.native == other.native
+    }
+
+    pub(super) fn check(&self) -> Result<(), RegisterError> {
+        if !is_metric_name(&self.name) {
+            return Err(RegisterError::Name {
+                found: self.name.clone(),
+            });
+        }
+        let within = |what, found, longest| {
+            if found <= longest {
+                return Ok(());
+            }
+            Err(RegisterError::TooLong {
+                metric: self.name.clone(),
+                what,
+                found,
+                longest,
+            })
+        };
+        within("the unit", self.unit.len(), NAME_MAX)?;
+        within("the help text", self.help.len(), HELP_MAX)?;
+        within("the list of buckets", self.buckets.len(), BUCKETS_MAX)?;
+        let is_histogram = self.metric_type == MetricType::Histogram;
+        if !is_histogram && !self.buckets.is_empty() {
+            return Err(RegisterError::NoBuckets {
+                metric: self.name.clone(),
+                metric_type: self.metric_type,
+            });
+        }
+        let ascending = self.buckets.is_sorted_by(|a, b| a < b)
+            && self.buckets.iter().all(|bound| bound.is_finite());
+        if !ascending || is_histogram == self.buckets.is_empty() || (self.native && !is_histogram) {
+            return Err(RegisterError::Buckets {
+                metric: self.name.clone(),
+                found: self.buckets.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Names of the samples that this family's series turn into, beside its own name.
+    pub(super) fn sample_suffixes(&self) -> &'static [&'static str] {
+        match self.metric_type {
+            MetricType::Counter | MetricType::Gauge | MetricType::Untyped => &[],
+            MetricType::Histogram => &["_bucket", "_sum", "_count"],
+            MetricType::Summary => &["_sum", "_count"],
+        }
+    }
+}
+
+impl fmt::Display for FamilyDefinition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.metric_type, self.name)?;
+        if !self.unit.is_empty() {
+            write!(f, " in {}", self.unit)?;
+        }
+        if !self.buckets.is_empty() {
+            let native = if self.native { ", native" } else { "" };
+            write!(f, " with buckets {:?}{native}", self.buckets)?;
+        }
+        Ok(())
+    }
+}
+
+impl SeriesDefinition {
+    /// As words of shared memory: family, number of labels, then lengths and texts.
+    pub fn encode(&self) -> Vec<u64> {
+        let mut words = vec![u64::from(self.family.0) << 32 | self.labels.len() as u64];
+        for (name, value) in &self.labels {
+            words.push((name.len() as u64) << 32 | value.len() as u64);
+            pack_text(name, &mut words);
+            pack_text(value, &mut words);
+        }
+        words
+    }
+
+    /// Appends names and values, each with a 0 behind it: as bytes they sort as the labels do. Whether
+    /// there was a definition.
+    pub fn sort_key(words: Words<'_>, start: usize, key: &mut Vec<u8>) -> bool {
+        let mut cursor = Cursor::new(words, start);
+        let mut append = || {
+            for _ in 0..(cursor.word()? as u32 as usize).min(LABELS_MAX) {
+                let lengths = cursor.word()?;
+                for len in [lengths >> 32, u64::from(lengths as u32)] {
+                    cursor.bytes((len as usize).min(VALUE_MAX), key)?;
+                    key.push(0);
+                }
+            }
+            Some(())
+        };
+        append().is_some()
+    }
+
+    /// Decodes and checks words that another process wrote; `None` when they are no definition.
+    pub fn decode(words: Words<'_>, start: usize) -> Option<SeriesDefinition> {
+        let mut cursor = Cursor::new(words, start);
+        let first = cursor.word()?;
+        let family = FamilyId((first >> 32) as u32);
+        let count = first as u32 as usize;
+        if count > LABELS_MAX {
+            return None;
+        }
+        let mut labels = Vec::with_capacity(count);
+        for _ in 0..count {
+            let lengths = cursor.word()?;
+            let (name, value) = ((lengths >> 32) as usize, lengths as u32 as usize);
+            if name > NAME_MAX || value > VALUE_MAX {
+                return None;
+            }
+            labels.push((cursor.text(name)?, cursor.text(value)?));
+        }
+        check_labels("", &labels)
+            .is_ok()
+            .then_some(SeriesDefinition { family, labels })
+    }
+}
+
+/// Labels as they are registered: an empty value is the same as no label, and one that is too long is cut,
+/// with a mark.
+pub(super) fn registered(labels: &[(String, String)]) -> Vec<(String, String)> {
+    let with_value = labels.iter().filter(|(_, value)| !value.is_empty());
+    let cut = with_value.map(|(name, value)| (name.clone(), shortened(value)));
+    cut.collect()
+}
+
+/// What the end of a value that was cut says.
+const CUT: char = '…';
+
+fn shortened(value: &str) -> String {
+    if value.len() <= VALUE_MAX {
+        return value.to_owned();
+    }
+    let end = value.floor_char_boundary(VALUE_MAX - CUT.len_utf8());
+    format!("{}{CUT}", &value[..end])
+}
+
+/// How many of these values are cut.
+pub(crate) fn cut_values(labels: &[(String, String)]) -> u64 {
+    let too_long = labels.iter().filter(|(_, value)| value.len() > VALUE_MAX);
+    too_long.count() as u64
+}
+
+/// Labels sorted by name: their order makes no other series.
+pub(super) fn canonical(labels: &[(String, String)]) -> Vec<(String, String)> {
+    let mut sorted = labels.to_vec();
+    sorted.sort();
+    sorted
+}
+
+/// Whether a metric can have that name: `[a-zA-Z_:][a-zA-Z0-9_:]*`, at most 255 bytes.
+pub fn is_metric_name(name: &str) -> bool {
+    is_name(name, |c| c == ':')
+}
+
+/// Whether a label can have that name: `[a-zA-Z_][a-zA-Z0-9_]*`, at most 255 bytes.
+fn is_label_name(name: &str) -> bool {
+    is_name(name, |_| false)
+}
+
+fn is_name(name: &str, is_also_legal: impl Fn(char) -> bool) -> bool {
+    let is_legal = |(at, c): (usize, char)| {
+        c == '_' || c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit()) || is_also_legal(c)
+    };
+    !name.is_empty() && name.len() <= NAME_MAX && name.chars().enumerate().all(is_legal)
+}
+
+/// Whether a series of `metric`, of that type, can have a label of that name.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn check_label(metric: &str, metric_type: MetricType, name: &str) -> Result<(), RegisterError> {
+    check_label_name(metric, name)?;
+    let reserved = match metric_type {
+        MetricType::Histogram => Some("le"),
+        MetricType::Summary => Some("quantile"),
+        MetricType::Counter | MetricType::Gauge | MetricType::Untyped => None,
+    };
+    if reserved != Some(name) {
+        return Ok(());
+    }
+    Err(RegisterError::Label {
+        metric: metric.to_owned(),
+        found: name.to_owned(),
+        reason: "is reserved for the samples of a metric of this type",
+    })
+}
+
+fn check_label_name(metric: &str, name: &str) -> Result<(), RegisterError> {
+    let refuse = |reason| {
+        Err(RegisterError::Label {
+            metric: metric.to_owned(),
+            found: name.to_owned(),
+            reason,
+        })
+    };
+    if !is_label_name(name) {
+        return refuse("is no label name: expected [a-zA-Z_][a-zA-Z0-9_]*, at most 255 bytes");
+    }
+    if name.starts_with("__") {
+        return refuse("starts with two underscores: such names are reserved");
+    }
+    Ok(())
+}
+
+pub(super) fn check_labels(metric: &str, labels: &[(String, String)]) -> Result<(), RegisterError> {
+    let too_long = |what, found, longest| RegisterError::TooLong {
+        metric: metric.to_owned(),
+        what,
+        found,
+        longest,
+    };
+    if labels.len() > LABELS_MAX {
+        return Err(too_long("the list of labels", labels.len(), LABELS_MAX));
+    }
+    for (at, (name, _)) in labels.iter().enumerate() {
+        check_label_name(metric, name)?;
+        if labels[..at].iter().any(|(earlier, _)| earlier == name) {
+            return Err(RegisterError::Label {
+                metric: metric.to_owned(),
+                found: name.clone(),
+                reason: "is given twice",
+            });
+        }
+    }
+    Ok(())
+}

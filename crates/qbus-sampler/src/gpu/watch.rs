@@ -17,7 +17,7 @@ use nvml_wrapper::gpm::gpm_metrics_get;
 use nvml_wrapper::struct_wrappers::event::EventData;
 use nvml_wrapper::{Device, EventSet, GpmSample, Nvml};
 
-use super::{device_count, load, named_device};
+use super::{REPROBE_PERIOD, device_count, load, named_device};
 use crate::readings::Readings;
 use crate::table::Reading;
 
@@ -27,7 +27,7 @@ const ROUND: Duration = Duration::from_secs(1);
 /// Activity that is older is not known to hold.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// How long a thread that ended is not started again.
+/// How long a thread that ended is not started again, from its start on.
 const RESTART: Duration = Duration::from_secs(30);
 
 /// Errors that ask for a person or a reset: an alert on a counter needs it to be there before the first.
@@ -70,6 +70,8 @@ struct Seen {
     activity_at: Option<Instant>,
     /// Why the thread ended.
     ended: Option<String>,
+    /// Whether it ended since there is nothing to listen to.
+    is_lacking: bool,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +89,7 @@ pub(super) struct Watch {
     gpm: bool,
     seen: Arc<Mutex<Seen>>,
     thread: Option<JoinHandle<()>>,
-    next_start: Option<Instant>,
+    started: Option<Instant>,
 }
 
 impl Watch {
@@ -97,23 +99,33 @@ impl Watch {
             gpm,
             seen: Arc::default(),
             thread: None,
-            next_start: None,
+            started: None,
         }
     }
 
     /// Sees to it that somebody listens, and says why nobody does.
     pub(super) fn keep_up(&mut self, now: Instant, out: &mut Readings) {
-        if let Some(why) = &lock(&self.seen).ended {
-            out.still_fails("errors (XID)", || format!("listening to GPUs ended: {why}"));
-        }
+        let pause = {
+            let seen = lock(&self.seen);
+            if let Some(why) = &seen.ended {
+                out.still_fails("errors (XID)", || format!("listening to GPUs ended: {why}"));
+            }
+            // Each start loads the library.
+            if seen.is_lacking {
+                REPROBE_PERIOD
+            } else {
+                RESTART
+            }
+        };
         let is_up = self
             .thread
             .as_ref()
             .is_some_and(|thread| !thread.is_finished());
-        if is_up || self.next_start.is_some_and(|start| now < start) {
+        let is_early = |started: Instant| now.saturating_duration_since(started) < pause;
+        if is_up || self.started.is_some_and(is_early) {
             return;
         }
-        self.next_start = Some(now + RESTART);
+        self.started = Some(now);
         let (library, gpm, seen) = (self.library.clone(), self.gpm, Arc::downgrade(&self.seen));
         let thread = thread::Builder::new().name("qbus-gpu-watch".to_owned());
         let started = thread.spawn(move || {
@@ -125,6 +137,7 @@ impl Watch {
                 gpu.activity.clear();
             });
             // A machine whose driver has no such thing is a normal one.
+            seen.is_lacking = matches!(&watched, Ok(Err(err)) if is_lacking(err));
             seen.ended = match watched {
                 Ok(Err(err)) if !is_lacking(&err) => Some(err.to_string()),
                 Ok(_) => None,

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 use qbus::{Address, Bus, Kind, Record, SeriesId};
 use qbus_aggregate::export::Options;
 use qbus_collector::{
-    AddError, Collector, CollectorOptions, ExportError, Format, SamplerOptions, Statistics,
+    AddError, Collector, CollectorOptions, ExportError, Format, Reading, SamplerOptions, Statistics,
 };
 
-use crate::convert::{metric_type, number, optional_text, text, timestamp, with_labels};
+use crate::convert::{list, metric_type, number, optional_text, text, timestamp, with_labels};
 use crate::metric::{Metric, series_name};
 use crate::snapshot::{self, Snapshot, keep, pattern};
 use crate::{ending, error, waiting};
@@ -81,6 +81,12 @@ fn nothing() -> qbus_aggregate::Snapshot {
         consistent: true,
         series: Vec::new(),
     }
+}
+
+/// Readings as a list of Metric.
+fn metrics(py: Python<'_>, readings: Vec<Reading>) -> PyResult<Py<PyList>> {
+    let readings = readings.into_iter();
+    Ok(list(py, readings.map(|reading| Ok(Metric::from(reading))))?.unbind())
 }
 
 /// A size: an int, 0 or more.
@@ -154,6 +160,7 @@ impl MetricsCollector {
             self.count_lost();
             return Ok(false);
         };
+        waiting::get_ready(name.py(), collector.bus());
         let added = with_labels(labels, |labels| {
             add(collector, &qbus_collector::Metric { labels, ..metric })
         })?;
@@ -424,27 +431,28 @@ impl MetricsCollector {
         py: Python<'_>,
         name: &Bound<'_, PyAny>,
         limit: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Vec<Metric>> {
+    ) -> PyResult<Py<PyList>> {
         let name = text("name", name)?;
         let limit = limit.filter(|limit| !limit.is_none());
         let limit = limit.map(|limit| size("limit", limit)).transpose()?;
         let readings = self.ask(py, |collector| collector.get_metrics_history(name, limit));
-        Ok(readings.into_iter().map(Metric::from).collect())
+        metrics(py, readings)
     }
 
     /// All metrics as they are now: a dict from the series, as Prometheus writes it, to its Metric.
     fn get_all_current_metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let current = PyDict::new(py);
-        for series in self.ask(py, Collector::get_all_current_metrics) {
+        let all = self.ask(py, Collector::get_all_current_metrics);
+        for (at, series) in all.into_iter().enumerate() {
             current.set_item(series_name(&series), Metric::from(series))?;
+            ending::share(py, at)?;
         }
         Ok(current)
     }
 
     /// The last values that were added, of all series, as a list of Metric, oldest first.
-    fn get_all_metrics_buffer(&self, py: Python<'_>) -> Vec<Metric> {
-        let readings = self.ask(py, Collector::get_all_metrics_buffer);
-        readings.into_iter().map(Metric::from).collect()
+    fn get_all_metrics_buffer(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+        metrics(py, self.ask(py, Collector::get_all_metrics_buffer))
     }
 
     /// All metrics as a JSON document; written to a file as well if there is a path.
@@ -555,13 +563,16 @@ impl MetricsCollector {
         start_time: Option<f64>,
         start_memory: Option<u64>,
     ) -> PyResult<()> {
-        let name = text("name", name)?;
+        let (py, name) = (name.py(), text("name", name)?);
         let from_epoch = |seconds| Duration::try_from_secs_f64(seconds).ok();
         let start_time = start_time
             .and_then(from_epoch)
             .map(|since| SystemTime::UNIX_EPOCH + since);
         match &self.collector {
-            Some(collector) => collector.add_performance_tracker(name, start_time, start_memory),
+            // It reads from /proc how much memory there is.
+            Some(collector) => ending::detach(py, || {
+                collector.add_performance_tracker(name, start_time, start_memory);
+            }),
             None => self.started(|started| started.push((name.to_owned(), Instant::now()))),
         }
         Ok(())
@@ -578,7 +589,7 @@ impl MetricsCollector {
         let (py, found) = (name.py(), text("name", name)?);
         let (duration, memory_delta) = match &self.collector {
             Some(collector) => {
-                let ended = collector.end_performance_tracker(found);
+                let ended = ending::detach(py, || collector.end_performance_tracker(found));
                 let performance = ended.map_err(|error| error::tracker(py, error))?;
                 (performance.duration, performance.memory_delta)
             }

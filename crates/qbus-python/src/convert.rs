@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyFloat, PyInt, PyMapping, PyString};
+use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyMapping, PyString};
 use qbus::MetricType;
 
 use crate::ending;
@@ -217,6 +217,19 @@ pub(crate) fn label_value<'py>(value: Bound<'py, PyAny>) -> PyResult<Bound<'py, 
             ending::python(value.py(), || value.str())
         }
     }
+}
+
+/// A list of many objects, in the making of which other threads have their turns.
+pub(crate) fn list<'py, T: IntoPyObject<'py>>(
+    py: Python<'py>,
+    items: impl Iterator<Item = PyResult<T>>,
+) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    for (at, item) in items.enumerate() {
+        list.append(item?)?;
+        ending::share(py, at)?;
+    }
+    Ok(list)
 }
 
 #[inline]

@@ -22,6 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 /// How long the end waits for those inside: long enough for a read or an emit that waits, short enough
 /// for a process that is asked to end.
@@ -127,6 +128,43 @@ pub(crate) fn detach<R: Send>(py: Python<'_>, run: impl FnOnce() -> R + Send) ->
     done
 }
 
+/// As many objects are made in a row: some microseconds' worth.
+const BATCH: usize = 16;
+
+/// Lets a thread that waits for the interpreter have it: for loops that make many objects, of which
+/// `at` counts the steps.
+///
+/// The interpreter changes threads where a Python function begins, if one waits. To give it up and take it
+/// again would wake those who wait, and find them too late, as a rule.
+///
+/// # Errors
+///
+/// What the handler of a signal raised meanwhile.
+#[inline]
+pub(crate) fn share(py: Python<'_>, at: usize) -> PyResult<()> {
+    if at % BATCH == BATCH - 1 {
+        pause(py)?;
+    }
+    Ok(())
+}
+
+fn pause(py: Python<'_>) -> PyResult<()> {
+    static PAUSE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    python(py, || {
+        let pause = PAUSE.import(py, "qbus._interpreter", "pause")?;
+        pause.call0().map(drop)
+    })
+}
+
+/// Counts the forks that led to this process, so that threads know what they have to do anew.
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// See [`FORKS`].
+#[inline]
+pub(crate) fn forks() -> u64 {
+    FORKS.load(Ordering::Relaxed)
+}
+
 /// Runs Python code on a thread that may have given the interpreter up; `None` when it is too late.
 pub(crate) fn attach<R>(run: impl FnOnce(Python<'_>) -> R) -> Option<R> {
     let _inside = Inside::enter();
@@ -157,6 +195,7 @@ pub(crate) fn end(py: Python<'_>) {
 /// Forgets the threads of the parent: called in a child after a fork.
 #[pyfunction]
 pub(crate) fn forked() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
     INSIDE.store(0, Ordering::SeqCst);
     RETURNING.store(0, Ordering::SeqCst);
 }

@@ -24,8 +24,6 @@ const FULL_FOR: Duration = Duration::from_secs(1);
 struct Shared {
     definition: FamilyDefinition,
     label_names: Vec<String>,
-    /// The series by the tuple of their label values.
-    children: Py<PyDict>,
     collector: Py<MetricsCollector>,
     /// Whether `collector` is the one that a handle gets when none is named.
     is_default: bool,
@@ -39,6 +37,9 @@ pub(crate) struct Handle {
     /// `None` when the collector has none: what is emitted is lost, and counted.
     bus: Option<Bus>,
     shared: Arc<Shared>,
+    /// The series of a family by the tuple of their label values. They do not refer to it: nobody would
+    /// free a circle.
+    children: Option<Py<PyDict>>,
     /// Empty for a family with labels.
     label_values: Vec<String>,
     target: Target,
@@ -83,12 +84,12 @@ impl Handle {
             .map_err(|_| error::argument(py, "argument \"registry\" must be a MetricsCollector"))?;
         let mut handle = Handle {
             bus: collector.get().bus(),
+            children: Some(PyDict::new(py).unbind()),
             label_values: Vec::new(),
             target: Target::Family,
             shared: Arc::new(Shared {
                 definition,
                 label_names,
-                children: PyDict::new(py).unbind(),
                 collector: collector.unbind(),
                 is_default,
                 full_ms: AtomicU64::new(0),
@@ -153,11 +154,12 @@ impl Handle {
         let names = self.shared.label_names.iter().cloned();
         let labels: Vec<_> = names.zip(self.label_values.iter().cloned()).collect();
         if self.is_full() {
-            let known = bus.find(self.name(), &labels);
+            let known = ending::detach(py, || bus.find(self.name(), &labels));
             let target = |series| self.series(bus, series);
             return Ok(known.map_or(Target::Refused, target));
         }
-        match bus.intern(self.definition(), &labels) {
+        // A registry that is about full is searched for long.
+        match ending::detach(py, || bus.intern(self.definition(), &labels)) {
             Ok(series) => Ok(self.series(bus, series)),
             Err(error @ RegisterError::Full { .. }) => {
                 let now = self.shared.started.elapsed().as_millis() as u64;
@@ -187,7 +189,10 @@ impl Handle {
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Child<'py>> {
         let py = given.py();
-        let children = self.shared.children.bind(py);
+        let Some(children) = &self.children else {
+            return Err(self.has_no_labels(py));
+        };
+        let children = children.bind(py);
         let is_plain = || {
             given
                 .iter_borrowed()
@@ -195,7 +200,6 @@ impl Handle {
         };
         // The hash of a string is no Python code.
         if named.is_none()
-            && self.label_values.is_empty()
             && is_plain()
             && let Some(child) = children.get_item(given)?
         {
@@ -205,13 +209,11 @@ impl Handle {
         if let Some(child) = children.get_item(&values)? {
             return Ok(Child::Known(child));
         }
-        let label_values = values
-            .iter()
-            .map(|value| Ok(value.cast_into::<PyString>()?.to_str()?.to_owned()))
-            .collect::<PyResult<_>>()?;
+        let label_values = texts(&values)?;
         let mut child = Handle {
             bus: self.bus.clone(),
             shared: self.shared.clone(),
+            children: None,
             label_values,
             target: Target::Refused,
         };
@@ -220,18 +222,65 @@ impl Handle {
     }
 
     /// Keeps a series that `labels()` made, unless there was no room for it: another time there may be.
+    /// Gives the one that another thread made meanwhile, if one did.
     pub(crate) fn keep<'py>(
         &self,
         values: &Bound<'py, PyTuple>,
-        child: &Bound<'py, PyAny>,
-    ) -> PyResult<()> {
-        if let Target::Series(..) = self.target {
-            self.shared
-                .children
-                .bind(values.py())
-                .set_item(values, child)?;
+        made: &Handle,
+        child: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (Target::Series(..), Some(children)) = (&made.target, &self.children) else {
+            return Ok(child);
+        };
+        let children = children.bind(values.py());
+        children.call_method1("setdefault", (values, child))
+    }
+
+    /// Takes the series off the page of all processes; the next emit brings it back.
+    pub(crate) fn forget(&self, py: Python<'_>) {
+        if let (Target::Series(series, _), Some(bus)) = (&self.target, &self.bus) {
+            ending::detach(py, || bus.forget(*series));
+        }
+    }
+
+    /// Takes a series off the page, whoever made it: see [`forget`](Self::forget).
+    pub(crate) fn remove(&self, given: &Bound<'_, PyTuple>) -> PyResult<()> {
+        let py = given.py();
+        let Some(children) = &self.children else {
+            return Err(self.has_no_labels(py));
+        };
+        let values = ending::python(py, || self.values(given, None))?;
+        let _ = children.bind(py).del_item(&values);
+        let names = self.shared.label_names.iter().cloned();
+        let labels = names.zip(texts(&values)?).collect::<Vec<_>>();
+        if let Some(bus) = &self.bus {
+            ending::detach(py, || {
+                bus.find(self.name(), &labels)
+                    .is_some_and(|series| bus.forget(series))
+            });
         }
         Ok(())
+    }
+
+    /// Takes all series that this process made off the page.
+    pub(crate) fn clear(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(children) = &self.children else {
+            return Ok(());
+        };
+        for (at, values) in children.bind(py).keys().iter().enumerate() {
+            self.remove(values.cast::<PyTuple>()?)?;
+            ending::share(py, at)?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn has_no_labels(&self, py: Python<'_>) -> PyErr {
+        let name = self.name();
+        error::metric(
+            py,
+            format_args!("metric {name}: labels() is for a metric with labelnames"),
+        )
     }
 
     /// The label values of a call of `labels()` as strings, in the order of the names.
@@ -250,11 +299,8 @@ impl Handle {
                 ),
             )
         };
-        if !self.label_values.is_empty() || names.is_empty() {
-            return Err(error::metric(
-                py,
-                format_args!("metric {name}: labels() is for a metric with labelnames"),
-            ));
+        if names.is_empty() {
+            return Err(self.has_no_labels(py));
         }
         let values = match named {
             Some(named) if !named.is_empty() => {
@@ -287,6 +333,7 @@ impl Handle {
         let (Target::Series(series, state), Some(bus)) = (&self.target, &self.bus) else {
             return self.not_a_series(py);
         };
+        waiting::get_ready(py, bus);
         let added = match state {
             State::Counter(counter) if trace_id == 0 => Some(counter.try_add(value)),
             State::Histogram(histogram) if trace_id == 0 => Some(histogram.try_observe(value)),
@@ -319,6 +366,7 @@ impl Handle {
         let (Target::Series(series, _), Some(bus)) = (&self.target, &self.bus) else {
             return self.not_a_series(py);
         };
+        waiting::get_ready(py, bus);
         let record = Record::new(Clock::Precise.now_ns(), *series, kind, value);
         let record = Record { count, ..record };
         if !bus.has_room() {
@@ -400,6 +448,12 @@ impl Handle {
         );
         (rebuild, arguments).into_pyobject(py)
     }
+}
+
+/// Label values as Rust has them.
+fn texts(values: &Bound<'_, PyTuple>) -> PyResult<Vec<String>> {
+    let text = |value: Bound<'_, PyAny>| Ok(value.cast_into::<PyString>()?.to_str()?.to_owned());
+    values.iter().map(text).collect()
 }
 
 fn default_collector(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {

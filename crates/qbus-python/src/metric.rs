@@ -10,6 +10,7 @@ use qbus_aggregate::export::seconds;
 use qbus_aggregate::{Exemplar, Family, HistogramValue, Point, Series, SummaryValue, Value};
 use qbus_collector::Reading;
 
+use crate::convert::list;
 use crate::error;
 
 /// A value with its name, type, labels and time.
@@ -55,38 +56,86 @@ impl From<Reading> for Metric {
     }
 }
 
-impl Metric {
-    fn timestamp_seconds(&self) -> f64 {
-        seconds(self.series.timestamp_ns)
-    }
+/// What there is to say of observations as a whole.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Observations {
+    pub(crate) count: u64,
+    pub(crate) sum: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
 
-    /// Count, sum, min and max of a histogram or summary.
-    fn observations(&self) -> Option<(u64, f64, f64, f64)> {
-        match &self.series.value {
-            Value::Counter(_) | Value::Gauge(_) => None,
-            Value::Histogram(value) => Some((value.count, value.sum.value(), value.min, value.max)),
-            Value::Summary(value) => Some((value.count, value.sum.value(), value.min, value.max)),
-        }
+/// The observations of a histogram or summary.
+pub(crate) fn observations(series: &Series) -> Option<Observations> {
+    let (count, sum, min, max) = match &series.value {
+        Value::Counter(_) | Value::Gauge(_) => return None,
+        Value::Histogram(value) => (value.count, &value.sum, value.min, value.max),
+        Value::Summary(value) => (value.count, &value.sum, value.min, value.max),
+    };
+    Some(Observations {
+        count,
+        sum: sum.value(),
+        min,
+        max,
+    })
+}
+
+/// A counter's sum, a gauge's value, the last observation of a histogram or summary.
+pub(crate) fn value(series: &Series) -> f64 {
+    match &series.value {
+        Value::Counter(sum) => sum.value(),
+        Value::Gauge(value) => *value,
+        Value::Histogram(value) => value.last,
+        Value::Summary(value) => value.last,
     }
+}
+
+/// Label names and values, in the order in which they were first given.
+pub(crate) fn labels<'py>(py: Python<'py>, series: &Series) -> PyResult<Bound<'py, PyDict>> {
+    let labels = PyDict::new(py);
+    for (name, value) in &series.labels {
+        labels.set_item(name, value)?;
+    }
+    Ok(labels)
+}
+
+/// Of each bucket the last record that had a trace.
+pub(crate) fn exemplars<'py>(
+    py: Python<'py>,
+    series: &Series,
+) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    let dict = |exemplar: &Exemplar| {
+        let dict = PyDict::new(py);
+        dict.set_item("trace_id", format!("{:032x}", exemplar.trace_id))?;
+        dict.set_item("value", exemplar.value)?;
+        dict.set_item("timestamp", seconds(exemplar.timestamp_ns))?;
+        Ok(dict)
+    };
+    series.exemplars.iter().map(dict).collect()
+}
+
+/// A histogram's upper bounds, each with the count of observations up to it, the last one infinite.
+pub(crate) fn buckets(series: &Series) -> Option<Vec<(f64, u64)>> {
+    let Value::Histogram(value) = &series.value else {
+        return None;
+    };
+    let bounds = series.family.buckets.iter().copied();
+    let bounds = bounds.chain([f64::INFINITY]);
+    Some(bounds.zip(value.cumulative.iter().copied()).collect())
 }
 
 #[pymethods]
 impl Metric {
     /// The metric's name.
     #[getter]
-    pub(crate) fn name(&self) -> &str {
+    fn name(&self) -> &str {
         &self.series.family.name
     }
 
     /// A counter's sum, a gauge's value, the last observation of a histogram or summary.
     #[getter]
-    pub(crate) fn value(&self) -> f64 {
-        match &self.series.value {
-            Value::Counter(sum) => sum.value(),
-            Value::Gauge(value) => *value,
-            Value::Histogram(value) => value.last,
-            Value::Summary(value) => value.last,
-        }
+    fn value(&self) -> f64 {
+        value(&self.series)
     }
 
     /// A member of MetricType.
@@ -105,12 +154,8 @@ impl Metric {
 
     /// Label names and values, in the order in which they were first given.
     #[getter]
-    pub(crate) fn labels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let labels = PyDict::new(py);
-        for (name, value) in &self.series.labels {
-            labels.set_item(name, value)?;
-        }
-        Ok(labels)
+    fn labels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        labels(py, &self.series)
     }
 
     /// What the metric means.
@@ -127,8 +172,8 @@ impl Metric {
 
     /// When the last value was emitted, in seconds since the Unix epoch.
     #[getter]
-    pub(crate) fn timestamp(&self) -> f64 {
-        self.timestamp_seconds()
+    fn timestamp(&self) -> f64 {
+        seconds(self.series.timestamp_ns)
     }
 
     /// The same time as a datetime in UTC.
@@ -138,7 +183,7 @@ impl Metric {
         let utc = module.getattr("timezone")?.getattr("utc")?;
         module
             .getattr("datetime")?
-            .call_method1("fromtimestamp", (self.timestamp_seconds(), utc))
+            .call_method1("fromtimestamp", (self.timestamp(), utc))
     }
 
     /// How many values were folded into this one.
@@ -149,37 +194,32 @@ impl Metric {
 
     /// How many observations there were; None for counters and gauges.
     #[getter]
-    pub(crate) fn count(&self) -> Option<u64> {
-        self.observations().map(|(count, ..)| count)
+    fn count(&self) -> Option<u64> {
+        observations(&self.series).map(|of| of.count)
     }
 
     /// The sum of the observations; None for counters and gauges.
     #[getter]
-    pub(crate) fn sum(&self) -> Option<f64> {
-        self.observations().map(|(_, sum, ..)| sum)
+    fn sum(&self) -> Option<f64> {
+        observations(&self.series).map(|of| of.sum)
     }
 
     /// The smallest observation; None for counters and gauges.
     #[getter]
-    pub(crate) fn min(&self) -> Option<f64> {
-        self.observations().map(|(_, _, min, _)| min)
+    fn min(&self) -> Option<f64> {
+        observations(&self.series).map(|of| of.min)
     }
 
     /// The largest observation; None for counters and gauges.
     #[getter]
-    pub(crate) fn max(&self) -> Option<f64> {
-        self.observations().map(|(.., max)| max)
+    fn max(&self) -> Option<f64> {
+        observations(&self.series).map(|of| of.max)
     }
 
     /// A histogram's upper bounds, each with the count of observations up to it, the last one infinite.
     #[getter]
-    pub(crate) fn buckets(&self) -> Option<Vec<(f64, u64)>> {
-        let Value::Histogram(value) = &self.series.value else {
-            return None;
-        };
-        let bounds = self.series.family.buckets.iter().copied();
-        let bounds = bounds.chain([f64::INFINITY]);
-        Some(bounds.zip(value.cumulative.iter().copied()).collect())
+    fn buckets(&self) -> Option<Vec<(f64, u64)>> {
+        buckets(&self.series)
     }
 
     /// A summary's quantiles (0 to 1), each with its value.
@@ -195,23 +235,14 @@ impl Metric {
     #[getter]
     fn history<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let points = self.series.history.iter();
-        PyList::new(
-            py,
-            points.map(|point| (seconds(point.timestamp_ns), point.value)),
-        )
+        let pairs = points.map(|point| Ok((seconds(point.timestamp_ns), point.value)));
+        list(py, pairs)
     }
 
     /// Of each bucket the last record that had a trace, as dicts with trace_id, value and timestamp.
     #[getter]
-    pub(crate) fn exemplars<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        let dict = |exemplar: &Exemplar| {
-            let dict = PyDict::new(py);
-            dict.set_item("trace_id", format!("{:032x}", exemplar.trace_id))?;
-            dict.set_item("value", exemplar.value)?;
-            dict.set_item("timestamp", seconds(exemplar.timestamp_ns))?;
-            Ok(dict)
-        };
-        self.series.exemplars.iter().map(dict).collect()
+    fn exemplars<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        exemplars(py, &self.series)
     }
 
     /// The members as a dict, as the JSON export has them; those that do not apply are left out.
@@ -271,7 +302,7 @@ impl Metric {
             exemplars,
             ..
         } = &self.series;
-        let (count, sum, min, max) = self.observations().unwrap_or_default();
+        let of = observations(&self.series).unwrap_or_default();
         let (counts, quantiles) = match &self.series.value {
             Value::Counter(_) | Value::Gauge(_) => (Vec::new(), Vec::new()),
             Value::Histogram(value) => (value.cumulative.clone(), Vec::new()),
@@ -288,7 +319,8 @@ impl Metric {
             .iter()
             .map(|point| (point.timestamp_ns, point.value))
             .collect();
-        let observed = (self.value(), count, sum, min, max, counts, quantiles);
+        let value = self.value();
+        let observed = (value, of.count, of.sum, of.min, of.max, counts, quantiles);
         let exemplars: Vec<_> = exemplars
             .iter()
             .map(|exemplar| (exemplar.timestamp_ns, exemplar.value, exemplar.trace_id))

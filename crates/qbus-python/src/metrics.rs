@@ -111,10 +111,21 @@ macro_rules! handle {
                         let handle = Arc::new(handle);
                         let child = $class { handle: handle.clone() };
                         let child = Bound::new(values.py(), child)?.into_any();
-                        handle.keep(&values, &child)?;
-                        Ok(child)
+                        self.handle.keep(&values, &handle, child)
                     }
                 }
+            }
+
+            /// Takes the series of these label values off the page of all processes. Who emits to it again
+            /// brings it back, and a sum goes on from where it stood.
+            #[pyo3(signature = (*labelvalues))]
+            fn remove(&self, labelvalues: &Bound<'_, PyTuple>) -> PyResult<()> {
+                self.handle.remove(labelvalues)
+            }
+
+            /// Takes all series of it that this process has used off the page, as remove() does.
+            fn clear(&self, py: Python<'_>) -> PyResult<()> {
+                self.handle.clear(py)
             }
 
             /// The name in full.

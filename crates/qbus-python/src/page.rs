@@ -5,14 +5,17 @@ use std::fmt::Write;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
+use crate::ending;
+
 /// Samples as lines of the Prometheus text format; None when one of them needs more than this knows.
 #[pyfunction]
 pub(crate) fn sample_lines(samples: &Bound<'_, PyList>) -> PyResult<Option<String>> {
     let mut page = String::with_capacity(samples.len() * 64);
-    for sample in samples.iter() {
+    for (at, sample) in samples.iter().enumerate() {
         if !sample_line(&sample, &mut page)? {
             return Ok(None);
         }
+        ending::share(samples.py(), at)?;
     }
     Ok(Some(page))
 }

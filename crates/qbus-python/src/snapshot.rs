@@ -1,13 +1,19 @@
 //! All series at one commit.
 
+use std::mem;
+
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
 use qbus::Address;
 use qbus_aggregate::export::{Format, Options, export, seconds};
 use qbus_aggregate::{ReadOptions, Reader};
 
-use crate::metric::Metric;
+use crate::convert::{list, with_labels};
+use crate::metric::{Metric, Observations, buckets, exemplars, labels, observations, value};
 use crate::{ending, error};
+
+/// As many series are freed within microseconds.
+const FEW: usize = 32;
 
 /// All series at one commit of the aggregator.
 ///
@@ -29,7 +35,25 @@ impl From<qbus_aggregate::Snapshot> for Snapshot {
     }
 }
 
+impl Drop for Snapshot {
+    /// Frees many series without the interpreter: that takes as long as to read them.
+    fn drop(&mut self) {
+        let series = mem::take(&mut self.snapshot.series);
+        if series.len() > FEW {
+            ending::attach(|py| ending::detach(py, || drop(series)));
+        }
+    }
+}
+
 impl Snapshot {
+    /// The series of that name: they are sorted by name.
+    fn of_name(&self, name: &str) -> &[qbus_aggregate::Series] {
+        let all = &self.snapshot.series;
+        let start = all.partition_point(|series| *series.family.name < *name);
+        let len = all[start..].partition_point(|series| *series.family.name == *name);
+        &all[start..start + len]
+    }
+
     fn export(&self, py: Python<'_>, format: Format, options: &Options) -> String {
         ending::detach(py, || export_text(&self.snapshot, format, options))
     }
@@ -76,27 +100,33 @@ impl Snapshot {
 
     /// The series, sorted by name and labels.
     #[getter]
-    fn metrics(&self) -> Vec<Metric> {
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let series = self.snapshot.series.iter();
-        series.map(|series| Metric::from(series.clone())).collect()
+        list(py, series.map(|series| Ok(Metric::from(series.clone()))))
     }
 
     /// The series of that name and exactly these labels, or None.
     #[pyo3(signature = (name, labels=None))]
-    fn get(&self, name: &str, labels: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Metric>> {
-        crate::convert::with_labels(labels, |labels| {
+    fn get(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        labels: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Option<Metric>> {
+        with_labels(labels, |labels| {
             // An empty value is no label, as in Prometheus.
             let given = || labels.iter().filter(|(_, value)| !value.is_empty());
             let is_it = |series: &&qbus_aggregate::Series| {
                 let known = || series.labels.iter().filter(|(_, value)| !value.is_empty());
-                series.family.name == name
-                    && known().count() == given().count()
+                known().count() == given().count()
                     && given().all(|&(name, value)| {
                         known().any(|known| known.0 == name && known.1 == value)
                     })
             };
-            let found = self.snapshot.series.iter().find(is_it);
-            found.map(|series| Metric::from(series.clone()))
+            ending::detach(py, || {
+                let found = self.of_name(name).iter().find(is_it);
+                found.map(|series| Metric::from(series.clone()))
+            })
         })
     }
 
@@ -111,47 +141,55 @@ impl Snapshot {
     /// >>> columns["name"], columns["value"], columns["labels"]
     /// (['column_depth'], [2.0], [{}])
     fn to_columns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let metrics = self.metrics();
         let columns = PyDict::new(py);
-        let each = || metrics.iter();
-        columns.set_item("name", each().map(Metric::name).collect::<Vec<_>>())?;
-        let types = each().map(|metric| metric.series.family.metric_type.as_str());
-        columns.set_item("type", types.collect::<Vec<_>>())?;
-        let labels = each().map(|metric| metric.labels(py));
-        columns.set_item("labels", labels.collect::<PyResult<Vec<_>>>()?)?;
-        columns.set_item("value", each().map(Metric::value).collect::<Vec<_>>())?;
-        let times = each().map(|metric| metric.series.timestamp_ns);
-        columns.set_item("timestamp", times.collect::<Vec<_>>())?;
-        columns.set_item("count", each().map(Metric::count).collect::<Vec<_>>())?;
-        columns.set_item("sum", each().map(Metric::sum).collect::<Vec<_>>())?;
-        columns.set_item("min", each().map(Metric::min).collect::<Vec<_>>())?;
-        columns.set_item("max", each().map(Metric::max).collect::<Vec<_>>())?;
-        let units = each().map(|metric| metric.series.family.unit.as_str());
-        columns.set_item("unit", units.collect::<Vec<_>>())?;
+        let all = &self.snapshot.series;
+        let observed = |what: fn(Observations) -> f64| {
+            let of = move |one| Ok(observations(one).map(what));
+            list(py, all.iter().map(of))
+        };
+        let names = all.iter().map(|one| Ok(&one.family.name));
+        columns.set_item("name", list(py, names)?)?;
+        let types = all.iter().map(|one| Ok(one.family.metric_type.as_str()));
+        columns.set_item("type", list(py, types)?)?;
+        let labels = all.iter().map(|one| labels(py, one));
+        columns.set_item("labels", list(py, labels)?)?;
+        let values = all.iter().map(|one| Ok(value(one)));
+        columns.set_item("value", list(py, values)?)?;
+        let times = all.iter().map(|one| Ok(one.timestamp_ns));
+        columns.set_item("timestamp", list(py, times)?)?;
+        let counts = all
+            .iter()
+            .map(|one| Ok(observations(one).map(|of| of.count)));
+        columns.set_item("count", list(py, counts)?)?;
+        columns.set_item("sum", observed(|of| of.sum)?)?;
+        columns.set_item("min", observed(|of| of.min)?)?;
+        columns.set_item("max", observed(|of| of.max)?)?;
+        let units = all.iter().map(|one| Ok(&one.family.unit));
+        columns.set_item("unit", list(py, units)?)?;
         Ok(columns)
     }
 
-    /// The series as tuples of name, type, help, labels, value, time, count, sum and buckets: what a page
+    /// The series as tuples of name, type, help, labels, value, time, count, sum, buckets and exemplars: what a page
     /// is made of, without an object for each.
-    fn _rows<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+    fn _rows<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let row = |series: &qbus_aggregate::Series| {
-            let metric = Metric::from(series.clone());
+            let of = observations(series);
             let family = &series.family;
-            let (count, sum) = (metric.count(), metric.sum());
-            (
-                family.name.as_str(),
+            let row = (
+                &family.name,
                 family.metric_type.as_str(),
-                family.help.as_str(),
-                metric.labels(py)?,
-                metric.value(),
-                metric.timestamp(),
-                count,
-                sum,
-                metric.buckets(),
-            )
-                .into_pyobject(py)
+                &family.help,
+                labels(py, series)?,
+                value(series),
+                seconds(series.timestamp_ns),
+                of.map(|of| of.count),
+                of.map(|of| of.sum),
+                buckets(series),
+                exemplars(py, series)?,
+            );
+            row.into_pyobject(py)
         };
-        self.snapshot.series.iter().map(row).collect()
+        list(py, self.snapshot.series.iter().map(row))
     }
 
     /// The snapshot as a JSON document.
@@ -186,8 +224,7 @@ impl Snapshot {
 
     /// Whether there is a series of that name.
     fn __contains__(&self, name: &str) -> bool {
-        let mut series = self.snapshot.series.iter();
-        series.any(|series| series.family.name == name)
+        !self.of_name(name).is_empty()
     }
 
     fn __len__(&self) -> usize {
@@ -195,7 +232,7 @@ impl Snapshot {
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
-        self.metrics().into_pyobject(py)?.try_iter()
+        self.metrics(py)?.try_iter()
     }
 
     /// Another process makes the same of these.
@@ -203,8 +240,7 @@ impl Snapshot {
         let snapshot = &self.snapshot;
         let rebuild = py.import("qbus._qbus")?.getattr("rebuild_snapshot")?;
         let (epoch, unix_ns, consistent) = (snapshot.epoch, snapshot.unix_ns, snapshot.consistent);
-        let metrics = PyList::new(py, self.metrics())?;
-        (rebuild, (epoch, unix_ns, consistent, metrics)).into_pyobject(py)
+        (rebuild, (epoch, unix_ns, consistent, self.metrics(py)?)).into_pyobject(py)
     }
 
     fn __repr__(&self) -> String {
@@ -222,17 +258,20 @@ pub(crate) fn rebuild_snapshot(
     epoch: u64,
     unix_ns: u64,
     consistent: bool,
-    metrics: Vec<PyRef<'_, Metric>>,
-) -> Snapshot {
-    let series = metrics.iter().map(|metric| metric.series.clone());
-    Snapshot {
-        snapshot: qbus_aggregate::Snapshot {
-            epoch,
-            unix_ns,
-            consistent,
-            series: series.collect(),
-        },
+    metrics: &Bound<'_, PyList>,
+) -> PyResult<Snapshot> {
+    let mut series = Vec::with_capacity(metrics.len());
+    for (at, metric) in metrics.iter().enumerate() {
+        series.push(metric.cast::<Metric>()?.get().series.clone());
+        ending::share(metrics.py(), at)?;
     }
+    let snapshot = qbus_aggregate::Snapshot {
+        epoch,
+        unix_ns,
+        consistent,
+        series,
+    };
+    Ok(snapshot.into())
 }
 
 /// A pattern of names.

@@ -10,7 +10,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use qbus::{Clock, Kind};
 
-use crate::convert::{Amount, number};
+use crate::convert::{Amount, number, trace_id};
 use crate::ending;
 use crate::handle::Handle;
 use crate::metrics::{Counter, Gauge, Histogram, Summary};
@@ -61,6 +61,12 @@ fn is_given(exemplar: Option<&Bound<'_, PyAny>>) -> bool {
     exemplar.is_some_and(|exemplar| !exemplar.is_none())
 }
 
+/// The trace of an exemplar: other labels of it stay in the process.
+#[inline]
+fn trace_id_if_any(exemplar: Option<&Bound<'_, PyAny>>) -> u128 {
+    exemplar.map_or(0, |exemplar| trace_id(Some(exemplar)).unwrap_or_default())
+}
+
 /// The value of a counter or gauge.
 #[pyclass(module = "qbus._qbus")]
 pub(crate) struct Value {
@@ -101,7 +107,7 @@ impl Value {
                 "Counters can only be incremented by non-negative amounts.",
             ));
         }
-        self.add(py, amount)?;
+        self.add(py, amount, trace_id_if_any(exemplar))?;
         if is_given(exemplar) {
             ending::python(py, || self.keep_exemplar.call1(py, (exemplar, amount)))?;
         }
@@ -111,7 +117,7 @@ impl Value {
     /// Subtracts an amount; 1 if none is given.
     #[pyo3(signature = (amount=Amount::One), text_signature = "($self, amount=1)")]
     fn dec(&self, py: Python<'_>, amount: Amount<'_>) -> PyResult<()> {
-        self.add(py, -amount.number()?)
+        self.add(py, -amount.number()?, 0)
     }
 
     /// Sets the value. A counter's is set here alone: on the bus it goes on.
@@ -133,6 +139,13 @@ impl Value {
         }
     }
 
+    /// Takes it off the page of all processes; the next emit brings it back.
+    fn forget(&self, py: Python<'_>) {
+        if let Some(handle) = &self.handle {
+            handle.forget(py);
+        }
+    }
+
     /// What this process counted.
     fn get(&self) -> f64 {
         self.value.get()
@@ -150,13 +163,13 @@ impl Value {
 
 impl Value {
     #[inline]
-    fn add(&self, py: Python<'_>, amount: f64) -> PyResult<()> {
+    fn add(&self, py: Python<'_>, amount: f64, trace_id: u128) -> PyResult<()> {
         self.value.add(amount);
         let Some(handle) = &self.handle else {
             return Ok(());
         };
         if self.is_counter {
-            handle.emit(py, Clock::Coarse, Kind::Increment, amount, 0)
+            handle.emit(py, Clock::Coarse, Kind::Increment, amount, trace_id)
         } else {
             handle.emit(py, Clock::Precise, Kind::Adjust, amount, 0)
         }
@@ -210,7 +223,8 @@ impl Observations {
             count.add(1.0);
         }
         if let Some(handle) = &self.handle {
-            handle.emit(py, Clock::Precise, Kind::Observe, amount, 0)?;
+            let trace_id = trace_id_if_any(exemplar);
+            handle.emit(py, Clock::Precise, Kind::Observe, amount, trace_id)?;
         }
         if is_given(exemplar) {
             ending::python(py, || {
@@ -259,6 +273,13 @@ impl Observations {
     /// Their sum.
     fn sum(&self) -> f64 {
         self.sum.get()
+    }
+
+    /// Takes them off the page of all processes; the next observation brings them back.
+    fn forget(&self, py: Python<'_>) {
+        if let Some(handle) = &self.handle {
+            handle.forget(py);
+        }
     }
 
     /// Begins at 0, as a forked child does.

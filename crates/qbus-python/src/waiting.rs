@@ -1,8 +1,10 @@
-//! Waiting for room in a lane.
+//! What an emit may have to wait for, without the interpreter: that its thread joins, and room in a lane.
 //!
 //! Whoever counts in a loop is faster than the aggregator wakes up, and expects no loss; but nobody waits
 //! for an aggregator that is not there, or again and again for one that lags.
 
+use std::cell::Cell;
+use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +23,23 @@ const SLICE: Duration = Duration::from_millis(10);
 /// An aggregator that is awake makes room within this; to sleep would take longer.
 const SPIN: Duration = Duration::from_micros(500);
 const POLL: Duration = Duration::from_micros(200);
+
+/// Has this thread join the bus and lease a lane, as its first emit would do otherwise: with the
+/// interpreter, for as long as some system calls take.
+#[inline]
+pub(crate) fn get_ready(py: Python<'_>, bus: &Bus) {
+    thread_local! {
+        /// For which bus, after how many forks, this thread tried: who gets no lane tries no more.
+        static TRIED: Cell<(usize, u64)> = const { Cell::new((0, 0)) };
+    }
+    let this = (ptr::from_ref(bus.address()).addr(), ending::forks());
+    if TRIED.get() != this {
+        TRIED.set(this);
+        if !bus.is_ready() {
+            ending::detach(py, || bus.get_ready());
+        }
+    }
+}
 
 /// Waits for room in this thread's lane, without the interpreter; it may be in vain.
 ///

@@ -3,6 +3,8 @@
 import asyncio
 import pickle
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -241,3 +243,56 @@ def test_handles_travel(collector: MetricsCollector) -> None:
     assert (again.bus, again.is_embedded) == (collector.bus, False)
     again.close()
     assert value(collector, "size") == 1.5
+
+
+def test_what_is_registered_is_shown_and_what_is_removed_is_not(collector: MetricsCollector) -> None:
+    requests = Counter("requests", labelnames=["path"], registry=collector)
+    seconds = Histogram("seconds", registry=collector, buckets=[1])
+    assert requests.labels("/a") is not None and requests.labels("/b") is not None
+    until(lambda: len(collector.snapshot()) == 3)
+    shown = collector.snapshot()
+    for name, labels in (("requests_total", {"path": "/a"}), ("seconds", {})):
+        found = shown.get(name, labels)
+        assert found is not None and found.value == 0 and not found.count
+    requests.labels("/b").inc(0)
+    requests.labels("/a").inc(3)
+    kept = requests.labels("/b")
+    requests.remove("/a")
+    requests.remove("/never there")
+    until(lambda: value(collector, "requests_total", path="/a") is None)
+    assert value(collector, "requests_total", path="/b") == 0
+    # Who uses it again brings it back; a sum goes on.
+    requests.labels("/a").inc()
+    until(lambda: value(collector, "requests_total", path="/a") == 4)
+    requests.clear()
+    until(lambda: "requests_total" not in collector.snapshot())
+    kept.inc()
+    until(lambda: value(collector, "requests_total", path="/b") == 1)
+    for wrong in (lambda: requests.remove(), lambda: requests.remove("a", "b"), lambda: seconds.remove("a")):
+        with pytest.raises(ValueError):
+            wrong()
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """The aggregator takes off a page what is forgotten a round later."""
+    end = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_exemplars_are_of_the_last_trace(collector: MetricsCollector) -> None:
+    counter = Counter("tokens", registry=collector)
+    histogram = Histogram("took_seconds", registry=collector, buckets=[1, 2])
+    first, second = "4bf92f3577b34da6a3ce929d0e0e4736", "00000000000000000000000000000abc"
+    counter.inc(2, exemplar={"trace_id": first})
+    histogram.observe(0.5, {"trace_id": first})
+    histogram.observe(1.5, {"trace_id": "abc"})
+    histogram.observe(1.75)
+    found = collector.get_metric("took_seconds")
+    assert found is not None and found.count == 3
+    shown = [(one["trace_id"], one["value"]) for one in found.exemplars]
+    assert sorted(shown) == [(second, 1.5), (first, 0.5)]
+    found = collector.get_metric("tokens_total")
+    assert found is not None and found.value == 2 and found.exemplars[0]["trace_id"] == first
+    assert f'# {{trace_id="{first}"}} 0.5' in collector.export_to_openmetrics()

@@ -1,5 +1,6 @@
 """What the host program must not feel: exceptions, waits, and losses that nobody counts."""
 
+import importlib
 import math
 import os
 import pickle
@@ -147,6 +148,9 @@ counter = qbus.Counter("c", labelnames=["n"])
 warnings.simplefilter("ignore")
 for n in range(capacity):
     counter.labels(n).inc()
+    if n % 1000 == 0:
+        # Beyond the cells of a lane an increment is a record.
+        collector.get_metric("nothing")
 counter.labels("first").inc()
 start = time.perf_counter()
 for n in range(1000):
@@ -313,3 +317,77 @@ def test_columns_are_of_one_length(collector: MetricsCollector) -> None:
     assert columns["name"] == ["g", "h"]
     assert columns["labels"] == [{"a": "x"}, {}]
     assert columns["count"] == [None, 1]
+
+
+def test_the_interpreter_is_shared_in_long_calls() -> None:
+    """A thread that waits for the interpreter gets it many times within one call that makes many objects."""
+    ended = program(
+        """
+import sys, threading, time
+import qbus
+collector = qbus.get_metrics_collector()
+counter = qbus.Counter("c", labelnames=["n"])
+for n in range(4000):
+    counter.labels(n).inc()
+end = time.monotonic() + 30
+while len(snapshot := collector.snapshot()) != 4000:
+    assert time.monotonic() < end
+# A thread that waits says so at once.
+sys.setswitchinterval(1e-6)
+turns, is_over = 0, False
+
+def take_turns():
+    global turns
+    while not is_over:
+        turns += 1
+        time.sleep(0)
+
+thread = threading.Thread(target=take_turns)
+thread.start()
+calls = [lambda: snapshot.metrics, snapshot.to_columns, snapshot._rows, collector.get_all_current_metrics,
+         lambda: list(snapshot), lambda: snapshot.__reduce__()]
+
+def turns_in(call):
+    before = turns
+    call()
+    return turns - before
+
+# Held throughout, it would be two at most; on a busy machine the other thread may not run at all for a while.
+held = [n for n, call in enumerate(calls) if not any(turns_in(call) > 4 for _ in range(300))]
+is_over = True
+thread.join()
+assert held == []
+"""
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_snapshot_finds_names_that_begin_alike(collector: MetricsCollector) -> None:
+    names = ["a", "a:b", "a_b", "aa", "A", "a_", "b", "abcdefghij", "abcdefghi", "a9", "_a"]
+    for name in names:
+        for label in ("", "x"):
+            collector.add_metric(name, len(name), "gauge", {"l": label})
+    snapshot = collector.snapshot()
+    assert len(snapshot) == 2 * len(names)
+    for name in names:
+        assert name in snapshot
+        for labels in ({}, {"l": "x"}):
+            found = snapshot.get(name, labels)
+            assert found is not None and (found.name, found.value) == (name, len(name))
+    assert "a_c" not in snapshot and snapshot.get("a", {"l": "y"}) is None and snapshot.get("") is None
+
+
+def test_columns_are_what_data_frames_take(collector: MetricsCollector) -> None:
+    Gauge("g", registry=collector, labelnames=["a"]).labels("x").set(2)
+    Histogram("h", registry=collector).observe(1)
+    columns = collector.snapshot().to_columns()
+    taken = 0
+    for module, make in (("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "table")):
+        try:
+            table = getattr(importlib.import_module(module), make)(columns)
+        except ImportError:
+            continue
+        assert table.shape == (2, len(columns))
+        taken += 1
+    if not taken:
+        pytest.skip("pandas, polars and pyarrow are not installed")

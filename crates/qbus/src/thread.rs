@@ -52,6 +52,22 @@ impl Bus {
         })
     }
 
+    /// Whether this thread has a lane: its next record needs no system call then.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        this_thread(|producers| producers.find(self.mapped()).is_some())
+    }
+
+    /// Joins, and leases a lane for this thread, as its first record would do otherwise. What hinders it,
+    /// that record meets again, and says so.
+    pub fn get_ready(&self) {
+        let mapped = self.mapped();
+        mapped.look_after();
+        if !mapped.is_removed() && mapped.attachment_or_wait().is_some() {
+            let _ = this_thread(|producers| producers.enter(mapped).is_some());
+        }
+    }
+
     /// Whether this thread's next record finds room: in a lane of its own that answer holds.
     #[inline]
     pub fn has_room(&self) -> bool {

@@ -24,6 +24,10 @@ def _refuse_sub_interpreter() -> None:
 _refuse_sub_interpreter()
 
 
+def pause() -> None:
+    """Does nothing: the interpreter changes threads where a function begins, if one waits for it."""
+
+
 def prepare() -> None:
     """Gets ready for the end: to be called when all of the package is imported."""
     from qbus import _qbus

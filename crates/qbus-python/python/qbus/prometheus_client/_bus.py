@@ -126,18 +126,18 @@ class Series:
         self._typ = typ
         self._name = escape(metric_name, ":")
         self._labelnames = [escape(name) for name in labelnames]
-        self._labelvalues = list(labelvalues)
+        self._labelvalues = labelvalues
         self._help = help_text
         self._mode = mode
         self._bounds = bounds
 
     def handle(self, identity: object = None) -> Any:
         """Its handle, or None when it cannot be on the bus: then it stays in this process."""
-        names, values = self._labelnames, self._labelvalues
-        if self._typ == "gauge":
-            names = [*names, "pid"]
-            values = [*values, str(os.getpid() if identity is None else identity)]
         try:
+            names, values = self._labelnames, list(self._labelvalues)
+            if self._typ == "gauge":
+                names = [*names, "pid"]
+                values.append(str(os.getpid() if identity is None else identity))
             registry = collector()
             options: dict[str, Any] = {"registry": registry}
             if self._bounds is not None:
@@ -151,7 +151,7 @@ class Series:
         except (ValueError, OSError) as error:
             _tell(f"metric {self._name}", error)
             return None
-        # What is registered is on the page, as 0, before it is used.
+        # What is registered is on the page a moment later: to say 0 has it there at once.
         if self._typ == "gauge" and "mostrecent" not in self._mode:
             handle.set(0)
         elif self._typ == "counter":

@@ -3,7 +3,6 @@
 import os
 import time
 import types
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any, Optional, TypeVar, Union
@@ -61,6 +60,8 @@ class MetricWrapperBase(Collector):
 
     _type: Optional[str] = None
     _reserved_labelnames: Sequence[str] = ()
+    #: What of it is on the bus.
+    _on_bus: Any = None
 
     def __init__(
         self,
@@ -188,25 +189,35 @@ class MetricWrapperBase(Collector):
             **more,
         )
 
-    def _warn_of_files(self, what: str) -> None:
-        if _bus.directory() is not None:
-            warnings.warn(
-                f"{what} has not been implemented in multi-process mode yet", UserWarning, stacklevel=3
-            )
+    def _forget(self) -> None:
+        """Takes it off the page of all processes: what uses it again brings it back."""
+        if self._is_parent():
+            with self._lock:
+                children = list(self._metrics.values())
+            for child in children:
+                child._forget()
+        # A class of values of somebody's own knows no bus.
+        forget = getattr(self._on_bus, "forget", None)
+        if forget is not None:
+            forget()
+
+    def _remove(self, is_meant: Callable[[tuple[str, ...]], bool]) -> None:
+        with self._lock:
+            removed = [self._metrics.pop(known) for known in list(self._metrics) if is_meant(known)]
+        for child in removed:
+            child._forget()
 
     def remove(self, *labelvalues: Any) -> None:
-        """Takes the series of these label values from this process's page."""
-        self._warn_of_files("Removal of labels")
+        """Takes the series of these label values off the page, of all processes too."""
         if not self._labelnames:
             raise ValueError(f"{self} was made without label names")
         if len(labelvalues) != len(self._labelnames):
             raise ValueError(f"Incorrect label count (expected {len(self._labelnames)}, got {labelvalues})")
-        with self._lock:
-            self._metrics.pop(tuple(str(value) for value in labelvalues), None)
+        wanted = tuple(str(value) for value in labelvalues)
+        self._remove(lambda known: known == wanted)
 
     def remove_by_labels(self, labels: dict[str, str]) -> None:
-        """Takes all series from this process's page that have these labels, and others perhaps."""
-        self._warn_of_files("Removal of labels")
+        """Takes all series off the page that have these labels, and others perhaps."""
         if not self._labelnames:
             raise ValueError(f"{self} was made without label names")
         if not isinstance(labels, dict):
@@ -215,18 +226,13 @@ class MetricWrapperBase(Collector):
         if unknown:
             raise ValueError(f"Unknown label names: {unknown}; expected {self._labelnames}")
         wanted = {self._labelnames.index(name): str(value) for name, value in labels.items()}
-        with self._lock:
-            for known in list(self._metrics) if wanted else ():
-                if all(known[at] == value for at, value in wanted.items()):
-                    del self._metrics[known]
+        if wanted:
+            self._remove(lambda known: all(known[at] == value for at, value in wanted.items()))
 
     def clear(self) -> None:
-        """Takes all series from this process's page."""
-        if not self._labelnames:
-            return
-        self._warn_of_files("Clearing labels")
-        with self._lock:
-            self._metrics = {}
+        """Takes all series off the page that this process has used."""
+        if self._labelnames:
+            self._remove(lambda known: True)
 
     def _shorten(self, name: str, native: Callable[..., None], base: type) -> None:
         """Has a method be the native one, unless a subclass made it its own."""
@@ -256,6 +262,7 @@ class Counter(MetricWrapperBase):
             self._labelvalues,
             self._documentation,
         )
+        self._on_bus = self._value
         self._created = time.time()
         if _is_plain(self._value):
             self._shorten("inc", self._value._native.inc, Counter)
@@ -352,6 +359,7 @@ class Gauge(MetricWrapperBase):
             self._documentation,
             multiprocess_mode=self._multiprocess_mode,
         )
+        self._on_bus = self._value
         if _is_plain(self._value) and not self._is_most_recent:
             for method in ("inc", "dec", "set"):
                 self._shorten(method, getattr(self._value._native, method), Gauge)
@@ -461,6 +469,7 @@ class Summary(MetricWrapperBase):
             return
         series = _bus.Series(self._type, self._name, *common)
         observations = _qbus.Observations(series.handle(), [INF], lambda *_: None)
+        self._on_bus = observations
         self._count, self._sum = _Part(observations, 0), _Part(observations)
         self._observe = observations.observe
         # Only a histogram's takes an exemplar.
@@ -561,6 +570,7 @@ class Histogram(MetricWrapperBase):
         observations = _qbus.Observations(
             series.handle(), self._upper_bounds, self._keep_exemplar
         )
+        self._on_bus = observations
         self._sum = _Part(observations)
         self._buckets = [_Part(observations, at) for at in range(len(self._upper_bounds))]
         self._shorten("observe", observations.observe, Histogram)

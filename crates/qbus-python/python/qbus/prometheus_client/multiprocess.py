@@ -11,8 +11,8 @@ from . import _bus
 from .metrics import Gauge
 from .metrics_core import Metric
 from .registry import Collector
-from .samples import Sample
-from .utils import floatToGoString
+from .samples import Exemplar, Sample
+from .utils import INF, floatToGoString
 
 _LIVE_GAUGE_MULTIPROCESS_MODES = {mode for mode in Gauge._MULTIPROC_MODES if mode.startswith("live")}
 
@@ -71,7 +71,7 @@ def _collect(collector: MetricsCollector, accumulate: bool) -> list[Metric]:
     living: Optional[_Living] = None
     families: dict[str, Metric] = {}
     gauges: dict[str, dict[tuple[tuple[str, str], ...], _Merged]] = defaultdict(dict)
-    for full, kind, text, labels, value, time, count, total, buckets in rows:
+    for full, kind, text, labels, value, time, count, total, buckets, traced in rows:
         name = full.removesuffix("_total") if kind == "counter" else full
         known = modes.get(name)
         if known is None or known[0] != kind:
@@ -80,13 +80,15 @@ def _collect(collector: MetricsCollector, accumulate: bool) -> list[Metric]:
         if family is None:
             family = families[name] = Metric(name, text, kind)
         if kind == "counter":
-            family.samples.append(Sample(full, labels, value))
+            last = max(traced, key=lambda one: float(one["timestamp"]), default=None)
+            exemplar = _exemplar(last) if last is not None else None
+            family.samples.append(Sample(full, labels, value, None, exemplar))
         elif kind == "gauge":
             living = living or _Living(collector, rows)
             _merge(gauges[name], labels, value, time, known[1], living)
         elif kind == "histogram":
             family.samples.append(Sample(f"{name}_sum", labels, total or 0.0))
-            _buckets(family, labels, buckets or [], accumulate)
+            _buckets(family, labels, buckets or [], list(map(_exemplar, traced)), accumulate)
         else:
             family.samples.append(Sample(f"{name}_count", labels, float(count or 0)))
             family.samples.append(Sample(f"{name}_sum", labels, total or 0.0))
@@ -96,15 +98,24 @@ def _collect(collector: MetricsCollector, accumulate: bool) -> list[Metric]:
     return list(families.values())
 
 
+def _exemplar(traced: dict[str, Any]) -> Exemplar:
+    return Exemplar({"trace_id": traced["trace_id"]}, traced["value"], traced["timestamp"])
+
+
 def _buckets(
-    family: Metric, labels: dict[str, str], buckets: list[tuple[float, int]], accumulate: bool
+    family: Metric,
+    labels: dict[str, str],
+    buckets: list[tuple[float, int]],
+    exemplars: list[Exemplar],
+    accumulate: bool,
 ) -> None:
-    name, before = family.name, 0
+    name, before, below = family.name, 0, -INF
     for bound, cumulative in buckets:
         le = {**labels, "le": floatToGoString(bound)}
         count = cumulative if accumulate else cumulative - before
-        family.samples.append(Sample(f"{name}_bucket", le, float(count)))
-        before = cumulative
+        exemplar = next((one for one in exemplars if below < one.value <= bound), None)
+        family.samples.append(Sample(f"{name}_bucket", le, float(count), None, exemplar))
+        before, below = cumulative, bound
     if accumulate:
         family.samples.append(Sample(f"{name}_count", labels, float(before)))
 

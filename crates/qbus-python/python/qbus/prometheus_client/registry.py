@@ -68,12 +68,15 @@ class CollectorRegistry(Collector):
                 self._collectors_without_names.append(collector)
 
     def unregister(self, collector: Any) -> None:
-        """Takes a collector out again."""
+        """Takes a collector out again; a metric leaves the page of all processes as well."""
         with self._lock:
             for name in self._collector_to_names.pop(collector):
                 self._names_to_collectors.pop(name, None)
             if collector in self._collectors_without_names:
                 self._collectors_without_names.remove(collector)
+        forget = getattr(collector, "_forget", None)
+        if forget is not None:
+            forget()
 
     def _get_names(self, collector: Any) -> list[str]:
         describe = getattr(collector, "describe", None)

@@ -84,6 +84,10 @@ class MutexValue:
         self._look_who_it_is()
         return self._native.get()
 
+    def forget(self) -> None:
+        """Takes it off the page of all processes; the next change brings it back."""
+        self._native.forget()
+
     def set_exemplar(self, exemplar: Optional[Exemplar]) -> None:
         """Keeps the last exemplar."""
         self._exemplar = exemplar

@@ -34,6 +34,16 @@ class _Loader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__ = self._spec
+        _name_classes()
+
+
+def _name_classes() -> None:
+    """Has the classes say that they are theirs, as a program's logs and pickles have it."""
+    for name, module in list(sys.modules.items()):
+        if name == _OURS or name.startswith(f"{_OURS}."):
+            for found in list(vars(module).values()):
+                if isinstance(found, type) and found.__module__ == name:
+                    found.__module__ = _THEIRS + name[len(_OURS) :]
 
 
 class _Finder(importlib.abc.MetaPathFinder):

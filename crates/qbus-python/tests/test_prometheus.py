@@ -1,15 +1,10 @@
 """prometheus_client's programs over qbus: as a module, and unmodified through the shim."""
 
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 
@@ -229,64 +224,59 @@ else:
     run(program, {**os.environ, "PYTHONPATH": shim.FOLDER})
 
 
-APPLICATION = """
-from prometheus_client import Counter, Gauge, make_wsgi_app
+def test_what_is_removed_leaves_the_page_of_all(shared: dict[str, str]) -> None:
+    run(
+        """
+import time
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, multiprocess
+counter = Counter("c", "A counter.", ["a", "b"])
+gauge = Gauge("g", "A gauge.", ["a"], multiprocess_mode="max")
+histogram = Histogram("h", "A histogram.", ["a"])
+for a in "xyz":
+    counter.labels(a, 1).inc()
+    gauge.labels(a).set(1)
+    histogram.labels(a).observe(1)
+page = CollectorRegistry()
+multiprocess.MultiProcessCollector(page)
 
-requests = Counter("requests", "Requests.")
-running = Gauge("running", "Requests that run.", multiprocess_mode="livesum")
-page = make_wsgi_app()
+def until(name, labels, expected):
+    end = time.monotonic() + 30
+    while page.get_sample_value(name, labels) != expected:
+        assert time.monotonic() < end, (name, labels, page.get_sample_value(name, labels))
+        time.sleep(0.01)
 
-
-def application(environ, start_response):
-    if environ["PATH_INFO"] == "/metrics":
-        return page(environ, start_response)
-    requests.inc()
-    with running.track_inprogress():
-        start_response("200 OK", [])
-        return [b"done"]
-"""
-
-
-def test_gunicorn_unmodified(bus: str, tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(APPLICATION)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {name: value for name, value in os.environ.items() if name != "QBUS"}
-    server = subprocess.Popen(
-        command("run", "-b", bus, "--", sys.executable, "-m", "gunicorn", "-w", "3")
-        + ["-b", f"127.0.0.1:{port}", "--max-requests", "20", "app:application"],
-        cwd=tmp_path,
-        env=environment,
-        stderr=subprocess.DEVNULL,
+counter.remove("x", 1)
+counter.remove_by_labels({"a": "y"})
+gauge.remove("x")
+histogram.clear()
+until("c_total", {"a": "x", "b": "1"}, None)
+until("c_total", {"a": "y", "b": "1"}, None)
+until("c_total", {"a": "z", "b": "1"}, 1)
+until("g", {"a": "x"}, None)
+until("g", {"a": "y"}, 1)
+until("h_count", {"a": "z"}, None)
+# Who uses it again brings it back.
+histogram.labels("z").observe(1)
+until("h_count", {"a": "z"}, 2)
+REGISTRY.unregister(counter)
+until("c_total", {"a": "z", "b": "1"}, None)
+""",
+        shared,
     )
 
-    def get(path: str) -> str:
-        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return str(answer.read().decode())
 
-    try:
-        end = time.monotonic() + 30
-        while True:
-            try:
-                get("/metrics")
-                break
-            except OSError:
-                assert time.monotonic() < end and server.poll() is None
-                time.sleep(0.05)
-        done = 0
-        while done < 150:
-            try:
-                get("/")
-                done += 1
-            except (URLError, ConnectionError, HTTPException):
-                # A worker that has had its last request.
-                pass
-        pages = [get("/metrics") for _ in range(5)]
-        for page in pages:
-            (line,) = [line for line in page.splitlines() if line.startswith("requests_total ")]
-            assert float(line.split()[1]) >= 150
-            assert "\nrunning 0.0\n" in page
-    finally:
-        server.terminate()
-        assert server.wait(timeout=30) == 0
+def test_a_trace_is_on_the_page_of_all(shared: dict[str, str]) -> None:
+    run(
+        """
+from prometheus_client import CollectorRegistry, Counter, Histogram, multiprocess
+from prometheus_client.openmetrics.exposition import generate_latest
+Counter("c", "A counter.").inc(2, exemplar={"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"})
+Histogram("h", "A histogram.", buckets=[1, 2]).observe(1.5, {"trace_id": "abc", "user": "x"})
+page = CollectorRegistry()
+multiprocess.MultiProcessCollector(page)
+text = generate_latest(page).decode()
+assert 'c_total 2.0 # {trace_id="4bf92f3577b34da6a3ce929d0e0e4736"} 2.0 ' in text, text
+assert 'h_bucket{le="2.0"} 1.0 # {trace_id="00000000000000000000000000000abc"} 1.5 ' in text, text
+""",
+        shared,
+    )

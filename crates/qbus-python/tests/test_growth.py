@@ -1,0 +1,45 @@
+"""Nothing that is called again and again leaves memory behind.
+
+QBUS_GROWTH_CALLS=1000000 makes it a million calls of each that is cheap.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+WORKER = Path(__file__).parent / "workers" / "growing.py"
+CALLS = os.environ.get("QBUS_GROWTH_CALLS", "20000")
+#: Allowed in all, not a call: what a cache may come to, and less than a small leak in every call.
+BLOCKS, BYTES = 250, 64 * 1024
+
+
+def test_nothing_grows(bus: str) -> None:
+    aggregator = subprocess.Popen(
+        [sys.executable, "-m", "qbus._command", "agg", "-b", bus, "--no-host", "--no-gpu"],
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert aggregator.stderr is not None
+        assert b"aggregating" in aggregator.stderr.readline()
+        ran = subprocess.run(
+            [sys.executable, "-W", "ignore", str(WORKER), CALLS],
+            env={**os.environ, "QBUS": bus},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        aggregator.kill()
+        aggregator.wait()
+        aggregator.stderr.close()
+    assert (ran.returncode, ran.stderr) == (0, "")
+    found = json.loads(ran.stdout)
+    assert len(found) > 25
+    grown = {
+        name: (times, blocks, heap)
+        for name, (times, blocks, heap) in found.items()
+        if blocks > BLOCKS or heap > BYTES
+    }
+    assert grown == {}, "calls, blocks of Python and bytes of the heap that they left"

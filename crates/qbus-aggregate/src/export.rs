@@ -7,8 +7,10 @@
 //! words `NaN`, `+Inf` and `-Inf` for what has no decimal.
 
 use std::fmt;
-use std::io::{self, Write};
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::series::Snapshot;
@@ -157,7 +159,9 @@ pub fn export(
     }
 }
 
-/// Replaces a file by an export as a whole: whoever reads it meanwhile sees the old one or the new one.
+/// Replaces a file by an export as a whole: whoever reads it meanwhile sees the old one or the new one. A
+/// symbolic link is followed; what is no regular file (a device, a pipe, a socket's end) is opened and
+/// written to.
 ///
 /// # Errors
 ///
@@ -168,12 +172,23 @@ pub fn export_to_file(
     options: &Options,
     path: &Path,
 ) -> io::Result<LeftOut> {
+    let path = &target(path)?;
+    let found = fs::metadata(path).ok();
+    if found.as_ref().is_some_and(|found| !found.is_file()) {
+        let mut file = BufWriter::new(File::options().write(true).open(path)?);
+        let left_out = export(snapshot, format, options, &mut file)?;
+        file.flush()?;
+        return Ok(left_out);
+    }
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    // As any other new file: the user's umask decides who may read it.
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    // As any other new file: the user's umask decides who may read it. One that is there stays as it is.
+    let permissions = match found {
+        Some(found) => found.permissions(),
+        None => PermissionsExt::from_mode(0o666),
+    };
     let mut file = tempfile::Builder::new()
         .prefix(".qbus-export-")
         .permissions(permissions)
@@ -183,9 +198,69 @@ pub fn export_to_file(
     Ok(left_out)
 }
 
+/// So many links are followed, as Linux does (path_resolution(7)).
+const LINKS_MAX: usize = 40;
+
+/// Where a path leads over symbolic links, also where nothing is there yet.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(link) = fs::read_link(&path) else {
+            return Ok(path);
+        };
+        path = match path.parent() {
+            Some(folder) => folder.join(link),
+            None => link,
+        };
+    }
+    Err(io::Error::other("its symbolic links lead back to it"))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+
     use super::*;
+
+    fn write(path: &Path) -> io::Result<LeftOut> {
+        export_to_file(
+            &samples::each_type(),
+            Format::Csv,
+            &Options::default(),
+            path,
+        )
+    }
+
+    #[test]
+    fn links_are_followed_and_what_is_no_regular_file_is_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let is_link = |name: &str| fs::symlink_metadata(at(name)).unwrap().is_symlink();
+        fs::write(at("old"), "old").unwrap();
+        fs::set_permissions(at("old"), PermissionsExt::from_mode(0o640)).unwrap();
+        symlink("old", at("link")).unwrap();
+        symlink("new", at("dangling")).unwrap();
+        for (link, file, mode) in [("link", "old", Some(0o640)), ("dangling", "new", None)] {
+            write(&at(link)).unwrap();
+            assert!(is_link(link), "{link}");
+            assert!(fs::read_to_string(at(file)).unwrap().starts_with("name,"));
+            let found = fs::metadata(at(file)).unwrap().permissions().mode() & 0o777;
+            assert!(mode.is_none_or(|mode| mode == found), "{found:o}");
+        }
+        // A device stays one, also for root.
+        write(Path::new("/dev/null")).unwrap();
+        assert!(
+            fs::metadata("/dev/null")
+                .unwrap()
+                .file_type()
+                .is_char_device()
+        );
+        write(Path::new("/dev/full")).expect_err("no space left on device");
+        symlink("loop", at("loop")).unwrap();
+        write(&at("loop")).expect_err("it leads to itself");
+        let names = || fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(names(), 5, "nothing is left behind");
+    }
 
     #[test]
     fn a_format_reads_back_and_writes_as_its_function() {

@@ -345,7 +345,8 @@ pub(crate) struct Dump {
     /// The format: json, csv, prometheus, openmetrics or protobuf.
     #[arg(short, long, default_value = "prometheus", value_parser = parse_format)]
     pub(crate) format: Format,
-    /// Write to a file, which is replaced as a whole.
+    /// Write to a file, which is replaced as a whole; `-` is standard output. Links are followed, devices and
+    /// pipes are written to.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Only metrics whose name matches the pattern (`*`, `?`, `[…]`).

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use qbus::MetricType;
 
-use super::exposition::{Lines, Names, Sound, families, has_growing_sum, push_escaped};
+use super::exposition::{Lines, Names, Sound, families, push_escaped};
 use super::number::{push, push_float, push_sum};
 use super::{LeftOut, Options};
 use crate::series::{Family, HistogramValue, Series, Snapshot, SummaryValue, Value};
@@ -24,9 +24,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 ///
 /// * Each family has its `TYPE` once, its `HELP` once unless the help is empty, and then all of its
 ///   samples.
-/// * A histogram has cumulative buckets up to `le="+Inf"`, `_sum` and `_count`. There is no `_sum`
-///   where a bound is negative: the sum of negative observations may shrink, which `rate()` would
-///   take for a restart (OpenMetrics forbids it for that reason). JSON and CSV do tell it.
+/// * A histogram has cumulative buckets up to `le="+Inf"`, `_sum` and `_count`. (OpenMetrics forbids a
+///   sum that can shrink; here a reader would take 0 for one that is missing.)
 /// * A summary has its quantiles (NaN without observations), `_sum` and `_count`.
 /// * A label with an empty value is not written: to Prometheus it is the same as no label.
 /// * With [`Options::timestamps`] each sample ends with the time of the last record, in whole
@@ -149,8 +148,7 @@ impl Page<'_> {
                 push(text, format_args!("{count}"))
             });
         }
-        let sum = has_growing_sum(family).then_some(value.sum);
-        self.totals(&family.name, sum, value.count);
+        self.totals(&family.name, value.sum, value.count);
     }
 
     fn summary(&mut self, family: &Family, value: &SummaryValue) {
@@ -163,14 +161,12 @@ impl Page<'_> {
             self.lines
                 .sample([name, ""], own, |text| push_float(text, value));
         }
-        self.totals(name, Some(value.sum), value.count);
+        self.totals(name, value.sum, value.count);
     }
 
-    fn totals(&mut self, name: &str, sum: Option<Sum>, count: u64) {
-        if let Some(sum) = sum {
-            self.lines
-                .sample([name, "_sum"], None, |text| push_sum(text, sum));
-        }
+    fn totals(&mut self, name: &str, sum: Sum, count: u64) {
+        self.lines
+            .sample([name, "_sum"], None, |text| push_sum(text, sum));
         self.lines.sample([name, "_count"], None, |text| {
             push(text, format_args!("{count}"))
         });

@@ -52,6 +52,7 @@ pub(crate) fn run(address: &Address, dump: &Dump, out: &mut dyn Write) -> Result
     };
     let left_out = match &dump.output {
         None => export(&snapshot, dump.format, &options, out)?,
+        Some(path) if path.as_os_str() == "-" => export(&snapshot, dump.format, &options, out)?,
         Some(path) => export_to_file(&snapshot, dump.format, &options, path)
             .doing(format!("write {}", path.display()))?,
     };

@@ -1,6 +1,6 @@
 // Lines, heatmaps and sparklines on canvases. A second without a value is a gap, and stays one.
 
-import { BRIDGE, KEPT, OLD, age, extent, quantile, state, upper } from "/dashboard/store.js";
+import { BRIDGE, KEPT, OLD, age, extent, smoothed, state, upper } from "/dashboard/store.js";
 import { show, showRate } from "/dashboard/units.js";
 
 let colours = {};
@@ -136,12 +136,12 @@ export function heatmap(canvas, family, asked) {
     const part = high === Infinity || high <= low ? 0.5 : (value - low) / (high - low);
     return height - 1 - (place + Math.min(1, Math.max(0, part))) * tall;
   };
-  const smooth = Math.max(step, 5);
   [[0.5, 2, []], [0.99, 1, [5, 3]]].forEach(([q, colour, dash]) => {
     context.strokeStyle = colours.lines[colour];
     context.lineWidth = 1.5;
     context.setLineDash(dash);
-    const value = (s) => ((s - first) % step ? NaN : quantile(family, q, s - smooth + 1, s));
+    const ring = smoothed(family, q);
+    const value = (s) => at(ring, s);
     strokeSteps(context, value, first, step, x, y);
   });
   context.setLineDash([]);

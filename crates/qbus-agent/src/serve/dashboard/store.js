@@ -232,6 +232,20 @@ export function quantile(family, q, from, to) {
   return NaN;
 }
 
+/** Seconds that a quantile in a chart is of. */
+const SMOOTH = 5;
+
+/** A quantile of the seconds up to each; those that are over are not asked for again. */
+export function smoothed(family, q) {
+  family.smoothed ||= new Map();
+  if (!family.smoothed.has(q)) family.smoothed.set(q, { ring: ring(), until: state.first });
+  const known = family.smoothed.get(q);
+  // The newest second may still grow.
+  for (let s = Math.max(known.until, state.second - KEPT + 1); s <= state.second; s++) known.ring[s % KEPT] = quantile(family, q, s - SMOOTH + 1, s);
+  known.until = state.second;
+  return known.ring;
+}
+
 /** What lies in some seconds: how many observations, and the values below which these parts of them are. */
 export function observed(family, quantiles, seconds) {
   let count = 0, known = 0;

@@ -1,5 +1,6 @@
 """The exit status is the program's own, whatever other threads do at that time."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -33,10 +34,14 @@ RUNS = 4
 def interpreters() -> Iterator[str]:
     """This one, and the other ones of the machine that the wheel is for."""
     yield sys.executable
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     for minor in range(10, 20):
-        found = shutil.which(f"python3.{minor}")
-        if found and minor != sys.version_info.minor:
-            yield found
+        if minor != sys.version_info.minor:
+            # A launcher of that name on the path may be for a version that is not there.
+            installed = [str(path) for path in pyenv.glob(f"3.{minor}.*/bin/python")]
+            found = shutil.which(f"python3.{minor}")
+            candidates = [*installed, *([found] if found else [])]
+            yield from [python for python in candidates if can_import(python)][:1]
 
 
 def run(python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +56,6 @@ def run(python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def can_import(python: str) -> bool:
-    # A name on the path may be a launcher for a version that is not there.
     try:
         return run(python, "-c", "import qbus").returncode == 0
     except OSError:
@@ -66,11 +70,13 @@ def test_daemon_threads_do_not_change_it(use: str) -> None:
 
 
 def test_nor_on_other_interpreters() -> None:
-    for python in list(interpreters())[1:]:
-        if can_import(python):
-            for use in ("timers", "labels", "ruled", "read"):
-                ended = run(python, str(WORKER), use)
-                assert (ended.returncode, ended.stderr) == (7, ""), (python, use)
+    others = list(interpreters())[1:]
+    if not others:
+        pytest.skip("there is no other Python that the wheel is for")
+    for python in others:
+        for use in ("timers", "labels", "ruled", "read"):
+            ended = run(python, str(WORKER), use)
+            assert (ended.returncode, ended.stderr) == (7, ""), (python, use)
 
 
 def test_a_sub_interpreter_says_no_and_the_program_ends() -> None:

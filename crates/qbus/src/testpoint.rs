@@ -65,8 +65,15 @@ mod armed {
     ];
     /// A process that joins, and leaves.
     pub const JOIN: &[&str] = &["byte", "joining", "identity", "active", "joined", "left"];
-    /// A process that registers families and series.
-    pub const REGISTRY: &[&str] = &["arena-taken", "defined", "interned", "counted"];
+    /// A process that registers families and series, and forgets some.
+    pub const REGISTRY: &[&str] = &[
+        "arena-taken",
+        "defined",
+        "interned",
+        "counted",
+        "forgotten",
+        "remembered",
+    ];
     /// Whoever repairs what the dead left: the aggregator, or a joiner.
     pub const REAP: &[&str] = &[
         "retired",

@@ -98,6 +98,7 @@ impl Agent {
             Aggregator::open(bus, &options.aggregator).map_err(StartError::Aggregate)?;
         let snapshot = aggregator.snapshot().to_owned();
         let report: Report = Arc::new(report);
+        report_moved_aside(&aggregator, &report);
         let (commands, received) = mpsc::channel();
         let aggregation = Aggregation {
             bus: bus.clone(),
@@ -259,6 +260,13 @@ impl Drop for Agent {
     }
 }
 
+/// Tells that totals begin anew.
+fn report_moved_aside(aggregator: &Aggregator, report: &Report) {
+    if let Some(moved) = aggregator.moved_aside() {
+        report(moved.to_string());
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -338,6 +346,7 @@ impl Aggregation {
             let opened = Aggregator::open(&self.bus, &self.options);
             let outcome = match opened {
                 Ok(mut opened) => {
+                    report_moved_aside(&opened, &self.report);
                     if !resets.is_empty() {
                         opened.pass_over_registered();
                     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use qbus::{Bus, ConsumeError, Consumer, CreateError, Geometry};
 
 use crate::fold::Fold;
-use crate::snapshot::file::SnapshotError;
+use crate::snapshot::file::{MovedAside, SnapshotError};
 use crate::snapshot::tally::Globals;
 use crate::snapshot::writer::Writer;
 use nap::{GATHER, Nap, Rest};
@@ -186,6 +186,11 @@ impl Aggregator {
         aggregator.survey(SURVEY_PARTS);
         aggregator.commit();
         Ok(aggregator)
+    }
+
+    /// What lay where the snapshot is now, and was of no use to this aggregator.
+    pub fn moved_aside(&self) -> Option<&MovedAside> {
+        self.writer.moved_aside()
     }
 
     /// Drains every lane once, within bounds, folds, and commits if there was anything. It takes

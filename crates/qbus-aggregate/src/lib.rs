@@ -21,7 +21,7 @@ pub use aggregator::{AggregateError, Aggregator, AggregatorOptions, Round};
 pub use distribution::{Distribution, Exponential};
 pub use series::{Exemplar, Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
 #[cfg(not(loom))]
-pub use snapshot::file::SnapshotError;
+pub use snapshot::file::{MovedAside, SnapshotError, Unfit};
 #[cfg(not(loom))]
 pub use snapshot::ledger::{Ledger, OwnerLedger};
 #[cfg(not(loom))]

@@ -90,10 +90,10 @@ impl Collector {
     ///
     /// The bus cannot be opened or created, or a private one not aggregated.
     pub fn new(config: &CollectorOptions) -> Result<Collector, StartError> {
-        let named = match (&config.bus, env::var("QBUS")) {
+        let named = match (&config.bus, env::var_os("QBUS")) {
             (Some(address), _) => Some(address.clone()),
-            (None, Ok(text)) if !text.is_empty() => {
-                Some(text.parse().map_err(StartError::Address)?)
+            (None, Some(text)) if !text.is_empty() => {
+                Some(Address::try_from(text.as_os_str()).map_err(StartError::Address)?)
             }
             (None, _) => None,
         };

@@ -1,6 +1,6 @@
 //! How a bus is named.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -98,6 +98,18 @@ impl FromStr for Address {
     }
 }
 
+impl TryFrom<&OsStr> for Address {
+    type Error = AddressError;
+
+    /// Names of buses are shown and stored as text: a path that is none is refused.
+    fn try_from(text: &OsStr) -> Result<Address, AddressError> {
+        let unreadable = || AddressError {
+            found: text.to_string_lossy().into_owned(),
+        };
+        text.to_str().ok_or_else(unreadable)?.parse()
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
@@ -110,7 +122,7 @@ impl fmt::Display for Address {
 /// A text that names no bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressError {
-    /// The text.
+    /// The text, with U+FFFD for what is no UTF-8.
     pub found: String,
 }
 
@@ -118,8 +130,8 @@ impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} names no bus: expected 1 to {NAME_MAX} letters, digits, '.', '_' or '-', or a path with a slash, and not \
-             another bus's snapshot (\"{SNAPSHOT}\", \"{PREVIOUS_SNAPSHOT}\" at the end)",
+            "{:?} names no bus: expected 1 to {NAME_MAX} letters, digits, '.', '_' or '-', or a path with a slash, in UTF-8 and \
+             not another bus's snapshot (\"{SNAPSHOT}\", \"{PREVIOUS_SNAPSHOT}\" at the end)",
             self.found
         )
     }
@@ -129,7 +141,19 @@ impl std::error::Error for AddressError {}
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
+
+    #[test]
+    fn what_is_no_text_names_no_bus() {
+        for bytes in [&b"/tmp/\xff"[..], b"\xff", b"a\xc3"] {
+            let error = Address::try_from(OsStr::from_bytes(bytes)).expect_err("no UTF-8");
+            assert!(error.to_string().contains("UTF-8"), "{error}");
+        }
+        let named = Address::try_from(OsStr::new("/tmp/b\u{fc}s")).expect("a path");
+        assert_eq!(named.file(), Path::new("/tmp/b\u{fc}s"));
+    }
 
     #[test]
     fn another_bus_s_snapshot_is_no_bus() {

@@ -2,10 +2,12 @@
 
 mod host;
 
+use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 use qbus::{Address, MetricType};
 #[cfg(feature = "http")]
@@ -34,11 +36,25 @@ pub(crate) struct Args {
         global = true,
         env = "QBUS",
         default_value = "default",
-        value_name = "NAME|PATH"
+        value_name = "NAME|PATH",
+        value_parser = OsStringValueParser::new().try_map(bus)
     )]
     pub(crate) bus: Address,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// The bus of that name; what names none, and where it came from.
+fn bus(text: OsString) -> Result<Address, String> {
+    Address::try_from(text.as_os_str()).map_err(|error| {
+        let is_inherited = env::var_os("QBUS").is_some_and(|inherited| inherited == text);
+        let origin = if is_inherited {
+            " (the environment's QBUS)"
+        } else {
+            ""
+        };
+        format!("{error}{origin}")
+    })
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,11 +1,14 @@
 //! A bus or snapshot that is absent, broken, somebody else's, or has no room.
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions, Permissions};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
-use qbus_tests::{Place, TestBus, run};
+use qbus_tests::{Place, TestBus, run, until};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::support::{QBUS, aggregate, aggregator, fails, is_root, stop, well};
@@ -135,6 +138,44 @@ fn another_layout_version() {
         // Nobody uses it.
         well(&bus, &["rm"]);
     }
+}
+
+#[test]
+fn a_snapshot_of_another_layout_version() {
+    let bus = TestBus::small(Place::Named);
+    aggregate(&bus);
+    let snapshot = bus.address().snapshot();
+    let file = OpenOptions::new().write(true).open(&snapshot);
+    file.and_then(|file| file.write_all_at(&9_u64.to_le_bytes(), 8))
+        .expect("patched");
+    // It shows what is known, and what is not.
+    let skewed = "layout version 9, this build";
+    let shown = well(&bus, &["stat"]);
+    assert!(shown.contains("snapshot    not read"), "{shown}");
+    assert!(shown.contains(skewed), "{shown}");
+    let shown = well(&bus, &["stat", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let why = json["no_snapshot"].as_str().expect("why");
+    assert!(why.contains(skewed), "{why}");
+
+    thread::scope(|scope| {
+        let aggregating = scope.spawn(|| {
+            let mut command = Command::new(QBUS);
+            command.args(["agg", "--no-host", "--no-gpu", "--no-self", "--bus"]);
+            run(command.arg(bus.address().to_string()), "")
+        });
+        until("the new snapshot", || {
+            let shown = well(&bus, &["stat", "--json"]);
+            let json: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+            json["no_snapshot"].is_null() && json["aggregator"]["epoch"].as_u64() > Some(0)
+        });
+        // It ends with the bus.
+        well(&bus, &["rm", "--force"]);
+        let ended = aggregating.join().expect("ran");
+        for part in [skewed, "was moved to", "totals begin anew"] {
+            assert!(ended.err.contains(part), "{part:?}: {ended:?}");
+        }
+    });
 }
 
 #[test]
@@ -318,6 +359,19 @@ fn a_geometry_that_cannot_be() {
         .mode();
     assert_eq!(mode & 0o7777, 0o660);
     fails(&bus, &["create"], 2, &["exists already", "`qbus rm`"]);
+}
+
+#[test]
+fn a_name_in_the_environment_that_is_no_text() {
+    for name in [&b"/tmp/\xff"[..], b"bus\xff"] {
+        let mut command = Command::new(QBUS);
+        command.arg("stat").env("QBUS", OsStr::from_bytes(name));
+        let finished = run(&mut command, "");
+        assert_eq!(finished.code, Some(2), "{finished:?}");
+        for part in ["UTF-8", "the environment's QBUS"] {
+            assert!(finished.err.contains(part), "{part:?}: {finished:?}");
+        }
+    }
 }
 
 #[test]

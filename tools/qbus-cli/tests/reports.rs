@@ -27,7 +27,15 @@ fn stat_has_the_keys_that_others_read() {
         let before = json(&bus, &["stat", "--json"]);
         assert_eq!(
             keys(&before),
-            ["aggregator", "bus", "lanes", "ledger", "owners", "series"]
+            [
+                "aggregator",
+                "bus",
+                "lanes",
+                "ledger",
+                "no_snapshot",
+                "owners",
+                "series"
+            ]
         );
         assert_eq!(before["aggregator"], Value::Null);
         well(&bus, &["emit", "x", "1"]);

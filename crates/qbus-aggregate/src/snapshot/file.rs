@@ -53,27 +53,104 @@ impl fmt::Display for SnapshotError {
 
 impl std::error::Error for SnapshotError {}
 
+/// A snapshot that an aggregator could not go on with: totals begin anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MovedAside {
+    /// Where it was.
+    pub path: PathBuf,
+    /// Where it is now.
+    pub previous: PathBuf,
+    /// Why it is of no use.
+    pub reason: Unfit,
+}
+
+impl fmt::Display for MovedAside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the snapshot {} {} and was moved to {}; totals begin anew",
+            self.path.display(),
+            self.reason,
+            self.previous.display()
+        )
+    }
+}
+
+/// Why an aggregator cannot go on with a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unfit {
+    /// It was made by a build with another layout.
+    Version {
+        /// Its version.
+        found: u64,
+        /// The version that this build writes.
+        expected: u64,
+    },
+    /// It belongs to another bus: an earlier one of the same name, most likely.
+    Bus,
+    /// It was made for a bus of another geometry.
+    Shape,
+    /// It holds what no aggregator writes.
+    Damaged,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unfit::Version { found, expected } => {
+                write!(
+                    f,
+                    "has layout version {found}, this build writes {expected},"
+                )
+            }
+            Unfit::Bus => f.write_str("belongs to another bus"),
+            Unfit::Shape => f.write_str("was made for another geometry"),
+            Unfit::Damaged => f.write_str("is damaged"),
+        }
+    }
+}
+
+/// A snapshot to write to.
+pub(super) struct Opened {
+    pub(super) file: MappedFile,
+    /// Whether it is one to go on with.
+    pub(super) is_resumed: bool,
+    /// What lay in its place.
+    pub(super) moved_aside: Option<MovedAside>,
+}
+
 /// Opens the snapshot of a bus for writing, or makes it with room for `extra` words more. One of
-/// another bus of the same name, or of another shape, is moved aside to `PATH.previous`. Whether
-/// there was one to go on with.
+/// another bus of the same name, or of another shape, is moved aside to `PATH.previous`.
 pub(super) fn open(
     path: &Path,
     bus: &Bus,
     shape: Shape,
     extra: usize,
-) -> Result<(MappedFile, bool), SnapshotError> {
+) -> Result<Opened, SnapshotError> {
+    let mut moved_aside = None;
     match MappedFile::open(path, Access::Write) {
         Ok(file) => match fit(&file, bus, shape).map_err(SnapshotError::Open)? {
-            Fit::Same => return Ok((file, true)),
+            Fit::Same => {
+                return Ok(Opened {
+                    file,
+                    is_resumed: true,
+                    moved_aside,
+                });
+            }
             Fit::Unfinished => remove(path)?,
-            Fit::Other => move_aside(path)?,
+            Fit::Other(reason) => moved_aside = Some(move_aside(path, reason)?),
         },
         Err(OpenError::Unfinished { .. }) => remove(path)?,
         Err(OpenError::Absent { .. }) => {}
         Err(error) => return Err(SnapshotError::Open(error)),
     }
     let file = create(path, bus, shape, extra).map_err(SnapshotError::Create)?;
-    Ok((file, false))
+    Ok(Opened {
+        file,
+        is_resumed: false,
+        moved_aside,
+    })
 }
 
 /// The shape of a snapshot that somebody wants to read.
@@ -126,7 +203,7 @@ fn shape(words: Words<'_>) -> Option<Shape> {
 /// Whether a file can be gone on with.
 enum Fit {
     Same,
-    Other,
+    Other(Unfit),
     Unfinished,
 }
 
@@ -136,17 +213,27 @@ fn fit(file: &MappedFile, bus: &Bus, expected: Shape) -> Result<Fit, OpenError> 
         // Its creator died: only the aggregator makes snapshots, and that is this process now.
         return Ok(Fit::Unfinished);
     }
-    // A file of another shape or layout, or one that somebody wrote garbage to, is no use to anyone
-    // here.
-    if words.len() < expected.heap()
-        || words.load(AT_VERSION) != VERSION
-        || words.load(AT_COMMITTED) > EPOCH_MAX
-    {
-        return Ok(Fit::Other);
+    let word = |index| words.get(index).unwrap_or(0);
+    let found = word(AT_VERSION);
+    // Nothing else is where it is looked for in another layout.
+    if found != VERSION {
+        let expected = VERSION;
+        return Ok(Fit::Other(Unfit::Version { found, expected }));
     }
-    let instance = [words.load(AT_INSTANCE), words.load(AT_INSTANCE + 1)];
-    let is_same = instance == bus.instance() && shape(words) == Some(expected);
-    Ok(if is_same { Fit::Same } else { Fit::Other })
+    if [word(AT_INSTANCE), word(AT_INSTANCE + 1)] != bus.instance() {
+        return Ok(Fit::Other(Unfit::Bus));
+    }
+    if shape(words).is_some_and(|found| found != expected) {
+        return Ok(Fit::Other(Unfit::Shape));
+    }
+    let is_whole = shape(words) == Some(expected)
+        && words.len() >= expected.heap()
+        && word(AT_COMMITTED) <= EPOCH_MAX;
+    Ok(if is_whole {
+        Fit::Same
+    } else {
+        Fit::Other(Unfit::Damaged)
+    })
 }
 
 fn create(path: &Path, bus: &Bus, shape: Shape, extra: usize) -> Result<MappedFile, CreateError> {
@@ -197,13 +284,17 @@ fn remove(path: &Path) -> Result<(), SnapshotError> {
     Ok(())
 }
 
-fn move_aside(path: &Path) -> Result<(), SnapshotError> {
+fn move_aside(path: &Path, reason: Unfit) -> Result<MovedAside, SnapshotError> {
     let mut previous = path.as_os_str().to_owned();
     previous.push(".previous");
-    std::fs::rename(path, previous).map_err(|source| SnapshotError::Aside {
+    std::fs::rename(path, &previous).map_err(|source| SnapshotError::Aside {
         path: path.to_owned(),
         source,
     })?;
     testpoint!("moved-aside");
-    Ok(())
+    Ok(MovedAside {
+        path: path.to_owned(),
+        previous: PathBuf::from(previous),
+        reason,
+    })
 }

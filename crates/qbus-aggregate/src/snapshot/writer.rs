@@ -6,7 +6,7 @@ use std::path::Path;
 use qbus::{Bus, CreateError, SeriesId, Words, testpoint};
 
 use super::exemplars;
-use super::file::{self, SnapshotError};
+use super::file::{self, MovedAside, Opened, SnapshotError};
 use super::heap::Heap;
 use super::layout::{
     AT_COMMITTED, AT_EXEMPLARS, AT_GLOBALS, AT_PID, AT_STARTED, BLOCK_HEADER, BLOCK_WORDS,
@@ -27,6 +27,7 @@ pub(crate) struct Writer {
     /// Blocks of counters and gauges that no series has, the first one last.
     free_blocks: Vec<usize>,
     scratch: Vec<u64>,
+    moved_aside: Option<MovedAside>,
 }
 
 impl Writer {
@@ -48,7 +49,11 @@ impl Writer {
             cells: geometry.cells as usize,
         };
         let extra = Points::Recent.ring_words(recent);
-        let (file, is_resumed) = file::open(path, bus, shape, extra)?;
+        let Opened {
+            file,
+            is_resumed,
+            moved_aside,
+        } = file::open(path, bus, shape, extra)?;
         let epoch = committed(file.words(), AT_COMMITTED).unwrap_or(0);
         let mut writer = Writer {
             heap: Heap::new(file, shape, history),
@@ -56,6 +61,7 @@ impl Writer {
             epoch,
             free_blocks: Vec::new(),
             scratch: Vec::new(),
+            moved_aside,
         };
         let rows = writer.series_rows();
         // First of all: a later epoch would make what a predecessor had begun come to count.
@@ -117,6 +123,11 @@ impl Writer {
 
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// What lay where the file is now.
+    pub(crate) fn moved_aside(&self) -> Option<&MovedAside> {
+        self.moved_aside.as_ref()
     }
 
     /// Says who writes, for people.

@@ -13,9 +13,19 @@ use crate::error::Error;
 pub(crate) fn run(address: &Address, stat: &Stat, out: &mut dyn Write) -> Result<(), Error> {
     let bus = open(address)?;
     // A bus without a snapshot has not been aggregated yet, which is worth showing.
-    let reader = open_snapshot(address, stat.snapshot.as_deref()).ok();
-    let reader = reader.filter(|reader| reader.instance() == bus.instance());
+    let opened = open_snapshot(address, stat.snapshot.as_deref());
+    let (reader, no_snapshot) = match opened {
+        Ok(reader) if reader.instance() == bus.instance() => (Some(reader), None),
+        Ok(_) => (None, Some("it belongs to another bus".to_owned())),
+        // Nobody has aggregated so far, or somebody is about to.
+        Err(Error::Absent(_)) => (None, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
     let report = Report::new(&bus, reader.as_ref()).map_err(Error::failed)?;
+    let report = Report {
+        no_snapshot,
+        ..report
+    };
     if stat.json {
         serde_json::to_writer_pretty(&mut *out, &report)?;
         writeln!(out)?;
@@ -29,6 +39,8 @@ pub(crate) fn run(address: &Address, stat: &Stat, out: &mut dyn Write) -> Result
 pub(crate) struct Report {
     bus: BusReport,
     aggregator: Option<AggregatorReport>,
+    /// Why there is a snapshot and what it counts is missing here.
+    no_snapshot: Option<String>,
     owners: Vec<OwnerReport>,
     lanes: Vec<LaneReport>,
     series: SeriesReport,
@@ -141,6 +153,7 @@ impl Report {
                 max_series: geometry.series,
             },
             aggregator,
+            no_snapshot: None,
             owners: ledger
                 .owners
                 .iter()
@@ -184,6 +197,12 @@ impl Report {
                 }
                 writeln!(out)?;
             }
+        }
+        if let Some(why) = &self.no_snapshot {
+            writeln!(
+                out,
+                "snapshot    not read, what it counts is missing below: {why}"
+            )?;
         }
         let series = &self.series;
         writeln!(

@@ -359,7 +359,19 @@ impl Fold {
     }
 
     fn tally(&mut self, owner: OwnerId, change: impl FnOnce(&mut Tally)) {
-        self.touch_owner(owner.index, |row| change(row.tally(owner.generation)));
+        let known = self.owners.get(usize::from(owner.index));
+        let is_known = known.is_none_or(|row| row.generation == owner.generation);
+        // Else the entry changed hands, or this record is of somebody who left.
+        let occupant = match is_known {
+            true => None,
+            false => self.bus.occupant(owner.index),
+        };
+        self.touch_owner(owner.index, |row| {
+            if let Some(occupant) = occupant {
+                row.occupied_by(occupant.generation);
+            }
+            change(row.tally(owner.generation));
+        });
     }
 
     fn touch_owner(&mut self, index: u16, change: impl FnOnce(&mut OwnerRow)) {

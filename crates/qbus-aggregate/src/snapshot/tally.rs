@@ -222,28 +222,32 @@ impl OwnerRow {
             .saturating_add(self.departed.delivered)
     }
 
-    /// The tally of a generation. A later one than the row's makes the occupant a predecessor.
+    /// Makes a generation the occupant: another one, if it was not, is a predecessor from now on.
+    pub(crate) fn occupied_by(&mut self, generation: u16) {
+        if generation == self.generation {
+            return;
+        }
+        self.departed = self.departed.plus(&self.present);
+        self.present = Tally::default();
+        let [present, departed] = self.shared_calls;
+        self.shared_calls = [0, departed.saturating_add(present)];
+        self.generation = generation;
+    }
+
+    /// The tally of a generation: the occupant's, or its predecessors'.
     #[inline]
     pub(crate) fn tally(&mut self, generation: u16) -> &mut Tally {
         if generation == self.generation {
-            return &mut self.present;
+            &mut self.present
+        } else {
+            &mut self.departed
         }
-        // Generations are compared modulo 4,096, as they are stored.
-        if generation.wrapping_sub(self.generation) & 0xfff < 0x800 {
-            self.departed = self.departed.plus(&self.present);
-            self.present = Tally::default();
-            let [present, departed] = self.shared_calls;
-            self.shared_calls = [0, departed.saturating_add(present)];
-            self.generation = generation;
-            return &mut self.present;
-        }
-        &mut self.departed
     }
 
     /// Takes over what the owner itself has counted; whether that changed anything.
     pub(crate) fn take_counts(&mut self, counts: OwnerCounts) -> bool {
         let before = *self;
-        self.tally(counts.generation);
+        self.occupied_by(counts.generation);
         // The entry's counters are sums over all occupants: both parts follow from them.
         self.present.dropped_full = counts.dropped_full.saturating_sub(counts.dropped_full_base);
         self.present.rejected = counts.rejected.saturating_sub(counts.rejected_base);
@@ -257,5 +261,40 @@ impl OwnerRow {
             *known = total.max(*known);
         }
         *self != before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Generations wrap at 4,096: which of two is the later one cannot be told by comparing them.
+    #[test]
+    fn an_occupant_is_whom_the_entry_names_however_many_there_were() {
+        for generation in [2, 2048, 2050, 4095, 0] {
+            let mut row = OwnerRow {
+                generation: 1,
+                ..OwnerRow::default()
+            };
+            row.tally(1).delivered = 5;
+            let changed = row.take_counts(OwnerCounts {
+                generation,
+                dropped_full: 7,
+                dropped_full_base: 3,
+                ..OwnerCounts::default()
+            });
+            assert!(changed);
+            row.tally(generation).delivered += 2;
+            row.tally(1).torn += 1;
+            let of = |delivered, dropped_full, torn| Tally {
+                delivered,
+                dropped_full,
+                torn,
+                ..Tally::default()
+            };
+            assert_eq!(row.generation, generation);
+            assert_eq!(row.present, of(2, 4, 0), "{generation}");
+            assert_eq!(row.departed, of(5, 3, 1), "{generation}");
+        }
     }
 }

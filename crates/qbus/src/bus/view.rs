@@ -80,6 +80,16 @@ impl Bus {
         Ok(owners)
     }
 
+    /// Who is, or was last, in an entry of the owner table; `None` when there is no such entry, or it was never
+    /// used.
+    pub fn occupant(&self, index: u16) -> Option<OwnerId> {
+        let state = self.mapped().owners().get(usize::from(index))?.state();
+        (state.phase != OwnerPhase::Free).then_some(OwnerId {
+            index,
+            generation: state.generation,
+        })
+    }
+
     /// The aggregator; `None` when there never was one.
     pub fn aggregator(&self) -> Option<AggregatorView> {
         let header = self.mapped().header();

@@ -125,3 +125,83 @@ fn a_daemon_emits_on_whatever_it_forks_and_closes() {
         assert_eq!(totals.counter("test_stray"), accepted as f64);
     }
 }
+
+#[test]
+fn a_program_that_it_starts_does_not_keep_who_left_alive() {
+    for leaves in [true, false] {
+        let test = TestBus::small(Place::Named);
+        let bus = test.open();
+        let mut stray = stray(&test, "spawns", 0);
+        assert_eq!(alive(&bus), 1);
+        stray.tell("go");
+        assert_eq!(stray.line(), "started");
+        if leaves {
+            stray.tell("leave");
+            assert_eq!(stray.line(), "left");
+            assert_eq!(alive(&bus), 0);
+            stray.end_well();
+        } else {
+            stray.kill();
+            assert_eq!(alive(&bus), 0, "the program that it started lives");
+        }
+    }
+}
+
+/// Its lock goes when it becomes another program; a copy of the descriptor that the program inherits keeps it
+/// for as long as that runs, which is as long as nobody else can have its lane.
+#[test]
+fn what_becomes_another_program_is_dead_at_the_latest_when_that_ends() {
+    for (mode, lives_on) in [("executes", 0), ("executes-a-copy", 1)] {
+        let test = TestBus::small(Place::Named);
+        let bus = test.open();
+        let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
+        let mut stray = stray(&test, mode, 0);
+        assert_eq!(alive(&bus), 1);
+        stray.tell("go");
+        let program = format!("/proc/{}/comm", stray.pid());
+        until("the other program", || {
+            std::fs::read_to_string(&program).is_ok_and(|name| name == "cat\n")
+        });
+        assert_eq!(alive(&bus), lives_on, "{mode}");
+        stray.close_input();
+        stray.await_silence();
+        until("its lane to come back", || {
+            !bus.lanes().iter().any(|lane| lane.holder.is_some())
+        });
+        aggregator.end_well();
+        let totals = Totals::read(&bus, &mut test.reader());
+        assert_eq!(totals.counter("test_stray"), 1.0, "{mode}");
+        assert_eq!(totals.ledger().delivered, 1);
+    }
+}
+
+#[test]
+fn an_aggregator_whose_descriptors_are_closed_goes_on_and_leaves_other_files_alone() {
+    for place in Place::ALL {
+        let test = TestBus::small(place);
+        let mut stray = stray(&test, "aggregates", 0);
+        stray.tell("go");
+        assert_eq!(said(&stray, "refused"), 1, "{place:?}");
+        assert!(said(&stray, "grown") > 0, "{place:?}");
+        let emitted = said(&stray, "emitted");
+        assert_eq!(said(&stray, "bytes"), 0, "somebody else's file");
+        stray.end_well();
+        let totals = Totals::read(&test.open(), &mut test.reader());
+        assert_eq!(totals.counter("test_stray"), emitted as f64);
+        assert_eq!(totals.ledger().delivered, emitted + 1);
+    }
+}
+
+#[test]
+fn an_aggregator_that_lost_its_lock_to_another_one_commits_nothing_more() {
+    let test = TestBus::small(Place::Named);
+    let mut stray = stray(&test, "is-superseded", 40);
+    stray.tell("go");
+    assert_eq!(said(&stray, "superseded"), 1);
+    let emitted = said(&stray, "emitted");
+    stray.end_well();
+    assert_eq!(emitted, 3 * 40);
+    let totals = Totals::read(&test.open(), &mut test.reader());
+    assert_eq!(totals.counter("test_stray"), emitted as f64);
+    assert_eq!(totals.ledger().delivered, emitted);
+}

@@ -326,6 +326,11 @@ impl Aggregation {
             match &mut aggregator {
                 Some(aggregator) => {
                     aggregator.run(self.spin, &|| self.inbox.has_news(), &mut report);
+                    if aggregator.is_superseded() {
+                        let news = "another process aggregates the bus since this one's lock was closed by other \
+                                    code of the process: this one ends";
+                        return (self.report)(news.to_owned());
+                    }
                 }
                 None => {
                     thread::sleep(RETRY);

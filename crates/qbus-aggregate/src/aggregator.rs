@@ -209,7 +209,7 @@ impl Aggregator {
             self.survey(due.min(SURVEY_PARTS_MAX));
         }
         let is_moved = !self.moved.is_empty() || !self.changed.is_empty();
-        round.committed = is_moved || self.fold.is_touched();
+        round.committed = (is_moved || self.fold.is_touched()) && !self.is_superseded();
         if round.committed {
             self.commit();
         }
@@ -313,6 +313,9 @@ impl Aggregator {
             if let Some(failure) = self.writer.take_failure() {
                 report(failure);
             }
+            if self.is_superseded() {
+                return;
+            }
             if round.is_idle() && self.consumer.bus().is_removed() {
                 break;
             }
@@ -329,6 +332,12 @@ impl Aggregator {
         self.finish();
     }
 
+    /// Whether another process aggregates the bus by now: foreign code closed the descriptor of this one's
+    /// lock. This one commits nothing any more, and [`run`](Self::run) ends.
+    pub fn is_superseded(&self) -> bool {
+        self.consumer.is_superseded()
+    }
+
     /// Drains what is left, and commits it.
     pub fn finish(&mut self) {
         // Bounded: producers that go on emitting must not keep it from ending. A lane's worth for
@@ -340,12 +349,14 @@ impl Aggregator {
             let round = self.round();
             // A round of cells alone counts as well: writers that go on are no reason to.
             left = left.saturating_sub(round.drained.max(1));
-            if left == 0 || round.is_idle() && round.is_whole {
+            if left == 0 || round.is_idle() && round.is_whole || self.is_superseded() {
                 break;
             }
         }
         self.survey(SURVEY_PARTS);
-        self.commit();
+        if !self.is_superseded() {
+            self.commit();
+        }
     }
 
     /// The epoch that counts.

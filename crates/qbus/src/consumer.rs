@@ -9,6 +9,7 @@ use crate::bus::{Bus, MappedBus};
 use crate::clock;
 use crate::doorbell;
 use crate::error::ConsumeError;
+use crate::fork::{self, Generation};
 use crate::lane::cell::{CellChange, Harvest, Look, Placed};
 use crate::lane::{Drained, Lane, POSITION_MAX, count, shared::Stall};
 use crate::layout::CELL_GROUPS;
@@ -35,6 +36,10 @@ pub struct Consumer {
     lease: Locks,
     /// Another open, for bytes of the dead.
     reaper: Locks,
+    /// The process that has become the consumer.
+    generation: Generation,
+    /// Whether another process has: foreign code closed the descriptor of the lease.
+    is_superseded: bool,
 }
 
 #[derive(Debug)]
@@ -126,6 +131,8 @@ impl Consumer {
             lanes,
             lease,
             reaper,
+            generation: fork::generation(),
+            is_superseded: false,
         })
     }
 
@@ -300,7 +307,8 @@ impl Consumer {
     /// # Errors
     ///
     /// The locks cannot be asked.
-    pub fn reap(&self, owners: Range<usize>) -> io::Result<usize> {
+    pub fn reap(&mut self, owners: Range<usize>) -> io::Result<usize> {
+        self.keep_locks()?;
         // The file may have been taken away by other means than `Bus::remove`, a plain `rm` say.
         if self.lease.names() == Some(0) && !self.mapped().is_removed() {
             self.mapped().declare_removed();
@@ -319,6 +327,34 @@ impl Consumer {
             }
         }
         Ok(reaped)
+    }
+
+    /// Whether another process has become the consumer, since foreign code closed the descriptor of this one's
+    /// lock. [`reap`](Self::reap) finds out. This one must drain and free nothing any more.
+    pub fn is_superseded(&self) -> bool {
+        self.is_superseded
+    }
+
+    /// Opens again what foreign code closed, and takes the aggregator's byte again.
+    fn keep_locks(&mut self) -> io::Result<()> {
+        // In a forked child the byte is its parent's.
+        if fork::generation() != self.generation || self.is_superseded {
+            return Ok(());
+        }
+        let mapped = self.bus.mapped();
+        let reopen = |locks: &Locks| locks.reopen(mapped.path(), mapped.region.id());
+        if !self.lease.is_open() {
+            if !reopen(&self.lease)? {
+                // Its name means another file by now: nobody else finds this one.
+                mapped.declare_removed();
+                return Ok(());
+            }
+            self.is_superseded = !self.lease.try_lock(AGGREGATOR_BYTE)?;
+        }
+        if !self.reaper.is_open() {
+            reopen(&self.reaper)?;
+        }
+        Ok(())
     }
 
     /// The counters of an entry of the owner table; `None` for one that was never used, or while it

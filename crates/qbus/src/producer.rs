@@ -148,6 +148,7 @@ impl Producer {
             // SAFETY: the producer has the mapping's `Arc` for as long as the lane.
             let lane = unsafe { lane(&index).extend() };
             if let Some(lane) = lane.lease(owner) {
+                mapped.populate(index as usize);
                 // SAFETY: as above.
                 let bell = unsafe { bell(mapped) };
                 // SAFETY: as above.

@@ -63,11 +63,56 @@ unsafe impl Shared for Cell {}
 #[derive(Debug)]
 pub struct MappedFile {
     path: PathBuf,
-    file: File,
+    file: KeptFile,
     map: Map,
     /// The words of `map`, for no longer than it.
     words: Words<'static>,
     access: Access,
+}
+
+/// A file that stays open. Foreign code may close its descriptor, and the number then means something else: it
+/// is used, and closed, only while it is that file. Where it is not, the file is opened by its name again.
+#[derive(Debug)]
+struct KeptFile {
+    /// Always there until it is dropped.
+    file: Option<File>,
+    id: FileId,
+    access: Access,
+}
+
+impl KeptFile {
+    fn new(file: File, access: Access) -> io::Result<KeptFile> {
+        let id = FileId::of(&rustix::fs::fstat(&file)?);
+        let file = Some(file);
+        Ok(KeptFile { file, id, access })
+    }
+
+    fn kept(&self) -> Option<&File> {
+        let is_this =
+            |file: &&File| rustix::fs::fstat(file).is_ok_and(|stat| FileId::of(&stat) == self.id);
+        self.file.as_ref().filter(is_this)
+    }
+
+    /// Does something with the file, whose name is `path`.
+    fn with<T>(&self, path: &Path, what: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
+        if let Some(file) = self.kept() {
+            return what(file);
+        }
+        let (file, stat) = open_checked(path, self.access).map_err(io::Error::other)?;
+        if FileId::of(&stat) != self.id {
+            let why = "its descriptor was closed, and its name means another file by now";
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        }
+        what(&File::from(file))
+    }
+}
+
+impl Drop for KeptFile {
+    fn drop(&mut self) {
+        if self.kept().is_none() {
+            std::mem::forget(self.file.take());
+        }
+    }
 }
 
 /// Where a file is mapped.
@@ -137,7 +182,7 @@ impl MappedFile {
         let words = unsafe { all_words(&map) };
         Ok(MappedFile {
             path,
-            file,
+            file: KeptFile::new(file, access)?,
             map,
             words,
             access,
@@ -157,12 +202,15 @@ impl MappedFile {
     ///
     /// The process may map no more than it does.
     pub fn growing(&mut self, longest: u64) -> io::Result<Grower> {
-        let len = self.file.metadata()?.len() as usize;
-        let addresses = Arc::new(Addresses::reserve(len, longest as usize)?);
-        addresses.map(&self.file, 0, len, MapFlags::empty())?;
+        let (len, addresses, file) = self.file.with(&self.path, |file| {
+            let len = file.metadata()?.len() as usize;
+            let addresses = Arc::new(Addresses::reserve(len, longest as usize)?);
+            addresses.map(file, 0, len, MapFlags::empty())?;
+            Ok((len, addresses, file.try_clone()?))
+        })?;
         let grower = Grower {
             path: self.path.clone(),
-            file: self.file.try_clone()?,
+            file: KeptFile::new(file, self.access)?,
             addresses: addresses.clone(),
             len,
         };
@@ -190,11 +238,14 @@ impl MappedFile {
     ///
     /// The system refuses to map it.
     pub fn remap(&mut self) -> io::Result<bool> {
-        let len = self.file.metadata()?.len();
-        if len <= self.map.len() as u64 {
+        let grown = self.file.with(&self.path, |file| {
+            let is_longer = file.metadata()?.len() > self.map.len() as u64;
+            is_longer.then(|| map_file(file, self.access)).transpose()
+        })?;
+        let Some(map) = grown else {
             return Ok(false);
-        }
-        self.map = Map::Whole(map_file(&self.file, self.access)?);
+        };
+        self.map = Map::Whole(map);
         // SAFETY: the words go when the map is replaced.
         self.words = unsafe { all_words(&self.map) };
         Ok(true)
@@ -206,8 +257,10 @@ impl MappedFile {
     ///
     /// This process may not give it to that group: the mode is as it was.
     pub fn share(&self, group: u32, mode: u32) -> io::Result<()> {
-        rustix::fs::fchown(&self.file, None, Some(Gid::from_raw(group)))?;
-        Ok(rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))?)
+        self.file.with(&self.path, |file| {
+            rustix::fs::fchown(file, None, Some(Gid::from_raw(group)))?;
+            Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?)
+        })
     }
 
     /// The path that the file was opened by.
@@ -215,9 +268,10 @@ impl MappedFile {
         &self.path
     }
 
-    /// Bytes that the file's file system has left for this user.
+    /// Bytes that the file's file system has left for this user; 0 when the file cannot be opened again.
     pub fn available_bytes(&self) -> u64 {
-        available_bytes(&self.file)
+        let available = self.file.with(&self.path, |file| Ok(available_bytes(file)));
+        available.unwrap_or(0)
     }
 }
 
@@ -225,7 +279,7 @@ impl MappedFile {
 #[derive(Debug)]
 pub struct Grower {
     path: PathBuf,
-    file: File,
+    file: KeptFile,
     addresses: Arc<Addresses>,
     /// Bytes of the file.
     len: usize,
@@ -249,47 +303,54 @@ impl Grower {
     /// The file system has not so much left, or the process may map no more; the file is as it was.
     pub fn grow(&mut self, bytes: u64) -> Result<Grown, CreateError> {
         let bytes = (bytes as usize).next_multiple_of(PAGE);
+        let grown = self
+            .file
+            .with(&self.path, |file| Ok(self.grow_file(file, bytes)));
+        let (len, available_bytes) =
+            grown.unwrap_or_else(|why| Err(creating("open again", &self.path, why)))?;
+        self.len = len;
+        Ok(Grown {
+            addresses: self.addresses.clone(),
+            len,
+            available_bytes,
+        })
+    }
+
+    /// How long the file is then, and what its file system has left.
+    fn grow_file(&self, file: &File, bytes: usize) -> Result<(usize, u64), CreateError> {
         let no_space = |available_bytes| CreateError::NoSpace {
             path: self.path.clone(),
             needed_bytes: bytes as u64,
             available_bytes,
         };
         // Some file systems would fill themselves to the last byte before they say so.
-        let available = available_bytes(&self.file);
+        let available = available_bytes(file);
         if available < bytes as u64 {
             return Err(no_space(available));
         }
         let from = self.len.next_multiple_of(PAGE);
         if from + bytes > self.addresses.len {
-            return Err(creating(
-                "map more of",
-                &self.path,
-                io::Error::from(io::ErrorKind::OutOfMemory),
-            ));
+            let why = io::Error::from(io::ErrorKind::OutOfMemory);
+            return Err(creating("map more of", &self.path, why));
         }
         let (offset, more) = (self.len as u64, (from + bytes - self.len) as u64);
         check_size_limit(&self.path, offset + more)?;
-        let made = fallocate(&self.file, offset, more)
+        let made = fallocate(file, offset, more)
             .map_err(|errno| match errno {
                 rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT => no_space(available),
                 errno => creating("reserve room for", &self.path, errno),
             })
             .and_then(|()| {
                 self.addresses
-                    .map(&self.file, from, bytes, MapFlags::POPULATE)
+                    .map(file, from, bytes, MapFlags::POPULATE)
                     .map_err(|source| creating("map", &self.path, source))
             });
         if let Err(error) = made {
             // What a failed reservation took would be nobody's.
-            let _ = rustix::fs::ftruncate(&self.file, offset);
+            let _ = rustix::fs::ftruncate(file, offset);
             return Err(error);
         }
-        self.len = from + bytes;
-        Ok(Grown {
-            addresses: self.addresses.clone(),
-            len: self.len,
-            available_bytes: available_bytes(&self.file),
-        })
+        Ok((from + bytes, available_bytes(file)))
     }
 }
 
@@ -495,6 +556,20 @@ impl Region {
 
     pub(crate) fn words(&self, offset: usize, count: usize) -> Option<&[AtomicU64]> {
         self.view(offset, count)
+    }
+
+    /// Has the pages of some bytes mapped now, for writing: each would else be a fault of some microseconds
+    /// when it is first written to. They are reserved since the file was made, so nothing more is taken of
+    /// the file system. Kernels before 5.14 cannot; what they refuse is faulted in later.
+    pub(crate) fn populate(&self, offset: usize, bytes: usize) {
+        let from = offset / PAGE * PAGE;
+        let end = (offset + bytes).min(self.len());
+        if from >= end {
+            return;
+        }
+        let start = self.map.as_mut_ptr().wrapping_add(from);
+        // SAFETY: the bytes lie in the mapping, which is shared and writable; their contents stay.
+        unsafe { libc::madvise(start.cast(), end - from, libc::MADV_POPULATE_WRITE) };
     }
 
     fn view<T: Shared>(&self, offset: usize, count: usize) -> Option<&[T]> {

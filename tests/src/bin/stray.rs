@@ -10,20 +10,32 @@
 //! * `forks`: so many forks while another thread joins and leaves; the children idle; says `joined N`.
 //! * `races`: so many children, threads of which emit first at the same time; says `lost N`, children that were
 //!   thought dead.
+//! * `spawns`: starts another program, says `started`, waits for a line, and leaves the bus while that program runs
+//!   on; says `left`.
+//! * `executes`, `executes-a-copy`: becomes another program, which ends with its input; with a copy of each descriptor
+//!   that the program inherits.
+//! * `aggregates`: aggregates the bus, closes all descriptors, and opens another file under the numbers that came
+//!   free; goes on until the snapshot has grown; says `refused 1` if nobody else can aggregate it, `grown N` bytes,
+//!   `emitted N` points, and `bytes N` of the other file.
+//! * `is-superseded`: aggregates the bus, closes all descriptors, and another aggregator starts before it
+//!   notices; says `superseded 1`, and `emitted N`.
 //! * `daemonizes`: forks twice, the parents end, descriptors are closed; the last one says `emitted N`.
 
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::ptr;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qbus::{Bus, Counter};
+use qbus_aggregate::{Aggregator, AggregatorOptions};
 
 /// What nobody here opens more of.
 const FDS: i32 = 64;
@@ -36,7 +48,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (bus, rounds) = (Bus::open(&bus.parse()?)?, rounds.parse::<u64>()?);
     let counter = bus.counter("test_stray").label("mode", mode).register()?;
     let mut emitted = 0;
-    if matches!(mode.as_str(), "closes" | "reuses" | "duplicates") {
+    let joins_first = ["closes", "reuses", "duplicates", "spawns"];
+    if joins_first.contains(&mode.as_str()) || mode.starts_with("executes") {
         emitted += emit(&counter, 1);
     }
     if mode == "closes" {
@@ -51,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         "reuses" => {
             close_all();
-            let others = take_numbers(Path::new("/dev/null"))?;
+            let others = take_numbers(&File::open(Path::new("/dev/null"))?)?;
             emit(&counter, rounds);
             drop((counter, bus));
             let is_open = |fd: &i32| Path::new(&format!("/proc/self/fd/{fd}")).exists();
@@ -59,13 +72,29 @@ fn main() -> Result<(), Box<dyn Error>> {
             say(&format!("kept {kept} of {}", others.len()))?;
         }
         "duplicates" => {
-            for fd in 3..FDS {
-                // SAFETY: no memory is passed; the copy is never closed.
-                unsafe { libc::dup(fd) };
-            }
+            duplicate_all();
             drop((counter, bus));
             say("left")?;
         }
+        "spawns" => {
+            let mut other = Command::new("sleep")
+                .arg("3")
+                .stdout(Stdio::null())
+                .spawn()?;
+            say("started")?;
+            io::stdin().lock().read_line(&mut String::new())?;
+            drop((counter, bus));
+            say("left")?;
+            other.kill()?;
+            other.wait()?;
+        }
+        "executes" => return Err(Command::new("cat").exec().into()),
+        "executes-a-copy" => {
+            duplicate_all();
+            return Err(Command::new("cat").exec().into());
+        }
+        "aggregates" => aggregates(&bus, &counter)?,
+        "is-superseded" => is_superseded(&bus, &counter, rounds)?,
         "forks" => say(&format!("joined {}", forks(&bus, rounds)?))?,
         "races" => say(&format!("lost {}", races(&bus, &counter, rounds)?))?,
         "daemonizes" => {
@@ -113,15 +142,77 @@ fn close_all() {
     }
 }
 
+/// Copies every descriptor: a copy is inherited by the programs that this process starts.
+fn duplicate_all() {
+    for fd in 3..FDS {
+        // SAFETY: no memory is passed; the copy is never closed.
+        unsafe { libc::dup(fd) };
+    }
+}
+
 /// Opens a file under every number that is free; the numbers.
-fn take_numbers(path: &Path) -> io::Result<Vec<i32>> {
+fn take_numbers(file: &File) -> io::Result<Vec<i32>> {
     let mut numbers = Vec::new();
     while numbers.last().is_none_or(|&fd| fd < FDS) {
-        let file = File::open(path)?;
-        numbers.push(file.as_raw_fd());
-        std::mem::forget(file);
+        let copy = file.try_clone()?;
+        numbers.push(copy.as_raw_fd());
+        std::mem::forget(copy);
     }
     Ok(numbers)
+}
+
+/// Aggregates the bus without a descriptor, until the snapshot has grown.
+fn aggregates(bus: &Bus, counter: &Counter) -> Result<(), Box<dyn Error>> {
+    let options = AggregatorOptions {
+        history: 1 << 20,
+        ..AggregatorOptions::default()
+    };
+    let mut aggregator = Aggregator::open(bus, &options)?;
+    let level = bus.gauge("test_level").register()?;
+    close_all();
+    let file = tempfile::tempfile()?;
+    take_numbers(&file)?;
+    // It looks after its locks at least at the end.
+    aggregator.finish();
+    let refused = Aggregator::open(bus, &options).is_err();
+    say(&format!("refused {}", u64::from(refused)))?;
+    let size = || std::fs::metadata(bus.address().snapshot()).map(|found| found.len());
+    let (before, start) = (size()?, Instant::now());
+    let mut emitted = 0;
+    while size()? == before && start.elapsed() < Duration::from_secs(60) {
+        for _ in 0..16 {
+            level.set(emitted as f64);
+            emitted += 1;
+        }
+        aggregator.round();
+    }
+    counter.add(emitted as f64);
+    aggregator.finish();
+    say(&format!("grown {}", size()? - before))?;
+    say(&format!("emitted {emitted}"))?;
+    say(&format!("bytes {}", file.metadata()?.len()))?;
+    Ok(())
+}
+
+/// Loses its lock to another aggregator, which shall count all that there is, and once.
+fn is_superseded(bus: &Bus, counter: &Counter, rounds: u64) -> Result<(), Box<dyn Error>> {
+    let mut first = Aggregator::open(bus, &AggregatorOptions::default())?;
+    let mut emitted = emit(counter, rounds);
+    first.round();
+    emitted += emit(counter, rounds);
+    close_all();
+    let mut second = Aggregator::open(bus, &AggregatorOptions::default())?;
+    // It looks after its lock that often, before it commits.
+    thread::sleep(Duration::from_millis(20));
+    first.round();
+    say(&format!("superseded {}", u64::from(first.is_superseded())))?;
+    second.round();
+    emitted += emit(counter, rounds);
+    first.run(false, &|| false, &mut |_| ());
+    drop(first);
+    second.finish();
+    say(&format!("emitted {emitted}"))?;
+    Ok(())
 }
 
 /// Forks while another thread joins and leaves; how often it joined.

@@ -137,6 +137,11 @@ impl Heap {
         if histories > self.budget || !is_left {
             self.wanting.get_or_insert_with(Instant::now);
             self.grow_ahead();
+            if histories <= self.budget {
+                // A long one needs more than what the file is ahead by.
+                let missing = len + RESERVE_WORDS - (self.end - self.allocated);
+                self.growth.ask(CHUNK_BYTES.max(missing as u64 * 8));
+            }
             return None;
         }
         self.histories = histories;

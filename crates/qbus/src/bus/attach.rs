@@ -22,8 +22,11 @@ use crate::testpoint;
 const REMEMBERED: usize = 64;
 /// How long a process that could not join waits before it tries again.
 const JOIN_RETRY_NS: u64 = 1_000_000_000;
-/// How long a thread waits for another one that joins, which takes some 100 µs.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// How long a thread waits for another one that joins. That takes some 100 µs of a processor, for which a
+/// machine with thousands of threads can have it wait.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Between two looks at it, once it was not over soon: so that it gets a processor.
+const NAP: Duration = Duration::from_micros(200);
 
 /// This process as an owner of a bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +69,11 @@ impl MappedBus {
             if joining == me || (joining != 0 && waited >= PATIENCE) {
                 return Err(JoinError::Busy);
             }
-            backoff.snooze();
+            if backoff.is_completed() {
+                std::thread::sleep(NAP);
+            } else {
+                backoff.snooze();
+            }
         }
     }
 

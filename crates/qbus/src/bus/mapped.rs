@@ -19,10 +19,13 @@ use crate::sync::{Ordering, PrivatePtr, PrivateU64};
 use crate::testpoint;
 use crate::thread;
 
+/// So many bytes take some 100 µs to map.
+const POPULATED_MAX: usize = 1 << 20;
+
 /// What all clones of a [`Bus`](super::Bus), its handles and its producers share.
 #[derive(Debug)]
 pub(crate) struct MappedBus {
-    pub(super) region: Region,
+    pub(crate) region: Region,
     pub(super) address: Address,
     pub(super) geometry: Geometry,
     pub(super) sections: Sections,
@@ -142,6 +145,20 @@ impl MappedBus {
                 .expect(sized),
             &heads[index].seen_pulses,
         )
+    }
+
+    /// Has what a lessee of a lane writes to in its first lap mapped now: of large lanes the beginning.
+    pub(crate) fn populate(&self, index: usize) {
+        let (slots, cells) = (self.geometry.slots as usize, self.geometry.cells as usize);
+        let sections = &self.sections;
+        self.region.populate(
+            sections.slots + index * slots * 64,
+            (slots * 64).min(POPULATED_MAX),
+        );
+        self.region.populate(
+            sections.cells + index * cells * 16,
+            (cells * 16).min(POPULATED_MAX),
+        );
     }
 
     pub(crate) fn shared_lanes(&self) -> impl Iterator<Item = Lane<'_>> {

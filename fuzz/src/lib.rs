@@ -492,7 +492,9 @@ impl<'a> Peer<'a> {
         let ledger = |reader: &Reader| {
             let row = &reader.owners()[owner];
             let sum = row.present.plus(&row.departed);
-            (sum.delivered, sum.dropped_full)
+            // A snapshot without room for a series says so: that is counted, too.
+            let arrived = sum.delivered.saturating_add(sum.unplaced);
+            (arrived, sum.dropped_full)
         };
         let dropped = || {
             let owners = self.bus.owners().expect("locks");

@@ -103,7 +103,7 @@ impl<'a> Metric<'a> {
     }
 
     /// What the value does to its series.
-    fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         match self.metric_type {
             MetricType::Counter if self.is_total => Kind::Total,
             MetricType::Counter => Kind::Increment,
@@ -216,6 +216,16 @@ impl Emitter {
         let record = Record::new(timestamp_ns, series, kind, metric.value);
         let trace_id = metric.trace_id;
         emit(Record { trace_id, ..record }).map_err(failed)
+    }
+
+    /// The series of a metric, registered now if it was not.
+    ///
+    /// # Errors
+    ///
+    /// The metric is invalid, or there is no room for it.
+    #[inline]
+    pub fn series(&self, metric: &Metric<'_>) -> Result<SeriesId, MetricError> {
+        cache::series(self.id, metric, || self.register(metric))
     }
 
     #[cold]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qbus::{Address, Bus, OpenOrCreateError};
+use qbus::{Address, Bus, Clock, Kind, OpenOrCreateError, Record, SeriesId};
 use qbus_agent::{Emitter, Metric, MetricError, SamplingOptions};
 use qbus_aggregate::AggregatorOptions;
 use qbus_sampler::{Names, SamplerOptions};
@@ -156,6 +156,43 @@ impl Collector {
     /// As [`add_metric`](Self::add_metric); a full lane is a refusal.
     pub fn queue_metric(&self, metric: &Metric<'_>) -> Result<(), AddError> {
         self.add(metric, |metric| self.emitter.emit(metric))
+    }
+
+    /// The series of a metric that was added: for [`queue_value`](Self::queue_value). `None` when there are
+    /// rules, which are to be asked for each value.
+    pub fn series_of(&self, metric: &Metric<'_>) -> Option<SeriesId> {
+        if self.config.validation_enabled && self.rules.is_any() {
+            return None;
+        }
+        self.emitter.series(metric).ok()
+    }
+
+    /// Queues a value of a series that is known: as [`queue_metric`](Self::queue_metric), without the
+    /// search for it. The name is for the error.
+    ///
+    /// # Errors
+    ///
+    /// The value cannot be, or was refused.
+    #[inline]
+    pub fn queue_value(
+        &self,
+        name: &str,
+        series: SeriesId,
+        kind: Kind,
+        value: f64,
+    ) -> Result<(), AddError> {
+        let clock = if kind == Kind::Increment {
+            Clock::Coarse
+        } else {
+            Clock::Precise
+        };
+        let record = Record::new(clock.now_ns(), series, kind, value);
+        self.bus.emit(record).map_err(|source| {
+            let metric = name.to_owned();
+            let error = AddError::Metric(MetricError::Emit { metric, source });
+            self.failed(&error);
+            error
+        })
     }
 
     #[inline]

@@ -27,12 +27,17 @@ impl Rules {
 
     /// Whether the rule of that name, if there is one, takes the value.
     pub(crate) fn accept(&self, name: &str, value: f64) -> bool {
-        if !self.is_any.load(Ordering::Acquire) {
+        if !self.is_any() {
             return true;
         }
         let rule = lock(&self.by_name).and_then(|by_name| by_name.get(name).cloned());
         // Outside of the lock: a rule may add metrics itself.
         rule.is_none_or(|rule| rule(value))
+    }
+
+    /// Whether there is any.
+    pub(crate) fn is_any(&self) -> bool {
+        self.is_any.load(Ordering::Acquire)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -16,6 +16,7 @@ use qbus_collector::{
 };
 
 use crate::convert::{list, metric_type, number, optional_text, text, timestamp, with_labels};
+use crate::known::{Known, Objects};
 use crate::metric::{Metric, series_name};
 use crate::snapshot::{self, Snapshot, keep, pattern};
 use crate::{ending, error, waiting};
@@ -50,6 +51,8 @@ pub(crate) struct MetricsCollector {
     /// Why there is none.
     why: String,
     config: CollectorOptions,
+    /// Series that were added to by name.
+    known: Known,
     /// What was emitted to handles that have no series.
     lost: AtomicU64,
     /// Performance trackers that run without a bus.
@@ -130,6 +133,7 @@ impl MetricsCollector {
             collector,
             why,
             config,
+            known: Known::default(),
             lost: AtomicU64::new(0),
             started: Mutex::new(Vec::new()),
             made: Instant::now(),
@@ -149,12 +153,22 @@ impl MetricsCollector {
             description,
             timestamp: at,
         } = arguments;
-        let mut metric = qbus_collector::Metric::new(
-            text("name", name)?,
-            number("value", value)?,
-            metric_type(of_type)?,
-        );
-        metric.description = optional_text("description", description)?;
+        let (py, called) = (name.py(), text("name", name)?);
+        let value = number("value", value)?;
+        let description = optional_text("description", description)?;
+        let objects = Objects::new(name, of_type, labels);
+        if at.is_none()
+            && let (Some(collector), Some(objects)) = (&self.collector, &objects)
+            && let Some((series, kind)) = self.known.find(objects)
+        {
+            waiting::get_ready(py, collector.bus());
+            return match collector.queue_value(called, series, kind, value) {
+                Ok(()) => Ok(true),
+                Err(error) => error::refused(py, &error, collector.bus()),
+            };
+        }
+        let mut metric = qbus_collector::Metric::new(called, value, metric_type(of_type)?);
+        metric.description = description;
         metric.timestamp = timestamp(at)?;
         let Some(collector) = &self.collector else {
             self.count_lost();
@@ -162,7 +176,13 @@ impl MetricsCollector {
         };
         waiting::get_ready(name.py(), collector.bus());
         let added = with_labels(labels, |labels| {
-            add(collector, &qbus_collector::Metric { labels, ..metric })
+            let metric = qbus_collector::Metric { labels, ..metric };
+            let added = add(collector, &metric);
+            if let (Some(objects), Ok(()), true) = (&objects, &added, self.known.is_due()) {
+                let series = collector.series_of(&metric);
+                self.known.keep(objects, series, metric.kind());
+            }
+            added
         })?;
         match added {
             Ok(()) => Ok(true),
@@ -701,6 +721,8 @@ impl MetricsCollector {
             // When the interpreter ends there is nobody left to ask.
             accepted.unwrap_or(true)
         });
+        // The values of what is known would not be asked for it.
+        self.known.forget();
         Ok(())
     }
 

@@ -13,6 +13,7 @@ mod convert;
 mod ending;
 mod error;
 mod handle;
+mod known;
 mod metric;
 mod metrics;
 mod page;
@@ -41,7 +42,8 @@ fn prepare(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-#[pymodule]
+// Where the interpreter can do without its lock, this module asks for it: see `known` and `ending`.
+#[pymodule(gil_used = true)]
 mod _qbus {
     #[pymodule_export]
     use super::collector::{MetricsCollector, bus_exists, without_bus};

@@ -260,3 +260,33 @@ def test_trackers(collector: MetricsCollector) -> None:
         collector.end_performance_tracker("given")
     assert isinstance(raised.value, (ValueError, KeyError))
     assert str(raised.value).startswith('no performance tracker "given" is running')
+
+
+def test_a_series_is_found_by_what_its_labels_say(collector: MetricsCollector) -> None:
+    """Series are kept by the objects that they were added with: the same dict may say something else later."""
+    labels = {"a": "x"}
+    for value in range(40):
+        labels["a"] = "xy"[value % 2]
+        assert collector.queue_metric("changing", value, "gauge", labels)
+        labels["".join(["b"])] = "z"
+        assert collector.queue_metric("changing", value, "gauge", labels)
+        del labels["b"]
+        assert collector.queue_metric("changing", value, "gauge", {"a": f"text {value % 3}"})
+        assert collector.queue_metric("changing_total", 1, "counter", {"n": value % 2})
+        with pytest.raises(qbus.MetricError):
+            collector.queue_metric("changing_total", -1, "counter", {"n": value % 2})
+        with pytest.raises(qbus.MetricError):
+            collector.queue_metric("changing", value, "counter", labels)
+    for of, expected in (("x", 38), ("y", 39), ("text 0", 39), ("text 1", 37), ("text 2", 38)):
+        found = collector.get_metric("changing", {"a": of})
+        assert found is not None and found.value == expected
+    for of, expected in (("x", 38), ("y", 39)):
+        found = collector.get_metric("changing", {"a": of, "b": "z"})
+        assert found is not None and found.value == expected
+    for n in "01":
+        found = collector.get_metric("changing_total", {"n": n})
+        assert found is not None and found.value == 20
+    # A rule that comes later is asked.
+    collector.register_validation_rule("changing", lambda value: value < 100)
+    with pytest.raises(qbus.MetricError):
+        collector.queue_metric("changing", 100, "gauge", labels)

@@ -3,7 +3,8 @@
 //!
 //! `testpoint!("claimed")` expands to nothing without the feature `testpoints`, which only tests turn
 //! on. With it the environment arms points: `QBUS_TESTPOINT=NAME:N:KILL` (or `STOP`, and several behind
-//! commas) raises the signal in the thread that makes the N-th passage.
+//! commas) raises the signal in the thread that makes the N-th passage; `HANG` has that thread alone wait
+//! for ever.
 
 /// Ends or stops the process here if a test said so; nothing in an ordinary build.
 #[cfg(not(feature = "testpoints"))]
@@ -95,6 +96,7 @@ mod armed {
         "moved-aside",
         "row-erased",
         "snapshot-signed",
+        "file-grows",
         "file-grown",
         "allocated",
         "appended",
@@ -153,7 +155,8 @@ mod armed {
 
     struct Armed {
         name: String,
-        signal: libc::c_int,
+        /// None: the thread waits for ever.
+        signal: Option<libc::c_int>,
         /// Passages left.
         left: PrivateU64,
     }
@@ -169,14 +172,19 @@ mod armed {
             let text = std::env::var("QBUS_TESTPOINT").unwrap_or_default();
             let points = text.split(',').filter(|point| !point.is_empty());
             points
-                .map(|point| parse(point).expect("NAME:N:KILL or NAME:N:STOP"))
+                .map(|point| parse(point).expect("NAME:N:KILL, STOP or HANG"))
                 .collect()
         });
         for point in armed.iter().filter(|point| point.name == name) {
             // Beyond the last passage it wraps, which no test lives to see.
             if point.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                let Some(signal) = point.signal else {
+                    loop {
+                        std::thread::park();
+                    }
+                };
                 // SAFETY: no memory is passed. The signal goes to this very thread.
-                unsafe { libc::raise(point.signal) };
+                unsafe { libc::raise(signal) };
             }
         }
     }
@@ -185,8 +193,9 @@ mod armed {
         let mut parts = point.split(':');
         let (name, left, signal) = (parts.next()?, parts.next()?, parts.next()?);
         let signal = match signal {
-            "KILL" => libc::SIGKILL,
-            "STOP" => libc::SIGSTOP,
+            "KILL" => Some(libc::SIGKILL),
+            "STOP" => Some(libc::SIGSTOP),
+            "HANG" => None,
             _ => return None,
         };
         is_listed(name).then_some(Armed {

@@ -5,6 +5,7 @@
 
 mod aggregator;
 mod cells;
+mod growth;
 mod producer;
 
 use std::collections::BTreeSet;

@@ -305,9 +305,12 @@ impl Growth {
         let started = thread::Builder::new()
             .name("qbus-snapshot".to_owned())
             .spawn(move || {
-                while let Ok(bytes) = wishes.recv()
-                    && answer.send(grower.grow(bytes)).is_ok()
-                {}
+                for bytes in wishes {
+                    testpoint!("file-grows");
+                    if answer.send(grower.grow(bytes)).is_err() {
+                        break;
+                    }
+                }
             });
         if started.is_ok() {
             *self = Growth::Running {

@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use qbus::{Clock, Kind, Record};
+use qbus::{BusOptions, Clock, Geometry, Kind, Record};
 use qbus_aggregate::{ReadOptions, Reader};
-use qbus_benches::{Stage, is_measured, print_machine, quantile, start};
+use qbus_benches::{Stage, is_measured, print_machine, quantile, start, start_with, unused};
 
 /// Records of a run: half a lane.
 const RUN: u32 = 2048;
@@ -57,8 +57,82 @@ fn main() {
     row("Producer::emit, shared lane, no clock", runs, |_| {
         let _ = shared.emit(record);
     });
+    edges(&bench, runs);
     sustained(&bench, runs);
     bench.end_aggregator();
+}
+
+/// What is not an emit in a loop: timers, two buses in turn, a lane that is new, a registry that is full.
+fn edges(bench: &Stage, runs: u32) {
+    let bus = bench.bus();
+    let histogram = bus.histogram("bench_seconds").register().expect("known");
+    row("two reads of Instant", runs, |_| {
+        let start = Instant::now();
+        std::hint::black_box(start.elapsed());
+    });
+    row("Histogram::start_timer and its end", runs, |_| {
+        drop(histogram.start_timer());
+    });
+    let mut other = start("other", false);
+    let counters = [bus, other.bus()].map(|bus| bus.counter("bench_total").register());
+    let counters = counters.map(|counter| counter.expect("it fits"));
+    row("Counter::inc, one bus", runs, |_| counters[0].inc());
+    row("Counter::inc, two buses in turn", runs, |n| {
+        counters[n as usize % 2].inc();
+    });
+    other.end_aggregator();
+    first_laps(runs.min(50));
+    let options = BusOptions {
+        geometry: Geometry {
+            series: 16,
+            ..Geometry::default()
+        },
+        ..BusOptions::default()
+    };
+    let mut full = start_with("full", &options, false);
+    let register = |value: &str| {
+        full.bus()
+            .counter("bench_total")
+            .label("user", value)
+            .register()
+    };
+    for user in 0..16 {
+        register(&user.to_string()).expect("room");
+    }
+    row("a refused registration, again", runs.min(200), |_| {
+        assert!(register("one too many").is_err());
+    });
+    full.end_aggregator();
+}
+
+/// The first and the second lap of a lane that this process never wrote to, without an aggregator in the way.
+fn first_laps(runs: u32) {
+    let mut laps = [Vec::new(), Vec::new()];
+    let mut leases = Vec::new();
+    for _ in 0..runs {
+        let bench = Stage::create(&unused("lap"), &BusOptions::default()).expect("room");
+        let series = bench.bus().gauge("bench_level").register().expect("room");
+        let record = Record::new(1, series.series(), Kind::Set, 1.0);
+        let start = Instant::now();
+        let own = bench.bus().producer().expect("a free lane");
+        leases.push(start.elapsed().as_nanos() as f64);
+        for lap in &mut laps {
+            let start = Instant::now();
+            for _ in 0..RUN {
+                let _ = own.emit(record);
+            }
+            lap.push(start.elapsed().as_nanos() as f64 / f64::from(RUN));
+        }
+    }
+    let [first, second] = laps.map(|mut lap| quantile(&mut lap, 0.5));
+    let lease = quantile(&mut leases, 0.5);
+    println!(
+        "a join and a lease: {lease:.0} ns; then, of a new lane, half a lap and the other half:"
+    );
+    println!(
+        "{:<38} {first:>7.1} {second:>7.1}",
+        "Producer::emit, untouched pages"
+    );
 }
 
 fn clock_row(name: &str, clock: Clock, runs: u32) {

@@ -5,6 +5,7 @@ mod definitions;
 mod flush;
 mod half_made;
 mod mapped;
+mod refusals;
 mod successor;
 mod view;
 

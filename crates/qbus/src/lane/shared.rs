@@ -29,6 +29,10 @@
 //!
 //! What is owed to the ledger lies in the slot until `head` has passed it: a consumer that dies
 //! before its commit finds it there again.
+//!
+//! A limit: foreign code that closes the descriptor of a process's lock makes it look dead. A thread of it that
+//! is inside an emit at that moment, and stays there until its slot went to a record of the next lap, writes its
+//! payload over that one: of each such close at most one record a thread, in a shared lane alone.
 
 #[cfg(all(test, loom))]
 mod model;

@@ -3,7 +3,7 @@
 mod host;
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,8 +46,15 @@ pub(crate) struct Args {
 
 /// The bus of that name; what names none, and where it came from.
 fn bus(text: OsString) -> Result<Address, String> {
-    Address::try_from(text.as_os_str()).map_err(|error| {
-        let is_inherited = env::var_os("QBUS").is_some_and(|inherited| inherited == text);
+    let is_inherited = env::var_os("QBUS").is_some_and(|inherited| inherited == text);
+    // An empty one is none, as it is to collectors.
+    let is_none = is_inherited && text.is_empty();
+    let name = if is_none {
+        OsStr::new("default")
+    } else {
+        &text
+    };
+    Address::try_from(name).map_err(|error| {
         let origin = if is_inherited {
             " (the environment's QBUS)"
         } else {

@@ -375,6 +375,23 @@ fn a_name_in_the_environment_that_is_no_text() {
 }
 
 #[test]
+fn an_empty_name_in_the_environment_is_none() {
+    let mut command = Command::new(QBUS);
+    let help = run(command.arg("--help").env("QBUS", ""), "");
+    assert_eq!(help.code, Some(0), "{help:?}");
+    // Whether there is one of that name is not this test's.
+    let finished = run(Command::new(QBUS).arg("stat").env("QBUS", ""), "");
+    assert!(
+        !finished.err.contains("names no bus"),
+        "the default one: {finished:?}"
+    );
+    let typed = ["-b", "", "stat"];
+    let finished = run(Command::new(QBUS).args(typed).env_remove("QBUS"), "");
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    assert!(finished.err.contains("names no bus"), "{finished:?}");
+}
+
+#[test]
 fn misuse_ends_with_2() {
     for args in [
         &["frobnicate"][..],

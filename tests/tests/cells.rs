@@ -3,9 +3,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use qbus::{Clock, Counter, Geometry, Kind, MetricType, Record, Removal};
-use qbus_aggregate::{Aggregator, AggregatorOptions, Value};
+use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Value};
 use qbus_tests::{Lane, Load, Place, Process, Report, TestBus, Totals, check_load, until};
 use rustix::process::Signal;
 
@@ -318,4 +319,26 @@ fn records_that_meet_a_full_lane_are_kept_as_state() {
     assert_eq!((found.min, found.max), (0.0, 999.0));
     let median = found.quantiles[0].1;
     assert!((490.0..510.0).contains(&median), "{:?}", found.quantiles);
+}
+
+/// A round makes rows for some hundred new series: a flush waits for all of them.
+#[test]
+fn after_a_flush_every_new_series_has_its_count() {
+    let test = TestBus::create(Place::Named, Geometry::default());
+    let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
+    let bus = test.open();
+    let counters: Vec<Counter> = (0..2000)
+        .map(|n| {
+            let counter = bus.counter("new_total").label("n", &n.to_string());
+            counter.register().expect("room")
+        })
+        .collect();
+    counters.iter().for_each(Counter::inc);
+    bus.flush(Duration::from_secs(30))
+        .expect("it is aggregated");
+    let snapshot = test.reader().read(&ReadOptions::default());
+    let series = snapshot.expect("a committed snapshot").series;
+    let counted = |series: &&qbus_aggregate::Series| series.value == Value::Counter(1.0.into());
+    assert_eq!(series.iter().filter(counted).count(), 2000);
+    aggregator.end_well();
 }

@@ -270,7 +270,7 @@ impl Fold {
         let mut place = known.unwrap_or(0).wrapping_sub(1) as usize;
         let is_touched = self.series.get(place).is_some_and(|series| series.touched);
         if !is_touched && self.is_busy() {
-            return Placed::NotNow;
+            return Placed::Later;
         }
         if place >= self.series.len() {
             match self.find_place(writer, id) {

@@ -44,6 +44,9 @@ pub enum Placed {
     Yes,
     /// There is no room for its series: it stays in its cell, to be asked for again.
     NotNow,
+    /// Another commit comes first: it stays in its cell, and the calls of its group do not count as taken
+    /// before it is.
+    Later,
 }
 
 /// The pulses of a lane's cells, loaded before its ring is drained.
@@ -153,9 +156,11 @@ impl<'a> Harvest<'a> {
             }
             match self.read(group, visit) {
                 Some(placed) => {
-                    self.touched[group] |= look.0[group] != self.known[group];
-                    self.known[group] = look.0[group];
-                    self.due[group] = placed == Placed::NotNow;
+                    if placed != Placed::Later {
+                        self.touched[group] |= look.0[group] != self.known[group];
+                        self.known[group] = look.0[group];
+                    }
+                    self.due[group] = placed != Placed::Yes;
                 }
                 // A cell got another key meanwhile: what its value belongs to is not known. The pulse stays
                 // unknown, so that the group is read again.
@@ -205,8 +210,8 @@ impl<'a> Harvest<'a> {
                     placed
                 }
             };
-            if was_placed == Placed::NotNow {
-                placed = Placed::NotNow;
+            if was_placed != Placed::Yes && placed != Placed::Later {
+                placed = was_placed;
             }
         }
         Some(placed)

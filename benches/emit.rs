@@ -1,7 +1,8 @@
 //! What an emit costs the one who emits, and what an aggregator sustains.
 //!
-//! Emit cost is measured in runs that fit into a lane, so that no record is refused; between two runs
-//! the aggregator catches up. The clock's own cost stands beside it, since it is part of most emits.
+//! Emit cost is measured in runs that fit into a lane, so that no record is refused; between two
+//! runs the aggregator catches up. The clock's own cost stands beside it, since it is part of most
+//! emits.
 #![allow(clippy::print_stdout)]
 
 use std::time::{Duration, Instant};
@@ -62,7 +63,8 @@ fn main() {
     bench.end_aggregator();
 }
 
-/// What is not an emit in a loop: timers, two buses in turn, a lane that is new, a registry that is full.
+/// What is not an emit in a loop: timers, two buses in turn, a lane that is new, a registry that is
+/// full.
 fn edges(bench: &Stage, runs: u32) {
     let bus = bench.bus();
     let histogram = bus.histogram("bench_seconds").register().expect("known");
@@ -105,7 +107,8 @@ fn edges(bench: &Stage, runs: u32) {
     full.end_aggregator();
 }
 
-/// The first and the second lap of a lane that this process never wrote to, without an aggregator in the way.
+/// The first and the second lap of a lane that this process never wrote to, without an aggregator
+/// in the way.
 fn first_laps(runs: u32) {
     let mut laps = [Vec::new(), Vec::new()];
     let mut leases = Vec::new();

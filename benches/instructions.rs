@@ -11,14 +11,15 @@ use qbus_benches::{is_measured, unused};
 
 /// Emits of the shorter and of the longer run: both fit into a lane.
 const RUNS: [u32; 2] = [1000, 3000];
-/// How far from the recorded figure is still the same: a compiler's next version may differ a little.
+/// How far from the recorded figure is still the same: a compiler's next version may differ a
+/// little.
 const TOLERANCE: f64 = 0.1;
 
 /// Records of a batch.
 const BATCH: u32 = 50;
 
-/// What is emitted, and the instructions of one emit on x86-64. Under Valgrind a clock is a system call,
-/// of which it counts the little that the process itself does.
+/// What is emitted, and the instructions of one emit on x86-64. Under Valgrind a clock is a system
+/// call, of which it counts the little that the process itself does.
 const CASES: [(&str, f64); 7] = [
     ("Counter::inc, to its cell", 42.4),
     ("Counter::add, of a fraction", 66.4),

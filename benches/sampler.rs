@@ -1,14 +1,14 @@
-//! What `qbus agg` with its sampler costs beside node_exporter that is scraped as often, and what a large
-//! host costs.
+//! What `qbus agg` with its sampler costs beside node_exporter that is scraped as often, and what a
+//! large host costs.
 //!
-//! Beside node_exporter: whole processes, processor time per tick and peak resident memory, from /proc.
-//! With the subjects of our default sources, then with all default collectors of node_exporter. The
-//! sampler alone formats a page, as node_exporter does, which also sends it over HTTP. `qbus agg` also
-//! drains a bus and commits a snapshot.
+//! Beside node_exporter: whole processes, processor time per tick and peak resident memory, from
+//! /proc. With the subjects of our default sources, then with all default collectors of
+//! node_exporter. The sampler alone formats a page, as node_exporter does, which also sends it over
+//! HTTP. `qbus agg` also drains a bus and commits a snapshot.
 //!
-//! A large host: the sampler alone in this process, over trees of files with 2,500 mounts, 1,000 network
-//! devices and 256 CPUs. The trees lie in a real file system, whose files cost less to read than those of
-//! /proc and more to open.
+//! A large host: the sampler alone in this process, over trees of files with 2,500 mounts, 1,000
+//! network devices and 256 CPUs. The trees lie in a real file system, whose files cost less to read
+//! than those of /proc and more to open.
 #![allow(clippy::print_stdout)]
 
 use std::fmt::Write as _;

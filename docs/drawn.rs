@@ -1,12 +1,13 @@
 //! Parts of a document that tests draw from the code, so that neither can change alone.
 //!
-//! The layouts that are drawn are private to their crates, hence this file is a module of their tests.
+//! The layouts that are drawn are private to their crates, hence this file is a module of their
+//! tests.
 
 use std::fs;
 use std::path::Path;
 
-/// Checks that a part of `docs/format.md`, between the comments `<!-- NAME -->` and `<!-- end -->`, is as
-/// drawn. With `QBUS_DRAW` in the environment it is written there instead.
+/// Checks that a part of `docs/format.md`, between the comments `<!-- NAME -->` and `<!-- end -->`,
+/// is as drawn. With `QBUS_DRAW` in the environment it is written there instead.
 pub(crate) fn check(name: &str, drawn: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/format.md");
     let page = fs::read_to_string(&path).expect("docs/format.md");

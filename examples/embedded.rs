@@ -2,8 +2,8 @@
 //!
 //!     cargo run --release -p qbus-examples --bin embedded
 //!
-//! With `QBUS=NAME` in the environment the same program emits to that bus, and `qbus agg -b NAME` aggregates
-//! it beside all others.
+//! With `QBUS=NAME` in the environment the same program emits to that bus, and `qbus agg -b NAME`
+//! aggregates it beside all others.
 
 use std::error::Error;
 

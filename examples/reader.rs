@@ -2,8 +2,8 @@
 //!
 //!     cargo run --release -p qbus-examples --bin reader -- inference
 //!
-//! It maps one file read-only. No worker and no aggregator notices it, and it works as well when all of
-//! them are gone.
+//! It maps one file read-only. No worker and no aggregator notices it, and it works as well when
+//! all of them are gone.
 
 use std::env;
 use std::error::Error;

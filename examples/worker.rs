@@ -21,7 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // A role groups the processes on the page: their CPU time and memory are shown by it.
     bus.set_role("worker");
 
-    // Registering takes a microsecond or so and can fail; using a handle takes nanoseconds and cannot.
+    // Registering takes a microsecond or so and can fail; using a handle takes nanoseconds and
+    // cannot.
     let answered = bus
         .counter("requests_total")
         .help("Requests answered.")

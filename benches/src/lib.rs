@@ -7,7 +7,8 @@ use std::path::Path;
 use qbus::{Address, BusOptions};
 pub use qbus_cli::stage::{Machine, Stage, quantile};
 
-/// Whether this is a measurement (`cargo bench`), and not a test that it runs (`cargo test --benches`).
+/// Whether this is a measurement (`cargo bench`), and not a test that it runs (`cargo test
+/// --benches`).
 pub fn is_measured() -> bool {
     std::env::args().any(|arg| arg == "--bench")
 }
@@ -37,8 +38,8 @@ pub fn start_with(name: &str, options: &BusOptions, spin: bool) -> Stage {
     stage
 }
 
-/// A bus's name that nobody else uses: in the folder QBUS_BENCH_FOLDER if that is set, so that whoever
-/// set it can clean up after a run that was killed.
+/// A bus's name that nobody else uses: in the folder QBUS_BENCH_FOLDER if that is set, so that
+/// whoever set it can clean up after a run that was killed.
 ///
 /// # Panics
 ///

@@ -1,5 +1,5 @@
-//! Cells of any bytes in one lane: emitted to and aggregated, while a counter in the cells of the other lane
-//! keeps its total.
+//! Cells of any bytes in one lane: emitted to and aggregated, while a counter in the cells of the
+//! other lane keeps its total.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

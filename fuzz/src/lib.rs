@@ -1,14 +1,14 @@
-//! What the fuzz targets share: good images, how an input changes one, and all that a process can do
-//! with the files that come of it.
+//! What the fuzz targets share: good images, how an input changes one, and all that a process can
+//! do with the files that come of it.
 //!
 //! A process lays all of its inputs into the same two files, one after the other: making files anew
-//! takes longer than all that is done with them. The length of an input says how far it goes: all are
-//! looked at, every other is emitted to, every fourth aggregated, every eighth gone on with.
+//! takes longer than all that is done with them. The length of an input says how far it goes: all
+//! are looked at, every other is emitted to, every fourth aggregated, every eighth gone on with.
 //!
-//! An input is a plan byte and then patches: a place (two bytes), a length (one), and the bytes that
-//! are laid there, or which other word. Most places count among the words that a good image uses, so
-//! that most inputs get past the header and meet something. A few plans begin with zeros, take the
-//! input as the file itself, or cut it short.
+//! An input is a plan byte and then patches: a place (two bytes), a length (one), and the bytes
+//! that are laid there, or which other word. Most places count among the words that a good image
+//! uses, so that most inputs get past the header and meet something. A few plans begin with zeros,
+//! take the input as the file itself, or cut it short.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::sink;
@@ -127,14 +127,14 @@ impl Image {
         0..self.len
     }
 
-    /// A bus with the cells of a lane as an input changes them. None of them is the good counter's of
-    /// the other lane.
+    /// A bus with the cells of a lane as an input changes them. None of them is the good counter's
+    /// of the other lane.
     pub fn with_wild_cells(&self, data: &[u8], lane: BrokenLane) -> (Vec<u8>, usize) {
         assert_eq!(self.len, 11 * PAGE, "a section each has a page");
         let at = lane.index();
         let cells = GEOMETRY.cells as usize;
-        // What the consumer has seen of the pulses, what writers write beside the cells, the cells, and
-        // what the consumer has seen of them.
+        // What the consumer has seen of the pulses, what writers write beside the cells, the cells,
+        // and what the consumer has seen of them.
         let parts = [
             (3 * PAGE + at * 128 + 8, Geometry::CELL_GROUPS * 8),
             (5 * PAGE + at * 256, 256),
@@ -325,8 +325,8 @@ pub fn fill_cells(bus: &Bus) {
     }
 }
 
-/// A folder of this process in memory, where there is such a thing. A fuzzer ends without a word: the
-/// next one takes away what the dead have left.
+/// A folder of this process in memory, where there is such a thing. A fuzzer ends without a word:
+/// the next one takes away what the dead have left.
 fn folder() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let root = if memory.is_dir() {
@@ -475,8 +475,8 @@ impl<'a> Peer<'a> {
         Some(aggregator)
     }
 
-    /// Whatever was there before: each record of a producer that keeps to the protocol, in a lane of
-    /// its own, is delivered or counted; with `succeeds`, also by the aggregator's successor.
+    /// Whatever was there before: each record of a producer that keeps to the protocol, in a lane
+    /// of its own, is delivered or counted; with `succeeds`, also by the aggregator's successor.
     pub fn witness(&self, mut aggregator: Aggregator, succeeds: bool) {
         let own = self
             .producers
@@ -544,8 +544,8 @@ impl<'a> Peer<'a> {
     }
 }
 
-/// All that can be read of a snapshot, written in the format of that number if there is one; `None` when
-/// it is refused.
+/// All that can be read of a snapshot, written in the format of that number if there is one; `None`
+/// when it is refused.
 pub fn read(path: &Path, format: Option<&Format>) -> Option<()> {
     let mut reader = Reader::open(path).ok()?;
     let size = reader.size_bytes();

@@ -21,8 +21,8 @@ const UNTOLD: usize = 7;
 const UNOWNED: usize = 8;
 const BYTES: u64 = 4096;
 
-/// An attempt is counted before the call, its outcome after it: at most one call of a dead thread is
-/// without an outcome.
+/// An attempt is counted before the call, its outcome after it: at most one call of a dead thread
+/// is without an outcome.
 #[derive(Debug)]
 pub struct Journal {
     file: MappedFile,
@@ -38,7 +38,8 @@ impl Journal {
     }
 
     /// Goes on with one of `count` journals that nobody holds, and its number. What its last holder
-    /// died inside of is told as such, so that any number of threads can hold it one after the other.
+    /// died inside of is told as such, so that any number of threads can hold it one after the
+    /// other.
     pub fn claim(folder: &Path, count: u64, random: &mut Random) -> (Journal, u64) {
         let mut options = OpenOptions::new();
         options

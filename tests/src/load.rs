@@ -158,7 +158,8 @@ impl Load {
     }
 }
 
-/// Leases a lane; waits for another thread of the process that is joining, and may be stopped while it does.
+/// Leases a lane; waits for another thread of the process that is joining, and may be stopped while
+/// it does.
 ///
 /// # Panics
 ///

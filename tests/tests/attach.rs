@@ -1,5 +1,5 @@
-//! Coming and going: lanes change hands, the dead are found, the second aggregator is refused, and a
-//! bus that is removed ends for those who have it.
+//! Coming and going: lanes change hands, the dead are found, the second aggregator is refused, and
+//! a bus that is removed ends for those who have it.
 
 use std::sync::Barrier;
 use std::thread;

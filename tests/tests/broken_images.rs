@@ -2,7 +2,8 @@
 //! some words changed, are opened, drained, read and gone on with. Nothing panics, hangs, or takes
 //! memory without bound.
 //!
-//! `QBUS_SEED` begins with another image, and `QBUS_IMAGES` says how many; a failure names its seed.
+//! `QBUS_SEED` begins with another image, and `QBUS_IMAGES` says how many; a failure names its
+//! seed.
 
 use std::io::sink;
 use std::ops::Range;
@@ -389,8 +390,8 @@ fn a_place_that_is_garbage_leads_nobody_out_of_the_heap() {
     let image = Image::new();
     let (bus, snapshot) = (read(&image.path()), image.address.snapshot());
     let good = read(&snapshot);
-    // The length of the bus's name, which a ring would take for its capacity: its points would lie on
-    // the name, and on what comes after.
+    // The length of the bus's name, which a ring would take for its capacity: its points would lie
+    // on the name, and on what comes after.
     const NAME: u64 = 10;
     let places = used(&good).into_iter().flatten();
     for at in places.filter(|&at| at > 80 && word(&good, at) >= 512) {
@@ -421,8 +422,8 @@ fn a_directory_that_repeats_itself_takes_no_more_memory_than_the_file() {
     let mut set = |at: usize, value: usize| {
         bytes[at * 8..at * 8 + 8].copy_from_slice(&(value as u64).to_le_bytes());
     };
-    // Words as `snapshot/layout.rs` has them: all series are the first one, with a ring of nearly all of
-    // the file.
+    // Words as `snapshot/layout.rs` has them: all series are the first one, with a ring of nearly
+    // all of the file.
     let (lanes, owners, ids) = (3, 4, geometry.series_ids());
     let (directory, capacity) = (512 + lanes * 4 + owners * 32, 60_000);
     let good = read(&snapshot);
@@ -448,8 +449,8 @@ fn a_directory_that_repeats_itself_takes_no_more_memory_than_the_file() {
     assert!(points * 16 <= bytes.len(), "{points} points");
 }
 
-/// Values of cells that no writer leaves there: what they say is taken or counted, and another lane's
-/// counter keeps its total.
+/// Values of cells that no writer leaves there: what they say is taken or counted, and another
+/// lane's counter keeps its total.
 #[test]
 fn wild_cells_harm_no_other_lane() {
     // Of keys, by kind (`CellKey`): count, sum, bucket.
@@ -460,7 +461,8 @@ fn wild_cells_harm_no_other_lane() {
         (SUM, f64::NAN.to_bits(), true),
         (SUM, f64::INFINITY.to_bits(), true),
         (COUNT, u64::MAX, true),
-        // Ahead by nearly half of all numbers: taken, and the sum of three such is more than there are.
+        // Ahead by nearly half of all numbers: taken, and the sum of three such is more than there
+        // are.
         (COUNT, (1 << 63) - 1, false),
         (BUCKET, (1 << 63) - 1, false),
     ];

@@ -1,5 +1,5 @@
-//! State that cannot be lost: what counters and histograms add is there in the end, whoever aggregates, or
-//! nobody.
+//! State that cannot be lost: what counters and histograms add is there in the end, whoever
+//! aggregates, or nobody.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -45,9 +45,9 @@ fn value(test: &TestBus, name: &str) -> Value {
     totals.get(name, &[]).expect("the series").value.clone()
 }
 
-/// Every type from processes and threads, beside processes that want the CPU too and an aggregator that is
-/// stopped: counters and histograms lose nothing, gauges end at their last value, and what is dropped in the
-/// end is counted by owner and by type.
+/// Every type from processes and threads, beside processes that want the CPU too and an aggregator
+/// that is stopped: counters and histograms lose nothing, gauges end at their last value, and what
+/// is dropped in the end is counted by owner and by type.
 #[test]
 fn nothing_is_lost_beside_hogs_and_a_stopped_aggregator() {
     let test = TestBus::small(Place::Named);
@@ -268,8 +268,8 @@ fn sums_of_fractions_are_right_to_the_last_digit() {
     assert_eq!(sum.value(), 100_000.0);
 }
 
-/// A collector emits records, whatever the type: a full lane loses no sum of them, and their missing points
-/// are counted.
+/// A collector emits records, whatever the type: a full lane loses no sum of them, and their
+/// missing points are counted.
 #[test]
 fn records_that_meet_a_full_lane_are_kept_as_state() {
     let test = TestBus::small(Place::Named);

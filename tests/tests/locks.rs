@@ -1,5 +1,5 @@
-//! Liveness is a lock, and its descriptor can be lost, copied, or confused with another: nobody is thought dead
-//! who lives, nobody kept alive who left, and no lane has two producers.
+//! Liveness is a lock, and its descriptor can be lost, copied, or confused with another: nobody is
+//! thought dead who lives, nobody kept alive who left, and no lane has two producers.
 
 use qbus_tests::{Place, Process, TestBus, Totals, until};
 
@@ -147,8 +147,8 @@ fn a_program_that_it_starts_does_not_keep_who_left_alive() {
     }
 }
 
-/// Its lock goes when it becomes another program; a copy of the descriptor that the program inherits keeps it
-/// for as long as that runs, which is as long as nobody else can have its lane.
+/// Its lock goes when it becomes another program; a copy of the descriptor that the program
+/// inherits keeps it for as long as that runs, which is as long as nobody else can have its lane.
 #[test]
 fn what_becomes_another_program_is_dead_at_the_latest_when_that_ends() {
     for (mode, lives_on) in [("executes", 0), ("executes-a-copy", 1)] {

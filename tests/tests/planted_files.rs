@@ -1,5 +1,5 @@
-//! What a stranger, or an accident, may have put where a bus or a snapshot should be: it is refused,
-//! and left as it was.
+//! What a stranger, or an accident, may have put where a bus or a snapshot should be: it is
+//! refused, and left as it was.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};

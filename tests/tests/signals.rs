@@ -1,4 +1,5 @@
-//! An emit in a signal handler, whatever it interrupts: it never hangs, and what it returns is true.
+//! An emit in a signal handler, whatever it interrupts: it never hangs, and what it returns is
+//! true.
 
 use qbus_tests::{Place, Process, TestBus, Totals};
 

@@ -1,6 +1,7 @@
-//! A storm: producers join, emit, fork, become daemons, are interrupted, lose descriptors, leave, are killed,
-//! stopped and continued at random, the aggregator is killed and restarted, and a reader dumps all the time. No dump is unreadable, nothing
-//! is ever counted back, nobody ends who was not to, and in the end all adds up.
+//! A storm: producers join, emit, fork, become daemons, are interrupted, lose descriptors, leave,
+//! are killed, stopped and continued at random, the aggregator is killed and restarted, and a
+//! reader dumps all the time. No dump is unreadable, nothing is ever counted back, nobody ends who
+//! was not to, and in the end all adds up.
 //!
 //! `QBUS_STORM_SECONDS` says how long it lasts, `QBUS_SEED` replays what was decided.
 
@@ -170,8 +171,8 @@ fn settle(bus: &Bus) {
 
 /// Checks what the journals say against the snapshot; how many records were attempted.
 ///
-/// Of a process whose lock somebody closed, the record that it was inside of when it was thought dead may lie in
-/// the place of another's: `closes` is how often that could be.
+/// Of a process whose lock somebody closed, the record that it was inside of when it was thought
+/// dead may lie in the place of another's: `closes` is how often that could be.
 fn check_totals(test: &TestBus, journals: &Path, closes: u64) -> u64 {
     let totals = Totals::read(&test.open(), &mut test.reader());
     let by_journal: HashMap<String, f64> = totals
@@ -235,7 +236,8 @@ fn check_totals(test: &TestBus, journals: &Path, closes: u64) -> u64 {
         "{parts}"
     );
     assert_eq!((ledger.rejected, ledger.violations), (0, 0), "{parts}");
-    // The ledger may lack a call that its caller died inside of: a cell's value is stored before its pulse.
+    // The ledger may lack a call that its caller died inside of: a cell's value is stored before
+    // its pulse.
     let delivered = by_journal.values().sum::<f64>() as u64;
     assert!(within(delivered, ledger.delivered), "{delivered}, {parts}");
     assert_eq!(test.open().counts().violations, 0);
@@ -251,7 +253,8 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// In a container's /dev/shm: histories find no room there, totals do. Here descriptors are closed, too.
+/// In a container's /dev/shm: histories find no room there, totals do. Here descriptors are closed,
+/// too.
 #[test]
 fn a_storm_in_a_small_shm_leaves_every_count_exact() {
     if std::env::var_os(INSIDE).is_some() {

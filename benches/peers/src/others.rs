@@ -1,4 +1,5 @@
-//! The peers, each as its users use it: a handle that is made once, with a label where it takes one.
+//! The peers, each as its users use it: a handle that is made once, with a label where it takes
+//! one.
 
 use std::hint::black_box;
 use std::os::unix::net::UnixDatagram;

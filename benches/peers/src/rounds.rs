@@ -59,8 +59,9 @@ pub fn spread(measured: &mut [f64]) -> [f64; 3] {
     [0.5, 0.25, 0.75].map(|q| quantile(measured, q))
 }
 
-/// Runs before the one that is measured: two laps of a ring, so that its lines lie where a producer and
-/// a consumer that are at it all the time have left them, and not where other cases drove them out.
+/// Runs before the one that is measured: two laps of a ring, so that its lines lie where a producer
+/// and a consumer that are at it all the time have left them, and not where other cases drove them
+/// out.
 const WARM: u32 = 4;
 
 /// Measures each case once a round; each round begins with another, so that none is always the one
@@ -80,8 +81,8 @@ pub fn take_turns(cases: &mut [Case<'_>], rounds: u32) {
     }
 }
 
-/// The cores of this thread. While it lives, whoever emits and whoever consumes stay on one of their
-/// own: where the scheduler puts both on one, a line costs nothing, and elsewhere 100 ns.
+/// The cores of this thread. While it lives, whoever emits and whoever consumes stay on one of
+/// their own: where the scheduler puts both on one, a line costs nothing, and elsewhere 100 ns.
 pub struct Cores {
     all: CpuSet,
 }

@@ -83,8 +83,8 @@ enum Command {
 type Reply = Sender<Result<(), ResetError>>;
 
 impl Agent {
-    /// Becomes the aggregator of a bus, and samples into it if `options` say so. `report` hears of what
-    /// went wrong in the background, in words for a person; the agent goes on.
+    /// Becomes the aggregator of a bus, and samples into it if `options` say so. `report` hears of
+    /// what went wrong in the background, in words for a person; the agent goes on.
     ///
     /// # Errors
     ///
@@ -220,7 +220,8 @@ impl Agent {
         }
     }
 
-    /// Stops sampling, drains and commits what is left, and gives the bus to whoever aggregates it next.
+    /// Stops sampling, drains and commits what is left, and gives the bus to whoever aggregates it
+    /// next.
     pub fn stop(&self) {
         if self.is_inherited() {
             return;

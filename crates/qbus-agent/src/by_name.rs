@@ -20,8 +20,8 @@ type Count = std::sync::atomic::AtomicU64;
 
 /// How long a full registry is not asked again for a series that it does not have.
 const FULL_FOR: Duration = Duration::from_secs(1);
-/// How far ahead of this machine's clock a timestamp can be: machines differ by less, and what lies in
-/// the future would hide what comes until then.
+/// How far ahead of this machine's clock a timestamp can be: machines differ by less, and what lies
+/// in the future would hide what comes until then.
 const AHEAD_MAX: Duration = Duration::from_secs(300);
 
 /// A value with the name, the type and the labels of its series.
@@ -55,13 +55,14 @@ pub struct Metric<'a> {
     pub description: &'a str,
     /// The base unit (`seconds`, `bytes`, …); if empty, the one that the name is registered with.
     pub unit: &'a str,
-    /// Upper bounds of a histogram's buckets; if empty, those that the name is registered with, else
-    /// [`qbus::DEFAULT_BUCKETS`].
+    /// Upper bounds of a histogram's buckets; if empty, those that the name is registered with,
+    /// else [`qbus::DEFAULT_BUCKETS`].
     pub buckets: &'a [f64],
-    /// Seconds since the Unix epoch; now, if `None`. At most five minutes ahead of this machine's clock.
-    /// A gauge shows the value with the latest time.
+    /// Seconds since the Unix epoch; now, if `None`. At most five minutes ahead of this machine's
+    /// clock. A gauge shows the value with the latest time.
     pub timestamp: Option<f64>,
-    /// The trace that an increment or an observation belongs to, which makes it an exemplar; 0 = none.
+    /// The trace that an increment or an observation belongs to, which makes it an exemplar; 0 =
+    /// none.
     pub trace_id: u128,
 }
 
@@ -162,8 +163,8 @@ impl Emitter {
     ///
     /// # Errors
     ///
-    /// The metric is invalid, or was refused: [`MetricError::is_refusal`] tells the two apart. Either is
-    /// counted in the ledger, except for what is wrong with a name or a label.
+    /// The metric is invalid, or was refused: [`MetricError::is_refusal`] tells the two apart.
+    /// Either is counted in the ledger, except for what is wrong with a name or a label.
     #[inline]
     pub fn emit(&self, metric: &Metric<'_>) -> Result<(), MetricError> {
         self.emit_with(metric, &|record| self.bus.emit(record))
@@ -291,7 +292,8 @@ pub fn owned(labels: &[(&str, &str)]) -> Vec<(String, String)> {
     labels.iter().map(owned).collect()
 }
 
-/// Seconds to nanoseconds since the Unix epoch, unless they are negative, no number, or too far ahead.
+/// Seconds to nanoseconds since the Unix epoch, unless they are negative, no number, or too far
+/// ahead.
 fn nanoseconds(seconds: f64, now_ns: u64) -> Option<u64> {
     let latest = Duration::from_nanos(now_ns) + AHEAD_MAX;
     let time = Duration::try_from_secs_f64(seconds).ok()?;

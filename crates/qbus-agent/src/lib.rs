@@ -1,8 +1,9 @@
 //! The aggregator process as a library.
 //!
-//! An [`Agent`] drains a bus into its snapshot on one thread and samples the machine on another, until
-//! it is stopped. `qbus agg` is arguments and signals around an agent; an embedded collector is an agent
-//! on threads of its own process. An [`Emitter`] is for all who know a metric by its name. Nothing here prints: what a person should know goes to a closure.
+//! An [`Agent`] drains a bus into its snapshot on one thread and samples the machine on another,
+//! until it is stopped. `qbus agg` is arguments and signals around an agent; an embedded collector
+//! is an agent on threads of its own process. An [`Emitter`] is for all who know a metric by its
+//! name. Nothing here prints: what a person should know goes to a closure.
 #![forbid(unsafe_code)]
 
 mod agent;

@@ -39,8 +39,8 @@ impl Default for SamplingOptions {
     }
 }
 
-/// Samples until `stop` hears something, or nobody holds its other end. `report` hears what a person
-/// should know; the other sources go on.
+/// Samples until `stop` hears something, or nobody holds its other end. `report` hears what a
+/// person should know; the other sources go on.
 pub(crate) fn sample_until(
     bus: &Bus,
     snapshot: &Path,
@@ -205,8 +205,8 @@ impl Sink {
     }
 }
 
-/// A sampler may have one in so many of the series that a bus has room for. The sources come in the order of
-/// their usefulness: what has no room is the least useful.
+/// A sampler may have one in so many of the series that a bus has room for. The sources come in the
+/// order of their usefulness: what has no room is the least useful.
 const SHARE: u64 = 4;
 
 /// Ticks after which all has been sampled once that is there: ratios need two.
@@ -215,8 +215,8 @@ const TICKS: u32 = 2;
 /// How the metrics begin that nobody but a sampler emits.
 const OWN: [&str; 4] = ["qbus_host_", "qbus_process_", "qbus_cgroup_", "qbus_gpu_"];
 
-/// Which series a tick sampled. What it samples no more is gone from the machine (a mount, an interface, a
-/// process, a GPU), and leaves the page.
+/// Which series a tick sampled. What it samples no more is gone from the machine (a mount, an
+/// interface, a process, a GPU), and leaves the page.
 struct Seen {
     bus: Bus,
     now: RefCell<HashSet<SeriesId>>,

@@ -1,7 +1,8 @@
 //! The scrape endpoint: pages for scrapers, JSON for programs, and the dashboard for people.
 //!
-//! It needs the snapshot file alone, maps it read-only, and survives every restart of the aggregator: nothing
-//! that a client does reaches a worker or the drain. [`Server::start`] runs it on a thread of its own.
+//! It needs the snapshot file alone, maps it read-only, and survives every restart of the
+//! aggregator: nothing that a client does reaches a worker or the drain. [`Server::start`] runs it
+//! on a thread of its own.
 //!
 //! | path             | what |
 //! |------------------|------|
@@ -13,9 +14,9 @@
 //! | `/-/healthy`     | 200 while the server runs |
 //! | `/-/ready`       | 200 while there is a snapshot that is young enough, else 503 with the reason |
 //!
-//! In the order of a request: `listen` (addresses), `limits` (connections and requests), `tls`, `auth` and
-//! `host` (who may ask), `routes`, `negotiate` and `query` (what is asked for), `source` (the snapshot),
-//! `page` (rendered once for all who ask at the same time), `events`.
+//! In the order of a request: `listen` (addresses), `limits` (connections and requests), `tls`,
+//! `auth` and `host` (who may ask), `routes`, `negotiate` and `query` (what is asked for), `source`
+//! (the snapshot), `page` (rendered once for all who ask at the same time), `events`.
 
 mod body;
 mod connection;
@@ -65,9 +66,11 @@ pub struct ServeOptions {
     pub max_age: Option<Duration>,
     /// More requests at once are answered with 503; 0 is no limit.
     pub max_requests: usize,
-    /// Names of this host that a client on it may call it by, beside `localhost`, addresses and its own.
+    /// Names of this host that a client on it may call it by, beside `localhost`, addresses and its
+    /// own.
     pub hosts: Vec<String>,
-    /// TLS and passwords: a file in the format of Prometheus' exporter toolkit, read again when it changes.
+    /// TLS and passwords: a file in the format of Prometheus' exporter toolkit, read again when it
+    /// changes.
     #[cfg(feature = "tls")]
     pub web_config: Option<PathBuf>,
 }
@@ -138,13 +141,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens, and answers on a thread of its own from now on. `report` hears of what a person should
-    /// know: an address that others can reach without a password, a configuration that cannot be read any
-    /// more.
+    /// Listens, and answers on a thread of its own from now on. `report` hears of what a person
+    /// should know: an address that others can reach without a password, a configuration that
+    /// cannot be read any more.
     ///
     /// # Errors
     ///
-    /// An address is taken or not to be had, the configuration cannot be used, or there is no thread.
+    /// An address is taken or not to be had, the configuration cannot be used, or there is no
+    /// thread.
     pub fn start(
         options: ServeOptions,
         report: impl Fn(String) + Send + Sync + 'static,
@@ -207,8 +211,8 @@ impl Server {
         })
     }
 
-    /// Where it can be reached: the URL of each address, in their order. The port of `…:0` is the one that
-    /// the system chose.
+    /// Where it can be reached: the URL of each address, in their order. The port of `…:0` is the
+    /// one that the system chose.
     pub fn urls(&self) -> &[String] {
         &self.urls
     }

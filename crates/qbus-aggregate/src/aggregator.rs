@@ -290,8 +290,8 @@ impl Aggregator {
         }
     }
 
-    /// Begins with an empty page: what is registered by now comes to it when something is emitted to it.
-    /// For a snapshot that was just made.
+    /// Begins with an empty page: what is registered by now comes to it when something is emitted
+    /// to it. For a snapshot that was just made.
     pub fn pass_over_registered(&mut self) {
         self.fold.pass_over();
     }
@@ -332,8 +332,8 @@ impl Aggregator {
         self.finish();
     }
 
-    /// Whether another process aggregates the bus by now: foreign code closed the descriptor of this one's
-    /// lock. This one commits nothing any more, and [`run`](Self::run) ends.
+    /// Whether another process aggregates the bus by now: foreign code closed the descriptor of
+    /// this one's lock. This one commits nothing any more, and [`run`](Self::run) ends.
     pub fn is_superseded(&self) -> bool {
         self.consumer.is_superseded()
     }

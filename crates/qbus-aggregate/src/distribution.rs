@@ -205,7 +205,8 @@ impl Distribution {
         }
     }
 
-    /// Values at ascending quantiles (0 to 1), within 1.1 %, to four digits; NaN when there was no observation.
+    /// Values at ascending quantiles (0 to 1), within 1.1 %, to four digits; NaN when there was no
+    /// observation.
     ///
     /// `least` and `most` bound the result: the smallest and the largest observation.
     ///

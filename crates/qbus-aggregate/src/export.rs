@@ -105,9 +105,9 @@ impl std::error::Error for ParseFormatError {}
 /// What to write beside the values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Prometheus, OpenMetrics and protobuf: end each sample with its time, to the millisecond. A scraped
-    /// page is better without them: a series with explicit times gets no staleness marker. JSON and CSV
-    /// always carry times.
+    /// Prometheus, OpenMetrics and protobuf: end each sample with its time, to the millisecond. A
+    /// scraped page is better without them: a series with explicit times gets no staleness marker.
+    /// JSON and CSV always carry times.
     pub timestamps: bool,
     /// JSON and CSV: write the points of [`Series::history`](crate::Series::history) too. The
     /// others have no place for them.
@@ -159,9 +159,9 @@ pub fn export(
     }
 }
 
-/// Replaces a file by an export as a whole: whoever reads it meanwhile sees the old one or the new one. A
-/// symbolic link is followed; what is no regular file (a device, a pipe, a socket's end) is opened and
-/// written to.
+/// Replaces a file by an export as a whole: whoever reads it meanwhile sees the old one or the new
+/// one. A symbolic link is followed; what is no regular file (a device, a pipe, a socket's end) is
+/// opened and written to.
 ///
 /// # Errors
 ///
@@ -184,7 +184,8 @@ pub fn export_to_file(
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    // As any other new file: the user's umask decides who may read it. One that is there stays as it is.
+    // As any other new file: the user's umask decides who may read it. One that is there stays as
+    // it is.
     let permissions = match found {
         Some(found) => found.permissions(),
         None => PermissionsExt::from_mode(0o666),

@@ -259,7 +259,8 @@ impl Fold {
         }
     }
 
-    /// Adds what came to a cell of a series in shared memory. What has no room yet stays in the cell.
+    /// Adds what came to a cell of a series in shared memory. What has no room yet stays in the
+    /// cell.
     pub(crate) fn add_change(
         &mut self,
         writer: &mut Writer,

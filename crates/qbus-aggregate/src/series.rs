@@ -44,13 +44,13 @@ pub struct Series {
     pub timestamp_ns: u64,
     /// When the first record was emitted, in nanoseconds since the Unix epoch.
     pub start_ns: u64,
-    /// How many records were folded into this series: exact for observations; what came to a counter or a
-    /// gauge as state counts once a round.
+    /// How many records were folded into this series: exact for observations; what came to a
+    /// counter or a gauge as state counts once a round.
     pub records: u64,
     /// The last points, oldest first. Empty unless the reader asked for them.
     pub history: Vec<Point>,
-    /// The last record with a trace: of a counter, of each bucket of a histogram, and of a summary by
-    /// magnitude (powers of four). By value, ascending; a gauge has none.
+    /// The last record with a trace: of a counter, of each bucket of a histogram, and of a summary
+    /// by magnitude (powers of four). By value, ascending; a gauge has none.
     pub exemplars: Vec<Exemplar>,
 }
 
@@ -120,8 +120,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// How long ago the commit was made. An idle bus has none for as long as nothing is emitted: the
-    /// sampler of `qbus agg` sees to one a second.
+    /// How long ago the commit was made. An idle bus has none for as long as nothing is emitted:
+    /// the sampler of `qbus agg` sees to one a second.
     pub fn age(&self) -> Duration {
         Duration::from_nanos(Clock::Precise.now_ns().saturating_sub(self.unix_ns))
     }

@@ -46,8 +46,8 @@ fn a_consistent_cut_lacks_nothing_that_was_committed() {
         if found.consistent {
             let names: HashSet<_> = found.series.iter().map(|s| &s.labels[0].1).collect();
             assert_eq!(names.len(), SERIES, "at epoch {}", found.epoch);
-            // Points that were overwritten before they were copied are left out, in a reader that is
-            // slower than a whole ring: only at rest a history is sure to have some.
+            // Points that were overwritten before they were copied are left out, in a reader that
+            // is slower than a whole ring: only at rest a history is sure to have some.
             let is_empty = |s: &&qbus_aggregate::Series| s.history.is_empty();
             let empty = found.series.iter().filter(is_empty).count();
             assert!(!is_last || empty == 0, "{empty} histories are empty");

@@ -8,7 +8,8 @@ use qbus_aggregate::{Aggregator, AggregatorOptions, Reader, Value};
 
 use crate::{aggregated, read};
 
-/// Rounds until nothing comes or goes any more. Walks for what is forgotten begin some milliseconds apart.
+/// Rounds until nothing comes or goes any more. Walks for what is forgotten begin some milliseconds
+/// apart.
 fn settle(aggregator: &mut Aggregator) {
     sleep(Duration::from_millis(25));
     while !aggregator.round().is_idle() {}

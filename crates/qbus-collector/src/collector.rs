@@ -23,13 +23,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What a collector is to be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollectorOptions {
-    /// The bus to emit to. `None`: the one that the environment names in `QBUS`; if that names none, a
-    /// private one with an aggregator thread.
+    /// The bus to emit to. `None`: the one that the environment names in `QBUS`; if that names
+    /// none, a private one with an aggregator thread.
     pub bus: Option<Address>,
     /// Between two samples of the machine, from [`Collector::start_collection`] on.
     pub collection_interval: Duration,
-    /// What is sampled then, from where (`/proc` and its kin may lie elsewhere in a container) and under
-    /// which names; by default under those of the centralized metrics collector.
+    /// What is sampled then, from where (`/proc` and its kin may lie elsewhere in a container) and
+    /// under which names; by default under those of the centralized metrics collector.
     pub sampler: SamplerOptions,
     /// How many of the last records [`Collector::get_all_metrics_buffer`] gives. On a named bus its
     /// aggregator decides how many are kept (`qbus agg --recent`).
@@ -139,8 +139,8 @@ impl Collector {
         self.is_embedded
     }
 
-    /// Adds a metric: the readers of this collector show it from the return of this call on. Waits up to
-    /// a second for a lane that is full; needs no lock otherwise.
+    /// Adds a metric: the readers of this collector show it from the return of this call on. Waits
+    /// up to a second for a lane that is full; needs no lock otherwise.
     ///
     /// # Errors
     ///
@@ -158,8 +158,8 @@ impl Collector {
         self.add(metric, |metric| self.emitter.emit(metric))
     }
 
-    /// The series of a metric that was added: for [`queue_value`](Self::queue_value). `None` when there are
-    /// rules, which are to be asked for each value.
+    /// The series of a metric that was added: for [`queue_value`](Self::queue_value). `None` when
+    /// there are rules, which are to be asked for each value.
     pub fn series_of(&self, metric: &Metric<'_>) -> Option<SeriesId> {
         if self.config.validation_enabled && self.rules.is_any() {
             return None;
@@ -167,8 +167,8 @@ impl Collector {
         self.emitter.series(metric).ok()
     }
 
-    /// Queues a value of a series that is known: as [`queue_metric`](Self::queue_metric), without the
-    /// search for it. The name is for the error.
+    /// Queues a value of a series that is known: as [`queue_metric`](Self::queue_metric), without
+    /// the search for it. The name is for the error.
     ///
     /// # Errors
     ///
@@ -246,19 +246,19 @@ impl Collector {
         self.rules.insert(name, Arc::new(rule));
     }
 
-    /// Whether a metric of that name could be, and its rule, if it has one, takes the value. Asks the
-    /// rule whether or not validation is enabled.
+    /// Whether a metric of that name could be, and its rule, if it has one, takes the value. Asks
+    /// the rule whether or not validation is enabled.
     pub fn validate_metric(&self, name: &str, value: f64) -> bool {
         qbus::is_metric_name(name) && !value.is_nan() && self.rules.accept(name, value)
     }
 
     /// Samples the machine (CPU, memory, disks, network, GPUs) and this process from now on, every
-    /// [`CollectorOptions::collection_interval`], under the names of the centralized metrics collector
-    /// (`system_cpu_percent`, …). A source that fails is counted in [`Collector::get_statistics`], and
-    /// the others go on.
+    /// [`CollectorOptions::collection_interval`], under the names of the centralized metrics
+    /// collector (`system_cpu_percent`, …). A source that fails is counted in
+    /// [`Collector::get_statistics`], and the others go on.
     ///
-    /// A named bus is sampled by its aggregator, once for all processes; and a forked child's machine by
-    /// its parent: there this does nothing.
+    /// A named bus is sampled by its aggregator, once for all processes; and a forked child's
+    /// machine by its parent: there this does nothing.
     pub fn start_collection(&self) {
         self.is_collecting.store(true, Ordering::Relaxed);
         if let Some(embedded) = &self.embedded {
@@ -305,8 +305,8 @@ impl Collector {
     }
 }
 
-/// Locks, unless a fork caught the lock held by a thread that the child does not have: nobody holds one
-/// of these for longer than a map operation.
+/// Locks, unless a fork caught the lock held by a thread that the child does not have: nobody holds
+/// one of these for longer than a map operation.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     let start = Instant::now();
     loop {

@@ -1,8 +1,9 @@
 //! The embedded default: a private bus, and its agent on threads of a process that uses it.
 //!
-//! Forked children, their threads and workers emit to it as to any bus. Who finds that nobody aggregates
-//! it any more (its process became a daemon, or was killed) does so from then on. It is removed by
-//! the last that closes it; what killed processes leave is swept by the next one that starts.
+//! Forked children, their threads and workers emit to it as to any bus. Who finds that nobody
+//! aggregates it any more (its process became a daemon, or was killed) does so from then on. It is
+//! removed by the last that closes it; what killed processes leave is swept by the next one that
+//! starts.
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -187,8 +188,8 @@ impl Embedded {
         agent.reset().map_err(ResetError::Agent)
     }
 
-    /// Ends the agent if it is this process's, and removes the bus unless others use it: one of them
-    /// goes on with it.
+    /// Ends the agent if it is this process's, and removes the bus unless others use it: one of
+    /// them goes on with it.
     pub(crate) fn stop(&self) {
         if let Some(mut state) = lock(&self.state) {
             state.is_closed = true;
@@ -264,9 +265,9 @@ fn sweep() {
     }
 }
 
-/// Removes a private bus unless a process that lives uses it. Whoever makes one aggregates it at once:
-/// the one who holds the aggregator's lock here can neither take a bus away from its maker, nor make
-/// one of two makers wait.
+/// Removes a private bus unless a process that lives uses it. Whoever makes one aggregates it at
+/// once: the one who holds the aggregator's lock here can neither take a bus away from its maker,
+/// nor make one of two makers wait.
 fn remove_if_dead(address: &Address) {
     // In use, another user's, or gone by now: not ours to remove.
     let Ok(bus) = Bus::open(address) else {

@@ -39,7 +39,8 @@ impl Error for StartError {}
 pub enum AddError {
     /// The metric is invalid, or the bus did not take it.
     Metric(MetricError),
-    /// A rule of [`register_validation_rule`](crate::Collector::register_validation_rule) refused it.
+    /// A rule of [`register_validation_rule`](crate::Collector::register_validation_rule) refused
+    /// it.
     Invalid {
         /// The metric.
         metric: String,
@@ -85,7 +86,8 @@ impl Error for AddError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// [`CollectorOptions::enable_prometheus_export`](crate::CollectorOptions::enable_prometheus_export) is off.
+    /// [`CollectorOptions::enable_prometheus_export`](crate::CollectorOptions::enable_prometheus_export)
+    /// is off.
     Disabled,
     /// The format has no text.
     NotText {

@@ -1,8 +1,8 @@
 //! The Collector: add metrics from any thread and process, read them back, export them.
 //!
-//! Without set-up a [`Collector`] embeds everything: a private bus and an aggregator thread. With a bus
-//! named (in [`CollectorOptions::bus`], or the environment's `QBUS`) it emits to that one and reads its snapshot,
-//! and `qbus agg` does the rest for all processes together.
+//! Without set-up a [`Collector`] embeds everything: a private bus and an aggregator thread. With a
+//! bus named (in [`CollectorOptions::bus`], or the environment's `QBUS`) it emits to that one and
+//! reads its snapshot, and `qbus agg` does the rest for all processes together.
 //!
 //! ```
 //! use qbus_collector::{Collector, CollectorOptions, Metric};

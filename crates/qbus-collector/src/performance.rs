@@ -43,8 +43,8 @@ impl Trackers {
         lock(&self.0).map_or(0, |trackers| trackers.values().map(Vec::len).sum())
     }
 
-    /// The one of this thread that was started last, else the last one of any thread: a task may end
-    /// on another thread than it began.
+    /// The one of this thread that was started last, else the last one of any thread: a task may
+    /// end on another thread than it began.
     fn take(&self, name: &str) -> Option<Tracker> {
         let mut trackers = lock(&self.0)?;
         let of_name = trackers.get_mut(name)?;
@@ -60,8 +60,8 @@ impl Trackers {
 }
 
 impl Collector {
-    /// Starts to track an operation: from now, or from a given time and resident memory in bytes. Each
-    /// thread can track the same name, and a name can be tracked within itself.
+    /// Starts to track an operation: from now, or from a given time and resident memory in bytes.
+    /// Each thread can track the same name, and a name can be tracked within itself.
     ///
     /// # Examples
     ///
@@ -89,9 +89,9 @@ impl Collector {
         }
     }
 
-    /// Ends the tracker of that name, this thread's last one first. Its result goes into the summary
-    /// `performance_duration_seconds` and the gauge `performance_memory_delta_bytes` as well, with the
-    /// label `operation`.
+    /// Ends the tracker of that name, this thread's last one first. Its result goes into the
+    /// summary `performance_duration_seconds` and the gauge `performance_memory_delta_bytes` as
+    /// well, with the label `operation`.
     ///
     /// # Errors
     ///

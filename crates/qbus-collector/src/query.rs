@@ -1,7 +1,7 @@
 //! Reading back: current values, history, buffer, exports.
 //!
-//! Each call first waits until what was emitted before it is committed, then reads the snapshot file;
-//! it is opened anew each time, since a reset and a fork may have made another one of it.
+//! Each call first waits until what was emitted before it is committed, then reads the snapshot
+//! file; it is opened anew each time, since a reset and a fork may have made another one of it.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,8 +23,8 @@ type Definition = (Arc<Family>, Vec<(String, String)>);
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 impl Collector {
-    /// The series of that name and labels as it is now; without labels, if there is no such series, the
-    /// one of that name that was emitted last. `None` when nothing was added to it yet.
+    /// The series of that name and labels as it is now; without labels, if there is no such series,
+    /// the one of that name that was emitted last. `None` when nothing was added to it yet.
     pub fn get_metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<Series> {
         self.flush();
         let mut reader = self.reader().ok()?;
@@ -127,8 +127,8 @@ impl Collector {
         self.export_to_file(Format::Csv, &options, path)
     }
 
-    /// All series in the Prometheus text format ([`qbus_aggregate::export::prometheus`]), with the time
-    /// of each sample if wanted.
+    /// All series in the Prometheus text format ([`qbus_aggregate::export::prometheus`]), with the
+    /// time of each sample if wanted.
     ///
     /// # Errors
     ///
@@ -156,8 +156,8 @@ impl Collector {
         String::from_utf8(page).map_err(|_| ExportError::NotText { format })
     }
 
-    /// Replaces a file by all series in any format: whoever reads it meanwhile sees the old one or the
-    /// new one.
+    /// Replaces a file by all series in any format: whoever reads it meanwhile sees the old one or
+    /// the new one.
     ///
     /// # Errors
     ///
@@ -212,8 +212,8 @@ impl Collector {
         Reader::open(&self.bus().address().snapshot())
     }
 
-    /// As many of the last points as this collector is to show: the aggregator of a named bus may keep
-    /// more.
+    /// As many of the last points as this collector is to show: the aggregator of a named bus may
+    /// keep more.
     fn last_points<'a, T>(&self, points: &'a [T]) -> &'a [T] {
         let first = points
             .len()

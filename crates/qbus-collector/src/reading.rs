@@ -11,8 +11,8 @@ pub struct Reading {
     pub family: Arc<Family>,
     /// Name and value of each label.
     pub labels: Vec<(String, String)>,
-    /// In a history a counter's sum so far, and in the buffer its increment; else the value as it was
-    /// added.
+    /// In a history a counter's sum so far, and in the buffer its increment; else the value as it
+    /// was added.
     pub value: f64,
     /// Nanoseconds since the Unix epoch.
     pub timestamp_ns: u64,

@@ -5,13 +5,13 @@ use qbus_agent::serve::{Listen, ServeError, ServeOptions, Server};
 use crate::collector::Collector;
 
 impl Collector {
-    /// Serves all series, of every process of the bus, at `/metrics`, and the dashboard at `/`, from a thread
-    /// of its own, until the server is dropped. `report` hears of what a person should know: that others can
-    /// reach the address, say.
+    /// Serves all series, of every process of the bus, at `/metrics`, and the dashboard at `/`,
+    /// from a thread of its own, until the server is dropped. `report` hears of what a person
+    /// should know: that others can reach the address, say.
     ///
-    /// A server has more options ([`qbus_agent::serve`]): TLS, passwords, limits. A private bus is served at
-    /// any age, since its aggregator lives as long as the collector; a named one while it is younger than a
-    /// minute.
+    /// A server has more options ([`qbus_agent::serve`]): TLS, passwords, limits. A private bus is
+    /// served at any age, since its aggregator lives as long as the collector; a named one while it
+    /// is younger than a minute.
     ///
     /// # Errors
     ///

@@ -21,7 +21,8 @@ use crate::metric::{Metric, series_name};
 use crate::snapshot::{self, Snapshot, keep, pattern};
 use crate::{ending, error, waiting};
 
-/// Collects the metrics of this process, of its forks and workers, and of all who name the same bus.
+/// Collects the metrics of this process, of its forks and workers, and of all who name the same
+/// bus.
 ///
 /// Without a bus (here, or in the environment's QBUS) it embeds everything: a private bus and an
 /// aggregator thread. With one it emits to that bus, and reads what `qbus agg` makes of it.
@@ -60,8 +61,8 @@ pub(crate) struct MetricsCollector {
     made: Instant,
 }
 
-/// A collector without a bus, since it could not be had: the program goes on, and all that it adds is
-/// counted as refused.
+/// A collector without a bus, since it could not be had: the program goes on, and all that it adds
+/// is counted as refused.
 #[pyfunction]
 pub(crate) fn without_bus(why: String) -> MetricsCollector {
     MetricsCollector::made(None, why, CollectorOptions::default())
@@ -203,7 +204,8 @@ impl MetricsCollector {
         collector.ok_or_else(|| error::bus(py, &self.why))
     }
 
-    /// Counts a value for which there is no series. The ledger of the bus has it among the rejected.
+    /// Counts a value for which there is no series. The ledger of the bus has it among the
+    /// rejected.
     pub(crate) fn count_lost(&self) {
         self.lost.fetch_add(1, Ordering::Relaxed);
         if let Some(collector) = &self.collector {
@@ -373,9 +375,9 @@ impl MetricsCollector {
     /// Adds a metric: get_metric() and the exports show it from now on. A counter's value is an
     /// increment.
     ///
-    /// Returns True; False when there is no room for it, which a warning says once. Raises MetricError
-    /// (a ValueError) for a name, label, type or value that cannot be, and ArgumentError (a TypeError)
-    /// for an argument of the wrong type.
+    /// Returns True; False when there is no room for it, which a warning says once. Raises
+    /// MetricError (a ValueError) for a name, label, type or value that cannot be, and
+    /// ArgumentError (a TypeError) for an argument of the wrong type.
     #[pyo3(signature = (name, value, metric_type, labels=None, description=None, timestamp=None))]
     fn add_metric(
         &self,
@@ -405,8 +407,8 @@ impl MetricsCollector {
     /// Queues a metric for the aggregator: takes no lock and never waits. A counter's value is an
     /// increment.
     ///
-    /// Returns True if it was queued; False when the queue is full, which a warning says once. Raises as
-    /// add_metric().
+    /// Returns True if it was queued; False when the queue is full, which a warning says once.
+    /// Raises as add_metric().
     #[pyo3(signature = (name, value, metric_type, labels=None, description=None, timestamp=None))]
     fn queue_metric(
         &self,
@@ -428,8 +430,8 @@ impl MetricsCollector {
         self.add(arguments, Collector::queue_metric)
     }
 
-    /// The metric of that name and labels as it is now, or None. Without labels, if there is no such
-    /// series: the one of that name that was emitted last.
+    /// The metric of that name and labels as it is now, or None. Without labels, if there is no
+    /// such series: the one of that name that was emitted last.
     #[pyo3(signature = (name, labels=None))]
     fn get_metric(
         &self,
@@ -505,8 +507,8 @@ impl MetricsCollector {
         self.to_file_or_text(py, Format::Csv, &options, output_path)
     }
 
-    /// All metrics in the Prometheus text format; written to a file as well if there is a path. With
-    /// timestamps each line ends with its time in milliseconds: for reading, not for scraping.
+    /// All metrics in the Prometheus text format; written to a file as well if there is a path.
+    /// With timestamps each line ends with its time in milliseconds: for reading, not for scraping.
     #[pyo3(signature = (output_path=None, timestamps=false))]
     fn export_to_prometheus(
         &self,
@@ -536,14 +538,15 @@ impl MetricsCollector {
         self.to_file_or_text(py, Format::OpenMetrics, &options, output_path)
     }
 
-    /// All metrics in the format "json", "csv", "prometheus" or "openmetrics", with the options of its own
-    /// method. ("protobuf" is no text: `qbus dump` writes it, and an endpoint serves it.)
+    /// All metrics in the format "json", "csv", "prometheus" or "openmetrics", with the options of
+    /// its own method. ("protobuf" is no text: `qbus dump` writes it, and an endpoint serves it.)
     ///
     /// >>> import qbus
     /// >>> qbus.get_metrics_collector().export("xml")
     /// Traceback (most recent call last):
     ///     ...
-    /// qbus.MetricError: format is "xml", expected one of json, csv, prometheus, openmetrics, protobuf
+    /// qbus.MetricError: format is "xml", expected one of json, csv, prometheus, openmetrics,
+    /// protobuf
     #[pyo3(signature = (format_type, output_path=None, **kwargs))]
     fn export<'py>(
         slf: &Bound<'py, Self>,
@@ -574,8 +577,8 @@ impl MetricsCollector {
         self.ask(py, Collector::stop_collection);
     }
 
-    /// Starts to track an operation; from a time (seconds since the Unix epoch) and memory (bytes), if
-    /// given. Threads can track the same name at once.
+    /// Starts to track an operation; from a time (seconds since the Unix epoch) and memory (bytes),
+    /// if given. Threads can track the same name at once.
     #[pyo3(signature = (name, start_time=None, start_memory=None))]
     fn add_performance_tracker(
         &self,
@@ -753,7 +756,8 @@ impl MetricsCollector {
         Ok(snapshot.into())
     }
 
-    /// Stops what runs in the background; a private bus is removed. What is added afterwards is refused.
+    /// Stops what runs in the background; a private bus is removed. What is added afterwards is
+    /// refused.
     fn close(&self, py: Python<'_>) {
         self.ask(py, Collector::close);
     }

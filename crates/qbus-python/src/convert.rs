@@ -44,7 +44,8 @@ pub(crate) fn number(argument: &str, found: &Bound<'_, PyAny>) -> PyResult<f64> 
     extracted.map_err(|error| not_a(argument, found, "a number", error))
 }
 
-/// A TypeError becomes one that names the argument; whatever else `__float__` raises is the caller's.
+/// A TypeError becomes one that names the argument; whatever else `__float__` raises is the
+/// caller's.
 #[cold]
 fn not_a(argument: &str, found: &Bound<'_, PyAny>, expected: &str, cause: PyErr) -> PyErr {
     let py = found.py();
@@ -155,8 +156,8 @@ pub(crate) fn trace_id(exemplar: Option<&Bound<'_, PyAny>>) -> PyResult<u128> {
         .map_err(|_| wrong("exemplar", exemplar, expected))
 }
 
-/// Hands the labels of a dict, or of nothing, to `use_labels`. Values that are no strings become what
-/// `str()` makes of them.
+/// Hands the labels of a dict, or of nothing, to `use_labels`. Values that are no strings become
+/// what `str()` makes of them.
 #[inline]
 pub(crate) fn with_labels<R>(
     found: Option<&Bound<'_, PyAny>>,

@@ -5,9 +5,10 @@
 //! frame may be unwound so. Daemon threads run up to that moment and beyond, so none of them may be
 //! found under a native frame that asks for the interpreter.
 //!
-//! There are two kinds of such frames: those that gave the interpreter up for a while ([`detach`]), and
-//! those that run Python code ([`python`]), which gives it up as it likes. Whoever is inside is counted.
-//! [`end`], called by `atexit`, closes the door, waits for those inside, and lets nobody back in:
+//! There are two kinds of such frames: those that gave the interpreter up for a while ([`detach`]),
+//! and those that run Python code ([`python`]), which gives it up as it likes. Whoever is inside is
+//! counted. [`end`], called by `atexit`, closes the door, waits for those inside, and lets nobody
+//! back in:
 //!
 //! | after `end` began, a thread that | does |
 //! |---|---|
@@ -24,8 +25,8 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-/// How long the end waits for those inside: long enough for a read or an emit that waits, short enough
-/// for a process that is asked to end.
+/// How long the end waits for those inside: long enough for a read or an emit that waits, short
+/// enough for a process that is asked to end.
 const PATIENCE: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_micros(100);
 
@@ -46,8 +47,8 @@ fn this_thread() -> u64 {
     thread_local! {
         static NUMBER: u8 = const { 0 };
     }
-    // Addresses of thread-local storage are of one thread each. A thread that is past its own end is
-    // none that ends the interpreter.
+    // Addresses of thread-local storage are of one thread each. A thread that is past its own end
+    // is none that ends the interpreter.
     NUMBER
         .try_with(|number| std::ptr::from_ref(number) as u64)
         .unwrap_or(1)
@@ -134,8 +135,8 @@ const BATCH: usize = 16;
 /// Lets a thread that waits for the interpreter have it: for loops that make many objects, of which
 /// `at` counts the steps.
 ///
-/// The interpreter changes threads where a Python function begins, if one waits. To give it up and take it
-/// again would wake those who wait, and find them too late, as a rule.
+/// The interpreter changes threads where a Python function begins, if one waits. To give it up and
+/// take it again would wake those who wait, and find them too late, as a rule.
 ///
 /// # Errors
 ///
@@ -174,8 +175,8 @@ pub(crate) fn attach<R>(run: impl FnOnce(Python<'_>) -> R) -> Option<R> {
     Some(Python::attach(run))
 }
 
-/// Closes the door, for good: called by `atexit` as late as can be, and before the process's own bus
-/// goes.
+/// Closes the door, for good: called by `atexit` as late as can be, and before the process's own
+/// bus goes.
 #[pyfunction]
 pub(crate) fn end(py: Python<'_>) {
     ENDER.store(this_thread(), Ordering::SeqCst);

@@ -35,8 +35,8 @@ macro_rules! classes {
             unreachable!("all classes are in the list")
         }
 
-        /// Imports all classes: later, in a thread that meets the end of the interpreter, it would be too
-        /// late.
+        /// Imports all classes: later, in a thread that meets the end of the interpreter, it would
+        /// be too late.
         pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
             $(class(py, $class)?;)*
             Ok(())
@@ -81,8 +81,9 @@ pub(crate) fn read(py: Python<'_>, error: &ReadError) -> PyErr {
     bus(py, error)
 }
 
-/// What becomes of a metric that was not added: a mistake is an exception; what is data (a value that is
-/// not finite) or a lack of room is told once in the life of a process, and `false` from then on.
+/// What becomes of a metric that was not added: a mistake is an exception; what is data (a value
+/// that is not finite) or a lack of room is told once in the life of a process, and `false` from
+/// then on.
 pub(crate) fn refused(py: Python<'_>, error: &AddError, bus: &Bus) -> PyResult<bool> {
     match error {
         AddError::Metric(MetricError::Emit { metric, source }) => match source {

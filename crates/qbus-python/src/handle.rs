@@ -37,8 +37,8 @@ pub(crate) struct Handle {
     /// `None` when the collector has none: what is emitted is lost, and counted.
     bus: Option<Bus>,
     shared: Arc<Shared>,
-    /// The series of a family by the tuple of their label values. They do not refer to it: nobody would
-    /// free a circle.
+    /// The series of a family by the tuple of their label values. They do not refer to it: nobody
+    /// would free a circle.
     children: Option<Py<PyDict>>,
     /// Empty for a family with labels.
     label_values: Vec<String>,
@@ -57,7 +57,8 @@ enum Target {
     Series(SeriesId, State),
     /// A family with labels: only what `labels()` gives can be used.
     Family,
-    /// There was no room for the series, or there is no bus: what is emitted to it is lost, and was told.
+    /// There was no room for the series, or there is no bus: what is emitted to it is lost, and was
+    /// told.
     Refused,
 }
 
@@ -112,8 +113,8 @@ impl Handle {
         &self.definition().name
     }
 
-    /// Whether the family could be registered. The mistakes of one with labels are told here, not by its
-    /// first series.
+    /// Whether the family could be registered. The mistakes of one with labels are told here, not
+    /// by its first series.
     fn check(&self, py: Python<'_>) -> PyResult<()> {
         let name = self.name();
         if !qbus::is_metric_name(name) {
@@ -221,8 +222,8 @@ impl Handle {
         Ok(Child::New(child, values))
     }
 
-    /// Keeps a series that `labels()` made, unless there was no room for it: another time there may be.
-    /// Gives the one that another thread made meanwhile, if one did.
+    /// Keeps a series that `labels()` made, unless there was no room for it: another time there may
+    /// be. Gives the one that another thread made meanwhile, if one did.
     pub(crate) fn keep<'py>(
         &self,
         values: &Bound<'py, PyTuple>,

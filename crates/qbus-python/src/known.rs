@@ -1,8 +1,8 @@
 //! Series that were added to by name before, found by which objects name, type and labels are.
 //!
-//! A program adds with the same strings again and again: they stand in its text. What is the same object has
-//! the same text, since strings do not change, and who is kept here stays alive. So a series is found
-//! without a look at the text, which costs more than the emit.
+//! A program adds with the same strings again and again: they stand in its text. What is the same
+//! object has the same text, since strings do not change, and who is kept here stays alive. So a
+//! series is found without a look at the text, which costs more than the emit.
 
 use std::mem;
 use std::sync::Mutex;
@@ -107,8 +107,8 @@ impl Entry {
     }
 }
 
-/// The series that are known. Its lock is held by who has the interpreter, so nobody waits for it, and no
-/// fork finds it held.
+/// The series that are known. Its lock is held by who has the interpreter, so nobody waits for it,
+/// and no fork finds it held.
 #[derive(Default)]
 pub(crate) struct Known {
     entries: Mutex<Vec<Option<Entry>>>,
@@ -116,8 +116,8 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Whether a series that was not found is to be kept: one in a few, since a program whose texts are new
-    /// each time would pay for all and find none.
+    /// Whether a series that was not found is to be kept: one in a few, since a program whose texts
+    /// are new each time would pay for all and find none.
     pub(crate) fn is_due(&self) -> bool {
         let missed = self.missed.fetch_add(1, Ordering::Relaxed);
         missed.is_multiple_of(KEPT_ONE_IN)

@@ -216,7 +216,8 @@ impl Metric {
         observations(&self.series).map(|of| of.max)
     }
 
-    /// A histogram's upper bounds, each with the count of observations up to it, the last one infinite.
+    /// A histogram's upper bounds, each with the count of observations up to it, the last one
+    /// infinite.
     #[getter]
     fn buckets(&self) -> Option<Vec<(f64, u64)>> {
         buckets(&self.series)
@@ -239,7 +240,8 @@ impl Metric {
         list(py, pairs)
     }
 
-    /// Of each bucket the last record that had a trace, as dicts with trace_id, value and timestamp.
+    /// Of each bucket the last record that had a trace, as dicts with trace_id, value and
+    /// timestamp.
     #[getter]
     fn exemplars<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         exemplars(py, &self.series)

@@ -97,8 +97,8 @@ macro_rules! handle {
 
         #[pymethods]
         impl $class {
-            /// The series of these label values, in the order of the label names, or by name. Keep it
-            /// where it is used often.
+            /// The series of these label values, in the order of the label names, or by name. Keep
+            /// it where it is used often.
             #[pyo3(signature = (*labelvalues, **labelkwargs))]
             fn labels<'py>(
                 &self,
@@ -116,8 +116,8 @@ macro_rules! handle {
                 }
             }
 
-            /// Takes the series of these label values off the page of all processes. Who emits to it again
-            /// brings it back, and a sum goes on from where it stood.
+            /// Takes the series of these label values off the page of all processes. Who emits to
+            /// it again brings it back, and a sum goes on from where it stood.
             #[pyo3(signature = (*labelvalues))]
             fn remove(&self, labelvalues: &Bound<'_, PyTuple>) -> PyResult<()> {
                 self.handle.remove(labelvalues)
@@ -195,8 +195,8 @@ handle! {
             Counter::made(py, &naming, documentation, labelnames, registry, Vec::new())
         }
 
-        /// Adds an increment, 1 if none is given. A negative one raises MetricError; one that is not finite is
-        /// counted as rejected.
+        /// Adds an increment, 1 if none is given. A negative one raises MetricError; one that is
+        /// not finite is counted as rejected.
         #[pyo3(signature = (amount=Amount::One, exemplar=None), text_signature = "($self, amount=1, exemplar=None)")]
         fn inc(
             &self,
@@ -209,7 +209,8 @@ handle! {
             self.handle.emit(py, Clock::Coarse, Kind::Increment, amount, trace_id)
         }
 
-        /// Counts the exceptions of a block or function: `with c.count_exceptions(): …`, or a decorator.
+        /// Counts the exceptions of a block or function: `with c.count_exceptions(): …`, or a
+        /// decorator.
         #[pyo3(signature = (exception=None))]
         fn count_exceptions(
             slf: &Bound<'_, Self>,
@@ -279,15 +280,16 @@ handle! {
             self.handle.emit(py, Clock::Precise, Kind::Set, now, 0)
         }
 
-        /// Adds 1 for as long as a block or function runs: `with g.track_inprogress(): …`, or a decorator,
-        /// of an async function too.
+        /// Adds 1 for as long as a block or function runs: `with g.track_inprogress(): …`, or a
+        /// decorator, of an async function too.
         fn track_inprogress(slf: &Bound<'_, Self>) -> PyResult<InprogressTracker> {
             let handle = &slf.get().handle;
             handle.check_is_series(slf.py())?;
             Ok(InprogressTracker::new(handle, slf.clone().into_any().unbind()))
         }
 
-        /// Sets the value to how many seconds a block or function took, as a context manager or decorator.
+        /// Sets the value to how many seconds a block or function took, as a context manager or
+        /// decorator.
         fn time(slf: &Bound<'_, Self>) -> PyResult<Timer> {
             let handle = &slf.get().handle;
             handle.check_is_series(slf.py())?;
@@ -340,8 +342,8 @@ handle! {
             self.handle.emit(py, Clock::Precise, Kind::Observe, amount, trace_id)
         }
 
-        /// Observes how many seconds a block or function takes: `with h.time(): …`, or a decorator, of an
-        /// async function too.
+        /// Observes how many seconds a block or function takes: `with h.time(): …`, or a decorator,
+        /// of an async function too.
         fn time(slf: &Bound<'_, Self>) -> PyResult<Timer> {
             let handle = &slf.get().handle;
             handle.check_is_series(slf.py())?;
@@ -386,8 +388,8 @@ handle! {
             self.handle.emit(py, Clock::Precise, Kind::Observe, amount, 0)
         }
 
-        /// Observes how many seconds a block or function takes: `with s.time(): …`, or a decorator, of an
-        /// async function too.
+        /// Observes how many seconds a block or function takes: `with s.time(): …`, or a decorator,
+        /// of an async function too.
         fn time(slf: &Bound<'_, Self>) -> PyResult<Timer> {
             let handle = &slf.get().handle;
             handle.check_is_series(slf.py())?;

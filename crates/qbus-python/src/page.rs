@@ -7,7 +7,8 @@ use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::ending;
 
-/// Samples as lines of the Prometheus text format; None when one of them needs more than this knows.
+/// Samples as lines of the Prometheus text format; None when one of them needs more than this
+/// knows.
 #[pyfunction]
 pub(crate) fn sample_lines(samples: &Bound<'_, PyList>) -> PyResult<Option<String>> {
     let mut page = String::with_capacity(samples.len() * 64);
@@ -85,7 +86,8 @@ fn write_labels(labels: &Bound<'_, PyDict>, page: &mut String) -> PyResult<bool>
     Ok(true)
 }
 
-/// A number as Go writes it: whole ones below a million are all that differ in nothing but the point.
+/// A number as Go writes it: whole ones below a million are all that differ in nothing but the
+/// point.
 fn write_value(value: &Bound<'_, PyAny>, page: &mut String) -> PyResult<bool> {
     let is_number =
         value.is_exact_instance_of::<PyFloat>() || value.is_exact_instance_of::<PyInt>();

@@ -130,10 +130,11 @@ impl Snapshot {
         })
     }
 
-    /// The series as columns: a dict of lists, all of one length, as pandas, polars and Arrow take them.
+    /// The series as columns: a dict of lists, all of one length, as pandas, polars and Arrow take
+    /// them.
     ///
-    /// `timestamp` is in nanoseconds since the Unix epoch; `count`, `sum`, `min` and `max` are None for
-    /// counters and gauges.
+    /// `timestamp` is in nanoseconds since the Unix epoch; `count`, `sum`, `min` and `max` are None
+    /// for counters and gauges.
     ///
     /// >>> import qbus
     /// >>> qbus.Gauge("column_depth").set(2)
@@ -169,8 +170,8 @@ impl Snapshot {
         Ok(columns)
     }
 
-    /// The series as tuples of name, type, help, labels, value, time, count, sum, buckets and exemplars: what a page
-    /// is made of, without an object for each.
+    /// The series as tuples of name, type, help, labels, value, time, count, sum, buckets and
+    /// exemplars: what a page is made of, without an object for each.
     fn _rows<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let row = |series: &qbus_aggregate::Series| {
             let of = observations(series);

@@ -1,7 +1,7 @@
 //! What handles give as context managers and decorators.
 //!
-//! Entering and leaving run no Python code, so they are safe while the interpreter ends; what a decorator
-//! wraps a function in is Python (`qbus._timing`).
+//! Entering and leaving run no Python code, so they are safe while the interpreter ends; what a
+//! decorator wraps a function in is Python (`qbus._timing`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,8 @@
-//! Values of `qbus.prometheus_client`: what this process counted, kept here, and emitted for all others.
+//! Values of `qbus.prometheus_client`: what this process counted, kept here, and emitted for all
+//! others.
 //!
-//! A program of `prometheus_client` reads its values back (`_value.get()`, its own page), so each is kept
-//! in the process as well. Without a bus that is all there is, and the program goes on.
+//! A program of `prometheus_client` reads its values back (`_value.get()`, its own page), so each
+//! is kept in the process as well. Without a bus that is all there is, and the program goes on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -151,7 +152,8 @@ impl Value {
         self.value.get()
     }
 
-    /// Emits to another series from now on, as a forked child does; and begins at 0, if that is wanted.
+    /// Emits to another series from now on, as a forked child does; and begins at 0, if that is
+    /// wanted.
     fn rebind(&mut self, handle: &Bound<'_, PyAny>, at_zero: bool) -> PyResult<()> {
         self.handle = handle_of(handle)?;
         if at_zero {

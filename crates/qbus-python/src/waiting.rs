@@ -1,7 +1,8 @@
-//! What an emit may have to wait for, without the interpreter: that its thread joins, and room in a lane.
+//! What an emit may have to wait for, without the interpreter: that its thread joins, and room in a
+//! lane.
 //!
-//! Whoever counts in a loop is faster than the aggregator wakes up, and expects no loss; but nobody waits
-//! for an aggregator that is not there, or again and again for one that lags.
+//! Whoever counts in a loop is faster than the aggregator wakes up, and expects no loss; but nobody
+//! waits for an aggregator that is not there, or again and again for one that lags.
 
 use std::cell::Cell;
 use std::ptr;

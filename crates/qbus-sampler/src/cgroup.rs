@@ -201,8 +201,8 @@ impl Hierarchy {
         })
     }
 
-    /// Where the files of a group are; `None` for the root of all groups, and for one outside of what
-    /// is mounted, as groups are that are outside of a container.
+    /// Where the files of a group are; `None` for the root of all groups, and for one outside of
+    /// what is mounted, as groups are that are outside of a container.
     fn directory(&self, path: &str) -> Option<PathBuf> {
         let below = match self.root.as_str() {
             "/" => path,

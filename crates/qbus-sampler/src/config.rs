@@ -38,9 +38,9 @@ pub struct SamplerOptions {
     pub retry: Duration,
     /// The NVIDIA management library; `None` lets the loader look for `libnvidia-ml.so.1`.
     pub nvml: Option<PathBuf>,
-    /// Also the activity of NVIDIA GPUs (SM, tensor, memory, NVLink) by GPM, where the hardware has it
-    /// (Hopper and later). Off by default: GPM and profilers share counters of the hardware, so that
-    /// one may take them from the other.
+    /// Also the activity of NVIDIA GPUs (SM, tensor, memory, NVLink) by GPM, where the hardware has
+    /// it (Hopper and later). Off by default: GPM and profilers share counters of the hardware, so
+    /// that one may take them from the other.
     pub gpm: bool,
     /// How often the GPU calls are made that take milliseconds: process lists, ECC, fans, PCIe.
     pub gpu_slow_period: Duration,

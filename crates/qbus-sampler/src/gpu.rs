@@ -58,7 +58,8 @@ pub(crate) struct Gpus {
     slow_read: Option<Instant>,
 }
 
-/// Which GPU a value is of: its number and its UUID, and under the names of dcgm-exporter what that has.
+/// Which GPU a value is of: its number and its UUID, and under the names of dcgm-exporter what that
+/// has.
 type Labels = Vec<(&'static str, String)>;
 
 /// What is known of one GPU.
@@ -274,7 +275,8 @@ impl Gpus {
         Ok(())
     }
 
-    /// Pushes whether a GPU is up, and what was heard of it: an error that ends it is the one to see.
+    /// Pushes whether a GPU is up, and what was heard of it: an error that ends it is the one to
+    /// see.
     fn push_up(&self, index: u32, up: bool, out: &mut Readings) {
         let unknown = || vec![("gpu", index.to_string()), ("uuid", String::new())];
         let labels = self.labels.get(&index).cloned().unwrap_or_else(unknown);

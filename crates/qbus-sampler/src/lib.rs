@@ -1,18 +1,19 @@
 //! Reads host, process, cgroup and GPU metrics, and hands them to a closure.
 //!
-//! A [`Sampler`] has one source for each subject, listed with what they read as [`Source`]. The crate
-//! knows no ring and never prints: samples go to a closure, and how each source fared is in its
-//! [`Outcome`].
+//! A [`Sampler`] has one source for each subject, listed with what they read as [`Source`]. The
+//! crate knows no ring and never prints: samples go to a closure, and how each source fared is in
+//! its [`Outcome`].
 //!
 //! * **No source is at the mercy of another.** One that fails or panics is counted and reported
-//!   once. What may hang (file systems, sensors, the process table, GPUs) is read on a thread of its
-//!   own, and a tick goes by what that thread read last, up to the age of [`SamplerOptions::keep`].
+//!   once. What may hang (file systems, sensors, the process table, GPUs) is read on a thread of
+//!   its own, and a tick goes by what that thread read last, up to the age of
+//!   [`SamplerOptions::keep`].
 //! * **Counters are totals** as the kernel or the driver keeps them, never differences. They start
 //!   again when the machine, the device or the control group does.
-//! * **No value is better than a wrong one.** What can't be read, is out of range or has no limit has
-//!   no sample. Ratios over time need two ticks.
-//! * **Each series occurs once in a tick.** Processes of one role and command are one series, unless
-//!   [`SamplerOptions::pid_label`] is set.
+//! * **No value is better than a wrong one.** What can't be read, is out of range or has no limit
+//!   has no sample. Ratios over time need two ticks.
+//! * **Each series occurs once in a tick.** Processes of one role and command are one series,
+//!   unless [`SamplerOptions::pid_label`] is set.
 //! * **Files stay open** between ticks, some 20 for the host, 3 for each of the first 64 processes
 //!   and 14 for each of the first 8 control groups.
 //! * **Nothing is guessed across pid namespaces**: a process that is not in the sampler's own is

@@ -29,7 +29,8 @@ pub struct Metric {
 /// Which names the samples bear. A reading that a set has no name for keeps its qbus name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Names {
-    /// `qbus_host_…`, `qbus_process_…`, `qbus_cgroup_…`, `qbus_gpu_…`: base units, ratios of 0 to 1.
+    /// `qbus_host_…`, `qbus_process_…`, `qbus_cgroup_…`, `qbus_gpu_…`: base units, ratios of 0 to
+    /// 1.
     #[default]
     Qbus,
     /// The names, labels and units of node_exporter, so that its dashboards work. CPU values are
@@ -45,8 +46,8 @@ pub enum GpuNames {
     /// Those of [`Names`].
     #[default]
     Same,
-    /// The names, labels and units of dcgm-exporter, so that its dashboards work. What it has no name for
-    /// keeps that of [`Names`].
+    /// The names, labels and units of dcgm-exporter, so that its dashboards work. What it has no
+    /// name for keeps that of [`Names`].
     Dcgm,
 }
 

@@ -30,7 +30,8 @@ pub trait Probe: Send {
 /// Why a source had nothing to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// This machine lacks the subject, which is no fault: tried again after [`SamplerOptions::retry`](crate::SamplerOptions::retry).
+    /// This machine lacks the subject, which is no fault: tried again after
+    /// [`SamplerOptions::retry`](crate::SamplerOptions::retry).
     Absent(String),
     /// Reading failed: tried again when the source is due again.
     Failed(String),

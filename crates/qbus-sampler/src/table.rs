@@ -2,9 +2,8 @@
 //!
 //! A row reads: kind, unit, qbus name, then in brackets what node_exporter calls it and what the
 //! seed's collector calls it, then the help. Empty brackets keep the qbus name; `hidden` keeps the
-//! reading off that set's page, where another row says the same already; `untyped` says that the set gives it
-//! no type; a factor is followed by
-//! the unit that it leads to.
+//! reading off that set's page, where another row says the same already; `untyped` says that the
+//! set gives it no type; a factor is followed by the unit that it leads to.
 
 use std::borrow::Cow;
 

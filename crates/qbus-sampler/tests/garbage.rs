@@ -1,5 +1,5 @@
-//! Files that hold anything: a kernel that is newer, older or wrong, a driver that is broken. No source
-//! panics, says a value that is none, or one series twice, whatever stands in its files.
+//! Files that hold anything: a kernel that is newer, older or wrong, a driver that is broken. No
+//! source panics, says a value that is none, or one series twice, whatever stands in its files.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
-//! Whether GPUs are well, who uses them for what, and under which names: errors, rows, links, activity.
+//! Whether GPUs are well, who uses them for what, and under which names: errors, rows, links,
+//! activity.
 
 use std::fs;
 use std::path::Path;

@@ -10,8 +10,8 @@ use crate::support::{sampler, tick, write_tree};
 
 /// Metrics that the expressions of the mixin name for Linux, with its defaults
 /// (prometheus/node_exporter, `docs/node-mixin` of 1.5.0 and of 2026). The two of systemd
-/// (`node_systemd_unit_state`, `node_systemd_service_restart_total`) come from a collector that is off
-/// by default.
+/// (`node_systemd_unit_state`, `node_systemd_service_restart_total`) come from a collector that is
+/// off by default.
 const ASKED_FOR: [&str; 46] = [
     "node_bonding_active",
     "node_bonding_slaves",

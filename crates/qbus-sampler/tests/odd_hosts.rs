@@ -1,4 +1,5 @@
-//! Hosts that are odd: several chips on one device, roots elsewhere, files of metrics that are wrong.
+//! Hosts that are odd: several chips on one device, roots elsewhere, files of metrics that are
+//! wrong.
 
 use std::os::unix::fs::symlink;
 use std::time::Instant;

@@ -125,8 +125,8 @@ fn values_are_those_of_ps() {
     );
 }
 
-/// A process that does nothing, under its own name: a child bears its parent's until it has executed
-/// its program.
+/// A process that does nothing, under its own name: a child bears its parent's until it has
+/// executed its program.
 fn sleep() -> Running {
     let child = Running(Command::new("sleep").arg("600").spawn().unwrap());
     let comm = format!("/proc/{}/comm", child.0.id());

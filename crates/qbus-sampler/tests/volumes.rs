@@ -1,4 +1,5 @@
-//! File systems, network services and devices that few machines have: over trees of the kernel's files.
+//! File systems, network services and devices that few machines have: over trees of the kernel's
+//! files.
 
 use std::time::Instant;
 

@@ -15,8 +15,8 @@ const NAME_MAX: usize = 64;
 
 /// A bus: a name (POSIX segment `/qbus.NAME`), or the path of a file (with a slash in it).
 ///
-/// A relative path means a file below the folder that is the working directory now, also when the program
-/// goes to another one later, as daemons do.
+/// A relative path means a file below the folder that is the working directory now, also when the
+/// program goes to another one later, as daemons do.
 ///
 /// # Examples
 ///

@@ -81,8 +81,9 @@ impl Clone for Bus {
 impl Drop for Bus {
     fn drop(&mut self) {
         if self.mapped.users.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // This thread's producer goes now. Those of others keep the mapping until their threads end or
-            // need the place; their lanes and the process's place in the owner table go with `leave`.
+            // This thread's producer goes now. Those of others keep the mapping until their threads
+            // end or need the place; their lanes and the process's place in the owner table go with
+            // `leave`.
             thread::forget(self.mapped.key);
             self.mapped.leave();
             successor::exhume();
@@ -142,8 +143,8 @@ impl Bus {
         Ok(Bus::new(region, address, config.geometry, sections))
     }
 
-    /// Opens an existing bus, and waits a bounded second for one that is being made. What a creator left
-    /// that died seconds ago is removed, and there is none then.
+    /// Opens an existing bus, and waits a bounded second for one that is being made. What a creator
+    /// left that died seconds ago is removed, and there is none then.
     ///
     /// # Errors
     ///
@@ -237,8 +238,8 @@ impl Bus {
         }
     }
 
-    /// Takes the name of a bus away. Processes that have it open keep it; its memory goes with the last
-    /// of them. The snapshot beside it is removed as well, and an earlier bus's that was moved
+    /// Takes the name of a bus away. Processes that have it open keep it; its memory goes with the
+    /// last of them. The snapshot beside it is removed as well, and an earlier bus's that was moved
     /// aside.
     ///
     /// # Errors
@@ -335,8 +336,8 @@ impl Bus {
         self.mapped.header().created_ns.load(Ordering::Relaxed)
     }
 
-    /// Whether its name was taken away ([`remove`](Self::remove), or a plain `rm` of its file, which is
-    /// noticed within about a second).
+    /// Whether its name was taken away ([`remove`](Self::remove), or a plain `rm` of its file,
+    /// which is noticed within about a second).
     pub fn is_removed(&self) -> bool {
         self.mapped.look_after();
         self.mapped.is_removed()

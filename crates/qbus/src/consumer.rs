@@ -152,7 +152,8 @@ impl Consumer {
     }
 
     /// Goes on at a position that a predecessor had committed. A position that the lane cannot have
-    /// (before its head, or beyond what it holds) is refused, and draining goes on at the lane's head.
+    /// (before its head, or beyond what it holds) is refused, and draining goes on at the lane's
+    /// head.
     pub fn resume(&mut self, lane: usize, position: u64) -> bool {
         let ring = self.lanes[lane].ring;
         let (head, capacity) = (ring.head(), ring.capacity());
@@ -171,9 +172,9 @@ impl Consumer {
         }
     }
 
-    /// Loads what tells whether something came to the cells of a lane. To be done before its ring is
-    /// drained: what a thread did in order is then folded in order, since cells are taken once the ring is
-    /// drained as far as it reached at the look.
+    /// Loads what tells whether something came to the cells of a lane. To be done before its ring
+    /// is drained: what a thread did in order is then folded in order, since cells are taken once
+    /// the ring is drained as far as it reached at the look.
     #[inline]
     pub fn look_at_cells(&mut self, lane: usize) {
         let cursor = &mut self.lanes[lane];
@@ -189,8 +190,8 @@ impl Consumer {
         }
     }
 
-    /// Hands on what came to the cells of a lane since they were taken last, as far as the last look saw.
-    /// `None` when nothing did.
+    /// Hands on what came to the cells of a lane since they were taken last, as far as the last
+    /// look saw. `None` when nothing did.
     #[inline]
     pub fn take_cells(
         &mut self,
@@ -210,8 +211,8 @@ impl Consumer {
         Some(TakenCells { changed, calls })
     }
 
-    /// Says whose the calls were that wrote to the cells of a lane. What owners write to shared lanes, they
-    /// count themselves.
+    /// Says whose the calls were that wrote to the cells of a lane. What owners write to shared
+    /// lanes, they count themselves.
     pub fn attribute_calls(
         &self,
         lane: usize,
@@ -281,8 +282,8 @@ impl Consumer {
         cursor.cells.committed();
     }
 
-    /// Stores the lanes' heads again that somebody else overwrote: else producers could find a lane full
-    /// for ever. How many.
+    /// Stores the lanes' heads again that somebody else overwrote: else producers could find a lane
+    /// full for ever. How many.
     pub fn restore_heads(&self) -> u64 {
         let mut restored = 0;
         for cursor in &self.lanes {
@@ -294,15 +295,16 @@ impl Consumer {
         restored
     }
 
-    /// Whether a lane holds what was not drained yet. A lagging hint of a shared lane may hide some.
+    /// Whether a lane holds what was not drained yet. A lagging hint of a shared lane may hide
+    /// some.
     #[inline]
     pub fn has_more(&self, lane: usize) -> bool {
         let cursor = &self.lanes[lane];
         cursor.ring.tail() > cursor.position || cursor.cells.is_due(&cursor.look)
     }
 
-    /// Looks for the dead among owners, and repairs what they left: claims become TORN, leases free. How
-    /// many.
+    /// Looks for the dead among owners, and repairs what they left: claims become TORN, leases
+    /// free. How many.
     ///
     /// # Errors
     ///
@@ -329,8 +331,9 @@ impl Consumer {
         Ok(reaped)
     }
 
-    /// Whether another process has become the consumer, since foreign code closed the descriptor of this one's
-    /// lock. [`reap`](Self::reap) finds out. This one must drain and free nothing any more.
+    /// Whether another process has become the consumer, since foreign code closed the descriptor of
+    /// this one's lock. [`reap`](Self::reap) finds out. This one must drain and free nothing any
+    /// more.
     pub fn is_superseded(&self) -> bool {
         self.is_superseded
     }
@@ -368,8 +371,8 @@ impl Consumer {
         }
     }
 
-    /// Sleeps until somebody waits for the consumer ([`Bus::flush`], a producer that waits for room), at
-    /// most for `longest`.
+    /// Sleeps until somebody waits for the consumer ([`Bus::flush`], a producer that waits for
+    /// room), at most for `longest`.
     pub fn nap(&self, longest: Duration) {
         doorbell::sleep(&self.mapped().header().doorbell, longest);
     }

@@ -1,8 +1,9 @@
 //! The aggregator's sleep, and how somebody who waits for it ends that.
 //!
 //! A futex in the header (futex(2), not private: it works across processes). Nothing depends on it:
-//! whoever is not woken wakes when the time is over. So a ring that comes just before the sleep may be
-//! lost, a bell of a dead aggregator is rung once in vain, and garbage in the word costs a system call.
+//! whoever is not woken wakes when the time is over. So a ring that comes just before the sleep may
+//! be lost, a bell of a dead aggregator is rung once in vain, and garbage in the word costs a
+//! system call.
 
 use std::time::Duration;
 

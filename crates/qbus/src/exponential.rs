@@ -1,7 +1,7 @@
 //! Buckets of a base-2 exponential histogram: 32 an octave.
 //!
-//! Schema 5 of Prometheus native histograms and scale 5 of OpenTelemetry exponential histograms: bucket i
-//! holds (2^((i−1)/32), 2^(i/32)]. It is found from the float's bits, without a logarithm.
+//! Schema 5 of Prometheus native histograms and scale 5 of OpenTelemetry exponential histograms:
+//! bucket i holds (2^((i−1)/32), 2^(i/32)]. It is found from the float's bits, without a logarithm.
 
 /// Buckets of an octave.
 pub const OCTAVE: usize = 32;
@@ -55,8 +55,8 @@ const fn cells() -> [u8; 128] {
     cells
 }
 
-/// The octave of a value that is not NaN, sign (1 = negative) << 16 | exponent + 2^15, and the bucket in it;
-/// `None` for 0 and what is as good as 0.
+/// The octave of a value that is not NaN, sign (1 = negative) << 16 | exponent + 2^15, and the
+/// bucket in it; `None` for 0 and what is as good as 0.
 #[inline]
 pub fn locate(value: f64) -> Option<(u64, usize)> {
     let bits = value.to_bits();
@@ -100,8 +100,8 @@ pub fn index(value: f64) -> u32 {
     sign | octave << OCTAVE_BITS | bucket as u32
 }
 
-/// The octave and the bucket of such a number, as [`locate`] gives them; `None` for the bucket of 0, and for
-/// what is no such number.
+/// The octave and the bucket of such a number, as [`locate`] gives them; `None` for the bucket of
+/// 0, and for what is no such number.
 pub fn place(index: u32) -> Option<(u64, usize)> {
     let octave = u64::from(index % SIGN) >> OCTAVE_BITS;
     let is_number = index < 2 * SIGN && (1..=2050).contains(&octave);

@@ -1,12 +1,13 @@
 //! Tells a process that it is a forked child, and takes its parent's locks away from it.
 //!
 //! Two means, since each misses something. A `pthread_atfork` handler runs in every child that
-//! `fork` makes: it closes the inherited lock descriptors, so that a child that never emits does not
-//! keep its dead parent looking alive. A word in a private MADV_WIPEONFORK page becomes 0 in every
-//! child, also one made by a raw `clone`: a producer compares it with the generation that it was
-//! made in, one load an emit.
+//! `fork` makes: it closes the inherited lock descriptors, so that a child that never emits does
+//! not keep its dead parent looking alive. A word in a private MADV_WIPEONFORK page becomes 0 in
+//! every child, also one made by a raw `clone`: a producer compares it with the generation that it
+//! was made in, one load an emit.
 //!
-//! All that is done to a descriptor can be interrupted by a fork of another thread, or of a signal handler:
+//! All that is done to a descriptor can be interrupted by a fork of another thread, or of a signal
+//! handler:
 //!
 //! | a fork comes                          | its child                                             |
 //! |---------------------------------------|-------------------------------------------------------|
@@ -14,9 +15,9 @@
 //! | between enlisting and locking, or later | closes its copy in the handler                      |
 //! | between delisting and close           | has a copy of what was unlocked before                |
 //!
-//! Foreign code may close what it does not know, and open something else under the same number. So a
-//! descriptor is used and closed only while it is what was opened: the file, and opened for appending,
-//! which nobody else does with a bus.
+//! Foreign code may close what it does not know, and open something else under the same number. So
+//! a descriptor is used and closed only while it is what was opened: the file, and opened for
+//! appending, which nobody else does with a bus.
 
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -78,7 +79,8 @@ pub(crate) fn word() -> ForkWord {
     })
 }
 
-/// The present generation; makes one when the process is a fresh child. Takes no lock, allocates nothing.
+/// The present generation; makes one when the process is a fresh child. Takes no lock, allocates
+/// nothing.
 pub(crate) fn generation() -> Generation {
     settle(word().0)
 }
@@ -156,7 +158,8 @@ static NODES: PrivatePtr<Node> = PrivatePtr::new(ptr::null_mut());
 
 /// Descriptors that a node can hold: no process has more than 2^20 unless root says so.
 const FD_MAX: RawFd = (1 << 24) - 2;
-/// How often an open is tried again because a fork came in between, which takes much longer than an open.
+/// How often an open is tried again because a fork came in between, which takes much longer than an
+/// open.
 const ATTEMPTS: usize = 64;
 
 impl ForkClosed {
@@ -171,8 +174,8 @@ impl ForkClosed {
         ForkClosed(free.unwrap_or_else(enlist))
     }
 
-    /// Keeps what `open` opens for appending instead of what it kept; false when that is not the file `id`.
-    /// One thread at a time.
+    /// Keeps what `open` opens for appending instead of what it kept; false when that is not the
+    /// file `id`. One thread at a time.
     pub(crate) fn open(
         &self,
         id: FileId,
@@ -264,7 +267,8 @@ impl Node {
             return;
         };
         if raw >= 0 && self.is_kept(raw) {
-            // SAFETY: the exchange made this call the only one that closes it, and it is what was opened.
+            // SAFETY: the exchange made this call the only one that closes it, and it is what was
+            // opened.
             unsafe { libc::close(raw) };
         }
     }
@@ -274,8 +278,8 @@ fn word_is(generation: Generation) -> bool {
     word().is(generation)
 }
 
-/// The same under a number that is none of standard input, output and error: what a program prints there
-/// must never go to a bus.
+/// The same under a number that is none of standard input, output and error: what a program prints
+/// there must never go to a bus.
 fn beyond_stdio(file: OwnedFd) -> io::Result<OwnedFd> {
     if file.as_raw_fd() > libc::STDERR_FILENO {
         return Ok(file);

@@ -136,9 +136,9 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
         self
     }
 
-    /// Binds the series to this process: when it ends, well or not, the series leaves the page. For what says
-    /// something of the process itself, such as a gauge of requests in progress, with a label that tells it
-    /// from others. Emits of other processes bring it back, and then it stays.
+    /// Binds the series to this process: when it ends, well or not, the series leaves the page. For
+    /// what says something of the process itself, such as a gauge of requests in progress, with a
+    /// label that tells it from others. Emits of other processes bring it back, and then it stays.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -155,9 +155,9 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
         self
     }
 
-    /// Has series of this family leave the page when nothing was emitted to them for so long, by the
-    /// aggregator's clock; zero is for ever. The last registration that says so counts. The next emit brings a
-    /// series back, and a counter goes on from its sum.
+    /// Has series of this family leave the page when nothing was emitted to them for so long, by
+    /// the aggregator's clock; zero is for ever. The last registration that says so counts. The
+    /// next emit brings a series back, and a counter goes on from its sum.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
@@ -198,9 +198,10 @@ impl Registration<'_, Histogram> {
         self
     }
 
-    /// Also counts 32 buckets an octave, as Prometheus' native histograms do: quantiles within 1.1 % of any
-    /// value, exact over all instances, for scrapers that take them. Its observations are records then, each
-    /// with its time, as a summary's are; what a full lane does not take counts in the middle of its bucket.
+    /// Also counts 32 buckets an octave, as Prometheus' native histograms do: quantiles within 1.1
+    /// % of any value, exact over all instances, for scrapers that take them. Its observations are
+    /// records then, each with its time, as a summary's are; what a full lane does not take counts
+    /// in the middle of its bucket.
     pub fn native(mut self) -> Self {
         self.family.native = true;
         self
@@ -228,7 +229,8 @@ impl fmt::Debug for Handle {
 }
 
 impl Handle {
-    /// Of a series that is registered; its type is for the caller to know. The bounds are a histogram's.
+    /// Of a series that is registered; its type is for the caller to know. The bounds are a
+    /// histogram's.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -257,7 +259,8 @@ impl Handle {
         thread::to_own_cells(self.key, unit, op)
     }
 
-    /// Does something to the cells of the series, or emits the same as a record where there are none.
+    /// Does something to the cells of the series, or emits the same as a record where there are
+    /// none.
     fn put(&self, unit: &Unit, op: CellOp, kind: Kind, value: f64) -> Result<(), EmitError> {
         if thread::to_cells(self.bus.mapped(), unit, op)? {
             return Ok(());
@@ -275,8 +278,8 @@ impl Handle {
         self.emit_or_keep(timestamp_ns, kind, value, Keep::Nothing)
     }
 
-    /// A record with a trace: an event, whatever becomes of others. Where the lane is full it counts
-    /// without its trace.
+    /// A record with a trace: an event, whatever becomes of others. Where the lane is full it
+    /// counts without its trace.
     fn emit_traced(&self, kind: Kind, value: f64, trace_id: u128) -> Result<(), EmitError> {
         let record = Record::new(self.clock.now_ns(), self.series, kind, value);
         let record = Record { trace_id, ..record };
@@ -329,8 +332,8 @@ macro_rules! handle {
 handle! {
     /// A sum that only grows.
     ///
-    /// Increments go to this thread's cells in shared memory, which cannot be full: nothing is lost, with
-    /// or without an aggregator. A bus whose cells are used up takes them as records.
+    /// Increments go to this thread's cells in shared memory, which cannot be full: nothing is
+    /// lost, with or without an aggregator. A bus whose cells are used up takes them as records.
     Counter {
         count: |handle: &Handle| Unit::count(handle.series),
         sum: |handle: &Handle| Unit::sum(handle.series)
@@ -381,7 +384,8 @@ impl Counter {
         self.count_slowly(n)
     }
 
-    // What is passed to a call is made there: on the way to the cells it would be stores for nothing.
+    // What is passed to a call is made there: on the way to the cells it would be stores for
+    // nothing.
     #[cold]
     fn count_slowly(&self, n: u64) -> Result<(), EmitError> {
         let op = CellOp::Count(n);
@@ -410,8 +414,8 @@ impl Counter {
             .emit_traced(Kind::Increment, increment, trace_id)
     }
 
-    /// States the sum, for a source that keeps it itself (a kernel's counter). Only one process may do
-    /// so for a series.
+    /// States the sum, for a source that keeps it itself (a kernel's counter). Only one process may
+    /// do so for a series.
     ///
     /// # Errors
     ///
@@ -424,8 +428,8 @@ impl Counter {
 handle! {
     /// A value that goes up and down; the last one of all processes counts.
     ///
-    /// Each change is an event of its own, with a time. Where the lane is full, the last value and the sum
-    /// of differences get through as state, and the points between are missing.
+    /// Each change is an event of its own, with a time. Where the lane is full, the last value and
+    /// the sum of differences get through as state, and the points between are missing.
     Gauge {
         level: |handle: &Handle| Unit::level(handle.series),
         sum: |handle: &Handle| Unit::sum(handle.series)
@@ -489,15 +493,15 @@ impl Gauge {
 macro_rules! observer {
     ($name:ident) => {
         impl $name {
-            /// Adds an observation. Infinities count in the first or the last bucket and in the sum, as
-            /// Prometheus has them; NaN is rejected, and counted as such.
+            /// Adds an observation. Infinities count in the first or the last bucket and in the
+            /// sum, as Prometheus has them; NaN is rejected, and counted as such.
             #[inline]
             pub fn observe(&self, value: f64) {
                 let _ = self.try_observe(value);
             }
 
-            /// Adds an observation. Infinities count in the first or the last bucket and in the sum, as
-            /// Prometheus has them; NaN is rejected, and counted as such.
+            /// Adds an observation. Infinities count in the first or the last bucket and in the
+            /// sum, as Prometheus has them; NaN is rejected, and counted as such.
             ///
             /// # Errors
             ///
@@ -507,13 +511,15 @@ macro_rules! observer {
                 self.put(value)
             }
 
-            /// Adds an observation that belongs to a trace: pages show it as the exemplar of its bucket.
+            /// Adds an observation that belongs to a trace: pages show it as the exemplar of its
+            /// bucket.
             #[inline]
             pub fn observe_traced(&self, value: f64, trace_id: u128) {
                 let _ = self.try_observe_traced(value, trace_id);
             }
 
-            /// Adds an observation that belongs to a trace: pages show it as the exemplar of its bucket.
+            /// Adds an observation that belongs to a trace: pages show it as the exemplar of its
+            /// bucket.
             ///
             /// # Errors
             ///
@@ -536,7 +542,8 @@ macro_rules! observer {
 handle! {
     /// Observations counted in buckets.
     ///
-    /// They go to this thread's cells in shared memory, as a [`Counter`]'s increments do: nothing is lost.
+    /// They go to this thread's cells in shared memory, as a [`Counter`]'s increments do: nothing
+    /// is lost.
     Histogram {
         unit: |handle: &Handle| Unit::histogram(handle.series, handle.bounds.len() + 1)
     }
@@ -560,8 +567,8 @@ impl Observer for Histogram {
 handle! {
     /// Observations whose quantiles are kept within 1.1 %.
     ///
-    /// Each is an event of its own. Where the lane is full, they are counted by bucket as state: nothing is
-    /// lost but their points.
+    /// Each is an event of its own. Where the lane is full, they are counted by bucket as state:
+    /// nothing is lost but their points.
     Summary {
         unit: |handle: &Handle| Unit::summary(handle.series)
     }
@@ -601,12 +608,12 @@ trait Observer: fmt::Debug {
     fn put(&self, value: f64) -> Result<(), EmitError>;
 }
 
-/// With no more bounds than this, comparing with all of them beats a search, each step of which waits
-/// for the one before.
+/// With no more bounds than this, comparing with all of them beats a search, each step of which
+/// waits for the one before.
 const FEW_BOUNDS: usize = 64;
 
-/// The bucket that an observation belongs to: the first whose upper bound is not below it; behind the last
-/// bound there is `+Inf`.
+/// The bucket that an observation belongs to: the first whose upper bound is not below it; behind
+/// the last bound there is `+Inf`.
 #[inline(always)]
 pub fn bucket_of(bounds: &[f64], value: f64) -> usize {
     if bounds.len() > FEW_BOUNDS {

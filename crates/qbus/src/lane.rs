@@ -1,11 +1,11 @@
 //! Lanes: the ring buffers of the bus.
 //!
-//! Position p, which never wraps, lives in slot p mod N on lap p div N + 1; zeroed slots are EMPTY of
-//! lap 0. A slot's `sequence` word names its lap, an owner and a [`SlotPhase`]. The consumer never
-//! writes to a slot except to repair it; it frees slots by storing `head`.
+//! Position p, which never wraps, lives in slot p mod N on lap p div N + 1; zeroed slots are EMPTY
+//! of lap 0. A slot's `sequence` word names its lap, an owner and a [`SlotPhase`]. The consumer
+//! never writes to a slot except to repair it; it frees slots by storing `head`.
 //!
-//! An [`exclusive`] lane has one producer at a time and needs no read-modify-write; a [`shared`] lane
-//! takes any number of producers at once. Their edges and crash tables stand there.
+//! An [`exclusive`] lane has one producer at a time and needs no read-modify-write; a [`shared`]
+//! lane takes any number of producers at once. Their edges and crash tables stand there.
 
 pub(crate) mod cell;
 pub(crate) mod exclusive;
@@ -175,8 +175,8 @@ impl<'a> Lane<'a> {
         self.head.head.load(Ordering::Acquire)
     }
 
-    /// Where a consumer begins: at `head`, or where `tail` stands when that is garbage, or at 0. From
-    /// then on `head` says so too.
+    /// Where a consumer begins: at `head`, or where `tail` stands when that is garbage, or at 0.
+    /// From then on `head` says so too.
     pub(crate) fn begin(&self) -> u64 {
         let words = [self.head(), self.tail()];
         let position = words.into_iter().find(|&at| at <= POSITION_MAX);
@@ -191,8 +191,8 @@ impl<'a> Lane<'a> {
         self.head.head.store(position, Ordering::Release);
     }
 
-    /// Reads `head` and clamps it: what a producer at `tail` may write is below the result + N. A head
-    /// that ran ahead or back (CVE-2024-41009 shows why one checks) leaves the lane full.
+    /// Reads `head` and clamps it: what a producer at `tail` may write is below the result + N. A
+    /// head that ran ahead or back (CVE-2024-41009 shows why one checks) leaves the lane full.
     #[inline]
     fn refresh_head(&self, cached: u64, tail: u64) -> u64 {
         // E2 (acquire): pairs with the store in `free`.
@@ -223,7 +223,8 @@ impl Slot {
         #[cfg(all(target_arch = "x86_64", not(loom)))]
         {
             let line: *const Slot = self;
-            // SAFETY: it changes where the line is kept, and not what it says; the address is a slot's.
+            // SAFETY: it changes where the line is kept, and not what it says; the address is a
+            // slot's.
             unsafe {
                 std::arch::asm!("clflushopt [{}]", in(reg) line, options(nostack, preserves_flags));
             }
@@ -282,10 +283,10 @@ impl Slot {
 
 /// Whether a consumer flushes cache lines after reading them (CLFLUSHOPT).
 ///
-/// A producer that writes to a line which another core still has must first take it away from there, and
-/// the stores of a CPU wait for each other: on a Zen 4 that costs 4 ns for each store to each half of a
-/// line between cores that share a cache and 14 ns between others, whatever was prefetched. A line
-/// that is in no cache comes from memory, many at a time.
+/// A producer that writes to a line which another core still has must first take it away from
+/// there, and the stores of a CPU wait for each other: on a Zen 4 that costs 4 ns for each store to
+/// each half of a line between cores that share a cache and 14 ns between others, whatever was
+/// prefetched. A line that is in no cache comes from memory, many at a time.
 #[inline]
 fn flushes_lines() -> bool {
     #[cfg(all(target_arch = "x86_64", not(loom)))]
@@ -329,7 +330,8 @@ pub(crate) struct Lease(pub(crate) u64);
 
 impl Lease {
     const FREE: u64 = 0;
-    /// The bus was removed: nobody leases the lane any more. A lease that names nobody, as garbage does too.
+    /// The bus was removed: nobody leases the lane any more. A lease that names nobody, as garbage
+    /// does too.
     const VOID: u64 = u64::MAX;
 
     pub(crate) fn of(owner: OwnerId) -> Lease {

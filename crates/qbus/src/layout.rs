@@ -14,7 +14,8 @@
 //! | series  | 8 B            | index of the series: a word each                              |
 //! | arena   | 8 B            | definitions of families and series, append only               |
 //!
-//! Sections start on pages. All memory is zero at creation, and zero is a legal state of every word.
+//! Sections start on pages. All memory is zero at creation, and zero is a legal state of every
+//! word.
 
 #[cfg(all(test, not(loom)))]
 mod format;
@@ -85,7 +86,8 @@ pub(crate) struct Header {
     _pad4: [AtomicU64; 12],
 }
 
-/// An attached process. Held by whoever holds lock byte [`crate::liveness::owner_byte`] of the file.
+/// An attached process. Held by whoever holds lock byte [`crate::liveness::owner_byte`] of the
+/// file.
 ///
 /// Counters are sums over all occupants of the entry and never go back; `*_base` is where they
 /// stood when the present occupant joined.
@@ -274,14 +276,15 @@ pub struct Geometry {
     pub series: u64,
     /// Words for the definitions of families and series.
     pub arena_words: u64,
-    /// Cells of each lane, which hold the state of counters and histograms: a power of two, 16 to 2^15; 0
-    /// is none, and then all of it goes through the ring.
+    /// Cells of each lane, which hold the state of counters and histograms: a power of two, 16 to
+    /// 2^15; 0 is none, and then all of it goes through the ring.
     pub cells: u64,
 }
 
 impl Default for Geometry {
-    /// 64 lanes of 4,096 slots (16 MiB) and 2,048 cells (3 MiB), 4 of them shared; 1,024 owners; 2,048
-    /// families and 16,384 series in 5 MiB of definitions. A container's /dev/shm is 64 MiB by default.
+    /// 64 lanes of 4,096 slots (16 MiB) and 2,048 cells (3 MiB), 4 of them shared; 1,024 owners;
+    /// 2,048 families and 16,384 series in 5 MiB of definitions. A container's /dev/shm is 64 MiB
+    /// by default.
     fn default() -> Self {
         Geometry {
             lanes: 64,

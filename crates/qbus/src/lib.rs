@@ -1,9 +1,9 @@
 //! A lock-free shared-memory telemetry bus: the part that a producer links.
 //!
 //! Worker processes emit fixed-size records into ring buffers in shared memory; an aggregator
-//! process drains them, and folds them into series. An emit takes no lock, and makes no system call but
-//! the one that wakes a sleeping aggregator when its lane fills; a SIGKILL at any instruction of any
-//! process loses nothing silently, wedges nothing, and counts nothing twice.
+//! process drains them, and folds them into series. An emit takes no lock, and makes no system call
+//! but the one that wakes a sleeping aggregator when its lane fills; a SIGKILL at any instruction
+//! of any process loses nothing silently, wedges nothing, and counts nothing twice.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

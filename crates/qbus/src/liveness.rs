@@ -5,8 +5,8 @@
 //! open goes, so at death at the latest, and across pid namespaces. Such locks conflict between two
 //! opens of one process too, and closing another descriptor of the file leaves them alone, which
 //! the older F_SETLK does not. The open is never mapped: a mapping would keep it, and with it the
-//! lock, in a forked child. What is given back is unlocked before it is closed: a copy that somebody else
-//! made of the descriptor must not keep it.
+//! lock, in a forked child. What is given back is unlocked before it is closed: a copy that
+//! somebody else made of the descriptor must not keep it.
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -62,12 +62,12 @@ impl Locks {
         Ok(locks.reopen(path, id)?.then_some(locks))
     }
 
-    /// Opens `path` in place of what was open; false when it is not (or no longer) the file `id`. Allocates
-    /// nothing but for a path of over 255 bytes.
+    /// Opens `path` in place of what was open; false when it is not (or no longer) the file `id`.
+    /// Allocates nothing but for a path of over 255 bytes.
     pub(crate) fn reopen(&self, path: &Path, id: FileId) -> io::Result<bool> {
         self.close();
-        // Appending tells the descriptor from all others of the file (`fork`), and keeps what foreign code
-        // writes to a number that it takes for its own behind the end of the bus.
+        // Appending tells the descriptor from all others of the file (`fork`), and keeps what
+        // foreign code writes to a number that it takes for its own behind the end of the bus.
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = self
             .file
@@ -85,8 +85,8 @@ impl Locks {
 
     /// How many names the file still has; `None` when it is not open.
     pub(crate) fn names(&self) -> Option<u64> {
-        // SAFETY: the descriptor was open and ours just now; were it closed in this instant, the call
-        // would be refused, or look at another file.
+        // SAFETY: the descriptor was open and ours just now; were it closed in this instant, the
+        // call would be refused, or look at another file.
         let file = unsafe { BorrowedFd::borrow_raw(self.file.raw()?) };
         let stat = rustix::fs::fstat(file).ok()?;
         Some(stat.st_nlink as u64)
@@ -122,7 +122,8 @@ impl Locks {
         self.are_held(byte, 1)
     }
 
-    /// Whether another open holds any byte from `byte` on: somebody uses the file, whatever its layout.
+    /// Whether another open holds any byte from `byte` on: somebody uses the file, whatever its
+    /// layout.
     pub(crate) fn is_any_held_from(&self, byte: u64) -> io::Result<bool> {
         // A length of 0 is all that follow.
         self.are_held(byte, 0)

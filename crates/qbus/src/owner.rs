@@ -5,8 +5,9 @@
 //! (the aggregator) does the repair alone. Nothing here decides by pid: pid, start time and command
 //! are stored for people to read.
 //!
-//! * **E6 occupy** `occupy` stores JOINING, then (Release fence) the entry's words → `counts` loads the
-//!   words, then (Acquire fence) the state again: the same state means that all are one occupant's.
+//! * **E6 occupy** `occupy` stores JOINING, then (Release fence) the entry's words → `counts` loads
+//!   the words, then (Acquire fence) the state again: the same state means that all are one
+//!   occupant's.
 //!
 //! | a process dies after       | others see                       | repair                           |
 //! |----------------------------|----------------------------------|----------------------------------|
@@ -109,8 +110,8 @@ impl State {
 /// The longest text of an entry in bytes.
 const TEXT_MAX: usize = 14 * 8;
 
-/// What a process says of itself when it joins; for people. Made without an allocation: the first emit of a
-/// process may come in a signal handler.
+/// What a process says of itself when it joins; for people. Made without an allocation: the first
+/// emit of a process may come in a signal handler.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Identity<'a> {
     pub(crate) pid: u64,
@@ -179,11 +180,12 @@ pub struct OwnerView {
     pub dropped_full: u64,
     /// Records whose value their series could not take.
     pub rejected: u64,
-    /// Records that met a full lane and were kept as state: in the totals, and without a point of their
-    /// own in any history.
+    /// Records that met a full lane and were kept as state: in the totals, and without a point of
+    /// their own in any history.
     pub coalesced: u64,
-    /// `dropped_full` by the type of the metric, in the order of [`MetricType::ALL`](crate::MetricType::ALL):
-    /// counters, gauges and what is untyped, histograms, summaries. Those of unknown series are in none.
+    /// `dropped_full` by the type of the metric, in the order of
+    /// [`MetricType::ALL`](crate::MetricType::ALL): counters, gauges and what is untyped,
+    /// histograms, summaries. Those of unknown series are in none.
     pub dropped_by_type: [u64; 4],
     /// `dropped_full` of all occupants of the entry, this one included: it never goes back.
     pub dropped_full_total: u64,
@@ -250,7 +252,8 @@ impl OwnerEntry {
             phase: OwnerPhase::Joining,
         });
         testpoint!("joining");
-        // E6 (release): pairs with the fence in `counts`: who sees a word of this occupant sees JOINING.
+        // E6 (release): pairs with the fence in `counts`: who sees a word of this occupant sees
+        // JOINING.
         fence(Ordering::Release);
         let relaxed = |word: &AtomicU64, value| word.store(value, Ordering::Relaxed);
         relaxed(
@@ -365,8 +368,8 @@ impl OwnerEntry {
     }
 }
 
-/// Stores a text behind its length, cut to what fits. What is no text, and what would move a terminal, is
-/// replaced.
+/// Stores a text behind its length, cut to what fits. What is no text, and what would move a
+/// terminal, is replaced.
 fn store_text(words: &[AtomicU64], text: &[u8]) {
     let (mut packed, mut len) = ([0_u8; TEXT_MAX], 0);
     let room = packed.len().min((words.len() - 1) * 8);

@@ -23,8 +23,8 @@ use crate::owner::OwnerId;
 use crate::record::{Kind, MetricType, Record};
 use crate::sync::{AtomicU64, Ordering};
 
-/// How long a lane that is full is watched without giving the CPU away: what an aggregator that is at it
-/// needs for all that a default lane holds.
+/// How long a lane that is full is watched without giving the CPU away: what an aggregator that is
+/// at it needs for all that a default lane holds.
 const BUSY: Duration = Duration::from_micros(50);
 /// How long it is watched without a nap, which takes longer than an aggregator needs that is awake.
 const AWAKE: Duration = Duration::from_micros(300);
@@ -63,8 +63,9 @@ pub struct Producer {
     owner: OwnerId,
     generation: Generation,
     fork: ForkWord,
-    /// A word that says `holds` while the lane is this producer's (or, if it is shared, the entry in the
-    /// owner table this process's): a lock can be lost to foreign code that closes descriptors.
+    /// A word that says `holds` while the lane is this producer's (or, if it is shared, the entry
+    /// in the owner table this process's): a lock can be lost to foreign code that closes
+    /// descriptors.
     proof: &'static AtomicU64,
     holds: u64,
     /// Emits on a shared lane, modulo 2^32.
@@ -133,8 +134,8 @@ impl Producer {
         let owner = attachment.owner;
         let (first, lanes) = (mapped.geometry().shared_lanes, mapped.geometry().lanes);
         // Owners start at different lanes, so that they seldom race for one. A lane that its last
-        // lessees left fuller than half is for those who find no other: threads that come and go would
-        // fill one lane in a row while the consumer naps.
+        // lessees left fuller than half is for those who find no other: threads that come and go
+        // would fill one lane in a row while the consumer naps.
         let exclusive = (lanes - first).max(1);
         let in_turn = || {
             let places =
@@ -218,8 +219,8 @@ impl Producer {
         self
     }
 
-    /// Does something to the cells of a series if they are this producer's own and where the hint says, by
-    /// who knows that the lane is still its own.
+    /// Does something to the cells of a series if they are this producer's own and where the hint
+    /// says, by who knows that the lane is still its own.
     #[inline(always)]
     pub(crate) fn to_own_cells(&self, unit: &Unit, op: CellOp) -> Done {
         match self.own_cells.hinted(unit) {
@@ -228,7 +229,8 @@ impl Producer {
         }
     }
 
-    /// Does something to the cells of a series, by who knows that the lane is still this producer's.
+    /// Does something to the cells of a series, by who knows that the lane is still this
+    /// producer's.
     pub(crate) fn to_cells(&self, unit: &Unit, op: CellOp) -> Done {
         let is_done = match op {
             CellOp::Summarize(value, stamp) => self.summarize(unit, value, stamp),
@@ -238,7 +240,8 @@ impl Producer {
         if is_done { Done::YesAndLook } else { Done::No }
     }
 
-    /// Adds an observation to a summary's cells: its bucket, what all have in common, and the last one.
+    /// Adds an observation to a summary's cells: its bucket, what all have in common, and the last
+    /// one.
     fn summarize(&self, unit: &Unit, value: f64, stamp: u64) -> bool {
         if self.shared_cells.is_some() {
             return false;
@@ -270,8 +273,8 @@ impl Producer {
         done
     }
 
-    /// Writes one record. Lock-free; on an exclusive lane wait-free. The only system call is the one that
-    /// wakes an aggregator that sleeps while the lane fills.
+    /// Writes one record. Lock-free; on an exclusive lane wait-free. The only system call is the
+    /// one that wakes an aggregator that sleeps while the lane fills.
     ///
     /// # Errors
     ///
@@ -390,7 +393,8 @@ impl Producer {
         self.is_exclusive() || emits.is_multiple_of(64)
     }
 
-    /// Whether the shared lane is of a bus that was removed: an exclusive one has lost its lease then.
+    /// Whether the shared lane is of a bus that was removed: an exclusive one has lost its lease
+    /// then.
     fn is_void(&self) -> bool {
         match &self.lane {
             ProducerLane::Exclusive(_) => false,
@@ -505,8 +509,8 @@ impl Producer {
         self.owner
     }
 
-    /// Whether it was neither inherited by a fork, nor lost its lane. No order is needed: a lane that is
-    /// taken away between this look and a store was its owner's a moment ago.
+    /// Whether it was neither inherited by a fork, nor lost its lane. No order is needed: a lane
+    /// that is taken away between this look and a store was its owner's a moment ago.
     #[inline(always)]
     pub(crate) fn is_current(&self) -> bool {
         self.fork.is(self.generation) && self.proof.load(Ordering::Relaxed) == self.holds
@@ -543,8 +547,8 @@ impl Producer {
         }
     }
 
-    /// Nobody's record: the child of a fork is not the owner that the producer was made for, nor is a
-    /// process whose lock was lost, or whose bus was removed.
+    /// Nobody's record: the child of a fork is not the owner that the producer was made for, nor is
+    /// a process whose lock was lost, or whose bus was removed.
     #[cold]
     fn refuse_lost(&self, records: u64) -> EmitError {
         count(&self.mapped.header().dropped_unowned, records);

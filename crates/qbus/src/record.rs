@@ -44,13 +44,14 @@ pub enum MetricType {
     Histogram,
     /// Observations whose quantiles are kept within 1.1 %.
     Summary,
-    /// A value of which nobody says how it behaves, such as one of somebody else's page. It is kept as a
-    /// gauge is, and exported without a type.
+    /// A value of which nobody says how it behaves, such as one of somebody else's page. It is kept
+    /// as a gauge is, and exported without a type.
     Untyped,
 }
 
 impl MetricType {
-    /// The word that the export formats use: `counter`, `gauge`, `histogram`, `summary` or `untyped`.
+    /// The word that the export formats use: `counter`, `gauge`, `histogram`, `summary` or
+    /// `untyped`.
     pub fn as_str(self) -> &'static str {
         match self {
             MetricType::Counter => "counter",
@@ -112,7 +113,8 @@ pub enum Kind {
     /// Counter: add `value × count`; finite and not negative.
     Increment,
     /// Counter: the sum is `value` now. For a source that itself keeps the total (a kernel counter,
-    /// say) and is the only one to emit to the series; a smaller value than before is a restart of it.
+    /// say) and is the only one to emit to the series; a smaller value than before is a restart of
+    /// it.
     Total,
     /// Gauge: the value is `value` now, unless a later one is known already.
     Set,
@@ -159,9 +161,9 @@ impl Kind {
         }
     }
 
-    /// Whether a record of this kind may carry `value`. A gauge may be anything, and infinities can be
-    /// observed: they fall into the first or the last bucket, and make the sum infinite, as Prometheus
-    /// has it. An observation that is NaN would make a sum NaN for ever, and is refused.
+    /// Whether a record of this kind may carry `value`. A gauge may be anything, and infinities can
+    /// be observed: they fall into the first or the last bucket, and make the sum infinite, as
+    /// Prometheus has it. An observation that is NaN would make a sum NaN for ever, and is refused.
     #[inline(always)]
     pub fn takes(self, value: f64) -> bool {
         match self {

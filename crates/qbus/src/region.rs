@@ -39,8 +39,8 @@ pub enum Access {
 ///
 /// # Safety
 ///
-/// The type is `repr(C)` and made of [`AtomicU64`] alone: every bit pattern is legal, and nothing of
-/// it is ever accessed other than as whole atomic words.
+/// The type is `repr(C)` and made of [`AtomicU64`] alone: every bit pattern is legal, and nothing
+/// of it is ever accessed other than as whole atomic words.
 unsafe trait Shared {}
 // SAFETY: one word.
 unsafe impl Shared for AtomicU64 {}
@@ -70,8 +70,9 @@ pub struct MappedFile {
     access: Access,
 }
 
-/// A file that stays open. Foreign code may close its descriptor, and the number then means something else: it
-/// is used, and closed, only while it is that file. Where it is not, the file is opened by its name again.
+/// A file that stays open. Foreign code may close its descriptor, and the number then means
+/// something else: it is used, and closed, only while it is that file. Where it is not, the file is
+/// opened by its name again.
 #[derive(Debug)]
 struct KeptFile {
     /// Always there until it is dropped.
@@ -189,14 +190,16 @@ impl MappedFile {
         })
     }
 
-    /// The mapped words. What is stored through a mapping with [`Access::Read`] stays in this process.
+    /// The mapped words. What is stored through a mapping with [`Access::Read`] stays in this
+    /// process.
     #[inline]
     pub fn words(&self) -> Words<'_> {
         self.words
     }
 
-    /// Maps a file that is open for writing anew, where it can grow to `longest` bytes in place, or to as
-    /// much of that as the process may map. What it returns makes it grow, in another thread if need be.
+    /// Maps a file that is open for writing anew, where it can grow to `longest` bytes in place, or
+    /// to as much of that as the process may map. What it returns makes it grow, in another thread
+    /// if need be.
     ///
     /// # Errors
     ///
@@ -220,8 +223,8 @@ impl MappedFile {
         Ok(grower)
     }
 
-    /// Takes over what a [`Grower`] of this file has added. What was there stays; words of before the
-    /// call are the same words after it.
+    /// Takes over what a [`Grower`] of this file has added. What was there stays; words of before
+    /// the call are the same words after it.
     pub fn extend(&mut self, grown: &Grown) {
         if let Map::Growing(addresses, len) = &mut self.map
             && Arc::ptr_eq(addresses, &grown.addresses)
@@ -268,7 +271,8 @@ impl MappedFile {
         &self.path
     }
 
-    /// Bytes that the file's file system has left for this user; 0 when the file cannot be opened again.
+    /// Bytes that the file's file system has left for this user; 0 when the file cannot be opened
+    /// again.
     pub fn available_bytes(&self) -> u64 {
         let available = self.file.with(&self.path, |file| Ok(available_bytes(file)));
         available.unwrap_or(0)
@@ -401,8 +405,8 @@ impl Addresses {
             offset.is_multiple_of(PAGE) && offset + len <= self.len.next_multiple_of(PAGE),
             "the addresses are reserved"
         );
-        // SAFETY: within what `mmap_anonymous` gave for this alone. Whoever has words of a part that is
-        // mapped already is not touched: a grower maps what lies behind it.
+        // SAFETY: within what `mmap_anonymous` gave for this alone. Whoever has words of a part
+        // that is mapped already is not touched: a grower maps what lies behind it.
         unsafe {
             rustix::mm::mmap(
                 self.start.wrapping_add(offset).cast(),
@@ -456,8 +460,8 @@ fn available_bytes(file: impl AsFd) -> u64 {
     }
 }
 
-/// Reserves bytes of a file that nobody has written to; with zeros in a file system that has no better way
-/// (ramfs, some network and FUSE file systems).
+/// Reserves bytes of a file that nobody has written to; with zeros in a file system that has no
+/// better way (ramfs, some network and FUSE file systems).
 fn fallocate(file: impl AsFd, offset: u64, bytes: u64) -> rustix::io::Result<()> {
     match rustix::fs::fallocate(&file, FallocateFlags::empty(), offset, bytes) {
         Err(rustix::io::Errno::OPNOTSUPP) => {}
@@ -472,8 +476,8 @@ fn fallocate(file: impl AsFd, offset: u64, bytes: u64) -> rustix::io::Result<()>
     Ok(())
 }
 
-/// The region of a bus, mapped for reading and writing. It keeps no descriptor: foreign code may close one,
-/// and its number then means something else.
+/// The region of a bus, mapped for reading and writing. It keeps no descriptor: foreign code may
+/// close one, and its number then means something else.
 #[derive(Debug)]
 pub(crate) struct Region {
     map: MmapRaw,
@@ -558,9 +562,10 @@ impl Region {
         self.view(offset, count)
     }
 
-    /// Has the pages of some bytes mapped now, for writing: each would else be a fault of some microseconds
-    /// when it is first written to. They are reserved since the file was made, so nothing more is taken of
-    /// the file system. Kernels before 5.14 cannot; what they refuse is faulted in later.
+    /// Has the pages of some bytes mapped now, for writing: each would else be a fault of some
+    /// microseconds when it is first written to. They are reserved since the file was made, so
+    /// nothing more is taken of the file system. Kernels before 5.14 cannot; what they refuse is
+    /// faulted in later.
     pub(crate) fn populate(&self, offset: usize, bytes: usize) {
         let from = offset / PAGE * PAGE;
         let end = (offset + bytes).min(self.len());
@@ -623,8 +628,8 @@ fn create_segment(name: &str, path: &Path, bytes: u64) -> Result<OwnedFd, Create
         },
         error => creating("create", path, shmem_error(error)),
     })?;
-    // Else it would take the name away when it is dropped, at the end of this function: the crate neither
-    // reserves memory nor says what is missing, and keeps a descriptor.
+    // Else it would take the name away when it is dropped, at the end of this function: the crate
+    // neither reserves memory nor says what is missing, and keeps a descriptor.
     segment.set_owner(false);
     let opened = open_checked(path, Access::Write);
     let opened = opened.map_err(|error| creating("open again", path, io::Error::other(error)));

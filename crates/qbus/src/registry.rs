@@ -1,18 +1,18 @@
 //! The registry: names once, ids ever after.
 //!
 //! Families and series are interned in the bus region. Definitions lie in an append-only arena; an
-//! open-addressing index with linear probing holds a word for each: offset in the arena (32 bits) and
-//! a tag of the hash (32 bits). A series' id is its place in the index. A definition is written
+//! open-addressing index with linear probing holds a word for each: offset in the arena (32 bits)
+//! and a tag of the hash (32 bits). A series' id is its place in the index. A definition is written
 //! whole, and *then* published by one CAS of its index word; the loser of a race uses the winner's.
 //! Nothing is ever taken out, so the first free place of a probe sequence is the same for all who
 //! insert the same key, and a key is never there twice.
 //!
-//! A series can be forgotten: a word before its definition says since when. The aggregator takes it off
-//! the page then, and whoever registers it again, or emits to it, brings it back. Another word can bind a
-//! series to an owner, with which it leaves the page.
+//! A series can be forgotten: a word before its definition says since when. The aggregator takes it
+//! off the page then, and whoever registers it again, or emits to it, brings it back. Another word
+//! can bind a series to an owner, with which it leaves the page.
 //!
-//! * **E5 intern** `publish` exchanges an index word 0 → offset (Release) → `word` loads it (Acquire):
-//!   the definition is whole.
+//! * **E5 intern** `publish` exchanges an index word 0 → offset (Release) → `word` loads it
+//!   (Acquire): the definition is whole.
 //!
 //! | a registrant dies after | others see        | repair                    |
 //! |-------------------------|-------------------|---------------------------|
@@ -71,12 +71,13 @@ pub(crate) struct Table<'a> {
 
 /// Words before each definition. So none starts at offset 0, which means that a place is free.
 const BLOCK_HEADER: usize = 2;
-/// So far before the definition lies since when its series is forgotten, in nanoseconds since the Unix
-/// epoch; 0 = it is not.
+/// So far before the definition lies since when its series is forgotten, in nanoseconds since the
+/// Unix epoch; 0 = it is not.
 const FORGOTTEN: usize = 1;
 /// And the owner that the series leaves the page with, as a lease has it; 0 = none.
 const OWNER: usize = 2;
-/// So far before a family's lies how long its series live to which nothing is emitted, in nanoseconds.
+/// So far before a family's lies how long its series live to which nothing is emitted, in
+/// nanoseconds.
 const TTL: usize = 1;
 
 impl<'a> Registry<'a> {
@@ -209,7 +210,8 @@ impl<'a> Registry<'a> {
         offset_of(word(self.families.index.get(family as usize)?))
     }
 
-    /// The type of a series' family, without a copy of any definition: for who must ask for no memory.
+    /// The type of a series' family, without a copy of any definition: for who must ask for no
+    /// memory.
     pub(crate) fn metric_type(&self, id: SeriesId) -> Option<MetricType> {
         let family = self.arena.get(self.family_offset(id)?)?;
         metric_type(family.load(Ordering::Relaxed))
@@ -221,8 +223,8 @@ impl<'a> Registry<'a> {
         family.is_some_and(|family| family.load(Ordering::Relaxed) >> NATIVE_SHIFT == 1)
     }
 
-    /// The type of a series' family, how many buckets it has, and in which an observation belongs; without
-    /// a copy of any definition.
+    /// The type of a series' family, how many buckets it has, and in which an observation belongs;
+    /// without a copy of any definition.
     pub(crate) fn bucket_of(&self, id: SeriesId, value: f64) -> Option<(MetricType, usize, usize)> {
         let family = self.family_offset(id)?;
         let lengths = self.arena.get(family + 1)?.load(Ordering::Relaxed);
@@ -450,7 +452,8 @@ impl<'a> Registry<'a> {
         }
     }
 
-    /// The family with the most series, how many, and its label with the most values: who filled it.
+    /// The family with the most series, how many, and its label with the most values: who filled
+    /// it.
     pub(crate) fn largest(&self) -> Option<Largest> {
         let mut by_family: BTreeMap<u32, Vec<SeriesDefinition>> = BTreeMap::new();
         for place in 0..self.series.index.len() {

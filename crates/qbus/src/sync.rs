@@ -32,8 +32,8 @@ pub(crate) type PrivateU64 = std::sync::atomic::AtomicU64;
 /// A private pointer of this process that no model looks at.
 pub(crate) type PrivatePtr<T> = std::sync::atomic::AtomicPtr<T>;
 
-/// The half of a word that the kernel compares in futex(2). For the kernel alone: nobody loads or stores
-/// it through this reference.
+/// The half of a word that the kernel compares in futex(2). For the kernel alone: nobody loads or
+/// stores it through this reference.
 #[cfg(not(loom))]
 pub(crate) fn low_half(word: &AtomicU64) -> &std::sync::atomic::AtomicU32 {
     let halves: *const std::sync::atomic::AtomicU32 = std::ptr::from_ref(word).cast();

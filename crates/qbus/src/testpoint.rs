@@ -1,10 +1,10 @@
 //! Test points: after each side effect that others can see, a place where a test can end or stop
 //! the process.
 //!
-//! `testpoint!("claimed")` expands to nothing without the feature `testpoints`, which only tests turn
-//! on. With it the environment arms points: `QBUS_TESTPOINT=NAME:N:KILL` (or `STOP`, and several behind
-//! commas) raises the signal in the thread that makes the N-th passage; `HANG` has that thread alone wait
-//! for ever.
+//! `testpoint!("claimed")` expands to nothing without the feature `testpoints`, which only tests
+//! turn on. With it the environment arms points: `QBUS_TESTPOINT=NAME:N:KILL` (or `STOP`, and
+//! several behind commas) raises the signal in the thread that makes the N-th passage; `HANG` has
+//! that thread alone wait for ever.
 
 /// Ends or stops the process here if a test said so; nothing in an ordinary build.
 #[cfg(not(feature = "testpoints"))]

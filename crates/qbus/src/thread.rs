@@ -4,9 +4,10 @@
 //! The lane goes back when the thread ends. A thread that is past its end, a signal handler that
 //! interrupts an emit, and a thread that got no lane use a lane that all share.
 //!
-//! The first emit of a thread may come in a signal handler, which may have interrupted the allocator, the birth
-//! or the death of the thread, or this very module. So nothing here allocates, frees or waits: producers lie in
-//! the thread's own storage, which has no destructor; a key of pthread_key_create(3) has them given back.
+//! The first emit of a thread may come in a signal handler, which may have interrupted the
+//! allocator, the birth or the death of the thread, or this very module. So nothing here allocates,
+//! frees or waits: producers lie in the thread's own storage, which has no destructor; a key of
+//! pthread_key_create(3) has them given back.
 
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
@@ -24,13 +25,14 @@ use crate::producer::Producer;
 use crate::record::{Record, SeriesId};
 use crate::sync::{Ordering, PrivateU64};
 
-/// Buses of which a thread has a producer of its own, at once; beyond them it uses lanes that all share.
+/// Buses of which a thread has a producer of its own, at once; beyond them it uses lanes that all
+/// share.
 const PLACES: usize = 4;
 
 impl Bus {
-    /// Writes one record through this thread's producer, as handles do. As [`Producer::emit`], but that the
-    /// first record of a thread joins and leases a lane, and that records of a bus that was removed go to
-    /// the one that was made in its place: see [`successor`](Self::successor).
+    /// Writes one record through this thread's producer, as handles do. As [`Producer::emit`], but
+    /// that the first record of a thread joins and leases a lane, and that records of a bus that
+    /// was removed go to the one that was made in its place: see [`successor`](Self::successor).
     ///
     /// # Errors
     ///
@@ -58,8 +60,8 @@ impl Bus {
         this_thread(|producers| producers.find(self.mapped()).is_some())
     }
 
-    /// Joins, and leases a lane for this thread, as its first record would do otherwise. What hinders it,
-    /// that record meets again, and says so.
+    /// Joins, and leases a lane for this thread, as its first record would do otherwise. What
+    /// hinders it, that record meets again, and says so.
     pub fn get_ready(&self) {
         let mapped = self.mapped();
         mapped.look_after();
@@ -84,13 +86,13 @@ type Use<'a> = &'a dyn Fn(&Producer, SeriesId) -> Result<(), EmitError>;
 
 /// A place for a thread's producer of one bus.
 ///
-/// Only its thread touches it, and signal handlers that interrupt the thread: words that both look at are
-/// Relaxed atomics between compiler fences.
+/// Only its thread touches it, and signal handlers that interrupt the thread: words that both look
+/// at are Relaxed atomics between compiler fences.
 struct ThreadProducer {
     /// The bus whose producer lies here; 0 = none, or not yet.
     bus: PrivateU64,
-    /// The same while the producer can be used: 0 while an emit is under way, which a signal handler that
-    /// interrupts it must leave alone.
+    /// The same while the producer can be used: 0 while an emit is under way, which a signal
+    /// handler that interrupts it must leave alone.
     ready: PrivateU64,
     /// The time of a record with which it was last looked whether the bus still has its name.
     looked_ns: PrivateU64,
@@ -160,7 +162,8 @@ pub(crate) fn emit(
     emit_slowly(mapped, record, keep)
 }
 
-/// Does something to the cells of a series that are this thread's own and found at once; whether it did.
+/// Does something to the cells of a series that are this thread's own and found at once; whether it
+/// did.
 #[inline(always)]
 pub(crate) fn to_own_cells(key: u64, unit: &Unit, op: CellOp) -> bool {
     // SAFETY: the places are used in this function alone.
@@ -177,8 +180,8 @@ pub(crate) fn to_own_cells(key: u64, unit: &Unit, op: CellOp) -> bool {
     done != Done::No
 }
 
-/// Does something to the cells of a series, through this thread's producer. False when they must have it
-/// as a record.
+/// Does something to the cells of a series, through this thread's producer. False when they must
+/// have it as a record.
 #[cold]
 pub(crate) fn to_cells(
     mapped: &Arc<MappedBus>,
@@ -291,8 +294,8 @@ impl ThreadProducer {
         }
     }
 
-    /// Whether a record's time is a second or more from that with which the bus was last looked after: a
-    /// clock that costs nothing.
+    /// Whether a record's time is a second or more from that with which the bus was last looked
+    /// after: a clock that costs nothing.
     #[inline(always)]
     fn is_time_to_look(&self, record: &Record) -> bool {
         let looked_ns = self.looked_ns.load(Ordering::Relaxed);
@@ -366,7 +369,8 @@ impl ThreadProducer {
         self.begin();
         // SAFETY: only this thread has the place, and nobody looks at it while it is not ready.
         let producer = unsafe { &*self.producer.get() };
-        // SAFETY: it was ready, so a producer lies here; it is not looked at again until the next `fill`.
+        // SAFETY: it was ready, so a producer lies here; it is not looked at again until the next
+        // `fill`.
         let producer = unsafe { producer.assume_init_read() };
         self.bus.store(0, Ordering::Relaxed);
         Some(producer)
@@ -410,7 +414,8 @@ impl ThreadProducers {
             if own.is_busy() {
                 return None;
             }
-            // Inherited by a fork, or its lane was taken away: what it drops is not the last reference.
+            // Inherited by a fork, or its lane was taken away: what it drops is not the last
+            // reference.
             drop(own.take());
         }
         let home = mapped.key as usize % PLACES;
@@ -446,8 +451,8 @@ pub(crate) fn forget(key: u64) {
     this_thread(|producers| producers.give_back(Some(key)));
 }
 
-/// Has [`end`] called when a thread ends that called [`at_end_of_thread`]. To be called before the first emit,
-/// where one may allocate.
+/// Has [`end`] called when a thread ends that called [`at_end_of_thread`]. To be called before the
+/// first emit, where one may allocate.
 pub(crate) fn prepare() {
     KEY.get_or_init(|| {
         // The main thread's lanes: keys have nothing done for it when the process exits.

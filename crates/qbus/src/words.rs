@@ -11,8 +11,8 @@ use crate::sync::{AtomicU64, Ordering, fence};
 ///
 /// # Panics
 ///
-/// `load`, `store` and `store_all` panic when `index` is out of range: check an index that was itself read from
-/// shared memory with [`get`](Self::get) or [`slice`](Self::slice).
+/// `load`, `store` and `store_all` panic when `index` is out of range: check an index that was
+/// itself read from shared memory with [`get`](Self::get) or [`slice`](Self::slice).
 #[derive(Clone, Copy)]
 pub struct Words<'a> {
     words: &'a [AtomicU64],

@@ -14,11 +14,12 @@
 //! ```
 //!
 //! A key that is not there answers "not supported". `init` and `shutdown` succeed unless they are
-//! there. The keys are the literals in this file; a device is `INDEX.`, its MIG device `INDEX.migN.`.
+//! there. The keys are the literals in this file; a device is `INDEX.`, its MIG device
+//! `INDEX.migN.`.
 //!
 //! `events = 0:79 1:13` are the errors (XID) that ever happened, each `INDEX:XID`; a set of events
-//! delivers each once, from those that were not there when it was made. A sample of activity (GPM) is
-//! what the file says when it is asked for, not the difference of two.
+//! delivers each once, from those that were not there when it was made. A sample of activity (GPM)
+//! is what the file says when it is asked for, not the difference of two.
 
 use std::ffi::{CStr, OsStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::fs;
@@ -38,7 +39,8 @@ const NOT_SUPPORTED: nvmlReturn_t = nvml::nvmlReturn_enum_NVML_ERROR_NOT_SUPPORT
 const INVALID_ARGUMENT: nvmlReturn_t = nvml::nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT;
 const INSUFFICIENT_SIZE: nvmlReturn_t = nvml::nvmlReturn_enum_NVML_ERROR_INSUFFICIENT_SIZE;
 
-/// Handles are numbers: the index plus one, and for MIG devices their own index plus one times this.
+/// Handles are numbers: the index plus one, and for MIG devices their own index plus one times
+/// this.
 const MIG: usize = 1000;
 
 #[unsafe(no_mangle)]

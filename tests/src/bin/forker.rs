@@ -1,7 +1,7 @@
 //! Forks while it is attached to a bus: `test-forker BUS MODE RECORDS`.
 //!
-//! The child says `child PID`, waits for its input to be closed, says `ended PID`, and ends; the parent
-//! says `parent PID` and waits for the child, which has to end well. The modes:
+//! The child says `child PID`, waits for its input to be closed, says `ended PID`, and ends; the
+//! parent says `parent PID` and waits for the child, which has to end well. The modes:
 //!
 //! * `emits`: parent and child emit `RECORDS` each, by one handle, after the fork.
 //! * `idles`: the child never emits; the parent exits at once.

@@ -1,16 +1,17 @@
 //! A program that has metrics among other things: `test-host BUS`.
 //!
-//! It does what it is told, a line of its input at a time, and answers with a line: what came of it, or
-//! `refused: WHY`. Whatever becomes of its metrics, it goes on, and ends well.
+//! It does what it is told, a line of its input at a time, and answers with a line: what came of
+//! it, or `refused: WHY`. Whatever becomes of its metrics, it goes on, and ends well.
 //!
 //! * `create [LANES SLOTS]`, `open`, `remove`, `force`: the bus;
-//! * `emit N`: through one counter, registered now if it was not; `threads N`: a record each, at once;
+//! * `emit N`: through one counter, registered now if it was not; `threads N`: a record each, at
+//!   once;
 //! * `bind LABEL`: a gauge with that label, which leaves the page with the process;
 //! * `fork N`: children that emit one record each, all attached at the same time;
-//! * `aggregate`: becomes the aggregator; `finish`: has everything committed, and reads it back; `rest`:
-//!   is the aggregator no more; `read`: what the snapshot counts;
-//! * `starve`: takes all file descriptors; `feed`: gives them back; `fill`: takes all room of the file
-//!   system that the bus lies in; `cd FOLDER`.
+//! * `aggregate`: becomes the aggregator; `finish`: has everything committed, and reads it back;
+//!   `rest`: is the aggregator no more; `read`: what the snapshot counts;
+//! * `starve`: takes all file descriptors; `feed`: gives them back; `fill`: takes all room of the
+//!   file system that the bus lies in; `cd FOLDER`.
 
 use std::error::Error;
 use std::fs::File;

@@ -1,11 +1,12 @@
 //! Emits in a signal handler, whatever it interrupts: `test-interrupted BUS MODE ROUNDS`.
 //!
-//! A timer of 2 kHz calls the handler, which emits. It says `ended HUNG ACCEPTED REFUSED` when it is done: children
-//! that did not end, and what became of all emits, its children's too. The modes:
+//! A timer of 2 kHz calls the handler, which emits. It says `ended HUNG ACCEPTED REFUSED` when it
+//! is done: children that did not end, and what became of all emits, its children's too. The modes:
 //!
 //! * `first`: so many children, whose first emit is interrupted.
 //! * `threads`: so many threads in a row that allocate, emit, allocate, and end.
-//! * `forks`: so many children, forked and ended while the timer runs, of which every second one emits.
+//! * `forks`: so many children, forked and ended while the timer runs, of which every second one
+//!   emits.
 //! * `foreign`: so many threads that allocate and never emit but in the handler.
 
 // A handler has nothing but atomics.
@@ -39,7 +40,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     TALLY.set(shared_tally()?).map_err(|_| "once")?;
     let counter = bus.counter("test_interrupted").register()?;
     COUNTER.set(counter).map_err(|_| "once")?;
-    // SAFETY: the handler does nothing but emit, of which this test finds out whether a handler may.
+    // SAFETY: the handler does nothing but emit, of which this test finds out whether a handler
+    // may.
     unsafe { libc::signal(libc::SIGALRM, on_alarm as *const () as usize) };
     let hung = match mode.as_str() {
         "first" => children(rounds, || {

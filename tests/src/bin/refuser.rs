@@ -1,4 +1,5 @@
-//! Runs a program in which the kernel refuses a system call: `test-refuser CALL PROGRAM [ARGUMENT …]`.
+//! Runs a program in which the kernel refuses a system call: `test-refuser CALL PROGRAM [ARGUMENT
+//! …]`.
 
 use std::error::Error;
 use std::os::unix::process::CommandExt;

@@ -1,9 +1,9 @@
 //! Does at random what producers do: `test-stormer BUS FOLDER NAME SEED`.
 //!
-//! It joins, emits through lanes of each sort, forks, emits from threads and from a signal handler, becomes a
-//! daemon, closes descriptors that are not its own, leaves and joins again, and sometimes kills itself, for a
-//! second at most, and while there is a file `go` in the folder. Whoever emits holds one of the journals in the
-//! folder, and emits to the series of its number.
+//! It joins, emits through lanes of each sort, forks, emits from threads and from a signal handler,
+//! becomes a daemon, closes descriptors that are not its own, leaves and joins again, and sometimes
+//! kills itself, for a second at most, and while there is a file `go` in the folder. Whoever emits
+//! holds one of the journals in the folder, and emits to the series of its number.
 
 // A signal handler has nothing but atomics.
 #![allow(clippy::disallowed_types)]
@@ -79,8 +79,9 @@ fn live(
             0 if depth < DEPTH_MAX && children < 2 => {
                 children += 1;
                 let (name, seed) = (format!("{name}.f{children}"), random.word());
-                // SAFETY: the child goes on in this one thread, with what a forked child may use: the
-                // libraries under test promise no less, and glibc's allocator is usable after a fork.
+                // SAFETY: the child goes on in this one thread, with what a forked child may use:
+                // the libraries under test promise no less, and glibc's allocator is usable after a
+                // fork.
                 if unsafe { libc::fork() } == 0 {
                     return live(bus, folder, &name, Random::new(seed), depth + 1);
                 }
@@ -113,8 +114,8 @@ fn live(
     Ok(())
 }
 
-/// Forks once or twice, as daemons do; whether this is the daemon, with a session of its own, at the root, and
-/// without descriptors.
+/// Forks once or twice, as daemons do; whether this is the daemon, with a session of its own, at
+/// the root, and without descriptors.
 fn fork_away(times: u64) -> bool {
     for n in 0..times {
         // SAFETY: as in `live`.
@@ -141,7 +142,8 @@ fn is_to_close(folder: &Path) -> bool {
 
 /// Closes what the process did not open, as daemons do, and what the bus did with it.
 fn close_descriptors() {
-    // SAFETY: nothing that this process still uses holds a descriptor between two bursts, but the bus.
+    // SAFETY: nothing that this process still uses holds a descriptor between two bursts, but the
+    // bus.
     unsafe { libc::close_range(3, DESCRIPTORS, 0) };
 }
 

@@ -1,25 +1,29 @@
-//! A process that loses the descriptor of its lock, or is forked beside it: `test-stray BUS MODE ROUNDS`.
+//! A process that loses the descriptor of its lock, or is forked beside it: `test-stray BUS MODE
+//! ROUNDS`.
 //!
-//! It says `ready`, waits for a line, goes on, says what the mode says, and waits until its input is closed. The
-//! modes:
+//! It says `ready`, waits for a line, goes on, says what the mode says, and waits until its input
+//! is closed. The modes:
 //!
-//! * `closes`: closes all descriptors that it does not know after its first emit, as daemons do; says `emitted N`.
-//! * `reuses`: likewise, and opens another file under the numbers that came free, and a copy of each; emits and
-//!   leaves the bus; says `kept K of N` descriptors of that other file.
+//! * `closes`: closes all descriptors that it does not know after its first emit, as daemons do;
+//!   says `emitted N`.
+//! * `reuses`: likewise, and opens another file under the numbers that came free, and a copy of
+//!   each; emits and leaves the bus; says `kept K of N` descriptors of that other file.
 //! * `duplicates`: copies every descriptor after its first emit, and leaves the bus; says `left`.
-//! * `forks`: so many forks while another thread joins and leaves; the children idle; says `joined N`.
-//! * `races`: so many children, threads of which emit first at the same time; says `lost N`, children that were
-//!   thought dead.
-//! * `spawns`: starts another program, says `started`, waits for a line, and leaves the bus while that program runs
-//!   on; says `left`.
-//! * `executes`, `executes-a-copy`: becomes another program, which ends with its input; with a copy of each descriptor
-//!   that the program inherits.
-//! * `aggregates`: aggregates the bus, closes all descriptors, and opens another file under the numbers that came
-//!   free; goes on until the snapshot has grown; says `refused 1` if nobody else can aggregate it, `grown N` bytes,
-//!   `emitted N` points, and `bytes N` of the other file.
-//! * `is-superseded`: aggregates the bus, closes all descriptors, and another aggregator starts before it
-//!   notices; says `superseded 1`, and `emitted N`.
-//! * `daemonizes`: forks twice, the parents end, descriptors are closed; the last one says `emitted N`.
+//! * `forks`: so many forks while another thread joins and leaves; the children idle; says `joined
+//!   N`.
+//! * `races`: so many children, threads of which emit first at the same time; says `lost N`,
+//!   children that were thought dead.
+//! * `spawns`: starts another program, says `started`, waits for a line, and leaves the bus while
+//!   that program runs on; says `left`.
+//! * `executes`, `executes-a-copy`: becomes another program, which ends with its input; with a copy
+//!   of each descriptor that the program inherits.
+//! * `aggregates`: aggregates the bus, closes all descriptors, and opens another file under the
+//!   numbers that came free; goes on until the snapshot has grown; says `refused 1` if nobody else
+//!   can aggregate it, `grown N` bytes, `emitted N` points, and `bytes N` of the other file.
+//! * `is-superseded`: aggregates the bus, closes all descriptors, and another aggregator starts
+//!   before it notices; says `superseded 1`, and `emitted N`.
+//! * `daemonizes`: forks twice, the parents end, descriptors are closed; the last one says `emitted
+//!   N`.
 
 use std::error::Error;
 use std::fs::File;
@@ -242,7 +246,8 @@ fn forks(bus: &Bus, rounds: u64) -> Result<u64, Box<dyn Error>> {
     })
 }
 
-/// Children of which several threads emit first at the same time; how many look dead while they live.
+/// Children of which several threads emit first at the same time; how many look dead while they
+/// live.
 fn races(bus: &Bus, counter: &Counter, rounds: u64) -> io::Result<u64> {
     emit(counter, 1);
     let mut lost = 0;

@@ -24,8 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         counter.label("part", part).register()
     };
     let counter = register("all")?;
-    // More of them, so that a later registration can be the one that is cut short. What is forgotten comes
-    // back when it is registered again.
+    // More of them, so that a later registration can be the one that is cut short. What is
+    // forgotten comes back when it is registered again.
     for part in ["a", "b", "c"] {
         register(part)?.forget();
         register(part)?;

@@ -111,8 +111,8 @@ fn check(point: &'static str) -> u64 {
     kills
 }
 
-/// Two loads of each type, one on a lane of its own, one on the shared lane; where it matters, two more that
-/// go to cells.
+/// Two loads of each type, one on a lane of its own, one on the shared lane; where it matters, two
+/// more that go to cells.
 fn loads(point: &str) -> Vec<Load> {
     let of = |metric_type, lane| Load {
         metric_type,

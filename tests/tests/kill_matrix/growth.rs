@@ -8,7 +8,8 @@ use qbus_tests::{Place, TestBus, Totals, until};
 
 use super::{AGGREGATOR, start};
 
-/// A file system that never answers: the thread that asked it for more room hangs, and nothing else does.
+/// A file system that never answers: the thread that asked it for more room hangs, and nothing else
+/// does.
 #[test]
 fn records_and_new_series_do_not_wait_for_a_file_that_grows() {
     let test = TestBus::small(Place::Named);

@@ -1,5 +1,5 @@
-//! A process that dies or stops at any test point loses nothing silently, wedges nothing, and counts
-//! nothing twice.
+//! A process that dies or stops at any test point loses nothing silently, wedges nothing, and
+//! counts nothing twice.
 //!
 //! Each case prints nothing; each matrix its count of cases, and the longest stall that it saw.
 
@@ -68,7 +68,8 @@ fn await_hit(process: &mut Process, action: Action, points: &str) {
     });
 }
 
-/// The points that the matrices run through, each of them: a case that does not pass its point fails.
+/// The points that the matrices run through, each of them: a case that does not pass its point
+/// fails.
 const KILLED_AT: [&[&str]; 8] = [
     testpoint::EXCLUSIVE,
     testpoint::CELLS,

@@ -360,8 +360,8 @@ fn processes_that_register() {
     check_all(testpoint::REGISTRY, &[Lane::Wait, Lane::Shared]);
 }
 
-/// A joiner takes a dead owner's place, and dies while it repairs what that one left; the next joiner
-/// does all of it again. No aggregator runs.
+/// A joiner takes a dead owner's place, and dies while it repairs what that one left; the next
+/// joiner does all of it again. No aggregator runs.
 #[test]
 fn joiners_that_repair() {
     let mut cases = 0;

@@ -6,8 +6,8 @@ use tempfile::TempDir;
 
 use super::{check_all_works, check_refused, host, is_root, skip};
 
-/// Starts a host in a mount namespace of its own, for a bus of that name or path; `None`, and aloud, where
-/// none can be had or `mounts` fail.
+/// Starts a host in a mount namespace of its own, for a bus of that name or path; `None`, and
+/// aloud, where none can be had or `mounts` fail.
 fn host_with_mounts(bus: &str, mounts: &str) -> Option<Host> {
     let root = rustix::process::geteuid().is_root();
     let namespace = if root {

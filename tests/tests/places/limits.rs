@@ -107,7 +107,8 @@ fn a_limit_of_processes_harms_nobody() {
     host.end();
 }
 
-/// What the kernel kills for want of memory while it makes a bus leaves a name that can be had again.
+/// What the kernel kills for want of memory while it makes a bus leaves a name that can be had
+/// again.
 #[test]
 fn a_memory_cgroup_that_is_hit_leaves_no_bus_that_cannot_be_had_again() {
     use std::fs;

@@ -1,4 +1,5 @@
-//! Places that differ: what a program meets there is the right thing or a clear refusal, and it goes on.
+//! Places that differ: what a program meets there is the right thing or a clear refusal, and it
+//! goes on.
 
 mod filesystems;
 mod kernels;

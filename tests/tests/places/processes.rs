@@ -1,5 +1,5 @@
-//! Another pid namespace, another user, a clock that was set back, and a machine on which everything
-//! was killed at once.
+//! Another pid namespace, another user, a clock that was set back, and a machine on which
+//! everything was killed at once.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};

@@ -1,7 +1,7 @@
 //! A clock that was ahead, everything stopped for a while, and hardly any processor time.
 //!
-//! A clock that steps under a process cannot be had here: qbus reads it without the C library, where the package
-//! `faketime` would stand, and a time namespace leaves CLOCK_REALTIME alone.
+//! A clock that steps under a process cannot be had here: qbus reads it without the C library,
+//! where the package `faketime` would stand, and a time namespace leaves CLOCK_REALTIME alone.
 
 use std::time::Duration;
 

@@ -41,7 +41,8 @@ impl Shared {
         self.folder.path().join(name).display().to_string()
     }
 
-    /// Starts a host in a container, with the bus in the shared folder; it makes buses of that mode.
+    /// Starts a host in a container, with the bus in the shared folder; it makes buses of that
+    /// mode.
     fn start(&self, container: Container, mode: u32) -> Host {
         let Container {
             uid,
@@ -66,7 +67,8 @@ const PLAIN: Container = Container {
     umask: "022",
 };
 
-/// Everything in every order: who made the bus, who aggregates first, and who goes on with the snapshot.
+/// Everything in every order: who made the bus, who aggregates first, and who goes on with the
+/// snapshot.
 fn check_pod(shared: impl Fn() -> Shared, containers: [Container; 2]) {
     for (maker, aggregates_first) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
         let shared = shared();

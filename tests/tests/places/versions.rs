@@ -35,7 +35,8 @@ fn a_bus_of_another_version_is_refused_and_can_be_removed() {
             worker.expect_refusal("create", &words);
             worker.expect_refusal("open", &words);
             worker.expect_refusal("emit 3", &["no bus"]);
-            // As long as somebody of that version has it, it is in use; then nobody's force is needed.
+            // As long as somebody of that version has it, it is in use; then nobody's force is
+            // needed.
             let refused = Bus::remove(test.address(), Removal::Unused);
             assert!(
                 matches!(
@@ -68,7 +69,8 @@ fn a_snapshot_of_another_version_is_moved_aside_and_not_read() {
         let snapshot = test.address().snapshot();
         set_version(&snapshot, version);
         first.expect_refusal("read", &[&format!("layout version {version}")]);
-        // What it counted is in the other build's file; the lanes' records are counted from here on.
+        // What it counted is in the other build's file; the lanes' records are counted from here
+        // on.
         first.expect("emit 2", "accepted 2 of 2");
         first.expect("aggregate", "aggregating");
         until("what lies in the lanes", || {

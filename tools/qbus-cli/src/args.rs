@@ -84,8 +84,8 @@ pub(crate) enum Command {
 
 /// Run a Python program whose prometheus_client metrics go to the bus, unmodified.
 ///
-/// All that it starts does so too: forks, spawned workers, gunicorn, celery. Aggregates the bus for as
-/// long as the program runs, unless somebody does so already; ends with the program's exit code.
+/// All that it starts does so too: forks, spawned workers, gunicorn, celery. Aggregates the bus for
+/// as long as the program runs, unless somebody does so already; ends with the program's exit code.
 #[derive(Debug, Parser)]
 #[command(after_help = "Example:\n  qbus run -b inference -- gunicorn -w 4 app:app")]
 pub(crate) struct Run {
@@ -98,19 +98,19 @@ pub(crate) struct Run {
 #[derive(Debug, Parser)]
 #[command(after_help = "Example:\n  qbus create -b inference --lanes 128 --mode 0660")]
 pub(crate) struct Create {
-    /// Ring buffers: one for each producing thread, 256 KiB each with the default slots, and the shared
-    /// ones.
+    /// Ring buffers: one for each producing thread, 256 KiB each with the default slots, and the
+    /// shared ones.
     #[arg(long, default_value_t = qbus::Geometry::default().lanes)]
     pub(crate) lanes: u64,
-    /// Lanes, of those, that any number of producers share when the others are leased: 4, or a quarter
-    /// of fewer than 16.
+    /// Lanes, of those, that any number of producers share when the others are leased: 4, or a
+    /// quarter of fewer than 16.
     #[arg(long)]
     pub(crate) shared_lanes: Option<u64>,
     /// Records that a lane holds until they are committed: a power of two.
     #[arg(long, default_value_t = qbus::Geometry::default().slots)]
     pub(crate) slots: u64,
-    /// Cells of a lane, for the state of its thread's counters and histograms: one a counter, and 5 and one
-    /// for each bucket a histogram. A power of two; 0 is none.
+    /// Cells of a lane, for the state of its thread's counters and histograms: one a counter, and 5
+    /// and one for each bucket a histogram. A power of two; 0 is none.
     #[arg(long, default_value_t = qbus::Geometry::default().cells)]
     pub(crate) cells: u64,
     /// Processes that can be attached at once.
@@ -146,7 +146,8 @@ pub(crate) struct Agg {
     /// Where the snapshot goes instead of beside the bus.
     #[arg(long, value_name = "PATH")]
     pub(crate) snapshot: Option<PathBuf>,
-    /// How long a record may wait for its commit on a bus in use: a shorter time costs more of a core.
+    /// How long a record may wait for its commit on a bus in use: a shorter time costs more of a
+    /// core.
     #[arg(long, default_value = "1.5ms", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) latency: Duration,
     /// Never nap: a core for the lowest latency.
@@ -174,9 +175,9 @@ pub(crate) struct Agg {
 
 /// Serve the snapshot over HTTP: /metrics for scrapers, the dashboard at /.
 ///
-/// It needs the snapshot alone, and survives every restart of the aggregator. Without a snapshot, or with an
-/// old one, it answers 503 and says why. /metrics answers in OpenMetrics, text or protobuf (with native
-/// histograms), as the scraper asks.
+/// It needs the snapshot alone, and survives every restart of the aggregator. Without a snapshot,
+/// or with an old one, it answers 503 and says why. /metrics answers in OpenMetrics, text or
+/// protobuf (with native histograms), as the scraper asks.
 #[cfg(feature = "http")]
 #[derive(Debug, Parser)]
 #[command(
@@ -195,8 +196,8 @@ pub(crate) struct Serve {
     /// Serve this snapshot file instead of the one beside the bus.
     #[arg(long, value_name = "FILE")]
     pub(crate) snapshot: Option<PathBuf>,
-    /// Answer 503 when the last commit is longer ago, or "off". (The sampler of `qbus agg` sees to a commit a
-    /// second; where it is off, an idle bus ages.)
+    /// Answer 503 when the last commit is longer ago, or "off". (The sampler of `qbus agg` sees to
+    /// a commit a second; where it is off, an idle bus ages.)
     #[arg(long, default_value = "1m", value_name = "DURATION")]
     pub(crate) max_age: MaxAge,
     #[command(flatten)]
@@ -207,14 +208,15 @@ pub(crate) struct Serve {
 #[cfg(feature = "http")]
 #[derive(Debug, Parser)]
 pub(crate) struct Web {
-    /// TLS and passwords: a file in the format of Prometheus' exporter toolkit, read again when it changes.
+    /// TLS and passwords: a file in the format of Prometheus' exporter toolkit, read again when it
+    /// changes.
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub(crate) web_config: Option<PathBuf>,
     /// Answer 503 to more requests at once; 0 for no limit.
     #[arg(long = "web.max-requests", default_value_t = 40, value_name = "NUMBER")]
     pub(crate) max_requests: usize,
-    /// A name of this host by which its own clients may call it (repeatable), beside localhost, addresses and
-    /// the host's name. Clients from elsewhere may use any.
+    /// A name of this host by which its own clients may call it (repeatable), beside localhost,
+    /// addresses and the host's name. Clients from elsewhere may use any.
     #[arg(long = "web.allowed-host", value_name = "NAME")]
     pub(crate) allowed_hosts: Vec<String>,
 }
@@ -263,8 +265,8 @@ pub(crate) struct Sources {
     /// The NVML library to load, instead of the system's.
     #[arg(long, value_name = "PATH")]
     pub(crate) nvml: Option<PathBuf>,
-    /// Also the activity of NVIDIA GPUs (SM, tensor, memory, NVLink; Hopper and later). Off by default:
-    /// it may take counters of the hardware from a profiler.
+    /// Also the activity of NVIDIA GPUs (SM, tensor, memory, NVLink; Hopper and later). Off by
+    /// default: it may take counters of the hardware from a profiler.
     #[arg(long)]
     pub(crate) gpm: bool,
     #[command(flatten)]
@@ -303,10 +305,11 @@ impl Sources {
 
 /// Emit one value, or a JSON line for each from standard input.
 ///
-/// A line: {"name", "value", "type", "labels", "description", "unit", "buckets", "timestamp", "trace_id"}
-/// with name and value required, the type "gauge" when none is given, and the timestamp in seconds since
-/// 1970. A bad line is reported with its number, the others go on, and the exit status is 2. Where the bus is
-/// aggregated, a dump shows what was emitted from the end of the command on.
+/// A line: {"name", "value", "type", "labels", "description", "unit", "buckets", "timestamp",
+/// "trace_id"} with name and value required, the type "gauge" when none is given, and the timestamp
+/// in seconds since
+/// 1970. A bad line is reported with its number, the others go on, and the exit status is 2. Where
+///       the bus is aggregated, a dump shows what was emitted from the end of the command on.
 #[derive(Debug, Parser)]
 #[command(
     after_help = "Examples:\n  qbus emit batch_size 32 --label model=qwen3-vl\n  \
@@ -368,8 +371,8 @@ pub(crate) struct Dump {
     /// The format: json, csv, prometheus, openmetrics or protobuf.
     #[arg(short, long, default_value = "prometheus", value_parser = parse_format)]
     pub(crate) format: Format,
-    /// Write to a file, which is replaced as a whole; `-` is standard output. Links are followed, devices and
-    /// pipes are written to.
+    /// Write to a file, which is replaced as a whole; `-` is standard output. Links are followed,
+    /// devices and pipes are written to.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Only metrics whose name matches the pattern (`*`, `?`, `[…]`).
@@ -384,8 +387,8 @@ pub(crate) struct Dump {
     /// Read this snapshot file, and no bus.
     #[arg(long, value_name = "FILE")]
     pub(crate) snapshot: Option<PathBuf>,
-    /// Print nothing, and exit with 1, when the last commit is longer ago. (The sampler of `qbus agg` sees to
-    /// a commit a second; where it is off, an idle bus ages.)
+    /// Print nothing, and exit with 1, when the last commit is longer ago. (The sampler of `qbus
+    /// agg` sees to a commit a second; where it is off, an idle bus ages.)
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) max_age: Option<Duration>,
 }
@@ -465,8 +468,8 @@ pub(crate) struct Bench {
 
 /// Take series off the page, until something is emitted to them again.
 ///
-/// What they have counted is kept: a counter that comes back goes on from where it stood. On a terminal it
-/// asks first.
+/// What they have counted is kept: a counter that comes back goes on from where it stood. On a
+/// terminal it asks first.
 #[derive(Debug, Parser)]
 #[command(
     after_help = "Examples:\n  qbus forget 'model_*' --label model=llama --dry-run\n  \

@@ -19,9 +19,9 @@ use crate::error::Error;
 /// What starts this command.
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
-/// Runs what was typed, its program's name first; the exit code: 0 done or pipe closed, 1 the bus is
-/// absent or stale, 2 misuse or failure. `program` is what starts the same command again, for those
-/// that need processes of their own.
+/// Runs what was typed, its program's name first; the exit code: 0 done or pipe closed, 1 the bus
+/// is absent or stale, 2 misuse or failure. `program` is what starts the same command again, for
+/// those that need processes of their own.
 pub fn run(program: &Path, typed: impl IntoIterator<Item = OsString>) -> u8 {
     let _ = PROGRAM.set(program.to_owned());
     let args = match Args::try_parse_from(args::translated(typed)) {

@@ -1,5 +1,5 @@
-//! Where something is measured or shown: a bus of its own, an aggregator beside it, and the machine that
-//! both are on. For `qbus bench` and `qbus demo`, and for the benchmarks.
+//! Where something is measured or shown: a bus of its own, an aggregator beside it, and the machine
+//! that both are on. For `qbus bench` and `qbus demo`, and for the benchmarks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use qbus_aggregate::{AggregateError, Aggregator, AggregatorOptions};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-/// A bus that nobody else uses. It goes with the stage, also on an error; when the process is killed, its
-/// file is all that stays.
+/// A bus that nobody else uses. It goes with the stage, also on an error; when the process is
+/// killed, its file is all that stays.
 #[derive(Debug)]
 pub struct Stage {
     bus: Bus,

@@ -97,7 +97,8 @@ fn each_format_parses() {
     check_with_promtool(&well(&bus, &["dump"]));
 }
 
-/// Checks a page with promtool where there is one; what it finds wrong is more than what it advises.
+/// Checks a page with promtool where there is one; what it finds wrong is more than what it
+/// advises.
 pub(crate) fn check_with_promtool(page: &str) {
     if Command::new("promtool").arg("--version").output().is_err() {
         use std::io::Write;

@@ -9,7 +9,8 @@ use qbus::{MetricType, SeriesId};
 
 use super::Metric;
 
-/// More than a registry holds by default: only who writes the same labels in several orders has more.
+/// More than a registry holds by default: only who writes the same labels in several orders has
+/// more.
 const ENTRIES_MAX: usize = 1 << 16;
 
 #[derive(Debug)]

@@ -18,7 +18,8 @@ use super::routes::{Request, Routes};
 #[cfg(feature = "tls")]
 use super::secure::Security;
 
-/// For the whole of a request's head, and between two requests: who sends a byte a second is cut off.
+/// For the whole of a request's head, and between two requests: who sends a byte a second is cut
+/// off.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 #[cfg(feature = "tls")]
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);

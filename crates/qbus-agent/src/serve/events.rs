@@ -1,8 +1,10 @@
-//! What changes, told to every open dashboard: one reading a second for all of them, and none without any.
+//! What changes, told to every open dashboard: one reading a second for all of them, and none
+//! without any.
 //!
-//! An event is one JSON document. The first that a client gets is `full`; then come `delta`s, which hold the
-//! families and series that are new, those that are gone, and the values that changed; `down` says why there
-//! are none. A client that does not keep up is cut off, and begins again with a `full` one.
+//! An event is one JSON document. The first that a client gets is `full`; then come `delta`s, which
+//! hold the families and series that are new, those that are gone, and the values that changed;
+//! `down` says why there are none. A client that does not keep up is cut off, and begins again with
+//! a `full` one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -287,8 +289,9 @@ fn labels(series: &Series) -> Json {
     )
 }
 
-/// A counter's sum or a gauge's value; of observations count and sum, then of a histogram the count of each
-/// bucket, and of a summary the count of what is not positive and a list of buckets: index, count, index, …
+/// A counter's sum or a gauge's value; of observations count and sum, then of a histogram the count
+/// of each bucket, and of a summary the count of what is not positive and a list of buckets: index,
+/// count, index, …
 fn values(value: &Value) -> String {
     match value {
         Value::Counter(sum) => number(sum.value()),

@@ -1,9 +1,9 @@
 //! By which name a client calls this host.
 //!
-//! A page of a stranger can make its reader's browser ask a server on the reader's own machine, once the
-//! stranger's name resolves to 127.0.0.1 (DNS rebinding); the browser then takes the answer for the stranger's.
-//! But it says by which name it asks. So who comes over the loopback interface has to use a name that no
-//! stranger can own.
+//! A page of a stranger can make its reader's browser ask a server on the reader's own machine,
+//! once the stranger's name resolves to 127.0.0.1 (DNS rebinding); the browser then takes the
+//! answer for the stranger's. But it says by which name it asks. So who comes over the loopback
+//! interface has to use a name that no stranger can own.
 
 use std::fs;
 use std::net::IpAddr;
@@ -32,7 +32,8 @@ impl Names {
         Names(allowed.chain([own, "localhost".to_owned()]).collect())
     }
 
-    /// Whether a `Host` header names this server: a page that rebinds its DNS name to it names itself.
+    /// Whether a `Host` header names this server: a page that rebinds its DNS name to it names
+    /// itself.
     pub(super) fn takes(&self, host: Option<&str>, locality: Locality) -> bool {
         let Some(host) = host.filter(|_| locality == Locality::Loopback) else {
             return true;

@@ -1,8 +1,8 @@
 //! How many may be connected, and who has to go when there are too many.
 //!
-//! A connection that nobody uses costs a descriptor, and descriptors are few. So the number is bounded, and a
-//! new client takes the place of the one that has been idle longest: a thousand that connect and say nothing
-//! keep nobody out.
+//! A connection that nobody uses costs a descriptor, and descriptors are few. So the number is
+//! bounded, and a new client takes the place of the one that has been idle longest: a thousand that
+//! connect and say nothing keep nobody out.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

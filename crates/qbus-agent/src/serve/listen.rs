@@ -18,8 +18,9 @@ const PORT: u16 = 9464;
 /// Who may use a unix socket unless it is said: this user.
 const MODE: u32 = 0o600;
 
-/// An address to listen on: `127.0.0.1:9464`, `[::1]:9464`, `:9464` (all addresses), `localhost:9464`,
-/// `unix:/run/qbus.sock`, `unix:/run/qbus.sock,mode=0660`, or `systemd` for the sockets of its unit.
+/// An address to listen on: `127.0.0.1:9464`, `[::1]:9464`, `:9464` (all addresses),
+/// `localhost:9464`, `unix:/run/qbus.sock`, `unix:/run/qbus.sock,mode=0660`, or `systemd` for the
+/// sockets of its unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
     /// An address and port; a name may stand for several addresses.
@@ -181,8 +182,8 @@ fn tcp(address: SocketAddr) -> io::Result<Listener> {
     Ok(Listener::Tcp(TcpListener::from_std(listener)?))
 }
 
-/// Binds in a folder that nobody else may enter and moves the socket to its place, so that it never is
-/// there with the wrong permissions, and takes the place of one whose server is gone.
+/// Binds in a folder that nobody else may enter and moves the socket to its place, so that it never
+/// is there with the wrong permissions, and takes the place of one whose server is gone.
 fn unix(path: &Path, mode: u32) -> io::Result<Listener> {
     let beside = path
         .parent()

@@ -11,8 +11,9 @@ pub(super) struct Offer {
 
 /// Chooses a format for an `Accept` header: the one of the greatest weight, the first of equals.
 ///
-/// Nobody is refused: what cannot be had, or a header that makes no sense, gets the text format 0.0.4, as from
-/// every other exporter. Protobuf is for those alone who name it: others would fail on it.
+/// Nobody is refused: what cannot be had, or a header that makes no sense, gets the text format
+/// 0.0.4, as from every other exporter. Protobuf is for those alone who name it: others would fail
+/// on it.
 pub(super) fn format(accept: &str) -> Offer {
     let mut best: Option<(f64, Offer)> = None;
     for range in accept.split(',') {
@@ -90,7 +91,8 @@ fn offer<'a>(media_type: &str, parameter: &dyn Fn(&str) -> Option<&'a str>) -> O
     }
 }
 
-/// Repeats how names are escaped, for those who ask. None ever needs it: names of a bus are legal everywhere.
+/// Repeats how names are escaped, for those who ask. None ever needs it: names of a bus are legal
+/// everywhere.
 fn escaped<'a>(content_type: &str, parameter: &dyn Fn(&str) -> Option<&'a str>) -> String {
     match parameter("escaping") {
         Some(scheme @ ("allow-utf-8" | "underscores" | "dots" | "values")) => {

@@ -71,8 +71,8 @@ impl Pages {
 
     /// The page as of now, or as of any later moment before it is returned.
     ///
-    /// Whoever comes while a page is being made waits, and those who waited share the next one: however many
-    /// ask at once, nobody waits for more than two.
+    /// Whoever comes while a page is being made waits, and those who waited share the next one:
+    /// however many ask at once, nobody waits for more than two.
     pub(super) async fn get(&self, wanted: Wanted, gzip: bool) -> Result<Bytes, Unready> {
         let came = Instant::now();
         let mut kept = self.kept.lock().await;
@@ -131,7 +131,8 @@ fn renew(source: &Source, known: Option<Arc<Page>>, wanted: Wanted) -> Result<Ar
         history: wanted.query.history,
     };
     let mut plain = Vec::new();
-    // A vector takes everything, and what had to be left out is left out of `qbus dump` too, which says so.
+    // A vector takes everything, and what had to be left out is left out of `qbus dump` too, which
+    // says so.
     let _ = export(&snapshot, wanted.format, &options, &mut plain);
     Ok(Arc::new(Page {
         wanted,
@@ -142,8 +143,8 @@ fn renew(source: &Source, known: Option<Arc<Page>>, wanted: Wanted) -> Result<Ar
     }))
 }
 
-/// Says on the page itself when it was committed: the age of what a scraper gets is then an expression, and
-/// an alert. The page of one commit stays the same.
+/// Says on the page itself when it was committed: the age of what a scraper gets is then an
+/// expression, and an alert. The page of one commit stays the same.
 fn add_commit_time(snapshot: &mut Snapshot, query: &Query) {
     const NAME: &str = "qbus_bus_commit_timestamp_seconds";
     let place = snapshot
@@ -195,8 +196,8 @@ impl Page {
     }
 }
 
-/// Compressed with gzip, quickly: a scrape is shorter for it on any network, and a better ratio costs more
-/// time than it saves.
+/// Compressed with gzip, quickly: a scrape is shorter for it on any network, and a better ratio
+/// costs more time than it saves.
 pub(super) fn pack(plain: &[u8]) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
     // A vector takes everything.

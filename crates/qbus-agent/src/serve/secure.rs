@@ -1,5 +1,5 @@
-//! TLS, passwords and headers, by a file in the format of Prometheus' exporter toolkit, which is read again when
-//! it, or a certificate that it names, changes.
+//! TLS, passwords and headers, by a file in the format of Prometheus' exporter toolkit, which is
+//! read again when it, or a certificate that it names, changes.
 
 mod passwords;
 mod tls;
@@ -154,8 +154,8 @@ impl Security {
         loaded.clone()
     }
 
-    /// Reads the files again if they changed. What cannot be read leaves everything as it was: a half-written
-    /// file must not open a door.
+    /// Reads the files again if they changed. What cannot be read leaves everything as it was: a
+    /// half-written file must not open a door.
     fn renew(&self) -> Arc<Loaded> {
         let loaded = self.loaded();
         let Some(path) = self.path.as_deref().filter(|_| loaded.has_changed()) else {

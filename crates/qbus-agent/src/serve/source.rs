@@ -63,7 +63,8 @@ impl Source {
         }
     }
 
-    /// Reads, if there is a snapshot that is young enough. It may take long: not for the event loop.
+    /// Reads, if there is a snapshot that is young enough. It may take long: not for the event
+    /// loop.
     pub(super) fn read<T>(
         &self,
         read: impl FnOnce(&mut Reader) -> Result<T, ReadError>,

@@ -91,8 +91,8 @@ fn who_vanishes_or_does_not_read_keeps_nobody_waiting() {
         deaf.push(stream);
     }
     drop(deaf.split_off(32));
-    // More requests at once than are answered at once: others may be told to try again, until these have been
-    // answered as far as anybody reads.
+    // More requests at once than are answered at once: others may be told to try again, until these
+    // have been answered as far as anybody reads.
     until("an answer", || is_served(&served));
 }
 

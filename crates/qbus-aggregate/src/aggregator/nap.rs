@@ -23,8 +23,9 @@ const IDLE: Duration = Duration::from_millis(25);
 /// The longest nap of an idle bus.
 const IDLE_LONGEST: Duration = Duration::from_millis(20);
 
-/// Cells cannot fill: where many are hot, a round is not repeated sooner than after so many times what it
-/// took, nor later than after [`IDLE_LONGEST`]. The aggregator then takes some 2.5 % of a core.
+/// Cells cannot fill: where many are hot, a round is not repeated sooner than after so many times
+/// what it took, nor later than after [`IDLE_LONGEST`]. The aggregator then takes some 2.5 % of a
+/// core.
 const PACE: u32 = 40;
 
 /// What to do until the next round.
@@ -65,7 +66,8 @@ impl Nap {
         }
     }
 
-    /// What to do after a round that ended at `now_ns`, on a clock that is never set back, and took so long.
+    /// What to do after a round that ended at `now_ns`, on a clock that is never set back, and took
+    /// so long.
     pub(super) fn after(&mut self, round: &Round, took: Duration, now_ns: u64) -> Rest {
         let passed_ns = now_ns.saturating_sub(self.last_ns).max(1);
         self.last_ns = now_ns;

@@ -1,5 +1,5 @@
-//! What the pages of a scraper have in common: which families and series one page can hold, and how a
-//! line of text is made.
+//! What the pages of a scraper have in common: which families and series one page can hold, and how
+//! a line of text is made.
 //!
 //! Nothing spoils a page: what a reader would refuse is left out and counted.
 
@@ -53,9 +53,10 @@ impl LeftOut {
 
 /// The series of a family that a page can hold; the others are counted.
 ///
-/// Left out is a series whose labels, as a set, an earlier one has; or whose type or buckets are not those
-/// of the first; or with a label name that is malformed, reserved (`__…`, `le` of a histogram, `quantile`
-/// of a summary) or given twice; or with buckets that do not ascend, or do not end with the count.
+/// Left out is a series whose labels, as a set, an earlier one has; or whose type or buckets are
+/// not those of the first; or with a label name that is malformed, reserved (`__…`, `le` of a
+/// histogram, `quantile` of a summary) or given twice; or with buckets that do not ascend, or do
+/// not end with the count.
 pub(super) struct Sound<'a> {
     family: &'a Family,
     rest: std::slice::Iter<'a, Series>,
@@ -96,8 +97,8 @@ impl<'a> Iterator for Sound<'a> {
     }
 }
 
-/// Whether the sum of a histogram only grows. Where a bound is negative it may shrink, which `rate()`
-/// would take for a restart.
+/// Whether the sum of a histogram only grows. Where a bound is negative it may shrink, which
+/// `rate()` would take for a restart.
 pub(super) fn has_growing_sum(family: &Family) -> bool {
     family.buckets.first().is_none_or(|&bound| bound >= 0.0)
 }

@@ -55,9 +55,10 @@ pub const SCHEMA_VERSION: u32 = 1;
 ///   list of `le` and the *cumulative* `count`, the last `le` is `"+Inf"`), a summary `quantiles`
 ///   (a list of `quantile` and `value`).
 /// * `unit` is there where the family has one.
-/// * `exemplars` is there where records had traces: of each bucket the last one, with `trace_id` (32
-///   hexadecimal digits), `value` and times.
-/// * A sum of integers beyond 2^53 has all its digits. A reader that turns it into a double rounds it.
+/// * `exemplars` is there where records had traces: of each bucket the last one, with `trace_id`
+///   (32 hexadecimal digits), `value` and times.
+/// * A sum of integers beyond 2^53 has all its digits. A reader that turns it into a double rounds
+///   it.
 /// * JSON has no word for NaN and the infinities: they are the strings `"NaN"`, `"+Inf"` and
 ///   `"-Inf"`, wherever a double stands.
 /// * `labels` keep the order of the series and hold its empty values as well.

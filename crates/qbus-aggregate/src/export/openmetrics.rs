@@ -19,7 +19,8 @@ pub const OPENMETRICS_CONTENT_TYPE: &str =
 /// Nanoseconds of a second.
 const NS: u64 = 1_000_000_000;
 
-/// Writes `snapshot` as a page of OpenMetrics 1.0 (`application/openmetrics-text`), and flushes `out`.
+/// Writes `snapshot` as a page of OpenMetrics 1.0 (`application/openmetrics-text`), and flushes
+/// `out`.
 ///
 /// ```text
 /// # TYPE request_seconds histogram
@@ -34,18 +35,20 @@ const NS: u64 = 1_000_000_000;
 ///
 /// It says what the page of [`prometheus()`](super::prometheus()) says, under stricter rules:
 ///
-/// * A counter's family is named without `_total`, its sample with it. A counter that is not so called, or
-///   whose short name another family has, is of the type `unknown`: its sample keeps its name.
+/// * A counter's family is named without `_total`, its sample with it. A counter that is not so
+///   called, or whose short name another family has, is of the type `unknown`: its sample keeps its
+///   name.
 /// * `UNIT` is there where the name ends with the unit.
-/// * A gauge `…_info` all of whose series are 1 is an `info`, and a gauge with a label of its own name, whose
-///   series are 0 and 1, a `stateset`.
-/// * A histogram whose sum can shrink (a negative bound) or is negative has neither `_sum` nor `_count`, a
-///   summary with a negative sum no `_sum`. A negative quantile is not written.
-/// * A counter (of that type) and the buckets of a histogram show the last record with a trace as exemplar.
+/// * A gauge `…_info` all of whose series are 1 is an `info`, and a gauge with a label of its own
+///   name, whose series are 0 and 1, a `stateset`.
+/// * A histogram whose sum can shrink (a negative bound) or is negative has neither `_sum` nor
+///   `_count`, a summary with a negative sum no `_sum`. A negative quantile is not written.
+/// * A counter (of that type) and the buckets of a histogram show the last record with a trace as
+///   exemplar.
 /// * `le` and `quantile` are floats (`1.0`), times are in seconds.
 ///
-/// Left out, and counted, is also a series of a `counter` that is negative or NaN, and a family one of whose
-/// names (`foo_created` included) an earlier one has.
+/// Left out, and counted, is also a series of a `counter` that is negative or NaN, and a family one
+/// of whose names (`foo_created` included) an earlier one has.
 ///
 /// # Errors
 ///
@@ -123,8 +126,9 @@ fn is_one(series: &Series) -> bool {
     matches!(series.value, Value::Gauge(1.0))
 }
 
-/// Whether a series says of one state of a set whether it is the present one. The states of a set have to
-/// be adjacent: they are where the label that tells them apart is the last in the order of names.
+/// Whether a series says of one state of a set whether it is the present one. The states of a set
+/// have to be adjacent: they are where the label that tells them apart is the last in the order of
+/// names.
 fn is_state(series: &Series, own: &str) -> bool {
     let says_whether = matches!(series.value, Value::Gauge(0.0 | 1.0));
     says_whether

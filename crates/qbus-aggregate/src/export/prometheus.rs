@@ -24,8 +24,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 ///
 /// * Each family has its `TYPE` once, its `HELP` once unless the help is empty, and then all of its
 ///   samples.
-/// * A histogram has cumulative buckets up to `le="+Inf"`, `_sum` and `_count`. (OpenMetrics forbids a
-///   sum that can shrink; here a reader would take 0 for one that is missing.)
+/// * A histogram has cumulative buckets up to `le="+Inf"`, `_sum` and `_count`. (OpenMetrics
+///   forbids a sum that can shrink; here a reader would take 0 for one that is missing.)
 /// * A summary has its quantiles (NaN without observations), `_sum` and `_count`.
 /// * A label with an empty value is not written: to Prometheus it is the same as no label.
 /// * With [`Options::timestamps`] each sample ends with the time of the last record, in whole

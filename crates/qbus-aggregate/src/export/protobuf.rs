@@ -19,8 +19,8 @@ use wire::{Field, Message};
 pub const PROTOBUF_CONTENT_TYPE: &str = "application/vnd.google.protobuf; \
      proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
-/// The most buckets that a native histogram is written with: what OpenTelemetry and Prometheus' own client
-/// keep by default.
+/// The most buckets that a native histogram is written with: what OpenTelemetry and Prometheus' own
+/// client keep by default.
 const NATIVE_BUCKETS_MAX: usize = 160;
 
 // The numbers of `io.prometheus.client.MetricType`.
@@ -29,14 +29,15 @@ const GAUGE: u64 = 1;
 const UNTYPED: u64 = 3;
 const HISTOGRAM: u64 = 4;
 
-/// Writes `snapshot` as messages `io.prometheus.client.MetricFamily`, each after its length, and flushes
-/// `out`. To be sent only to who asks for it.
+/// Writes `snapshot` as messages `io.prometheus.client.MetricFamily`, each after its length, and
+/// flushes `out`. To be sent only to who asks for it.
 ///
-/// It says what the page of [`prometheus()`](super::prometheus()) says, and leaves out the same; but
+/// It says what the page of [`prometheus()`](super::prometheus()) says, and leaves out the same;
+/// but
 ///
-/// * a summary is a native histogram of at most 160 buckets, beside classic buckets at powers of four, for
-///   scrapers that take those instead. What it has no place for are the quantiles: `histogram_quantile()`
-///   answers those, over all instances, as no sum of quantiles does;
+/// * a summary is a native histogram of at most 160 buckets, beside classic buckets at powers of
+///   four, for scrapers that take those instead. What it has no place for are the quantiles:
+///   `histogram_quantile()` answers those, over all instances, as no sum of quantiles does;
 /// * a native histogram ([`Family::native`]) has such buckets beside its own;
 /// * each counter and histogram says since when it counts.
 ///
@@ -249,8 +250,8 @@ fn native(histogram: &mut Message, exponential: &Exponential) {
     }
 }
 
-/// Classic buckets for those who take no native ones: whole octaves, so that their counts are exact, and
-/// always the same ones, so that none appears later.
+/// Classic buckets for those who take no native ones: whole octaves, so that their counts are
+/// exact, and always the same ones, so that none appears later.
 fn powers_of_four(histogram: &mut Message, value: &SummaryValue, exemplars: &mut Exemplars<'_>) {
     let finest = value.distribution.exponential(usize::MAX);
     let negative = finest.negative.iter();
@@ -266,7 +267,8 @@ fn powers_of_four(histogram: &mut Message, value: &SummaryValue, exemplars: &mut
     }
 }
 
-/// Runs of buckets, each as its distance and length, and of each bucket what it has more than the one before.
+/// Runs of buckets, each as its distance and length, and of each bucket what it has more than the
+/// one before.
 fn buckets(histogram: &mut Message, [spans, deltas]: [Field; 2], side: &[(i32, u64)]) {
     let mut next = 0;
     let mut before = 0;

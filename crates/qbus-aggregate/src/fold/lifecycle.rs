@@ -6,12 +6,13 @@
 //! say since when, and readers pass them by. The next record or change of a cell revives a series,
 //! and so does a registration; it then goes on from where it stood.
 //!
-//! What was emitted before a series was forgotten may still lie in lanes and cells. So it is retired
-//! only after another round that came to all lanes: what comes later was, but for a moment, emitted
-//! later. A gauge's records have times that are compared as well.
+//! What was emitted before a series was forgotten may still lie in lanes and cells. So it is
+//! retired only after another round that came to all lanes: what comes later was, but for a moment,
+//! emitted later. A gauge's records have times that are compared as well.
 //!
-//! A family can have a time to live: its series are forgotten when nothing came to them for so long, on the
-//! aggregator's clock. A series that is bound to an owner ([`qbus::Bus::bind`]) is forgotten when that has left or was found dead.
+//! A family can have a time to live: its series are forgotten when nothing came to them for so
+//! long, on the aggregator's clock. A series that is bound to an owner ([`qbus::Bus::bind`]) is
+//! forgotten when that has left or was found dead.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem::take;
@@ -22,8 +23,8 @@ use super::{Fold, PASSED_OVER, UNPLACED, Writer};
 
 /// So many ids are looked at in some ten microseconds.
 const IDS_A_ROUND: usize = 4096;
-/// Between the beginnings of two walks over all ids for forgotten ones, each of which reads a word of
-/// every definition.
+/// Between the beginnings of two walks over all ids for forgotten ones, each of which reads a word
+/// of every definition.
 const PERIOD_NS: u64 = 20_000_000;
 /// So many rounds, some milliseconds each, a walk is put off at most.
 const PUT_OFF_MAX: u32 = 64;
@@ -38,8 +39,8 @@ pub(super) struct Lifecycle {
     walk: Option<Walk>,
     /// When the last walk for forgotten ones began.
     began_ns: u64,
-    /// Places of series that are forgotten; those before `due` were so before the last round that came
-    /// to all lanes.
+    /// Places of series that are forgotten; those before `due` were so before the last round that
+    /// came to all lanes.
     forgotten: VecDeque<u32>,
     due: usize,
     /// Rounds since the walk went on.
@@ -61,7 +62,8 @@ struct Walk {
 }
 
 impl Fold {
-    /// Ends a round: retires what was forgotten, and meets what is new. `is_whole`: it came to all lanes.
+    /// Ends a round: retires what was forgotten, and meets what is new. `is_whole`: it came to all
+    /// lanes.
     pub(crate) fn end(&mut self, writer: &mut Writer, is_whole: bool) {
         self.retire();
         if is_whole {
@@ -91,8 +93,8 @@ impl Fold {
         self.lifecycle.walk.is_some() || !self.lifecycle.forgotten.is_empty()
     }
 
-    /// Forgets series to which nothing came for as long as their family lets them live. Some thousand of them at
-    /// each call.
+    /// Forgets series to which nothing came for as long as their family lets them live. Some
+    /// thousand of them at each call.
     pub(crate) fn expire(&mut self) {
         let (bus, from) = (&self.bus, self.lifecycle.expiring);
         if from == 0 {

@@ -29,8 +29,8 @@ impl Observed {
         }
     }
 
-    /// Adds what came to a writer's cells; false for what no cell of such a series says. The bounds are a
-    /// histogram's.
+    /// Adds what came to a writer's cells; false for what no cell of such a series says. The bounds
+    /// are a histogram's.
     pub(super) fn add_change(&mut self, bounds: &[f64], change: CellChange) -> bool {
         match change {
             CellChange::Sum(sum, residue) => self.sum.add_sum(Sum::from_parts(sum, residue)),
@@ -65,8 +65,8 @@ impl Observed {
     }
 }
 
-/// What stands for a value of a bucket, of which no more is known: the geometric middle where the bucket has
-/// one, else the end that it has.
+/// What stands for a value of a bucket, of which no more is known: the geometric middle where the
+/// bucket has one, else the end that it has.
 fn middle(bounds: &[f64], bucket: usize) -> f64 {
     let low = bucket.checked_sub(1).and_then(|at| bounds.get(at)).copied();
     match (low, bounds.get(bucket).copied()) {

@@ -18,7 +18,8 @@ const REFUSED_NS: u64 = 300_000_000_000;
 
 /// What became of a change of a cell.
 pub(super) enum Folded {
-    /// It counts; the kind and the value of the record that stands for it among the recent ones, if one does.
+    /// It counts; the kind and the value of the record that stands for it among the recent ones, if
+    /// one does.
     Yes(Option<(Kind, f64)>),
     /// It is asked for again.
     Later,
@@ -274,8 +275,8 @@ impl SeriesState {
             }
             _ => return Folded::Refused,
         };
-        // A counter does not fall. A residue waits for the sum that it belongs to; else somebody wrote
-        // to the cell.
+        // A counter does not fall. A residue waits for the sum that it belongs to; else somebody
+        // wrote to the cell.
         if sum.value() < self.floor {
             let is_residue = matches!(change, CellChange::Residue(_));
             return if is_residue {
@@ -345,8 +346,8 @@ impl SeriesState {
         self.floor = self.plain.value.value();
     }
 
-    /// Whether no record before was later. A time that lies ahead of the clock says nothing: it is of
-    /// before the clock was set back.
+    /// Whether no record before was later. A time that lies ahead of the clock says nothing: it is
+    /// of before the clock was set back.
     #[inline(always)]
     fn is_newest(&self, timestamp_ns: u64, now_ns: u64) -> bool {
         timestamp_ns >= self.plain.last_ns || is_ahead(self.plain.last_ns, now_ns)

@@ -1,12 +1,12 @@
 //! The exemplars of a series in the snapshot: of each bucket the last record that had a trace.
 //!
-//! They lie in the heap from the first one on, where the header of the series' block says: a word with the
-//! length of a version, then a row. A version has four words for each bucket: value, timestamp, and the trace
-//! id (high, low), which is 0 where there was none.
+//! They lie in the heap from the first one on, where the header of the series' block says: a word
+//! with the length of a version, then a row. A version has four words for each bucket: value,
+//! timestamp, and the trace id (high, low), which is 0 where there was none.
 
 use qbus::{MetricType, Words, bucket_of};
 
-use super::layout::BLOCK_HEADER;
+use super::layout::Shape;
 use super::row::BlockHeader;
 use super::versioned::Row;
 use crate::distribution::CLASSIC_BOUNDS;
@@ -46,7 +46,8 @@ pub(crate) fn keep(version: &mut [u64], metric_type: MetricType, bounds: &[f64],
     }
 }
 
-/// The exemplars of a version that another process wrote, but for those that do not fit their bucket.
+/// The exemplars of a version that another process wrote, but for those that do not fit their
+/// bucket.
 pub(crate) fn decode(version: &[u64], metric_type: MetricType, bounds: &[f64]) -> Vec<Exemplar> {
     let (buckets, _) = version.as_chunks::<WORDS>();
     let exemplars = buckets.iter().enumerate().filter_map(|(at, words)| {
@@ -65,9 +66,10 @@ pub(crate) fn decode(version: &[u64], metric_type: MetricType, bounds: &[f64]) -
 }
 
 /// The row with the exemplars of the series whose row is `of`; `None` when it has none, or garbage.
-pub(crate) fn row_of(words: Words<'_>, of: Row) -> Option<Row> {
+/// It lies in the heap: nobody is to write anywhere else.
+pub(crate) fn row_of(words: Words<'_>, shape: Shape, of: Row) -> Option<Row> {
     let at = BlockHeader::of(words, of)?.exemplars;
-    if at < BLOCK_HEADER {
+    if at < shape.heap() {
         return None;
     }
     words.acquire();

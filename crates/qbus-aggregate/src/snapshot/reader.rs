@@ -461,7 +461,8 @@ impl Reader {
 
     /// A series' exemplars: the newest ones, whichever epoch the series is of.
     fn exemplars(&self, family: &Family, row: Row, room: &mut usize) -> Vec<Exemplar> {
-        let found = exemplars::row_of(self.words(), row).filter(|row| take_room(room, row.len));
+        let found =
+            exemplars::row_of(self.words(), self.shape, row).filter(|row| take_room(room, row.len));
         found
             .and_then(|row| self.newest(row))
             .map_or(Vec::new(), |version| {
@@ -499,8 +500,8 @@ impl Reader {
     }
 }
 
-/// Sorts points by time between two steps back of the clock. Lanes are drained one after the other, and what
-/// a full lane did not take comes after what it did.
+/// Sorts points by time between two steps back of the clock. Lanes are drained one after the other,
+/// and what a full lane did not take comes after what it did.
 fn in_time(points: &mut [Point]) {
     let (mut start, mut latest_ns) = (0, 0);
     for at in 0..points.len() {
@@ -514,8 +515,8 @@ fn in_time(points: &mut [Point]) {
     points[start..].sort_by_key(|point| point.timestamp_ns);
 }
 
-/// Records of different lanes are committed within a small part of this; a clock that went back by as much
-/// was set back.
+/// Records of different lanes are committed within a small part of this; a clock that went back by
+/// as much was set back.
 const STEP_NS: u64 = 1_000_000_000;
 
 /// Whether something that was read refers to what lies beyond the map.

@@ -10,8 +10,8 @@
 //! a place is written the ring's claim covers it, so that a reader knows which of the points that
 //! it copied were still those of its epoch. Which points count, a row says ([`super::row`]).
 //!
-//! * **R1 claim** `claim` stores the claim, then (Release fence) the point → `copy` loads the points,
-//!   then (Acquire fence) the claim: no point that it keeps was of a later lap.
+//! * **R1 claim** `claim` stores the claim, then (Release fence) the point → `copy` loads the
+//!   points, then (Acquire fence) the claim: no point that it keeps was of a later lap.
 
 #[cfg(all(test, loom))]
 mod model;

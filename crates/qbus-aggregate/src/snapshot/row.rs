@@ -18,9 +18,9 @@
 //! | 14…   | histogram: counts by bucket, `+Inf` last                            |
 //! | 14…   | summary: zeros, number of octaves, then key and 32 counts of each   |
 //!
-//! A gauge without records has no value yet, and is not on the page. Of all others the first and the
-//! last timestamp are then when the aggregator met them.
-//! The history's last point of a counter has the row's sum, whatever its place in the ring says.
+//! A gauge without records has no value yet, and is not on the page. Of all others the first and
+//! the last timestamp are then when the aggregator met them. The history's last point of a counter
+//! has the row's sum, whatever its place in the ring says.
 
 use qbus::exponential::OCTAVE;
 use qbus::{MetricType, SeriesId, Words};
@@ -128,7 +128,8 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// Nothing; `None` for the types that observe nothing. A histogram has so many bounds, and may be native.
+    /// Nothing; `None` for the types that observe nothing. A histogram has so many bounds, and may
+    /// be native.
     pub(crate) fn new(metric_type: MetricType, bounds: usize, native: bool) -> Option<Observed> {
         let (is_histogram, is_summary) = match metric_type {
             MetricType::Counter | MetricType::Gauge | MetricType::Untyped => return None,
@@ -164,7 +165,8 @@ impl Observed {
         }
     }
 
-    /// The same, [new](Self::new) so far, as a version of a series has it; `None` when that makes no sense.
+    /// The same, [new](Self::new) so far, as a version of a series has it; `None` when that makes
+    /// no sense.
     pub(crate) fn decode(mut self, version: &[u64]) -> Option<Observed> {
         let &[count, high, low, min, max] = version.get(PLAIN_LEN..OBSERVED_LEN)? else {
             return None;

@@ -7,14 +7,15 @@
 //!
 //! Edges:
 //!
-//! * **S1 commit** `commit` stores `committed` (Release) → `committed` loads it (Acquire): all rows of
-//!   the epoch are whole.
-//! * **S2 tag** `write` stores a tag (Release) → `read` loads it (then an Acquire fence): the words are
-//!   that version's.
-//! * **S3 overwrite** `write` stores tag 0, then (Release fence) the words → `read` loads the words,
-//!   then (Acquire fence) the tag again: the same tag means that no word was of a later version.
-//! * **S4 other version** `write` stores tag 0 (Release) → `read` loads it (then an Acquire fence): the
-//!   other version's tag is there.
+//! * **S1 commit** `commit` stores `committed` (Release) → `committed` loads it (Acquire): all rows
+//!   of the epoch are whole.
+//! * **S2 tag** `write` stores a tag (Release) → `read` loads it (then an Acquire fence): the words
+//!   are that version's.
+//! * **S3 overwrite** `write` stores tag 0, then (Release fence) the words → `read` loads the
+//!   words, then (Acquire fence) the tag again: the same tag means that no word was of a later
+//!   version.
+//! * **S4 other version** `write` stores tag 0 (Release) → `read` loads it (then an Acquire fence):
+//!   the other version's tag is there.
 //!
 //! | the writer dies             | a reader and a successor see                                     |
 //! |-----------------------------|------------------------------------------------------------------|

@@ -70,7 +70,7 @@ impl Writer {
         }
         for row in rows
             .iter()
-            .filter_map(|row| exemplars::row_of(writer.words(), *row))
+            .filter_map(|row| exemplars::row_of(writer.words(), shape, *row))
         {
             row.erase(writer.words(), epoch);
         }
@@ -172,7 +172,7 @@ impl Writer {
 
     /// The row with the exemplars of a series, and what counts of it.
     pub(crate) fn read_exemplars(&self, of: Row) -> Option<(Row, Vec<u64>)> {
-        let row = exemplars::row_of(self.words(), of)?;
+        let row = exemplars::row_of(self.words(), self.shape, of)?;
         let version = self.read(row).unwrap_or_else(|| vec![0; row.len]);
         Some((row, version))
     }

@@ -58,8 +58,8 @@ const PCIE_LINK: RangeInclusive<f64> = 1.0..=64.0;
 const PCIE_TRANSMIT: FieldId = FieldId(197);
 const PCIE_RECEIVE: FieldId = FieldId(198);
 
-/// What is a field and no call of its own: the number of the field, the reading, its label, the greatest
-/// value that makes sense.
+/// What is a field and no call of its own: the number of the field, the reading, its label, the
+/// greatest value that makes sense.
 type Field = (u32, Reading, (&'static str, &'static str), f64);
 
 const MEMORY_TEMPERATURE: [Field; 1] = [(82, Reading::GpuMemoryTemperature, NO_LABEL, 200.0)];
@@ -524,7 +524,8 @@ fn pcie_traffic(device: &Device<'_>, sink: &mut Sink<'_>) -> Result<(), NvmlErro
     Ok(())
 }
 
-/// Fields of small numbers. One that a GPU lacks hides no other; where it lacks all, it lacks the call.
+/// Fields of small numbers. One that a GPU lacks hides no other; where it lacks all, it lacks the
+/// call.
 fn fields(device: &Device<'_>, sink: &mut Sink<'_>, asked: &[Field]) -> Result<(), NvmlError> {
     let ids: Vec<FieldId> = asked.iter().map(|(id, ..)| FieldId(*id)).collect();
     let mut lacking = None;

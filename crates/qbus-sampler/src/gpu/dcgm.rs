@@ -1,5 +1,6 @@
-//! The names of dcgm-exporter, for dashboards that exist: those of its default counters, and of the ones
-//! that it has switched off for which there is a reading. What it has no name for keeps its qbus name.
+//! The names of dcgm-exporter, for dashboards that exist: those of its default counters, and of the
+//! ones that it has switched off for which there is a reading. What it has no name for keeps its
+//! qbus name.
 
 use std::borrow::Cow;
 
@@ -9,7 +10,8 @@ use super::Labels;
 use crate::metric::{Metric, Trend};
 use crate::table::Reading;
 
-/// A reading, the label that its name there stands for, that name, and how many of its units make ours.
+/// A reading, the label that its name there stands for, that name, and how many of its units make
+/// ours.
 type Row = (Reading, (&'static str, &'static str), Metric, f64);
 
 const NO_LABEL: (&str, &str) = ("", "");
@@ -73,7 +75,8 @@ rows! {
     GpuNvlinkReceiveRate ("", "") Gauge "PROF_NVLINK_RX_BYTES" 1.0 "" "Bytes a second received over NVLink.";
 }
 
-/// The metric of a reading there, with the factor of its values and the label that its name stands for.
+/// The metric of a reading there, with the factor of its values and the label that its name stands
+/// for.
 pub(crate) fn published<'a>(
     reading: Reading,
     labels: impl Iterator<Item = (&'a str, &'a str)> + Clone,

@@ -1,8 +1,8 @@
 //! Which attached process uses how much of a GPU: its memory, and its time.
 //!
 //! NVML speaks of pids of the initial pid namespace. A process of that namespace knows itself by
-//! the same pid; of one in a container the kernel tells both pids and the namespace, and only if all
-//! of them agree are they taken for one. A sampler in a container can do neither.
+//! the same pid; of one in a container the kernel tells both pids and the namespace, and only if
+//! all of them agree are they taken for one. A sampler in a container can do neither.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -56,8 +56,8 @@ impl Users {
         }
     }
 
-    /// Pushes the memory of the attached processes on each part of a GPU: the MIG devices with their
-    /// UUIDs, or the whole GPU with none.
+    /// Pushes the memory of the attached processes on each part of a GPU: the MIG devices with
+    /// their UUIDs, or the whole GPU with none.
     ///
     /// # Errors
     ///
@@ -91,8 +91,8 @@ impl Users {
         Ok(())
     }
 
-    /// Pushes which share of the time since `asked_us` attached processes used a GPU. The driver names
-    /// those that did anything; the others of its processes did nothing.
+    /// Pushes which share of the time since `asked_us` attached processes used a GPU. The driver
+    /// names those that did anything; the others of its processes did nothing.
     ///
     /// # Errors
     ///

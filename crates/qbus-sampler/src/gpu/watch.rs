@@ -1,6 +1,6 @@
-//! What needs handles that outlive a read: errors that the driver reports as they happen (XID), and the
-//! activity of the hardware between two of its own samples (GPM). A thread with a library of its own has
-//! them; what it saw is there for each read to take.
+//! What needs handles that outlive a read: errors that the driver reports as they happen (XID), and
+//! the activity of the hardware between two of its own samples (GPM). A thread with a library of
+//! its own has them; what it saw is there for each read to take.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{self, AssertUnwindSafe};
@@ -30,8 +30,8 @@ const FRESH: Duration = Duration::from_secs(5);
 /// How long a thread that ended is not started again, from its start on.
 const RESTART: Duration = Duration::from_secs(30);
 
-/// Errors that ask for a person or a reset: an alert on a counter needs it to be there before the first.
-/// Memory: 48, 63, 64, 94, 95. NVLink: 74. Off the bus: 79. Firmware: 119, 120.
+/// Errors that ask for a person or a reset: an alert on a counter needs it to be there before the
+/// first. Memory: 48, 63, 64, 94, 95. NVLink: 74. Off the bus: 79. Firmware: 119, 120.
 const XIDS_FROM_THE_START: [u64; 9] = [48, 63, 64, 74, 79, 94, 95, 119, 120];
 
 /// What the driver calls an unknown error.

@@ -12,7 +12,8 @@ use crate::table::Reading;
 /// The vendor's number on the PCI bus.
 const AMD: &str = "0x1002";
 
-/// A file, what it says, how many of that make a unit, and what is no sentinel or fault of the driver.
+/// A file, what it says, how many of that make a unit, and what is no sentinel or fault of the
+/// driver.
 type File = (&'static str, Reading, f64, RangeInclusive<f64>);
 
 const RATIO: RangeInclusive<f64> = 0.0..=1.0;

@@ -1,5 +1,5 @@
-//! How fast CPUs run, and may run. Some kernels take ten milliseconds to measure that of an idle CPU, one
-//! after another: the source has a thread of its own.
+//! How fast CPUs run, and may run. Some kernels take ten milliseconds to measure that of an idle
+//! CPU, one after another: the source has a thread of its own.
 
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,8 @@
 //! Mounted file systems. Asking one whose server is gone hangs, for hours if it is a hard mount.
 //!
-//! One thread asks them all, in turn. If it stands still, another one goes on with the rest, so that
-//! a file system that hangs costs a thread and delays no other. It is not asked again before its
-//! thread has come back.
+//! One thread asks them all, in turn. If it stands still, another one goes on with the rest, so
+//! that a file system that hangs costs a thread and delays no other. It is not asked again before
+//! its thread has come back.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsStr;

@@ -309,8 +309,8 @@ fn parts(file: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// The names of chips, each of which is told from the others: `platform_coretemp_0` by the device
-/// behind the sensors, so that it outlives a reboot, which the number of a `hwmon` does not; else the
-/// driver's name. Several chips on one device have their driver's name added, or their number.
+/// behind the sensors, so that it outlives a reboot, which the number of a `hwmon` does not; else
+/// the driver's name. Several chips on one device have their driver's name added, or their number.
 fn chip_names(monitors: &[Item], buffer: &mut Vec<u8>) -> Vec<String> {
     let mut name_of = |monitor: &Item| {
         let name = word(&monitor.path.join("name"), buffer).unwrap_or_default();

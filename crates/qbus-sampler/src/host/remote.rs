@@ -1,5 +1,5 @@
-//! Services over networks that the kernel itself provides or uses: NFS, virtual servers, fibre channel,
-//! tapes.
+//! Services over networks that the kernel itself provides or uses: NFS, virtual servers, fibre
+//! channel, tapes.
 
 use std::net::Ipv4Addr;
 use std::path::Path;

@@ -129,7 +129,8 @@ fn push_untyped(
     }
 }
 
-/// Keys of the statistics of XFS, and what their numbers are, in order; nothing where no metric has it.
+/// Keys of the statistics of XFS, and what their numbers are, in order; nothing where no metric has
+/// it.
 const XFS: [(&str, &[&str]); 8] = [
     (
         "extent_alloc",

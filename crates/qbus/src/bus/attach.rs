@@ -1,8 +1,8 @@
-//! This process as an owner: it joins with its first producer or emit, anew after a fork and after foreign
-//! code closed the descriptor of its lock, and leaves with the last handle.
+//! This process as an owner: it joins with its first producer or emit, anew after a fork and after
+//! foreign code closed the descriptor of its lock, and leaves with the last handle.
 //!
-//! The first emit may come in a signal handler, which may have interrupted anything: a join takes no lock but
-//! [`MappedBus::joining`], which its own thread never waits for, and allocates nothing.
+//! The first emit may come in a signal handler, which may have interrupted anything: a join takes
+//! no lock but [`MappedBus::joining`], which its own thread never waits for, and allocates nothing.
 
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,8 @@ use crate::testpoint;
 const REMEMBERED: usize = 64;
 /// How long a process that could not join waits before it tries again.
 const JOIN_RETRY_NS: u64 = 1_000_000_000;
-/// How long a thread waits for another one that joins. That takes some 100 µs of a processor, for which a
-/// machine with thousands of threads can have it wait.
+/// How long a thread waits for another one that joins. That takes some 100 µs of a processor, for
+/// which a machine with thousands of threads can have it wait.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// Between two looks at it, once it was not over soon: so that it gets a processor.
 const NAP: Duration = Duration::from_micros(200);
@@ -46,8 +46,8 @@ impl Attachment {
 }
 
 impl MappedBus {
-    /// This process as an owner; joins when it is not one yet, is a forked child of one, or was taken for
-    /// dead.
+    /// This process as an owner; joins when it is not one yet, is a forked child of one, or was
+    /// taken for dead.
     pub(crate) fn attachment(&self) -> Result<Attachment, JoinError> {
         let generation = fork::generation();
         let me = this_thread(generation);
@@ -160,7 +160,8 @@ impl MappedBus {
         let identity = Identity::of_this_process(role, &mut command);
         let entries = self.owners();
         // A few fresh entries first, so that `qbus stat` still knows the last who left; then those
-        // that were left, so that one-shots do not fill the table; then dead ones that nobody reaped.
+        // that were left, so that one-shots do not fill the table; then dead ones that nobody
+        // reaped.
         let order = |phases: &'static [OwnerPhase], within: std::ops::Range<usize>| {
             within.filter(move |&index| phases.contains(&entries[index].state().phase))
         };

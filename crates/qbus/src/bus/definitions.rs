@@ -16,7 +16,8 @@ use crate::sync::Ordering;
 const LOOK_NS: u64 = 1_000_000_000;
 
 impl MappedBus {
-    /// The family with the most series, as of at most a second ago; `None` also while another thread looks.
+    /// The family with the most series, as of at most a second ago; `None` also while another
+    /// thread looks.
     fn largest(&self) -> Option<Largest> {
         // Not `lock`: a thread that a fork left behind may have it for ever.
         let mut known = self.largest.try_lock().ok()?;
@@ -34,12 +35,13 @@ impl MappedBus {
 impl Bus {
     /// The id of a series, registered now if it was not. Handles do this for you.
     ///
-    /// An empty label value is the same as no such label; of one that is longer than 1,024 bytes the
-    /// beginning is registered, with a `…`.
+    /// An empty label value is the same as no such label; of one that is longer than 1,024 bytes
+    /// the beginning is registered, with a `…`.
     ///
     /// # Errors
     ///
-    /// An invalid name or label, a conflict with what is registered, or no room: see [`RegisterError`].
+    /// An invalid name or label, a conflict with what is registered, or no room: see
+    /// [`RegisterError`].
     pub fn intern(
         &self,
         family: &FamilyDefinition,
@@ -71,9 +73,11 @@ impl Bus {
         self.mapped().registry().find_series(name, labels)
     }
 
-    /// Has the aggregator take a series off the page, whatever it counted so far; whether it is registered.
+    /// Has the aggregator take a series off the page, whatever it counted so far; whether it is
+    /// registered.
     ///
-    /// It comes back when somebody registers it again or emits to it, and goes on from where it stood.
+    /// It comes back when somebody registers it again or emits to it, and goes on from where it
+    /// stood.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -92,7 +96,8 @@ impl Bus {
         is_registered
     }
 
-    /// Binds a series to this process: when it ends, whether well or not, the series leaves the page.
+    /// Binds a series to this process: when it ends, whether well or not, the series leaves the
+    /// page.
     ///
     /// # Errors
     ///
@@ -108,7 +113,8 @@ impl Bus {
         self.mapped().registry().bound(id)
     }
 
-    /// Forgets a series that is bound to a process, if that has left or died; whether it is still there.
+    /// Forgets a series that is bound to a process, if that has left or died; whether it is still
+    /// there.
     pub fn forget_with_owner(&self, id: SeriesId, owner: OwnerId) -> bool {
         let entry = self.mapped().owners().get(usize::from(owner.index));
         if entry.is_some_and(|entry| entry.is_occupied_by(owner)) {
@@ -121,8 +127,8 @@ impl Bus {
         false
     }
 
-    /// Has series of a family leave the page when nothing was emitted to them for so long; zero is for ever. The
-    /// next emit brings them back.
+    /// Has series of a family leave the page when nothing was emitted to them for so long; zero is
+    /// for ever. The next emit brings them back.
     pub fn set_ttl(&self, id: FamilyId, ttl: Duration) {
         if let Some(word) = self.mapped().registry().ttl(id) {
             let ttl_ns = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
@@ -130,13 +136,15 @@ impl Bus {
         }
     }
 
-    /// How long series of a family live to which nothing is emitted, in nanoseconds; `None` is for ever.
+    /// How long series of a family live to which nothing is emitted, in nanoseconds; `None` is for
+    /// ever.
     pub fn ttl_ns(&self, id: FamilyId) -> Option<u64> {
         let word = self.mapped().registry().ttl(id)?;
         Some(word.load(Ordering::Relaxed)).filter(|&ttl_ns| ttl_ns != 0)
     }
 
-    /// Since when a series is forgotten, in nanoseconds since the Unix epoch; `None` when it is not.
+    /// Since when a series is forgotten, in nanoseconds since the Unix epoch; `None` when it is
+    /// not.
     pub fn forgotten_ns(&self, id: SeriesId) -> Option<u64> {
         let word = self.mapped().registry().forgotten(id)?;
         Some(word.load(Ordering::Relaxed)).filter(|&since_ns| since_ns != 0)

@@ -13,8 +13,8 @@ const NAP_MAX: Duration = Duration::from_millis(1);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 impl Bus {
-    /// Waits until all that was emitted before this call, by any process, is committed to the snapshot:
-    /// `patience` at most. Wakes the aggregator if it sleeps.
+    /// Waits until all that was emitted before this call, by any process, is committed to the
+    /// snapshot: `patience` at most. Wakes the aggregator if it sleeps.
     ///
     /// # Errors
     ///

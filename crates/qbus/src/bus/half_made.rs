@@ -9,10 +9,12 @@ use crate::liveness::{CREATE_BYTE, FileId, Locks};
 use crate::region::Region;
 use crate::sync::Ordering;
 
-/// Between the creation of a file and its lock the creator reserves memory; after this long it is dead.
+/// Between the creation of a file and its lock the creator reserves memory; after this long it is
+/// dead.
 const DEAD_AFTER_S: i64 = 5;
 
-/// Whether nothing lies behind the header: a file that begins with zeros may be somebody's all the same.
+/// Whether nothing lies behind the header: a file that begins with zeros may be somebody's all the
+/// same.
 fn holds_nothing(region: &Region) -> bool {
     let words = region.words(0, region.len() / 8).unwrap_or(&[]);
     let behind = words.iter().skip(size_of::<Header>() / 8);

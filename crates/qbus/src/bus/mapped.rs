@@ -39,8 +39,8 @@ pub(crate) struct MappedBus {
     pub(super) attachment: PrivateU64,
     /// Holds the owner's byte.
     pub(super) locks: Locks,
-    /// The thread that is joining right now, and its process's generation; 0 = none. A lock that neither a
-    /// fork nor a signal handler can wedge.
+    /// The thread that is joining right now, and its process's generation; 0 = none. A lock that
+    /// neither a fork nor a signal handler can wedge.
     pub(super) joining: PrivateU64,
     /// When it was last looked who filled the registry, and what was found.
     pub(super) largest: Mutex<Option<(u64, Option<Largest>)>>,
@@ -67,8 +67,8 @@ impl MappedBus {
         sections: Sections,
     ) -> MappedBus {
         static KEYS: PrivateU64 = PrivateU64::new(1);
-        // Made now: a fork while another thread made it with the first emit would leave it half made in
-        // the child.
+        // Made now: a fork while another thread made it with the first emit would leave it half
+        // made in the child.
         let _ = fork::word();
         thread::prepare();
         MappedBus {
@@ -151,7 +151,8 @@ impl MappedBus {
         )
     }
 
-    /// Has what a lessee of a lane writes to in its first lap mapped now: of large lanes the beginning.
+    /// Has what a lessee of a lane writes to in its first lap mapped now: of large lanes the
+    /// beginning.
     pub(crate) fn populate(&self, index: usize) {
         let (slots, cells) = (self.geometry.slots as usize, self.geometry.cells as usize);
         let sections = &self.sections;
@@ -219,8 +220,8 @@ impl MappedBus {
         self.address.file()
     }
 
-    /// Whether no living process can be that owner: its entry does not exist, is free, or is another
-    /// occupant's, who found no traces of a predecessor, or removed them, before it joined.
+    /// Whether no living process can be that owner: its entry does not exist, is free, or is
+    /// another occupant's, who found no traces of a predecessor, or removed them, before it joined.
     pub(crate) fn is_nobody(&self, owner: OwnerId) -> bool {
         let entry = self.owners().get(usize::from(owner.index));
         entry.is_none_or(|entry| {

@@ -1,5 +1,5 @@
-//! Registrations that found no room: the same one again, in a loop of a program that goes on without it, is
-//! answered by one look here until anything changes in the registry.
+//! Registrations that found no room: the same one again, in a loop of a program that goes on
+//! without it, is answered by one look here until anything changes in the registry.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::OnceLock;
@@ -34,7 +34,8 @@ fn place(fingerprint: u64) -> usize {
     fingerprint as usize & (REMEMBERED - 1)
 }
 
-/// Of all that decides whether there is room, in a registry of that version: in another one it is another.
+/// Of all that decides whether there is room, in a registry of that version: in another one it is
+/// another.
 pub(super) fn fingerprint(
     family: &FamilyDefinition,
     labels: &[(String, String)],

@@ -1,8 +1,8 @@
 //! A bus that was removed, and the one that was made under its name since.
 //!
-//! Who removes a bus says so in its header and voids all leases, which every emit looks at. A file that was
-//! taken away by other means (a plain `rm`) is noticed by the process that holds a lock on it: once a second, when an
-//! emit has to look at more than its lane, and by the aggregator.
+//! Who removes a bus says so in its header and voids all leases, which every emit looks at. A file
+//! that was taken away by other means (a plain `rm`) is noticed by the process that holds a lock on
+//! it: once a second, when an emit has to look at more than its lane, and by the aggregator.
 
 use std::ptr;
 use std::sync::Arc;
@@ -108,8 +108,8 @@ impl MappedBus {
         }
     }
 
-    /// Looks at most once a second whether the bus still has its name, and this process its lock. Never
-    /// waits, and allocates nothing.
+    /// Looks at most once a second whether the bus still has its name, and this process its lock.
+    /// Never waits, and allocates nothing.
     pub(crate) fn look_after(&self) {
         if self.is_removed() || !self.is_due(&self.look_ns) {
             return;
@@ -118,11 +118,13 @@ impl MappedBus {
             self.declare_removed();
             return;
         }
-        // The path may be out of reach (chroot(2), another mount namespace): that alone says nothing.
+        // The path may be out of reach (chroot(2), another mount namespace): that alone says
+        // nothing.
         let found = rustix::fs::lstat(self.path()).map(|stat| FileId::of(&stat));
         if found.is_ok_and(|found| found != self.region.id()) {
             self.is_replaced.store(1, Ordering::Relaxed);
-            // Each process finds out by itself: this one's threads look no further than at their leases.
+            // Each process finds out by itself: this one's threads look no further than at their
+            // leases.
             if let Some(attachment) = self.attached_now() {
                 self.exclusive_lanes()
                     .for_each(|lane| lane.take_back(attachment.owner));
@@ -132,7 +134,8 @@ impl MappedBus {
         self.mend_lock();
     }
 
-    /// Takes the owner's byte again when foreign code closed the descriptor, and nobody found out yet.
+    /// Takes the owner's byte again when foreign code closed the descriptor, and nobody found out
+    /// yet.
     fn mend_lock(&self) {
         let (Some(attachment), false) = (self.attached_now(), self.locks.is_open()) else {
             return;
@@ -146,8 +149,8 @@ impl MappedBus {
         });
     }
 
-    /// The bus that has the name now; opened at most once a second, and not where a signal handler may
-    /// have interrupted the allocator.
+    /// The bus that has the name now; opened at most once a second, and not where a signal handler
+    /// may have interrupted the allocator.
     pub(crate) fn successor(&self) -> Option<&Successor> {
         if let Some(successor) = self.successor.get() {
             return Some(successor);
@@ -177,8 +180,8 @@ impl MappedBus {
     }
 }
 
-/// Whether this may be a signal handler, which must not allocate: while one runs, its signal is blocked.
-/// A thread that blocks signals by itself is taken for one too.
+/// Whether this may be a signal handler, which must not allocate: while one runs, its signal is
+/// blocked. A thread that blocks signals by itself is taken for one too.
 fn may_be_handler() -> bool {
     // SAFETY: a set of bits, of which zeros are a value.
     let mut blocked: libc::sigset_t = unsafe { std::mem::zeroed() };

@@ -80,8 +80,8 @@ impl Bus {
         Ok(owners)
     }
 
-    /// Who is, or was last, in an entry of the owner table; `None` when there is no such entry, or it was never
-    /// used.
+    /// Who is, or was last, in an entry of the owner table; `None` when there is no such entry, or
+    /// it was never used.
     pub fn occupant(&self, index: u16) -> Option<OwnerId> {
         let state = self.mapped().owners().get(usize::from(index))?.state();
         (state.phase != OwnerPhase::Free).then_some(OwnerId {

@@ -1,24 +1,27 @@
 //! Cells: state in shared memory, beside the ring of each lane.
 //!
-//! A ring is for events; a sum is state, and state is never dropped. A cell is a key and one cumulative
-//! word: `Counter::inc` adds to a word that is never cleared, and the consumer takes the difference to
-//! what it took before. No record, no clock, nothing to drain, nothing that can be full.
+//! A ring is for events; a sum is state, and state is never dropped. A cell is a key and one
+//! cumulative word: `Counter::inc` adds to a word that is never cleared, and the consumer takes the
+//! difference to what it took before. No record, no clock, nothing to drain, nothing that can be
+//! full.
 //!
-//! A **unit** is what one series needs, side by side within a group: a count alone; or a sum and what
-//! rounding took from it; or all of a histogram. Its first cell's key names it and tells its length. An
-//! exclusive lane's cells have one [`writer`] at a time, which uses plain loads and stores; a
-//! [`shared`] lane's have any number, which use atomic additions and never give a cell another key.
+//! A **unit** is what one series needs, side by side within a group: a count alone; or a sum and
+//! what rounding took from it; or all of a histogram. Its first cell's key names it and tells its
+//! length. An exclusive lane's cells have one [`writer`] at a time, which uses plain loads and
+//! stores; a [`shared`] lane's have any number, which use atomic additions and never give a cell
+//! another key.
 //!
 //! Edges:
 //!
 //! * **C1 pulse** a writer stores the `pulse` of the group (Release) → `Harvest::look` loads it
 //!   (Acquire): the values of all calls that it counts are there.
-//! * **C2 key** a writer stores `key`, then (Release fence) `value` → `Harvest::read` loads `value`, then
-//!   (Acquire fence) `key` again: the same key means that the value was written under it.
-//! * **C3 seen** the consumer stores `seen` (Release), after the commit → a writer loads it (Acquire)
-//!   before it gives the cell another key: what was added under the old key is committed.
-//! * **C4 hand-over** the lane's lease (E3): the next writer finds keys, values and pulses as the last one
-//!   left them, and goes on from there. Values never start again.
+//! * **C2 key** a writer stores `key`, then (Release fence) `value` → `Harvest::read` loads
+//!   `value`, then (Acquire fence) `key` again: the same key means that the value was written under
+//!   it.
+//! * **C3 seen** the consumer stores `seen` (Release), after the commit → a writer loads it
+//!   (Acquire) before it gives the cell another key: what was added under the old key is committed.
+//! * **C4 hand-over** the lane's lease (E3): the next writer finds keys, values and pulses as the
+//!   last one left them, and goes on from there. Values never start again.
 //!
 //! | a writer dies after        | others see                      | repair                           |
 //! |----------------------------|---------------------------------|----------------------------------|
@@ -199,8 +202,8 @@ pub(crate) enum CellOp {
     Observe(usize, f64),
     /// States a gauge's value as of a time.
     Level(f64, u64),
-    /// Adds a finite observation of a time to what a summary's buckets have in common; their counts, and
-    /// the last observation, lie elsewhere.
+    /// Adds a finite observation of a time to what a summary's buckets have in common; their
+    /// counts, and the last observation, lie elsewhere.
     Summarize(f64, u64),
     /// States a summary's last observation as of a time: a part of a call.
     Note(f64, u64),
@@ -213,7 +216,8 @@ pub(crate) enum Done {
     No,
     /// It is in the cells.
     Yes,
-    /// So it is, and this is one of the calls after which to look whether the bus still has its name.
+    /// So it is, and this is one of the calls after which to look whether the bus still has its
+    /// name.
     YesAndLook,
 }
 
@@ -264,8 +268,9 @@ impl Unit {
         Unit::new(series, CellKind::Level, 2)
     }
 
-    /// What the buckets of a summary have in common, for when its lane is full. Its last observation lies
-    /// in a [`level`](Self::level), which has a time: those in the ring may be later.
+    /// What the buckets of a summary have in common, for when its lane is full. Its last
+    /// observation lies in a [`level`](Self::level), which has a time: those in the ring may be
+    /// later.
     pub(crate) fn summary(series: SeriesId) -> Unit {
         Unit::new(series, CellKind::Sum, CellKind::BUCKETS)
     }
@@ -391,8 +396,8 @@ impl<'a> Bank<'a> {
         (self.head.used.load(Ordering::Relaxed) as usize).min(self.cells.len())
     }
 
-    /// Where a unit of that length can begin, from `at` on, without lying in two groups. Any numbers: `at`
-    /// may be a wild `used`.
+    /// Where a unit of that length can begin, from `at` on, without lying in two groups. Any
+    /// numbers: `at` may be a wild `used`.
     fn fit(&self, at: usize, len: usize) -> Option<usize> {
         let group_len = self.group_len();
         if len > group_len || at > self.cells.len() {
@@ -490,7 +495,8 @@ fn is_largest(value: f64, word: u64) -> bool {
     value > largest || largest.is_nan()
 }
 
-/// Adds `value` to `sum`: the rounded sum, and what rounding took from it, exactly (Knuth's TwoSum).
+/// Adds `value` to `sum`: the rounded sum, and what rounding took from it, exactly (Knuth's
+/// TwoSum).
 #[inline(always)]
 fn two_sum(sum: f64, value: f64) -> (f64, f64) {
     let rounded = sum + value;

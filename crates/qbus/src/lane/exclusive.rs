@@ -2,13 +2,13 @@
 //!
 //! Edges:
 //!
-//! * **E1 publish** `emit` stores `tail` (Release) → `drain` loads it (Acquire): all records below are
-//!   whole.
-//! * **E2 free** the consumer stores `head` (Release) → `refresh_head` loads it (Acquire): the slots
-//!   below were copied and may be overwritten.
+//! * **E1 publish** `emit` stores `tail` (Release) → `drain` loads it (Acquire): all records below
+//!   are whole.
+//! * **E2 free** the consumer stores `head` (Release) → `refresh_head` loads it (Acquire): the
+//!   slots below were copied and may be overwritten.
 //! * **E3 hand-over** a lessee stores `lease` = free (Release) → the next one takes it by CAS
-//!   (Acquire): it goes on from where `tail` stands. After a death the reaper hands over: the kernel
-//!   dropped the dead process's lock after its last store.
+//!   (Acquire): it goes on from where `tail` stands. After a death the reaper hands over: the
+//!   kernel dropped the dead process's lock after its last store.
 //!
 //! | a producer dies after      | others see      | repair                                          |
 //! |----------------------------|-----------------|-------------------------------------------------|
@@ -20,8 +20,9 @@
 //! Whether a line is in a cache or in memory changes nothing of what it says: flushing lines orders
 //! nothing.
 //!
-//! A stopped producer blocks nobody. A `tail` that somebody else overwrote is put right by the lessee's
-//! next publication, or by the next lessee; until then the consumer passes nothing that was not written.
+//! A stopped producer blocks nobody. A `tail` that somebody else overwrote is put right by the
+//! lessee's next publication, or by the next lessee; until then the consumer passes nothing that
+//! was not written.
 
 #[cfg(all(test, loom))]
 mod model;
@@ -49,8 +50,8 @@ pub(crate) struct ExclusiveWriter<'a> {
     tail: Cell<u64>,
     /// `head` as last seen, plus the capacity: positions below it may be written.
     limit: Cell<u64>,
-    /// At most `limit`, and no further than the end of the lap that `tail` is in: below it a record is
-    /// written without a look at anything that is shared.
+    /// At most `limit`, and no further than the end of the lap that `tail` is in: below it a record
+    /// is written without a look at anything that is shared.
     look: Cell<u64>,
     /// The sequence word of a whole record in that lap.
     ready: Cell<u64>,
@@ -63,8 +64,8 @@ impl<'a> Lane<'a> {
     /// Leases the lane to `owner`; `None` when somebody has it.
     pub(crate) fn lease(self, owner: OwnerId) -> Option<ExclusiveWriter<'a>> {
         let lease = Lease::of(owner).0;
-        // E3 (acquire): pairs with the store in `give_back`. Release: who sees the lease sees the entry of
-        // the owner that has it.
+        // E3 (acquire): pairs with the store in `give_back`. Release: who sees the lease sees the
+        // entry of the owner that has it.
         self.tail
             .lease
             .compare_exchange(Lease::FREE, lease, Ordering::AcqRel, Ordering::Relaxed)
@@ -79,7 +80,8 @@ impl<'a> Lane<'a> {
         let is_sound =
             (head..=limit).contains(&tail) && (tail == head || self.is_written(tail - 1));
         if !is_sound {
-            // Nobody who kept to the protocol left it so. The slots say what was written: go on there.
+            // Nobody who kept to the protocol left it so. The slots say what was written: go on
+            // there.
             let end = (head..limit).find(|&at| !self.is_written(at));
             tail = end.unwrap_or(limit);
             self.tail.tail.store(tail, Ordering::Release);
@@ -160,8 +162,8 @@ impl<'a> Lane<'a> {
         end
     }
 
-    /// What lies at a position below `tail`; `None` when nothing was written there, nor below `tail`:
-    /// then `tail` lies, and its lessee's next publication puts it right.
+    /// What lies at a position below `tail`; `None` when nothing was written there, nor below
+    /// `tail`: then `tail` lies, and its lessee's next publication puts it right.
     #[inline(always)]
     fn take(&self, at: u64, tail: u64, flushes_lines: bool) -> Option<Drained> {
         let slot = self.slot(at);
@@ -309,7 +311,8 @@ impl<'a> ExclusiveWriter<'a> {
             let cached = self.limit.get() - capacity;
             let head = self.lane.refresh_head(cached, tail);
             self.limit.set(head + capacity);
-            // A lane is full some 100 µs after its producer began to hurry; a wake-up takes half of that.
+            // A lane is full some 100 µs after its producer began to hurry; a wake-up takes half of
+            // that.
             #[cfg(not(loom))]
             if let Some(bell) = self.bell
                 && tail.saturating_sub(head) >= capacity / 4

@@ -3,9 +3,9 @@
 //! The claim is one CAS on the slot's `sequence`, from a slot that lap L−1 is done with to
 //! CLAIMED(L, me): the claim and the claimer's name are one atomic word. Another CAS publishes.
 //! Positions are claimed in order: a claimer walks forward from max(tail hint, own last + 1, head)
-//! and passes only slots that are on lap L already, so every position below a claim is resolved. Two
-//! claimers may store the hint out of order: it can lag behind published records and even behind
-//! `head`. Hence the consumer goes by the slots, and never by `tail`.
+//! and passes only slots that are on lap L already, so every position below a claim is resolved.
+//! Two claimers may store the hint out of order: it can lag behind published records and even
+//! behind `head`. Hence the consumer goes by the slots, and never by `tail`.
 //!
 //! Edges:
 //!
@@ -24,15 +24,16 @@
 //! |                           |                | fails, so it knows) or is dead                        |
 //! | the publication           | a whole record | none                                                  |
 //!
-//! The stall limit runs for every claim from when the consumer sees it first, and not from when it is
-//! in the way: several stopped producers keep the others waiting no longer than one.
+//! The stall limit runs for every claim from when the consumer sees it first, and not from when it
+//! is in the way: several stopped producers keep the others waiting no longer than one.
 //!
 //! What is owed to the ledger lies in the slot until `head` has passed it: a consumer that dies
 //! before its commit finds it there again.
 //!
-//! A limit: foreign code that closes the descriptor of a process's lock makes it look dead. A thread of it that
-//! is inside an emit at that moment, and stays there until its slot went to a record of the next lap, writes its
-//! payload over that one: of each such close at most one record a thread, in a shared lane alone.
+//! A limit: foreign code that closes the descriptor of a process's lock makes it look dead. A
+//! thread of it that is inside an emit at that moment, and stays there until its slot went to a
+//! record of the next lap, writes its payload over that one: of each such close at most one record
+//! a thread, in a shared lane alone.
 
 #[cfg(all(test, loom))]
 mod model;
@@ -269,8 +270,8 @@ enum Step {
 
 impl Lane<'_> {
     /// Hands at most `budget` slots from `position` on to `visit`; the position after them, and who
-    /// keeps the next one if it is claimed and not published. `is_nobody` says whether no process can be
-    /// an owner.
+    /// keeps the next one if it is claimed and not published. `is_nobody` says whether no process
+    /// can be an owner.
     pub(crate) fn drain_shared(
         &self,
         position: u64,
@@ -319,7 +320,8 @@ impl Lane<'_> {
                     }
                 }
                 _ => {
-                    // No one who keeps to the protocol leaves that: pass it, so that it wedges nobody.
+                    // No one who keeps to the protocol leaves that: pass it, so that it wedges
+                    // nobody.
                     let empty = Sequence::new(lap, OwnerId::NOBODY, SlotPhase::Empty);
                     if slot.swap(found, empty, Ordering::Relaxed).is_err() {
                         return (at, None);
@@ -361,8 +363,8 @@ impl Lane<'_> {
         position
     }
 
-    /// Gives up the record at `stall`, whose owner lives but was stopped for too long. The next drain
-    /// counts it.
+    /// Gives up the record at `stall`, whose owner lives but was stopped for too long. The next
+    /// drain counts it.
     pub(crate) fn revoke(&self, stall: Stall) {
         let claimed = Sequence::new(self.lap(stall.position), stall.owner, SlotPhase::Claimed);
         // Failure: it was published after all, or its owner is dead and reaped.
@@ -374,8 +376,8 @@ impl Lane<'_> {
         testpoint!("retired");
     }
 
-    /// Releases every slot of a dead owner, which the caller has proved dead. It makes no new claim,
-    /// and only claimers that skip change its slots meanwhile: one pass finds all.
+    /// Releases every slot of a dead owner, which the caller has proved dead. It makes no new
+    /// claim, and only claimers that skip change its slots meanwhile: one pass finds all.
     pub(crate) fn reap(&self, owner: OwnerId) {
         for slot in self.slots {
             let mut found = slot.load(Ordering::Acquire);

@@ -18,8 +18,8 @@ use crate::owner::{OwnerId, OwnerPhase, State};
 use crate::record::{Kind, MetricType, Record, SeriesId};
 use crate::registry::{FamilyDefinition, FamilyId, SeriesDefinition};
 
-/// Offset, length in bytes and name of each field, with what is said of it. A field that is left out does
-/// not compile.
+/// Offset, length in bytes and name of each field, with what is said of it. A field that is left
+/// out does not compile.
 macro_rules! fields {
     ($type:ident { $($field:ident: $text:literal,)* } unused $($pad:ident)*) => {{
         fn complete(it: &$type) {

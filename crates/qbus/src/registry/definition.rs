@@ -30,7 +30,8 @@ pub struct FamilyDefinition {
     pub unit: String,
     /// Upper bounds of a histogram's buckets, ascending, without `+Inf`; else empty.
     pub buckets: Vec<f64>,
-    /// Of a histogram: whether it counts finer than its buckets too, as Prometheus' native histograms do.
+    /// Of a histogram: whether it counts finer than its buckets too, as Prometheus' native
+    /// histograms do.
     pub native: bool,
 }
 
@@ -180,8 +181,8 @@ impl SeriesDefinition {
         words
     }
 
-    /// Appends names and values, each with a 0 behind it: as bytes they sort as the labels do. Whether
-    /// there was a definition.
+    /// Appends names and values, each with a 0 behind it: as bytes they sort as the labels do.
+    /// Whether there was a definition.
     pub fn sort_key(words: Words<'_>, start: usize, key: &mut Vec<u8>) -> bool {
         let mut cursor = Cursor::new(words, start);
         let mut append = || {
@@ -221,8 +222,8 @@ impl SeriesDefinition {
     }
 }
 
-/// Labels as they are registered: an empty value is the same as no label, and one that is too long is cut,
-/// with a mark.
+/// Labels as they are registered: an empty value is the same as no label, and one that is too long
+/// is cut, with a mark.
 pub(super) fn registered(labels: &[(String, String)]) -> Vec<(String, String)> {
     let with_value = labels.iter().filter(|(_, value)| !value.is_empty());
     let cut = with_value.map(|(name, value)| (name.clone(), shortened(value)));

@@ -8,8 +8,8 @@ pub(super) fn name_hash(name: &str) -> u64 {
     hash_of(&|hasher| hasher.write(name.as_bytes()))
 }
 
-/// The same in every process and every build: the hash is part of the layout. FNV-1a, whose low bits
-/// choose the place and, mixed, the tag (Fowler, Noll, Vo; RFC 9923).
+/// The same in every process and every build: the hash is part of the layout. FNV-1a, whose low
+/// bits choose the place and, mixed, the tag (Fowler, Noll, Vo; RFC 9923).
 fn hash_of(write: &dyn Fn(&mut Fnv)) -> u64 {
     let mut hasher = std::hash::BuildHasherDefault::<Fnv>::default().build_hasher();
     write(&mut hasher);

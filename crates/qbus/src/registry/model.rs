@@ -10,8 +10,8 @@ use crate::model::explore;
 use crate::record::SeriesId;
 use crate::sync::{AtomicU64, Fault};
 
-/// All that a reader finds at one time: the names of families, and how many series. Each entry that it
-/// sees must be whole.
+/// All that a reader finds at one time: the names of families, and how many series. Each entry that
+/// it sees must be whole.
 fn look(memory: &HeapRegistry) -> (Vec<String>, usize) {
     let registry = memory.registry();
     let is_there = |word: &AtomicU64| {

@@ -1,7 +1,7 @@
 //! Atomics of the models: loom's, and a way to break them.
 //!
-//! A model that cannot fail proves nothing. Faults are injected here, word by word, so that the code
-//! under a model is the code that runs, without a switch.
+//! A model that cannot fail proves nothing. Faults are injected here, word by word, so that the
+//! code under a model is the code that runs, without a switch.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
@@ -67,8 +67,8 @@ impl AtomicU64 {
 
     /// A reader is to come before every change of a watched word, and after every one.
     ///
-    /// Loom alone does not see to that where the one who changes a word loads it first: it remembers
-    /// the last access only, so that load hides the reader's.
+    /// Loom alone does not see to that where the one who changes a word loads it first: it
+    /// remembers the last access only, so that load hides the reader's.
     pub(crate) fn peek(&self) {
         if let Some(watch) = self.watch.get() {
             watch.fetch_add(0, Ordering::Relaxed);

@@ -171,8 +171,8 @@ impl Host {
     }
 }
 
-/// Arguments of node_exporter that change nothing here: what they ask for is so always, or there is no such
-/// thing. With a value, except for those of the second list.
+/// Arguments of node_exporter that change nothing here: what they ask for is so always, or there is
+/// no such thing. With a value, except for those of the second list.
 const WITH_VALUE: [&str; 3] = ["--log.level", "--log.format", "--runtime.gomaxprocs"];
 const WITHOUT_VALUE: [&str; 5] = [
     "--collector.cpu.guest",
@@ -182,9 +182,9 @@ const WITHOUT_VALUE: [&str; 5] = [
     "--web.disable-exporter-metrics",
 ];
 
-/// node_exporter's arguments as our own: `--collector.NAME` and `--no-collector.NAME` switch sources, and
-/// what changes nothing is left out. To switch off what there is not is no mistake. Only `agg` and `sample`
-/// sample; what follows `run` is another program's.
+/// node_exporter's arguments as our own: `--collector.NAME` and `--no-collector.NAME` switch
+/// sources, and what changes nothing is left out. To switch off what there is not is no mistake.
+/// Only `agg` and `sample` sample; what follows `run` is another program's.
 pub(crate) fn translated(typed: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let typed: Vec<OsString> = typed.into_iter().collect();
     let command = typed.iter().find(|word| {

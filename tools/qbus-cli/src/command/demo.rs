@@ -194,7 +194,8 @@ fn report(show: &Show, demo: &Demo, out: &mut dyn Write) -> Result<(), Error> {
     Ok(())
 }
 
-/// Shows progress on a terminal until the workers have ended, or, where they stay, the time is over.
+/// Shows progress on a terminal until the workers have ended, or, where they stay, the time is
+/// over.
 fn watch(show: &mut Show, time: Duration, stay: bool, stop: &AtomicBool) -> Result<(), Error> {
     let is_terminal = io::stderr().is_terminal();
     let start = Instant::now();

@@ -1,5 +1,5 @@
-//! What is shipped for Prometheus and Grafana: each rule and each expression is asked of a Prometheus that
-//! scraped a bus.
+//! What is shipped for Prometheus and Grafana: each rule and each expression is asked of a
+//! Prometheus that scraped a bus.
 
 use std::fs;
 use std::path::{Path, PathBuf};

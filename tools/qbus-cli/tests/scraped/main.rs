@@ -201,7 +201,8 @@ fn what_is_forgotten_is_stale_at_the_next_scrape(bus: &TestBus, plain: &Monitor,
     until("a series that is there again", || here() == jobs);
 }
 
-/// Waits until so many series of a metric have exemplars, each of which must be one of the workers'.
+/// Waits until so many series of a metric have exemplars, each of which must be one of the
+/// workers'.
 fn await_exemplars(monitor: &Monitor, metric: &str, jobs: usize) {
     let now = qbus::Clock::Precise.now_ns() / 1_000_000_000;
     let path = format!(

@@ -30,8 +30,8 @@ impl Passwords {
 
 /// What was found out about passwords.
 ///
-/// A hash is meant to be slow: some 70 ms. So one is computed at a time, whoever asks, and never twice for the
-/// same question: a scraper asks it every few seconds.
+/// A hash is meant to be slow: some 70 ms. So one is computed at a time, whoever asks, and never
+/// twice for the same question: a scraper asks it every few seconds.
 #[derive(Default)]
 pub(super) struct Verdicts(Mutex<HashMap<[String; 3], bool>>);
 

@@ -1,7 +1,7 @@
 //! The file itself: YAML, as the exporter toolkit documents it.
 //!
-//! What is not known there is refused, and so is what is known there and not to be had here: a door that is
-//! less closed than its owner thinks is worse than none.
+//! What is not known there is refused, and so is what is known there and not to be had here: a door
+//! that is less closed than its owner thinks is worse than none.
 
 use std::fs;
 use std::path::{Path, PathBuf};

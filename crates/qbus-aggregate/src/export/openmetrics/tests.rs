@@ -1,5 +1,5 @@
-//! The rules are those of the OpenMetrics specification 1.0; prometheus_client's parser, which refuses what
-//! breaks them, has the last word.
+//! The rules are those of the OpenMetrics specification 1.0; prometheus_client's parser, which
+//! refuses what breaks them, has the last word.
 
 use std::process::{Command, Stdio};
 

@@ -1,5 +1,5 @@
-//! The messages are read back by a decoder that knows nothing of the writer; a real Prometheus reads them in
-//! `tools/check`.
+//! The messages are read back by a decoder that knows nothing of the writer; a real Prometheus
+//! reads them in `tools/check`.
 
 use std::collections::BTreeMap;
 

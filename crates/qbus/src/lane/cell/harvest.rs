@@ -16,8 +16,8 @@ const TRIES: usize = 4;
 pub enum CellChange {
     /// A counter grew by a whole number.
     Count(u64),
-    /// A counter, or the sum of a histogram, changed by the sum of both: the second is what the first
-    /// lacks by rounding.
+    /// A counter, or the sum of a histogram, changed by the sum of both: the second is what the
+    /// first lacks by rounding.
     Sum(f64, f64),
     /// What such a sum lacks by the rounding of its writer: of either sign.
     Residue(f64),
@@ -31,7 +31,8 @@ pub enum CellChange {
     Last(f64),
     /// A gauge's value as of a time in nanoseconds since the Unix epoch: its lane was full.
     Level(f64, u64),
-    /// An observation in that bucket of a summary ([`crate::exponential`]), so often: its lane was full.
+    /// An observation in that bucket of a summary ([`crate::exponential`]), so often: its lane was
+    /// full.
     Sparse(u32, u64),
     /// The word makes no sense: it fell, or is not finite. It is passed over.
     Violation,
@@ -44,8 +45,8 @@ pub enum Placed {
     Yes,
     /// There is no room for its series: it stays in its cell, to be asked for again.
     NotNow,
-    /// Another commit comes first: it stays in its cell, and the calls of its group do not count as taken
-    /// before it is.
+    /// Another commit comes first: it stays in its cell, and the calls of its group do not count as
+    /// taken before it is.
     Later,
 }
 
@@ -103,7 +104,8 @@ impl<'a> Harvest<'a> {
         self.known[group] = pulse;
         self.due[group] = true;
         for at in start..start + self.bank.group_len() {
-            // C3 (release), as in `committed`: a predecessor may have died before it came to this cell.
+            // C3 (release), as in `committed`: a predecessor may have died before it came to this
+            // cell.
             self.bank.seen[at].store(self.last[at], Ordering::Release);
         }
         self.bank.seen_pulses[group].store(pulse, Ordering::Release);
@@ -128,8 +130,8 @@ impl<'a> Harvest<'a> {
         look.0 != self.known || self.due.contains(&true)
     }
 
-    /// Loads the pulses. To be done before the lane's ring is drained: what a thread did in order is
-    /// then folded in order.
+    /// Loads the pulses. To be done before the lane's ring is drained: what a thread did in order
+    /// is then folded in order.
     #[inline]
     pub(crate) fn look(&mut self) -> Look {
         let leased = self.lease.load(Ordering::Acquire);
@@ -162,8 +164,8 @@ impl<'a> Harvest<'a> {
                     }
                     self.due[group] = placed != Placed::Yes;
                 }
-                // A cell got another key meanwhile: what its value belongs to is not known. The pulse stays
-                // unknown, so that the group is read again.
+                // A cell got another key meanwhile: what its value belongs to is not known. The
+                // pulse stays unknown, so that the group is read again.
                 None => self.due[group] = true,
             }
         }
@@ -193,7 +195,8 @@ impl<'a> Harvest<'a> {
                 return None;
             }
             let Some((series, kind)) = CellKey::decode(key) else {
-                // A cell that lost its key had nothing that was not seen; one that never had any: garbage.
+                // A cell that lost its key had nothing that was not seen; one that never had any:
+                // garbage.
                 visit(SeriesId(u32::MAX), CellChange::Violation);
                 self.advance(group, at, value);
                 continue;
@@ -217,8 +220,8 @@ impl<'a> Harvest<'a> {
         Some(placed)
     }
 
-    /// Hands a gauge's value on, as of its time. Not while they change: the writer's pulse will tell, and who
-    /// died meanwhile had not stated the value.
+    /// Hands a gauge's value on, as of its time. Not while they change: the writer's pulse will
+    /// tell, and who died meanwhile had not stated the value.
     fn take_level(
         &mut self,
         group: usize,
@@ -251,8 +254,8 @@ impl<'a> Harvest<'a> {
         self.touched[group] = true;
     }
 
-    /// Says whose so many calls were: from where to where all pulses went ([`take`](Self::take)). For an
-    /// exclusive lane; who writes to a shared one counts its calls itself.
+    /// Says whose so many calls were: from where to where all pulses went ([`take`](Self::take)).
+    /// For an exclusive lane; who writes to a shared one counts its calls itself.
     pub(crate) fn attribute(&self, calls: (u64, u64), visit: &mut impl FnMut(OwnerId, u64)) {
         let (mut at, to) = calls;
         let between = |from: u64, to: u64| to.wrapping_sub(from) % TOUCH;

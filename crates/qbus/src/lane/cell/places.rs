@@ -15,8 +15,8 @@ type Memory = Vec<u8>;
 /// An open-addressing index of units by their first cell's key, which stands in the cell itself.
 #[derive(Debug)]
 pub(super) struct Places {
-    /// Of each place, in two bytes, the first cell of a unit plus 1; 0 = nothing. Twice as many as cells.
-    /// Without memory every search is one through all cells.
+    /// Of each place, in two bytes, the first cell of a unit plus 1; 0 = nothing. Twice as many as
+    /// cells. Without memory every search is one through all cells.
     places: Option<RefCell<Memory>>,
     /// Places that are not 0; some lead to cells that got another key.
     filled: PrivateCell<usize>,

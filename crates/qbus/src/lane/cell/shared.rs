@@ -1,16 +1,17 @@
 //! Cells that any number of threads and processes write to at once: those of the shared lanes.
 //!
-//! For threads that found no lane of their own, and for signal handlers. Every addition is atomic. A cell
-//! never gets another key, since nobody could know that no other writer is about to add to it. Two
-//! writers that name one unit at the same time do so at two places: the consumer takes both.
+//! For threads that found no lane of their own, and for signal handlers. Every addition is atomic.
+//! A cell never gets another key, since nobody could know that no other writer is about to add to
+//! it. Two writers that name one unit at the same time do so at two places: the consumer takes
+//! both.
 
 use super::{Bank, CALL, CellKind, CellOp, Unit, encode_state, is_largest, is_smallest, two_sum};
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::testpoint;
 
 impl Bank<'_> {
-    /// Where a unit begins in a shared lane; it gets cells if it has none and there are any. Takes no lock
-    /// and asks for no memory: a signal handler may call it.
+    /// Where a unit begins in a shared lane; it gets cells if it has none and there are any. Takes
+    /// no lock and asks for no memory: a signal handler may call it.
     pub(crate) fn find_shared(&self, unit: &Unit) -> Option<usize> {
         let hint = unit.shared_hint.load(Ordering::Relaxed) as usize;
         let is_here = |at: &usize| self.is_unit(*at, unit.key.0, unit.len);
@@ -52,7 +53,8 @@ impl Bank<'_> {
         Some(at)
     }
 
-    /// Does it to the unit that begins there; false when a sum would overflow, and nothing was done.
+    /// Does it to the unit that begins there; false when a sum would overflow, and nothing was
+    /// done.
     pub(crate) fn apply_shared(&self, at: usize, op: CellOp) -> bool {
         match op {
             CellOp::Count(n) => {
@@ -61,8 +63,8 @@ impl Bank<'_> {
             }
             CellOp::Sum(value) => self.add_sum_shared(at, value),
             CellOp::Observe(bucket, value) => self.observe_shared(at, bucket, value),
-            // A value and its time belong together, and nobody writes here alone: what a full lane does not
-            // take of a gauge or a summary is dropped.
+            // A value and its time belong together, and nobody writes here alone: what a full lane
+            // does not take of a gauge or a summary is dropped.
             CellOp::Level(..) | CellOp::Summarize(..) | CellOp::Note(..) => false,
         }
     }
@@ -82,7 +84,8 @@ impl Bank<'_> {
         added
     }
 
-    /// Adds a finite observation to a histogram; false when its sum would overflow, and nothing was added.
+    /// Adds a finite observation to a histogram; false when its sum would overflow, and nothing was
+    /// added.
     pub(crate) fn observe_shared(&self, at: usize, bucket: usize, value: f64) -> bool {
         if !self.add_exactly_shared(at, value) {
             return false;
@@ -123,13 +126,15 @@ impl Bank<'_> {
 
     fn pulse_shared(&self, at: usize) {
         testpoint!("shared-cell-value");
-        // C1 (release): pairs with the load in `Harvest::look`; the additions of others form one sequence.
+        // C1 (release): pairs with the load in `Harvest::look`; the additions of others form one
+        // sequence.
         self.head.pulses[self.group(at)].fetch_add(CALL, Ordering::AcqRel);
         testpoint!("shared-pulse");
     }
 }
 
-/// Changes a word as `change` says; false when it says nothing. Lock-free: somebody's exchange succeeds.
+/// Changes a word as `change` says; false when it says nothing. Lock-free: somebody's exchange
+/// succeeds.
 fn update(word: &AtomicU64, mut change: impl FnMut(u64) -> Option<u64>) -> bool {
     let mut found = word.load(Ordering::Relaxed);
     loop {

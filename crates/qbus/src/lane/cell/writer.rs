@@ -15,8 +15,8 @@ use crate::testpoint;
 const CANDIDATES: usize = 16;
 /// After a unit found no cells, so many units go without a look.
 const PATIENCE: u32 = 64;
-/// So often a unit lies elsewhere than its hint says before the hint is changed: threads that disagree
-/// would else take its line from each other.
+/// So often a unit lies elsewhere than its hint says before the hint is changed: threads that
+/// disagree would else take its line from each other.
 const HINT_AFTER: u32 = 64;
 
 /// Calls between two looks whether the bus still has its name; a power of two.
@@ -49,12 +49,14 @@ impl<'a> CellWriter<'a> {
         let (calls, last) = (bank.calls(), head.writer.load(Ordering::Relaxed));
         if last != leased {
             if last != 0 {
-                // Whose the calls up to here are, for the consumer, which may not have seen them yet.
+                // Whose the calls up to here are, for the consumer, which may not have seen them
+                // yet.
                 let count = head.handovers.load(Ordering::Relaxed);
                 let entry = &head.handover[count as usize % HANDOVERS];
                 entry[0].store(last, Ordering::Relaxed);
                 entry[1].store(calls, Ordering::Relaxed);
-                // C1 (release): who sees the count sees the entry; it comes before this writer's pulses.
+                // C1 (release): who sees the count sees the entry; it comes before this writer's
+                // pulses.
                 head.handovers
                     .store(count.wrapping_add(1), Ordering::Release);
                 testpoint!("cells-handed-over");
@@ -63,8 +65,8 @@ impl<'a> CellWriter<'a> {
             testpoint!("cells-signed");
         }
         let writer = CellWriter::over(bank);
-        // C2 (release): who sees a value of this writer sees the keys that it found, also where no pulse
-        // led there.
+        // C2 (release): who sees a value of this writer sees the keys that it found, also where no
+        // pulse led there.
         fence(Ordering::Release);
         writer
     }
@@ -92,8 +94,8 @@ impl<'a> CellWriter<'a> {
         }
     }
 
-    /// Notes when it was looked whether the bus still has its name: calls that come fast need not look each
-    /// time, and those that come seldom can afford it.
+    /// Notes when it was looked whether the bus still has its name: calls that come fast need not
+    /// look each time, and those that come seldom can afford it.
     pub(crate) fn looked(&self, now_ns: u64) {
         let is_fast = now_ns.wrapping_sub(self.looked_ns.replace(now_ns)) < SELDOM_NS;
         self.between_looks
@@ -185,7 +187,8 @@ impl<'a> CellWriter<'a> {
         testpoint!("members-named");
         cells[0].key.store(unit.key.0, Ordering::Relaxed);
         testpoint!("unit-named");
-        // C2 (release): pairs with the fence in `Harvest::read`. All values under these keys come after.
+        // C2 (release): pairs with the fence in `Harvest::read`. All values under these keys come
+        // after.
         fence(Ordering::Release);
         for (offset, cell) in cells.iter().enumerate() {
             // Sums go on from where they stand; a state is the other series'.
@@ -223,8 +226,8 @@ impl<'a> CellWriter<'a> {
         }
     }
 
-    /// Adds a finite observation to a histogram; false when its sum would overflow or no histogram is
-    /// there, and nothing was added.
+    /// Adds a finite observation to a histogram; false when its sum would overflow or no histogram
+    /// is there, and nothing was added.
     #[inline(always)]
     pub(crate) fn observe(&self, at: usize, bucket: usize, value: f64) -> bool {
         let counted = at + CellKind::BUCKETS + bucket;

@@ -179,7 +179,8 @@ fn a_claim_of_the_dead_is_torn_once() {
     assert!(seen.iter().any(|(claimed, _)| !claimed));
 }
 
-/// The consumer gives up on every claim that it meets; `others` emit beside the one that it is hard on.
+/// The consumer gives up on every claim that it meets; `others` emit beside the one that it is hard
+/// on.
 fn revoke(
     name: &str,
     [records, others]: [u64; 2],

@@ -240,7 +240,8 @@ pub(super) fn visible(
     })
 }
 
-/// One producer as fast as it goes: one that waits while its lane is full, and one that never waits.
+/// One producer as fast as it goes: one that waits while its lane is full, and one that never
+/// waits.
 pub(super) fn sustained(measuring: &Measuring<'_>, time: Duration) -> Result<Vec<Load>, Error> {
     let counter = measuring.bus().counter("bench_total");
     let counter = counter.register().map_err(Error::failed)?;

@@ -545,8 +545,7 @@ impl MetricsCollector {
     /// >>> qbus.get_metrics_collector().export("xml")
     /// Traceback (most recent call last):
     ///     ...
-    /// qbus.MetricError: format is "xml", expected one of json, csv, prometheus, openmetrics,
-    /// protobuf
+    /// qbus.MetricError: format is "xml", expected one of json, csv, prometheus, openmetrics, protobuf
     #[pyo3(signature = (format_type, output_path=None, **kwargs))]
     fn export<'py>(
         slf: &Bound<'py, Self>,

@@ -48,13 +48,13 @@ pub struct AggregatorOptions {
 }
 
 impl Default for AggregatorOptions {
-    /// 1,000 points of each series, 10,000 records of all, and a commit within 1.5 ms.
+    /// 1,000 points of each series, 10,000 records of all, and a commit within 1.2 ms.
     fn default() -> AggregatorOptions {
         AggregatorOptions {
             snapshot: None,
             history: 1000,
             recent: 10_000,
-            latency: Duration::from_micros(1500),
+            latency: Duration::from_micros(1200),
         }
     }
 }

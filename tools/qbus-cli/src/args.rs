@@ -148,7 +148,7 @@ pub(crate) struct Agg {
     pub(crate) snapshot: Option<PathBuf>,
     /// How long a record may wait for its commit on a bus in use: a shorter time costs more of a
     /// core.
-    #[arg(long, default_value = "1.5ms", value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, default_value = "1.2ms", value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) latency: Duration,
     /// Never nap: a core for the lowest latency.
     #[arg(long)]

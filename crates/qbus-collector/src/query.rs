@@ -48,6 +48,10 @@ impl Collector {
     }
 
     /// The last `limit` points of all series of a name, oldest first; all that are kept, if `None`.
+    ///
+    /// What is added by name has a point each, a counter's one for each timestamp. What handles of
+    /// counters and histograms add between two rounds of the aggregator (1.2 ms, as a rule) is one
+    /// point: the sum, or the last observation, as of the round.
     pub fn get_metrics_history(&self, name: &str, limit: Option<usize>) -> Vec<Reading> {
         let snapshot = self.read_matching(true, &|found| found == name);
         let mut readings = Vec::new();
@@ -70,7 +74,8 @@ impl Collector {
             .map_or_else(|_| Vec::new(), |snapshot| snapshot.series)
     }
 
-    /// The last records of all series, oldest first.
+    /// The last records of all series, oldest first. What handles of counters and histograms add
+    /// between two rounds of the aggregator is one record here.
     pub fn get_all_metrics_buffer(&self) -> Vec<Reading> {
         self.flush();
         let Ok(mut reader) = self.reader() else {

@@ -80,3 +80,31 @@ pub(crate) fn row_of(words: Words<'_>, shape: Shape, of: Row) -> Option<Row> {
     };
     (len <= LEN_MAX && row.fits(words)).then_some(row)
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use qbus::HeapWords;
+
+    use super::super::layout::BLOCK_HEADER;
+    use super::*;
+
+    #[test]
+    fn exemplars_lie_in_the_heap_or_nowhere() {
+        let shape = Shape::from_words([1, 1, 4, 4, 16, 16]).expect("small numbers");
+        let memory = HeapWords::new(shape.heap() + 64);
+        let words = memory.words();
+        let series = Row {
+            start: shape.blocks() + BLOCK_HEADER,
+            len: 0,
+        };
+        let found = |at: usize| {
+            words.store(shape.blocks() + 3, at as u64);
+            row_of(words, shape, series)
+        };
+        for at in (0..shape.heap()).chain([shape.heap() + 64, usize::MAX]) {
+            assert_eq!(found(at), None, "nobody is to write at {at}");
+        }
+        let start = shape.heap() + 1;
+        assert_eq!(found(shape.heap()), Some(Row { start, len: 0 }));
+    }
+}

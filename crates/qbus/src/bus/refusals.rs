@@ -54,13 +54,14 @@ pub(super) fn fingerprint(
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use crate::{Bus, BusOptions, Geometry, RegisterError, Removal};
+    use crate::{Address, Bus, BusOptions, Geometry, RegisterError, Removal};
 
     /// What is remembered of a full registry is no reason to refuse what fits.
     #[test]
     fn what_was_refused_is_refused_again_until_something_changes() {
         let address = format!("test-refusals-{}", std::process::id());
-        let address = address.parse().expect("a name");
+        let address: Address = address.parse().expect("a name");
+        let _removed = Removed(address.clone());
         let options = BusOptions {
             geometry: Geometry {
                 series: 4,
@@ -93,6 +94,14 @@ mod tests {
             matches!(again, Err(RegisterError::Full { .. })),
             "{again:?}"
         );
-        Bus::remove(&address, Removal::Forced).expect("it was there");
+    }
+
+    /// Removes a bus also when the test fails.
+    struct Removed(Address);
+
+    impl Drop for Removed {
+        fn drop(&mut self) {
+            let _ = Bus::remove(&self.0, Removal::Forced);
+        }
     }
 }

@@ -443,7 +443,7 @@ fn now_ns() -> u64 {
 }
 
 /// Nanoseconds on a clock that is never set back.
-fn monotonic_ns() -> u64 {
+pub(crate) fn monotonic_ns() -> u64 {
     use std::sync::OnceLock;
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64

@@ -12,6 +12,7 @@ use qbus::{
     OwnerId, Placed, Record, SeriesDefinition, SeriesId,
 };
 
+use crate::aggregator::monotonic_ns;
 use crate::snapshot::ring::{self, Points, Ring, encode_recent};
 use crate::snapshot::row::{BlockHeader, LEN_MAX, Plain, take_room};
 use crate::snapshot::tally::{Globals, OwnerRow, Tally};
@@ -116,7 +117,8 @@ impl Fold {
             longest: history,
             history,
             now_ns: 0,
-            monotonic_ns: 0,
+            // What is loaded lives from now on.
+            monotonic_ns: monotonic_ns(),
             made: 0,
             is_retrying: true,
             families: HashMap::new(),

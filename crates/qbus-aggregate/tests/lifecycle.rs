@@ -1,7 +1,7 @@
 //! Series come to the page when they are registered, and leave it when they are forgotten.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qbus::{Bus, Clock, Geometry};
 use qbus_aggregate::{Aggregator, AggregatorOptions, Reader, Value};
@@ -209,4 +209,33 @@ fn what_nothing_is_emitted_to_lives_as_long_as_its_family_says() {
         &aggregator,
         &[("long", 1.0), ("shortbusy", 2.0), ("shortidle", 3.0)],
     );
+
+    // Who registers it again has it on the page for as long, and a successor does not cut it short.
+    while page(&aggregator)
+        .iter()
+        .any(|(name, _)| name == "shortidle")
+    {
+        settle(&mut aggregator);
+    }
+    short("idle").register().expect("known");
+    let shows =
+        |aggregator: &Aggregator| page(aggregator).iter().any(|shown| shown.0 == "shortidle");
+    let (begin, mut seen, mut longest) = (Instant::now(), Duration::ZERO, Duration::ZERO);
+    while begin.elapsed() < ttl * 3 {
+        let step = Instant::now();
+        settle(&mut aggregator);
+        if shows(&aggregator) {
+            seen = begin.elapsed();
+        }
+        longest = longest.max(step.elapsed());
+    }
+    // A machine that stands still for as long as that looks too seldom.
+    assert!(seen + longest * 2 >= ttl / 2, "it showed for {seen:?}");
+    let begin = Instant::now();
+    idle.set(4.0);
+    settle(&mut aggregator);
+    drop(aggregator);
+    let mut aggregator = Aggregator::open(&bus, &AggregatorOptions::default()).expect("alone");
+    settle(&mut aggregator);
+    assert!(shows(&aggregator) || begin.elapsed() >= ttl);
 }

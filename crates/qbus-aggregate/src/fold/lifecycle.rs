@@ -37,7 +37,7 @@ pub(super) struct Lifecycle {
     /// The registry's version as of the last walk.
     version: Option<(u64, u64)>,
     walk: Option<Walk>,
-    /// When the last walk for forgotten ones began.
+    /// When the last walk for forgotten ones began, on a clock that is never set back.
     began_ns: u64,
     /// Places of series that are forgotten; those before `due` were so before the last round that
     /// came to all lanes.
@@ -151,7 +151,8 @@ impl Fold {
         let mut version = self.bus.registry_version();
         let mut is_changed = true;
         if let Some(last) = self.lifecycle.version {
-            let is_soon = self.now_ns.wrapping_sub(self.lifecycle.began_ns) < PERIOD_NS;
+            let since_ns = self.monotonic_ns.saturating_sub(self.lifecycle.began_ns);
+            let is_soon = since_ns < PERIOD_NS;
             if is_soon {
                 // Left for later.
                 version.1 = last.1;
@@ -162,7 +163,7 @@ impl Fold {
             is_changed = version.1 != last.1;
         }
         if is_changed {
-            self.lifecycle.began_ns = self.now_ns;
+            self.lifecycle.began_ns = self.monotonic_ns;
         }
         Some(Walk {
             next: 0,
@@ -236,6 +237,8 @@ impl Fold {
         let series = &mut self.series[place];
         self.bus.revive(series.id, series.retired_ns());
         series.revive();
+        // Its time to live begins anew, also where a registration brings it back.
+        series.arrived_ns = self.monotonic_ns;
         self.touch(place);
     }
 

@@ -5,7 +5,6 @@ mod definitions;
 mod flush;
 mod half_made;
 mod mapped;
-mod refusals;
 mod successor;
 mod view;
 

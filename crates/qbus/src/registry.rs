@@ -434,24 +434,6 @@ impl<'a> Registry<'a> {
         }
     }
 
-    /// What [`intern`](Self::intern) says of a registration that found no room a moment ago.
-    pub(crate) fn no_room(&self, metric: &str, largest: Option<Largest>) -> RegisterError {
-        let is_full = |table: &Table<'_>| table.count.load(Ordering::Relaxed) >= table.capacity;
-        let (what, capacity) = if is_full(&self.series) {
-            ("series", self.series.capacity)
-        } else if is_full(&self.families) {
-            ("families", self.families.capacity)
-        } else {
-            ("words of definitions", self.arena.len() as u64)
-        };
-        RegisterError::Full {
-            metric: metric.to_owned(),
-            what,
-            capacity,
-            largest,
-        }
-    }
-
     /// The family with the most series, how many, and its label with the most values: who filled
     /// it.
     pub(crate) fn largest(&self) -> Option<Largest> {

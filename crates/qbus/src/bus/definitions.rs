@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Bus, MappedBus, refusals};
+use super::{Bus, MappedBus};
 use crate::clock::{self, Clock};
 use crate::doorbell;
 use crate::error::{JoinError, Largest, RegisterError};
@@ -48,21 +48,13 @@ impl Bus {
         labels: &[(String, String)],
     ) -> Result<SeriesId, RegisterError> {
         let mapped = self.mapped();
-        let registry = mapped.registry();
-        // Before it is tried: what changes meanwhile makes it another one.
-        let fingerprint = refusals::fingerprint(family, labels, registry.version());
-        if mapped.refusals.has(fingerprint) {
-            count(&mapped.header().refused_series, 1);
-            return Err(registry.no_room(&family.name, mapped.largest()));
-        }
-        let mut interned = registry.intern(family, labels);
+        let mut interned = mapped.registry().intern(family, labels);
         let cut = registry::cut_values(labels);
         if cut > 0 {
             count(&self.mapped().header().cut_values, cut);
         }
         if let Err(RegisterError::Full { largest, .. }) = &mut interned {
             count(&mapped.header().refused_series, 1);
-            mapped.refusals.remember(fingerprint);
             *largest = mapped.largest();
         }
         interned

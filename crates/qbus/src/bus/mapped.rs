@@ -4,7 +4,6 @@ use std::io;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 
-use super::refusals::Refusals;
 use super::successor::Successor;
 use crate::address::Address;
 use crate::error::Largest;
@@ -44,8 +43,6 @@ pub(crate) struct MappedBus {
     pub(super) joining: PrivateU64,
     /// When it was last looked who filled the registry, and what was found.
     pub(super) largest: Mutex<Option<(u64, Option<Largest>)>>,
-    /// Registrations that found no room.
-    pub(super) refusals: Refusals,
     /// Whether the name means another file by now, as far as this process has seen.
     pub(super) is_replaced: PrivateU64,
     pub(super) successor: OnceLock<Successor>,
@@ -83,7 +80,6 @@ impl MappedBus {
             locks: Locks::reserve(),
             joining: PrivateU64::new(0),
             largest: Mutex::new(None),
-            refusals: Refusals::default(),
             is_replaced: PrivateU64::new(0),
             successor: OnceLock::new(),
             look_ns: PrivateU64::new(0),

@@ -1,6 +1,8 @@
 //! State that cannot be lost: what counters and histograms add is there in the end, whoever
 //! aggregates, or nobody.
 
+#![allow(clippy::print_stdout)]
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -92,7 +94,12 @@ fn nothing_is_lost_beside_hogs_and_a_stopped_aggregator() {
             let owner = owner.expect("its entry");
             let by_type: u64 = owner.dropped_by_type.iter().sum();
             assert_eq!(owner.dropped_full, by_type, "{owner:?}");
+            println!(
+                "{:?}: {accepted} of 100000 accepted, {} of them as state; {by_type} dropped",
+                load.metric_type, owner.coalesced
+            );
         }
+        println!("{:?}", totals.ledger());
         producers.into_iter().for_each(Process::end_well);
     });
 }

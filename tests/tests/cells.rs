@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stdout)]
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -170,7 +171,7 @@ fn threads_beyond_the_lanes_share_cells() {
     let counter = bus.counter("test_shared").register().expect("room");
     let histogram = bus.histogram("test_seconds").buckets([0.5]);
     let histogram = histogram.register().expect("room");
-    let begun = std::sync::Barrier::new(24);
+    let begun = Barrier::new(24);
     thread::scope(|scope| {
         for _ in 0..24 {
             scope.spawn(|| {
@@ -202,6 +203,52 @@ fn threads_beyond_the_lanes_share_cells() {
     assert_eq!(
         (ledger.delivered, ledger.dropped()),
         (24 + 24 * 3000, 0),
+        "{ledger:?}"
+    );
+}
+
+#[test]
+fn threads_beyond_the_lanes_keep_the_state_of_gauges_and_summaries() {
+    let test = TestBus::small(Place::Named);
+    let bus = test.open();
+    let summary = bus.summary("test_wait").register().expect("room");
+    let (begun, left) = (Barrier::new(24), Barrier::new(24));
+    thread::scope(|scope| {
+        for thread in 0..24 {
+            let (bus, summary, begun, left) = (&bus, &summary, &begun, &left);
+            scope.spawn(move || {
+                let gauge = bus.gauge("test_level").label("thread", &thread.to_string());
+                let gauge = gauge.register().expect("room");
+                gauge.set(0.0);
+                begun.wait();
+                // Nobody drains: all but the first of them meet a full lane.
+                for n in 1..=1000 {
+                    gauge.try_set(f64::from(n)).expect("kept");
+                    summary.try_observe(f64::from(n % 4 + 1)).expect("kept");
+                }
+                // Nobody gives a lane back meanwhile, which others would take.
+                left.wait();
+            });
+        }
+    });
+    aggregate(&test);
+    let totals = Totals::read(&bus, &mut test.reader());
+    for thread in 0..24 {
+        let series = totals.get("test_level", &[("thread", &thread.to_string())]);
+        let value = &series.expect("the gauge").value;
+        assert_eq!(*value, Value::Gauge(1000.0), "of thread {thread}");
+    }
+    let Value::Summary(found) = value(&test, "test_wait") else {
+        panic!("a summary");
+    };
+    assert_eq!(
+        (found.count, found.sum.value(), found.min, found.max),
+        (24_000, 60_000.0, 1.0, 4.0)
+    );
+    let ledger = totals.ledger();
+    assert_eq!(
+        (ledger.delivered, ledger.dropped()),
+        (24 + 24 * 2000, 0),
         "{ledger:?}"
     );
 }

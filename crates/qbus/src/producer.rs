@@ -243,15 +243,16 @@ impl Producer {
     /// Adds an observation to a summary's cells: its bucket, what all have in common, and the last
     /// one.
     fn summarize(&self, unit: &Unit, value: f64, stamp: u64) -> bool {
-        if self.shared_cells.is_some() {
-            return false;
-        }
-        let cells = &self.own_cells;
+        let find = |unit: &Unit| match &self.shared_cells {
+            Some(bank) => bank.find_shared(unit),
+            None => self.own_cells.find(unit),
+        };
         let bucket = unit.sparse(exponential::index(value));
         let last = Unit::level(unit.series());
         // All have cells before any is written to.
-        cells.find(&bucket).is_some()
-            && cells.find(&last).is_some()
+        [&bucket, &last, unit]
+            .into_iter()
+            .all(|unit| find(unit).is_some())
             && self.to_unit(unit, CellOp::Summarize(value, stamp))
             && self.to_unit(&last, CellOp::Note(value, stamp))
             && self.to_unit(&bucket, CellOp::Count(1))
@@ -266,10 +267,21 @@ impl Producer {
         if self.is_void() {
             return false;
         }
-        let at = bank.find_shared(unit);
-        let done = at.is_some_and(|at| bank.apply_shared(at, op));
+        let (done, is_call) = match op {
+            CellOp::Level(value, stamp) => (bank.state_shared(unit, value, stamp), true),
+            // Where all units of the last observation are in use, it is not kept.
+            CellOp::Note(value, stamp) => {
+                bank.state_shared(unit, value, stamp);
+                return true;
+            }
+            op => {
+                let at = bank.find_shared(unit);
+                let done = at.is_some_and(|at| bank.apply_shared(at, op));
+                (done, !matches!(op, CellOp::Summarize(..)))
+            }
+        };
         // Nobody else can tell whose the calls of a shared lane are.
-        count(&self.entry.shared_calls, u64::from(done));
+        count(&self.entry.shared_calls, u64::from(done && is_call));
         done
     }
 

@@ -32,6 +32,7 @@
 //! | some values of a histogram | those                           | likewise: a bucket without a sum |
 //! | `pulse`                    | a whole call                    | none                             |
 //! | a hand-over's entry        | it twice, the second time empty | none                             |
+//! | the mark of a shared stamp | a unit that nobody states in    | none: its two cells are lost     |
 //!
 //! | the consumer dies after    | a successor finds               | and                              |
 //! |----------------------------|---------------------------------|----------------------------------|
@@ -449,6 +450,9 @@ impl<'a> Bank<'a> {
         unsafe { std::mem::transmute::<Bank<'_>, Bank<'static>>(self) }
     }
 }
+
+/// In a gauge's stamp in a shared lane: somebody is about to state another value.
+const CHANGING: u64 = 1 << 63;
 
 /// A call, in a pulse.
 const CALL: u64 = 1;

@@ -171,7 +171,10 @@ fn lanes() {
         (CellKind::Last, "double, inverted: last observation"),
         (CellKind::Bucket(3), "observations in a histogram's bucket"),
         (CellKind::Level, "double, inverted: a gauge's value"),
-        (CellKind::Stamp, "the time of `Level`"),
+        (
+            CellKind::Stamp,
+            "the time of `Level`; bit 63: a shared lane's writer is at it",
+        ),
         (CellKind::Sparse(3), "observations in a summary's bucket"),
     ];
     let row = |(kind, text): (CellKind, &str)| {

@@ -1,6 +1,6 @@
 //! The consuming half: what came to the cells of a lane since it was last committed.
 
-use super::{Bank, CellKey, CellKind, TOUCH, calls, decode_state, two_sum};
+use super::{Bank, CHANGING, CellKey, CellKind, TOUCH, calls, decode_state, two_sum};
 use crate::lane::Lease;
 use crate::layout::{CELL_GROUPS, HANDOVERS};
 use crate::owner::OwnerId;
@@ -234,16 +234,18 @@ impl<'a> Harvest<'a> {
             return Placed::Yes;
         };
         // C2 (acquire): pairs with the stores and the fence in `CellWriter::state`.
-        let stamp = stamped.value.load(Ordering::Acquire);
+        let word = stamped.value.load(Ordering::Acquire);
         let value = level.value.load(Ordering::Relaxed);
         fence(Ordering::Acquire);
-        if stamp == 0 || stamped.value.load(Ordering::Relaxed) != stamp {
+        // With the mark of a shared lane's writer: the time of the value before.
+        let stamp = word & !CHANGING;
+        if stamp == 0 || stamped.value.load(Ordering::Relaxed) != word {
             return Placed::Yes;
         }
         let placed = visit(series, CellChange::Level(decode_state(value), stamp));
         if placed == Placed::Yes {
             self.advance(group, at, value);
-            self.advance(group, at + 1, stamp);
+            self.advance(group, at + 1, word);
         }
         placed
     }

@@ -414,3 +414,64 @@ fn without_c1_an_addition_to_a_shared_lane_is_lost() {
         }
     });
 }
+
+/// Two writers of a shared lane that state a gauge's value beside a consumer. Each time is that of
+/// its value, or of the one before; what is taken in the end is a value with its own.
+fn state_and_take(name: &str, prepare: impl Fn(&HeapCells) + Send + Sync + 'static) {
+    let seen = explore(name, move |outcomes| {
+        let memory = Arc::new(HeapCells::new(4 * CELL_GROUPS));
+        let unit = || Unit::level(SeriesId(9));
+        assert!(memory.bank().state_shared(&unit(), 1.0, 1));
+        prepare(&memory);
+        let state = |stamp: u64| {
+            let memory = memory.clone();
+            thread::spawn(move || {
+                assert!(memory.bank().state_shared(&unit(), stamp as f64, stamp));
+            })
+        };
+        let writing = [state(2), state(3)];
+        let mut harvest = memory.harvest();
+        let mut taken = Vec::new();
+        let mut round = |harvest: &mut Harvest<'_>| {
+            let look = harvest.look();
+            harvest.take(&look, &mut |_, change| {
+                let CellChange::Level(value, stamp) = change else {
+                    panic!("{change:?}");
+                };
+                taken.push((value as u64, stamp));
+                Placed::Yes
+            });
+            harvest.committed();
+        };
+        round(&mut harvest);
+        for writing in writing {
+            writing.join().unwrap();
+        }
+        round(&mut harvest);
+        assert!(taken.iter().all(|&(_, stamp)| (1..=3).contains(&stamp)));
+        let units = memory.head.used.load(Ordering::Relaxed) / 2;
+        for at in 0..units as usize {
+            let word = |at: usize| memory.cells[at].value.load(Ordering::Relaxed);
+            let value = super::decode_state(word(at * 2)) as u64;
+            assert_eq!(value, word(at * 2 + 1), "a value and its own time");
+            assert!(taken.contains(&(value, value)), "{taken:?} has {value}");
+        }
+        outcomes.note(units);
+    });
+    assert!(seen.len() > 1, "{seen:?}");
+}
+
+#[test]
+fn a_shared_gauge_ends_at_a_value_with_its_time() {
+    state_and_take("cells, shared, state", |_| {});
+}
+
+#[test]
+#[should_panic]
+fn without_an_exchange_a_value_gets_the_time_of_another() {
+    state_and_take("cells, shared, state, no exchange", |memory| {
+        for cell in &memory.cells {
+            cell.value.inject(Fault::NotAtomic);
+        }
+    });
+}

@@ -4,8 +4,17 @@
 //! A cell never gets another key, since nobody could know that no other writer is about to add to
 //! it. Two writers that name one unit at the same time do so at two places: the consumer takes
 //! both.
+//!
+//! A gauge's value and its time are two words. Whoever states them marks the time first
+//! ([`CHANGING`]), by an exchange that one writer wins; who finds the mark states its own in
+//! another unit of the series, a new one if need be. So nobody waits, and the unit of a writer that
+//! died inside is passed by for ever. The consumer takes what a marked unit has as of the time
+//! before: the value of then, or the next one.
 
-use super::{Bank, CALL, CellKind, CellOp, Unit, encode_state, is_largest, is_smallest, two_sum};
+use super::{
+    Bank, CALL, CHANGING, CellKind, CellOp, TOUCH, Unit, encode_level, encode_state, is_largest,
+    is_smallest, two_sum,
+};
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::testpoint;
 
@@ -63,23 +72,81 @@ impl Bank<'_> {
             }
             CellOp::Sum(value) => self.add_sum_shared(at, value),
             CellOp::Observe(bucket, value) => self.observe_shared(at, bucket, value),
-            // A value and its time belong together, and nobody writes here alone: what a full lane
-            // does not take of a gauge or a summary is dropped.
-            CellOp::Level(..) | CellOp::Summarize(..) | CellOp::Note(..) => false,
+            CellOp::Summarize(value, _) => self.summarize_shared(at, value),
+            // They may need another unit: `state_shared`.
+            CellOp::Level(..) | CellOp::Note(..) => false,
         }
+    }
+
+    /// States a gauge's value as of a time; false when there are no cells for it.
+    pub(crate) fn state_shared(&self, unit: &Unit, value: f64, stamp: u64) -> bool {
+        let is_here = |at: &usize| self.is_unit(*at, unit.key.0, unit.len);
+        let mut from = 0;
+        while let Some(at) = (from..self.used())
+            .find(is_here)
+            .or_else(|| self.claim(unit))
+        {
+            if self.try_state_shared(at, value, stamp) {
+                return true;
+            }
+            from = at + unit.len;
+        }
+        false
+    }
+
+    /// False when another writer states something there, or died while it did.
+    fn try_state_shared(&self, at: usize, value: f64, stamp: u64) -> bool {
+        let stamped = &self.cells[at + 1].value;
+        let found = stamped.load(Ordering::Relaxed);
+        if found & CHANGING != 0 {
+            return false;
+        }
+        // C2 (release): who sees the mark sees the key under which the unit was found.
+        fence(Ordering::Release);
+        // C2 (acquire): what the writer before stored comes before.
+        if stamped
+            .compare_exchange(
+                found,
+                found | CHANGING,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            )
+            .is_err()
+        {
+            return false;
+        }
+        // C2 (release): who sees the new value sees the mark, or what came later.
+        fence(Ordering::Release);
+        self.cells[at]
+            .value
+            .store(encode_level(value), Ordering::Relaxed);
+        // C2 (release): who sees the new stamp sees the new value.
+        stamped.store((stamp & !CHANGING).max(1), Ordering::Release);
+        self.pulse_shared(at, CALL);
+        true
+    }
+
+    /// Adds a finite observation to what a summary's buckets have in common: a part of a call.
+    fn summarize_shared(&self, at: usize, value: f64) -> bool {
+        let added = self.add_exactly_shared(at, value);
+        if added {
+            self.note_extremes_shared(at, value);
+            self.pulse_shared(at, TOUCH);
+        }
+        added
     }
 
     /// Adds to a count.
     pub(crate) fn add_count_shared(&self, at: usize, n: u64) {
         self.cells[at].value.fetch_add(n, Ordering::Relaxed);
-        self.pulse_shared(at);
+        self.pulse_shared(at, CALL);
     }
 
     /// Adds to a sum; false when it would overflow, and nothing was added.
     pub(crate) fn add_sum_shared(&self, at: usize, value: f64) -> bool {
         let added = self.add_exactly_shared(at, value);
         if added {
-            self.pulse_shared(at);
+            self.pulse_shared(at, CALL);
         }
         added
     }
@@ -92,13 +159,15 @@ impl Bank<'_> {
         }
         let bucket = &self.cells[at + CellKind::BUCKETS + bucket];
         bucket.value.fetch_add(1, Ordering::Relaxed);
-        self.note_shared(at, value);
-        self.pulse_shared(at);
+        self.note_extremes_shared(at, value);
+        let last = &self.cells[at + CellKind::Last.offset()].value;
+        last.store(encode_state(value), Ordering::Relaxed);
+        self.pulse_shared(at, CALL);
         true
     }
 
-    /// Keeps the smallest, the largest and the last observation.
-    fn note_shared(&self, at: usize, value: f64) {
+    /// Keeps the smallest and the largest observation.
+    fn note_extremes_shared(&self, at: usize, value: f64) {
         let cell = |offset: usize| &self.cells[at + offset].value;
         let state = encode_state(value);
         update(cell(CellKind::Min.offset()), |found| {
@@ -107,7 +176,6 @@ impl Bank<'_> {
         update(cell(CellKind::Max.offset()), |found| {
             is_largest(value, found).then_some(state)
         });
-        cell(CellKind::Last.offset()).store(state, Ordering::Relaxed);
     }
 
     fn add_exactly_shared(&self, at: usize, value: f64) -> bool {
@@ -124,11 +192,11 @@ impl Bank<'_> {
         added
     }
 
-    fn pulse_shared(&self, at: usize) {
+    fn pulse_shared(&self, at: usize, by: u64) {
         testpoint!("shared-cell-value");
         // C1 (release): pairs with the load in `Harvest::look`; the additions of others form one
         // sequence.
-        self.head.pulses[self.group(at)].fetch_add(CALL, Ordering::AcqRel);
+        self.head.pulses[self.group(at)].fetch_add(by, Ordering::AcqRel);
         testpoint!("shared-pulse");
     }
 }

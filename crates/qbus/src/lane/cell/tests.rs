@@ -385,3 +385,35 @@ fn a_wild_count_of_used_cells_gives_nobody_any() {
         }
     }
 }
+
+#[test]
+fn who_died_while_it_stated_a_shared_value_stops_nobody() {
+    let memory = HeapCells::new(64);
+    let (bank, unit) = (memory.bank(), Unit::level(SeriesId(5)));
+    let mut taken = begin(&memory);
+    assert!(bank.state_shared(&unit, 1.5, 7));
+    assert_eq!(harvest(&mut taken).0, [(5, CellChange::Level(1.5, 7))]);
+    // Another writer dies before it has stored its value, or after.
+    memory.cells[1]
+        .value
+        .store(super::CHANGING | 7, Ordering::Relaxed);
+    assert!(bank.state_shared(&unit, 2.5, 8));
+    let changes = harvest(&mut taken).0;
+    assert!(
+        changes.contains(&(5, CellChange::Level(2.5, 8))),
+        "{changes:?}"
+    );
+    // The next ones go where the last one did: no cells are used up.
+    let used = memory.head.used.load(Ordering::Relaxed);
+    for stamp in 9..100 {
+        assert!(bank.state_shared(&unit, 3.5, stamp));
+    }
+    assert_eq!(memory.head.used.load(Ordering::Relaxed), used);
+    assert_eq!(harvest(&mut taken).0, [(5, CellChange::Level(3.5, 99))]);
+    // A time that uses the mark's bit is a time like any other.
+    assert!(bank.state_shared(&unit, 4.5, u64::MAX));
+    assert_eq!(
+        harvest(&mut taken).0,
+        [(5, CellChange::Level(4.5, u64::MAX >> 1))]
+    );
+}

@@ -1,5 +1,6 @@
 //! What was typed, and nothing derived from it.
 
+mod health;
 mod host;
 
 use std::env;
@@ -16,6 +17,7 @@ use qbus_aggregate::AggregatorOptions;
 use qbus_aggregate::export::Format;
 use qbus_sampler::{GpuNames, Names, Source};
 
+pub(crate) use health::{Column, Doctor, Stat};
 pub(crate) use host::{Host, translated};
 
 /// A lock-free shared-memory telemetry bus.
@@ -71,6 +73,7 @@ pub(crate) enum Command {
     Emit(Emit),
     Dump(Dump),
     Stat(Stat),
+    Doctor(Doctor),
     Sample(Sample),
     #[cfg(feature = "http")]
     Serve(Serve),
@@ -393,18 +396,6 @@ pub(crate) struct Dump {
     pub(crate) max_age: Option<Duration>,
 }
 
-/// Show the bus: geometry, aggregator, owners, lanes, series, and the ledger.
-#[derive(Debug, Parser)]
-#[command(after_help = "Example:\n  qbus stat --json | jq .ledger")]
-pub(crate) struct Stat {
-    /// As JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Where the snapshot lies instead of beside the bus.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) snapshot: Option<PathBuf>,
-}
-
 /// Print what the sampler reads now, without any bus.
 #[derive(Debug, Parser)]
 #[command(after_help = "Example:\n  qbus sample --no-collect gpu -f json")]
@@ -538,6 +529,18 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok()
         .filter(|duration| !duration.is_zero())
         .ok_or_else(expected)
+}
+
+/// The shortest time between two rounds of something that a person or a scraper looks at.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// A time between two rounds: one so short that a core would be busy with it is a mistake.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if interval < INTERVAL_MIN {
+        return Err(format!("expected {INTERVAL_MIN:?} or more"));
+    }
+    Ok(interval)
 }
 
 /// A number, NaN or an infinity by name. One too large for a number of 64 bits is not an infinity.

@@ -4,6 +4,7 @@ mod agg;
 mod bench;
 mod create;
 mod demo;
+mod doctor;
 mod dump;
 mod emit;
 mod forget;
@@ -36,6 +37,7 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Error> {
         Command::Emit(emit) => emit::run(address, &emit),
         Command::Dump(dump) => dump::run(address, &dump, out),
         Command::Stat(stat) => stat::run(address, &stat, out),
+        Command::Doctor(doctor) => doctor::run(address, &doctor, out),
         Command::Sample(sample) => sample::run(&sample, out),
         #[cfg(feature = "http")]
         Command::Serve(serve) => serve::run(address, &serve),

@@ -3,6 +3,9 @@
 mod args;
 mod command;
 mod error;
+mod figures;
+mod health;
+mod look;
 mod sampling;
 pub mod stage;
 

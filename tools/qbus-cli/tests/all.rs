@@ -7,6 +7,7 @@ mod benching;
 mod dumping;
 mod emitting;
 mod forgetting;
+mod health;
 mod reports;
 mod sampling;
 mod support;

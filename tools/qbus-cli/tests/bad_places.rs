@@ -151,7 +151,7 @@ fn a_snapshot_of_another_layout_version() {
     // It shows what is known, and what is not.
     let skewed = "layout version 9, this build";
     let shown = well(&bus, &["stat"]);
-    assert!(shown.contains("snapshot    not read"), "{shown}");
+    assert!(shown.contains("the snapshot is not read"), "{shown}");
     assert!(shown.contains(skewed), "{shown}");
     let shown = well(&bus, &["stat", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&shown).expect("JSON");

@@ -30,10 +30,12 @@ fn stat_has_the_keys_that_others_read() {
             [
                 "aggregator",
                 "bus",
+                "health",
                 "lanes",
                 "ledger",
                 "no_snapshot",
                 "owners",
+                "records_per_second",
                 "series"
             ]
         );

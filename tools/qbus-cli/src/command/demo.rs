@@ -12,11 +12,11 @@ use qbus::{Address, BusOptions};
 #[cfg(feature = "http")]
 use qbus_agent::serve::{ServeOptions, Server};
 use qbus_aggregate::export::{Format, Options, export, export_to_file};
-use qbus_aggregate::{ReadOptions, Reader, Snapshot, Value};
+use qbus_aggregate::{Ledger, ReadOptions, Reader, Snapshot, Value};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::args::Demo;
-use crate::command::{open, stat, until_signal};
+use crate::command::{open, until_signal};
 use crate::error::{Doing, Error};
 use crate::stage::Stage;
 
@@ -179,16 +179,14 @@ fn report(show: &Show, demo: &Demo, out: &mut dyn Write) -> Result<(), Error> {
             .doing(format!("write {}", path.display()))?;
         brief(&snapshot, format, &path, out)?;
     }
-    let ledger = stat::Report::new(show.stage.bus(), Some(&reader))
-        .doing("look at the owners")?
-        .ledger;
+    let ledger = Ledger::read(show.stage.bus(), Some(&reader)).doing("look at the owners")?;
     writeln!(
         out,
         "\nLedger: {} records delivered, {} dropped, {} torn, {} revoked.\nAll three dumps whole: {}",
-        ledger.delivered,
-        ledger.dropped,
-        ledger.torn,
-        ledger.revoked,
+        ledger.total.delivered,
+        ledger.dropped(),
+        ledger.total.torn,
+        ledger.total.revoked,
         folder.display()
     )?;
     Ok(())

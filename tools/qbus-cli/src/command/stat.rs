@@ -1,339 +1,157 @@
 //! `qbus stat`
 
-use std::io::Write;
+mod page;
+mod report;
 
-use qbus::{Address, Bus, Clock, LaneView};
-use qbus_aggregate::{Ledger, OwnerLedger, Reader};
-use serde::Serialize;
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::args::Stat;
-use crate::command::{open, open_snapshot};
+use qbus::{Address, Bus};
+use qbus_aggregate::OwnerLedger;
+use rustix::termios::tcgetwinsize;
+
+use crate::args::{Column, Stat};
+use crate::command::{open, until_signal};
 use crate::error::Error;
+use crate::health::judge;
+use crate::look::{Look, Rates, brief};
+use page::{Page, Size};
+use report::Report;
+
+/// Between the two looks that a rate needs.
+const APART: Duration = Duration::from_millis(250);
+/// A sleep that ends when the user wants the command to end takes no longer than this.
+const SLEEP_MAX: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(address: &Address, stat: &Stat, out: &mut dyn Write) -> Result<(), Error> {
     let bus = open(address)?;
-    // A bus without a snapshot has not been aggregated yet, which is worth showing.
-    let opened = open_snapshot(address, stat.snapshot.as_deref());
-    let (reader, no_snapshot) = match opened {
-        Ok(reader) if reader.instance() == bus.instance() => (Some(reader), None),
-        Ok(_) => (None, Some("it belongs to another bus".to_owned())),
-        // Nobody has aggregated so far, or somebody is about to.
-        Err(Error::Absent(_)) => (None, None),
-        Err(error) => (None, Some(error.to_string())),
+    let mut before = Look::at(&bus, stat.snapshot.as_deref())?;
+    let Some(interval) = stat.watch else {
+        if stat.json {
+            // At once, and so without rates.
+            let findings = judge(&bus, &before, &before);
+            let report = Report::of(&before, &findings, None, stat);
+            serde_json::to_writer_pretty(&mut *out, &report)?;
+            writeln!(out)?;
+            return Ok(());
+        }
+        thread::sleep(APART);
+        let now = Look::at(&bus, stat.snapshot.as_deref())?;
+        return show(&bus, &before, &now, stat, out);
     };
-    let report = Report::new(&bus, reader.as_ref()).map_err(Error::failed)?;
-    let report = Report {
-        no_snapshot,
-        ..report
-    };
+    let stop = until_signal()?;
+    // A rate needs two looks, and nobody wants to wait for the first page.
+    let mut pause = interval.min(APART);
+    while sleep(pause, &stop) {
+        let now = Look::at(&bus, stat.snapshot.as_deref())?;
+        show(&bus, &before, &now, stat, out)?;
+        out.flush()?;
+        if now.is_removed {
+            let name = &now.address;
+            return Err(Error::Absent(format!("the bus {name} was removed")));
+        }
+        (before, pause) = (now, interval);
+    }
+    Ok(())
+}
+
+/// Sleeps; false when the user wants the command to end.
+fn sleep(time: Duration, stop: &AtomicBool) -> bool {
+    let start = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let left = time.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return true;
+        }
+        thread::sleep(left.min(SLEEP_MAX));
+    }
+    false
+}
+
+fn show(
+    bus: &Bus,
+    before: &Look,
+    now: &Look,
+    stat: &Stat,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let findings = judge(bus, before, now);
+    let rates = now.rates_since(before);
     if stat.json {
-        serde_json::to_writer_pretty(&mut *out, &report)?;
+        serde_json::to_writer(&mut *out, &Report::of(now, &findings, Some(&rates), stat))?;
         writeln!(out)?;
         return Ok(());
     }
-    report.print(out)
-}
-
-/// What is known of a bus: the wire form of `--json`.
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    bus: BusReport,
-    aggregator: Option<AggregatorReport>,
-    /// Why there is a snapshot and what it counts is missing here.
-    no_snapshot: Option<String>,
-    owners: Vec<OwnerReport>,
-    lanes: Vec<LaneReport>,
-    series: SeriesReport,
-    pub(crate) ledger: LedgerReport,
-}
-
-#[derive(Debug, Serialize)]
-struct BusReport {
-    name: String,
-    path: String,
-    size_bytes: u64,
-    created_ns: u64,
-    removed: bool,
-    lanes: u64,
-    shared_lanes: u64,
-    slots: u64,
-    max_owners: u64,
-    max_families: u64,
-    max_series: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct AggregatorReport {
-    alive: bool,
-    pid: u64,
-    started_ns: u64,
-    epoch: u64,
-    commit_age_seconds: Option<f64>,
-    restarts: u64,
-    snapshot_bytes: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct OwnerReport {
-    id: String,
-    pid: u64,
-    command: String,
-    role: String,
-    alive: bool,
-    lanes: usize,
-    delivered: u64,
-    dropped: u64,
-    torn: u64,
-    revoked: u64,
-    violations: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct LaneReport {
-    index: usize,
-    shared: bool,
-    owner: Option<String>,
-    position: u64,
-    fill: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct SeriesReport {
-    families: u64,
-    registered: u64,
-    capacity: u64,
-    committed: usize,
-    refused: u64,
-}
-
-/// What became of all records.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct LedgerReport {
-    pub(crate) delivered: u64,
-    pub(crate) dropped: u64,
-    pub(crate) torn: u64,
-    pub(crate) revoked: u64,
-    dropped_full: u64,
-    rejected: u64,
-    dropped_unowned: u64,
-    violations: u64,
-    unknown_series: u64,
-    unplaced: u64,
-}
-
-impl Report {
-    pub(crate) fn new(bus: &Bus, reader: Option<&Reader>) -> std::io::Result<Report> {
-        let (geometry, counts) = (bus.geometry(), bus.counts());
-        let globals = reader.map(Reader::globals).unwrap_or_default();
-        let ledger = Ledger::read(bus, reader)?;
-        let lanes = bus.lanes();
-        let commit_age =
-            |unix_ns: u64| Clock::Precise.now_ns().saturating_sub(unix_ns) as f64 / 1e9;
-        let aggregator = bus.aggregator().map(|aggregator| AggregatorReport {
-            alive: aggregator.alive,
-            pid: aggregator.pid,
-            started_ns: aggregator.started_ns,
-            epoch: reader.map_or(0, Reader::epoch),
-            commit_age_seconds: reader.map(|_| commit_age(globals.unix_ns)),
-            restarts: globals.restarts,
-            snapshot_bytes: reader.map_or(0, Reader::size_bytes),
-        });
-        Ok(Report {
-            bus: BusReport {
-                name: bus.address().to_string(),
-                path: bus.address().file().display().to_string(),
-                size_bytes: geometry.size_bytes(),
-                created_ns: bus.created_ns(),
-                removed: bus.is_removed(),
-                lanes: geometry.lanes,
-                shared_lanes: geometry.shared_lanes,
-                slots: geometry.slots,
-                max_owners: geometry.owners,
-                max_families: geometry.families,
-                max_series: geometry.series,
-            },
-            aggregator,
-            no_snapshot: None,
-            owners: ledger
-                .owners
-                .iter()
-                .map(|owner| owner_report(owner, &lanes))
-                .collect(),
-            lanes: lanes.iter().map(lane_report).collect(),
-            series: SeriesReport {
-                families: counts.families,
-                registered: counts.series,
-                capacity: geometry.series,
-                committed: reader.map_or(0, Reader::series_count),
-                refused: counts.refused_series,
-            },
-            ledger: LedgerReport::of(&ledger),
-        })
+    let size = terminal();
+    let page = Page {
+        now,
+        rates: &rates,
+        findings: &findings,
+        stat,
+        size,
+    };
+    let text = page.text();
+    match (size, stat.watch) {
+        // From the top of the screen, and nothing of the last page below.
+        (Some(_), Some(_)) => write!(out, "\x1b[H\x1b[J{text}")?,
+        (None, Some(_)) => writeln!(out, "{text}")?,
+        (_, None) => write!(out, "{text}")?,
     }
-
-    fn print(&self, out: &mut dyn Write) -> Result<(), Error> {
-        let bus = &self.bus;
-        let mebibytes = bus.size_bytes.div_ceil(1 << 20);
-        writeln!(
-            out,
-            "bus         {} ({mebibytes} MiB at {})",
-            bus.name, bus.path
-        )?;
-        match &self.aggregator {
-            None => writeln!(
-                out,
-                "aggregator  none so far; start `qbus agg -b {}`",
-                bus.name
-            )?,
-            Some(aggregator) => {
-                let life = if aggregator.alive { "alive" } else { "gone" };
-                write!(
-                    out,
-                    "aggregator  pid {} ({life}), epoch {}",
-                    aggregator.pid, aggregator.epoch
-                )?;
-                if let Some(age) = aggregator.commit_age_seconds {
-                    write!(out, ", last commit {age:.3} s ago")?;
-                }
-                writeln!(out)?;
-            }
-        }
-        if let Some(why) = &self.no_snapshot {
-            writeln!(
-                out,
-                "snapshot    not read, what it counts is missing below: {why}"
-            )?;
-        }
-        let series = &self.series;
-        writeln!(
-            out,
-            "series      {} of {} in {} families; {} refused",
-            series.registered, series.capacity, series.families, series.refused
-        )?;
-        let leased = self
-            .lanes
-            .iter()
-            .filter(|lane| lane.owner.is_some())
-            .count();
-        writeln!(
-            out,
-            "lanes       {leased} of {} leased, {} more are shared; {} slots each",
-            bus.lanes - bus.shared_lanes,
-            bus.shared_lanes,
-            bus.slots
-        )?;
-        let ledger = &self.ledger;
-        writeln!(
-            out,
-            "ledger      {} delivered, {} dropped, {} torn, {} revoked",
-            ledger.delivered, ledger.dropped, ledger.torn, ledger.revoked
-        )?;
-        for (count, what) in [
-            (
-                ledger.dropped_unowned,
-                "of the dropped by processes that found no place in the bus",
-            ),
-            (ledger.violations, "records or slots that made no sense"),
-            (
-                ledger.unplaced,
-                "records lost for want of room in the snapshot",
-            ),
-        ] {
-            if count > 0 {
-                writeln!(out, "            {count} {what}")?;
-            }
-        }
-        self.print_owners(out)?;
-        self.print_lanes(out)
-    }
-
-    fn print_owners(&self, out: &mut dyn Write) -> Result<(), Error> {
-        writeln!(
-            out,
-            "\n{:<8} {:>8} {:<5} {:>13} {:>9} {:>5} {:>7}  command",
-            "owner", "pid", "alive", "delivered", "dropped", "torn", "revoked"
-        )?;
-        for owner in &self.owners {
-            let alive = if owner.alive { "yes" } else { "no" };
-            // 80 columns hold what matters; --json has it whole.
-            let command: String = owner.command.chars().take(17).collect();
-            writeln!(
-                out,
-                "{:<8} {:>8} {alive:<5} {:>13} {:>9} {:>5} {:>7}  {command}",
-                owner.id, owner.pid, owner.delivered, owner.dropped, owner.torn, owner.revoked
-            )?;
-        }
-        Ok(())
-    }
-
-    fn print_lanes(&self, out: &mut dyn Write) -> Result<(), Error> {
-        writeln!(
-            out,
-            "\n{:<5} {:<10} {:>20} {:>6}",
-            "lane", "owner", "position", "fill"
-        )?;
-        let idle = |lane: &&LaneReport| lane.owner.is_none() && !lane.shared && lane.fill == 0;
-        for lane in self.lanes.iter().filter(|lane| !idle(lane)) {
-            let owner = lane
-                .owner
-                .as_deref()
-                .unwrap_or(if lane.shared { "(shared)" } else { "-" });
-            writeln!(
-                out,
-                "{:<5} {owner:<10} {:>20} {:>6}",
-                lane.index, lane.position, lane.fill
-            )?;
-        }
-        let idle = self.lanes.iter().filter(idle).count();
-        if idle > 0 {
-            writeln!(out, "and {idle} that are free and empty")?;
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
-fn owner_report(OwnerLedger { owner, tally }: &OwnerLedger, lanes: &[LaneView]) -> OwnerReport {
-    OwnerReport {
-        id: owner.id.to_string(),
-        pid: owner.pid,
-        command: owner.command.clone(),
-        role: owner.role.clone(),
-        alive: owner.alive,
-        lanes: lanes
-            .iter()
-            .filter(|lane| lane.holder == Some(owner.id))
-            .count(),
-        delivered: tally.delivered,
-        dropped: tally.dropped(),
-        torn: tally.torn,
-        revoked: tally.revoked,
-        violations: tally.violations,
-    }
+/// How large the terminal is that the output goes to, if it does.
+fn terminal() -> Option<Size> {
+    let out = io::stdout();
+    let size = out.is_terminal().then(|| tcgetwinsize(&out).ok())??;
+    // A terminal that does not know has no size.
+    (size.ws_col > 0 && size.ws_row > 0).then(|| Size {
+        columns: usize::from(size.ws_col),
+        rows: usize::from(size.ws_row),
+    })
 }
 
-fn lane_report(lane: &LaneView) -> LaneReport {
-    LaneReport {
-        index: lane.index,
-        shared: lane.shared,
-        owner: lane.holder.map(|owner| owner.to_string()),
-        position: lane.head,
-        fill: lane.fill,
-    }
+/// The owners that are asked for, in the order that is asked for.
+fn chosen<'a>(now: &'a Look, rates: &Rates, stat: &Stat, with_ended: bool) -> Vec<&'a OwnerLedger> {
+    let is_meant = |row: &&OwnerLedger| {
+        let owner = &row.owner;
+        let command = brief(&owner.command);
+        let program = command.split(' ').next().unwrap_or_default();
+        let texts = [&*owner.pid.to_string(), &*owner.role, program, &*command];
+        let is_wanted = |glob: &glob::Pattern| texts.iter().any(|text| glob.matches(text));
+        (owner.alive || with_ended)
+            && (stat.matching.is_empty() || stat.matching.iter().any(is_wanted))
+    };
+    let mut rows: Vec<_> = now.ledger.owners.iter().filter(is_meant).collect();
+    sort(&mut rows, stat.sort, now, rates);
+    rows
 }
 
-impl LedgerReport {
-    fn of(ledger: &Ledger) -> LedgerReport {
-        LedgerReport {
-            delivered: ledger.total.delivered,
-            dropped: ledger.dropped(),
-            torn: ledger.total.torn,
-            revoked: ledger.total.revoked,
-            dropped_full: ledger.total.dropped_full,
-            rejected: ledger.total.rejected,
-            dropped_unowned: ledger.unowned,
-            violations: ledger.violations,
-            unknown_series: ledger.undefined,
-            unplaced: ledger.total.unplaced,
+/// Sorts by a column; what is the same by what is delivered, then by pid.
+fn sort(rows: &mut [&OwnerLedger], column: Column, now: &Look, rates: &Rates) {
+    let most = |row: &&OwnerLedger| -> f64 {
+        let owner = &row.owner;
+        match column {
+            Column::Rate => rates.of(owner.id),
+            Column::Lost => page::lost(row) as f64,
+            Column::Fill => Look::fullest(now.lanes_of(owner.id)) as f64,
+            Column::Lanes => now.lanes_of(owner.id).count() as f64,
+            Column::Joined => owner.joined_ns as f64,
+            Column::Pid => -(owner.pid as f64),
+            Column::Delivered | Column::Role | Column::Command => 0.0,
         }
-    }
+    };
+    let text = |row: &&OwnerLedger| match column {
+        Column::Role => row.owner.role.clone(),
+        Column::Command => brief(&row.owner.command),
+        _ => String::new(),
+    };
+    rows.sort_by(|a, b| {
+        let by_text = text(a).cmp(&text(b));
+        let by_delivered = b.tally.delivered.cmp(&a.tally.delivered);
+        let then = by_delivered.then(a.owner.pid.cmp(&b.owner.pid));
+        by_text.then(most(b).total_cmp(&most(a))).then(then)
+    });
 }

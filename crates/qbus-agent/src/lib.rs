@@ -13,6 +13,7 @@ mod sampling;
 mod self_metrics;
 #[cfg(feature = "http")]
 pub mod serve;
+pub mod view;
 
 pub use agent::{Agent, AgentOptions};
 pub use by_name::{Emitter, Metric, owned};

@@ -15,14 +15,14 @@
 //! | `/-/ready`       | 200 while there is a snapshot that is young enough, else 503 with the reason |
 //!
 //! In the order of a request: `listen` (addresses), `limits` (connections and requests), `tls`,
-//! `auth` and `host` (who may ask), `routes`, `negotiate` and `query` (what is asked for), `source`
-//! (the snapshot), `page` (rendered once for all who ask at the same time), `events`.
+//! `auth` and `host` (who may ask), `routes`, `negotiate` and `query` (what is asked for),
+//! [`view`](crate::view) (the snapshot and the ledger), `page` (rendered once for all who ask at
+//! the same time), `events`.
 
 mod body;
 mod connection;
 mod events;
 mod host;
-mod ledger;
 mod limits;
 mod listen;
 mod negotiate;
@@ -31,7 +31,6 @@ mod query;
 mod routes;
 #[cfg(feature = "tls")]
 mod secure;
-mod source;
 
 use std::fmt;
 use std::io;

@@ -16,9 +16,8 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{Notify, mpsc};
 use tokio::time;
 
-use super::ledger::Ledgers;
 use super::routes::blocking;
-use super::source::Source;
+use crate::view::{Ledgers, Source};
 
 /// Between two events.
 const TICK: Duration = Duration::from_secs(1);

@@ -13,7 +13,7 @@ use qbus_aggregate::{Family, ReadOptions, Reader, Series, Snapshot, Value};
 use tokio::sync::Mutex;
 
 use super::query::Query;
-use super::source::{Source, Unready};
+use crate::view::{Source, Unready};
 
 /// Rendered pages that are kept: two formats, and a few choices of families.
 const KEPT: usize = 4;

@@ -15,11 +15,10 @@ use super::ServeOptions;
 use super::body::Payload;
 use super::events::Feed;
 use super::host::{Locality, Names};
-use super::ledger::Ledgers;
 use super::negotiate;
 use super::page::{Pages, Wanted, pack};
 use super::query::Query;
-use super::source::{Source, Unready};
+use crate::view::{Ledgers, Source, Unready};
 
 pub(super) type Request = hyper::Request<Incoming>;
 

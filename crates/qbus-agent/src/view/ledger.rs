@@ -1,100 +1,163 @@
-//! The ledger as JSON: what became of all records, and who is attached.
+//! What became of all records, and who is attached.
 
 use std::sync::{Mutex, PoisonError};
 
 use qbus::{Address, Bus, LaneView};
 use qbus_aggregate::{Ledger, Reader, Tally};
-use serde::Serialize;
 
 use super::source::{Source, Unready, age};
 
-/// The wire form.
-#[derive(Debug, Serialize)]
-pub(super) struct Report {
-    bus: String,
-    epoch: u64,
-    age_seconds: f64,
-    series: usize,
-    snapshot_bytes: u64,
-    aggregator: Aggregator,
-    records: Records,
+/// What is known of a bus beside its series.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "http", derive(serde::Serialize))]
+pub struct Report {
+    /// Its name, as the snapshot has it.
+    pub bus: String,
+    /// Commits so far.
+    pub epoch: u64,
+    /// How long ago the last commit was.
+    pub age_seconds: f64,
+    /// Series of the snapshot.
+    pub series: usize,
+    /// Series that can be registered; unknown where the bus cannot be opened.
+    pub series_capacity: Option<u64>,
+    /// Size of the snapshot file.
+    pub snapshot_bytes: u64,
+    /// Who writes the snapshot, or wrote it last.
+    pub aggregator: Aggregator,
+    /// What became of all records.
+    pub records: Records,
     /// Nothing where the bus cannot be opened: the snapshot does not know who is who.
-    owners: Option<Vec<Owner>>,
-    lanes: Option<Lanes>,
+    pub owners: Option<Vec<Owner>>,
+    /// Nothing where the bus cannot be opened.
+    pub lanes: Option<Lanes>,
 }
 
-#[derive(Debug, Serialize)]
-struct Aggregator {
-    pid: u64,
-    started_ns: u64,
+/// The aggregator of a bus.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "http", derive(serde::Serialize))]
+pub struct Aggregator {
+    /// Its pid, in its own pid namespace.
+    pub pid: u64,
+    /// When it started, in nanoseconds since the Unix epoch.
+    pub started_ns: u64,
     /// Unknown where the bus cannot be opened.
-    alive: Option<bool>,
-    restarts: u64,
-    commit_seconds_total: f64,
+    pub alive: Option<bool>,
+    /// Times that an aggregator went on with the snapshot of another.
+    pub restarts: u64,
+    /// Time that commits took, in all.
+    pub commit_seconds_total: f64,
 }
 
-#[derive(Debug, Serialize)]
-struct Records {
-    delivered: u64,
-    lost: Vec<Lost>,
-    violations: u64,
-    refused_series: u64,
+/// What became of all records.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "http", derive(serde::Serialize))]
+pub struct Records {
+    /// Records that are on the page.
+    pub delivered: u64,
+    /// Those that are not, by cause: every cause, also where it cost nothing.
+    pub lost: Vec<Lost>,
+    /// Slots, records and words of the region that made no sense.
+    pub violations: u64,
+    /// Registrations that found the registry full.
+    pub refused_series: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct Lost {
-    cause: &'static str,
-    records: u64,
-    remedy: &'static str,
+impl Records {
+    /// All that are on no page, whatever the cause.
+    pub fn lost(&self) -> u64 {
+        self.lost
+            .iter()
+            .fold(0, |sum, lost| sum.saturating_add(lost.records))
+    }
 }
 
-#[derive(Debug, Serialize)]
-struct Owner {
-    id: String,
-    pid: u64,
-    role: String,
-    command: String,
-    alive: bool,
-    joined_ns: u64,
-    lanes: usize,
-    /// Of its fullest lane.
-    fill_ratio: f64,
-    delivered: u64,
-    dropped: u64,
-    torn: u64,
-    revoked: u64,
+/// Records that are lost for one cause.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "http", derive(serde::Serialize))]
+pub struct Lost {
+    /// The cause, in one word.
+    pub cause: &'static str,
+    /// How many.
+    pub records: u64,
+    /// What to do about it.
+    pub remedy: &'static str,
 }
 
-#[derive(Debug, Serialize)]
-struct Lanes {
-    all: usize,
-    shared: usize,
-    leased: usize,
-    fullest_ratio: f64,
+/// A process that is, or was last, in an entry of the owner table.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "http", derive(serde::Serialize))]
+pub struct Owner {
+    /// Entry and generation.
+    pub id: String,
+    /// Its pid, in its own pid namespace.
+    pub pid: u64,
+    /// What it calls itself; may be empty.
+    pub role: String,
+    /// Its command line, cut short.
+    pub command: String,
+    /// Whether it is attached.
+    pub alive: bool,
+    /// When it joined, in nanoseconds since the Unix epoch.
+    pub joined_ns: u64,
+    /// Lanes that it leases.
+    pub lanes: usize,
+    /// Part of its fullest lane that waits to be committed.
+    pub fill_ratio: f64,
+    /// Its records that are on the page.
+    pub delivered: u64,
+    /// Its records that were refused when they were emitted.
+    pub dropped: u64,
+    /// Its records that a kill tore.
+    pub torn: u64,
+    /// Its records that were given up while it was stopped inside the emit.
+    pub revoked: u64,
+    /// Its records that met a full lane and were kept as state: in the totals, and without a point
+    /// of their own in any history.
+    pub coalesced: u64,
+}
+
+/// The lanes of a bus.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "http", derive(serde::Serialize))]
+pub struct Lanes {
+    /// All of them.
+    pub all: usize,
+    /// Those that any number of producers share.
+    pub shared: usize,
+    /// Those that a producer leases.
+    pub leased: usize,
+    /// Part of the fullest lane that waits to be committed.
+    pub fullest_ratio: f64,
 }
 
 /// The bus, if there is one; opened when it is first asked for, and again when it was made anew.
 #[derive(Debug)]
-pub(super) struct Ledgers {
+pub struct Ledgers {
     address: Option<Address>,
     bus: Mutex<Option<Bus>>,
 }
 
 impl Ledgers {
-    pub(super) fn new(address: Option<Address>) -> Ledgers {
+    /// Of that bus; of none, where only the snapshot is to be looked at.
+    pub fn new(address: Option<Address>) -> Ledgers {
         Ledgers {
             address,
             bus: Mutex::new(None),
         }
     }
 
-    /// Reads it. Not for the event loop.
-    pub(super) fn read(&self, source: &Source) -> Result<Report, Unready> {
+    /// Reads it beside a snapshot that has yet to be opened. Not for an event loop.
+    ///
+    /// # Errors
+    ///
+    /// There is no snapshot to look at.
+    pub fn read(&self, source: &Source) -> Result<Report, Unready> {
         source.read(|reader| Ok(self.of(reader)))
     }
 
     /// Reads it beside a snapshot.
-    pub(super) fn of(&self, reader: &Reader) -> Report {
+    pub fn of(&self, reader: &Reader) -> Report {
         let bus = self.bus().filter(|bus| bus.instance() == reader.instance());
         let ledger = bus
             .as_ref()
@@ -121,6 +184,7 @@ impl Ledgers {
             epoch: reader.epoch(),
             age_seconds: age(reader).as_secs_f64(),
             series: reader.series_count(),
+            series_capacity: bus.as_ref().map(|bus| bus.geometry().series),
             snapshot_bytes: reader.size_bytes(),
             aggregator: Aggregator {
                 pid,
@@ -209,6 +273,7 @@ fn owners(ledger: Ledger, lanes: &[LaneView], slots: u64) -> Vec<Owner> {
             dropped: ledger.tally.dropped(),
             torn: ledger.tally.torn,
             revoked: ledger.tally.revoked,
+            coalesced: owner.coalesced,
             role: owner.role,
             command: owner.command,
         }

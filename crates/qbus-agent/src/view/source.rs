@@ -1,4 +1,4 @@
-//! The snapshot file as a server sees it: it may come, go, grow and be replaced at any time.
+//! The snapshot file: it may come, go, grow and be replaced at any time.
 
 use std::fmt;
 use std::fs;
@@ -10,22 +10,29 @@ use std::time::Duration;
 use qbus::Clock;
 use qbus_aggregate::{ReadError, Reader};
 
-/// Why there is nothing to serve.
+/// Why there is nothing to look at.
 #[derive(Debug)]
-pub(super) enum Unready {
+#[non_exhaustive]
+pub enum Unready {
     /// There is no snapshot, or none that can be read.
     Read(ReadError),
     /// It is older than it may be.
-    Old { age: Duration, max_age: Duration },
+    Old {
+        /// How long ago it was committed.
+        age: Duration,
+        /// How long ago that may be.
+        max_age: Duration,
+    },
 }
+
+impl std::error::Error for Unready {}
 
 impl fmt::Display for Unready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unready::Read(error) => write!(
-                f,
-                "there is no snapshot to serve: {error}; start `qbus agg`"
-            ),
+            Unready::Read(error) => {
+                write!(f, "there is no snapshot to show: {error}; start `qbus agg`")
+            }
             Unready::Old { age, max_age } => write!(
                 f,
                 "the snapshot is {:.1} s old, and --max-age is {:.1} s: its aggregator is gone or stuck; \
@@ -39,7 +46,7 @@ impl fmt::Display for Unready {
 
 /// Opens the snapshot when it is there, and anew when another file has its name.
 #[derive(Debug)]
-pub(super) struct Source {
+pub struct Source {
     path: PathBuf,
     max_age: Option<Duration>,
     opened: Mutex<Option<Opened>>,
@@ -55,7 +62,9 @@ struct Opened {
 type FileId = (u64, u64);
 
 impl Source {
-    pub(super) fn new(path: PathBuf, max_age: Option<Duration>) -> Source {
+    /// Of that file, which need not be there yet. A snapshot that was committed longer than
+    /// `max_age` ago is refused; `None` takes any.
+    pub fn new(path: PathBuf, max_age: Option<Duration>) -> Source {
         Source {
             path,
             max_age,
@@ -63,9 +72,12 @@ impl Source {
         }
     }
 
-    /// Reads, if there is a snapshot that is young enough. It may take long: not for the event
-    /// loop.
-    pub(super) fn read<T>(
+    /// Reads, if there is a snapshot that is young enough. It may take long: not for an event loop.
+    ///
+    /// # Errors
+    ///
+    /// There is no snapshot, none that can be read, or it is too old.
+    pub fn read<T>(
         &self,
         read: impl FnOnce(&mut Reader) -> Result<T, ReadError>,
     ) -> Result<T, Unready> {
@@ -101,7 +113,7 @@ impl Source {
 }
 
 /// How long ago the last commit was; nothing, when the clock was set back.
-pub(super) fn age(reader: &Reader) -> Duration {
+pub fn age(reader: &Reader) -> Duration {
     let now_ns = Clock::Precise.now_ns();
     Duration::from_nanos(now_ns.saturating_sub(reader.globals().unix_ns))
 }

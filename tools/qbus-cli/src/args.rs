@@ -131,14 +131,18 @@ pub(crate) struct Create {
 }
 
 /// Aggregate: drain the bus, sample host and GPU, write the snapshot; until SIGTERM or SIGINT.
+///
+/// A service manager is told when it is ready, and by its watchdog's time that it works (systemd's
+/// Type=notify and WatchdogSec=). SIGHUP ends it where its terminal hangs up, and changes nothing
+/// elsewhere: what --web.config.file names is read again when it changes, all else is arguments.
 #[derive(Debug, Parser)]
 #[command(after_help = "Example:\n  qbus agg -b inference --interval 5s --no-gpu")]
 pub(crate) struct Agg {
     /// Fail when there is no bus, and do not create one.
     #[arg(long)]
     pub(crate) no_create: bool,
-    /// Between two samples of host and GPU.
-    #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "DURATION")]
+    /// Between two samples of host and GPU: 10 ms or more.
+    #[arg(long, default_value = "1s", value_parser = parse_interval, value_name = "DURATION")]
     pub(crate) interval: Duration,
     /// Points of history that each series keeps.
     #[arg(long, default_value_t = AggregatorOptions::default().history)]
@@ -150,8 +154,8 @@ pub(crate) struct Agg {
     #[arg(long, value_name = "PATH")]
     pub(crate) snapshot: Option<PathBuf>,
     /// How long a record may wait for its commit on a bus in use: a shorter time costs more of a
-    /// core.
-    #[arg(long, default_value = "1.2ms", value_parser = parse_duration, value_name = "DURATION")]
+    /// core. --spin is shorter than any.
+    #[arg(long, default_value = "1.2ms", value_parser = parse_latency, value_name = "DURATION")]
     pub(crate) latency: Duration,
     /// Never nap: a core for the lowest latency.
     #[arg(long)]
@@ -541,6 +545,18 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
         return Err(format!("expected {INTERVAL_MIN:?} or more"));
     }
     Ok(interval)
+}
+
+/// The time that a record waits for its commit: less than a nap of the kernel takes is no nap.
+fn parse_latency(text: &str) -> Result<Duration, String> {
+    let (least, most) = (Duration::from_micros(100), Duration::from_secs(10));
+    let latency = parse_duration(text)?;
+    if (least..=most).contains(&latency) {
+        return Ok(latency);
+    }
+    Err(format!(
+        "expected {least:?} to {most:?}; to never nap is --spin"
+    ))
 }
 
 /// A number, NaN or an infinity by name. One too large for a number of 64 bits is not an infinity.

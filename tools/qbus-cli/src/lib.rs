@@ -7,6 +7,7 @@ mod figures;
 mod health;
 mod look;
 mod sampling;
+mod service;
 pub mod stage;
 
 use std::ffi::OsString;

@@ -3,15 +3,16 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use qbus_tests::{Place, Process, TestBus, run, until};
+use qbus_tests::{LIMIT, Place, Process, TestBus, run, until};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::dumping::check_with_promtool;
-use crate::support::{QBUS, aggregator, qbus, stop, well};
+use crate::support::{QBUS, aggregator, fails, qbus, stop, well};
 
 #[test]
 fn a_signal_drains_and_commits_what_is_left() {
@@ -266,4 +267,65 @@ fn every_help_has_an_example() {
         );
     }
     assert!(page.contains("Example") && help(&["--version"]).starts_with("qbus "));
+}
+
+/// An aggregator that a service manager has started, and the manager's socket.
+fn service(bus: &TestBus, folder: &Path, watchdog: &str) -> (Process, UnixDatagram) {
+    let path = folder.join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(LIMIT)).expect("a limit");
+    let mut command = Command::new(QBUS);
+    command.args(["agg", "--no-host", "--no-gpu", "--no-self", "-b"]);
+    command.arg(bus.address().to_string());
+    command
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", watchdog);
+    command.stderr(Stdio::null());
+    (Process::spawn(command), socket)
+}
+
+#[test]
+fn a_service_manager_hears_when_it_is_ready_that_it_works_and_that_it_ends() {
+    let bus = TestBus::small(Place::Named);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (aggregating, socket) = service(&bus, folder.path(), "200000");
+    let heard = || {
+        let mut state = [0; 512];
+        let len = socket.recv(&mut state).expect("a word within the limit");
+        String::from_utf8_lossy(&state[..len]).into_owned()
+    };
+    let ready = heard();
+    let aggregated = format!(
+        "READY=1\nSTATUS=aggregating the bus {} into ",
+        bus.address()
+    );
+    assert!(ready.starts_with(&aggregated), "{ready}");
+    assert!(bus.is_aggregated(aggregating.pid()), "ready is ready");
+    assert_eq!([heard(), heard(), heard()], ["WATCHDOG=1"; 3]);
+    // A service does not end for it.
+    aggregating.signal(Signal::HUP);
+    for _ in 0..3 {
+        assert_eq!(heard(), "WATCHDOG=1");
+    }
+    aggregating.signal(Signal::TERM);
+    until("the word that it ends", || heard() == "STOPPING=1");
+    aggregating.end_well();
+}
+
+#[test]
+fn times_that_would_keep_a_core_busy_are_refused() {
+    let bus = TestBus::reserve(Place::Named);
+    for (option, typed, gist) in [
+        ("--interval", "1ns", "expected 10ms or more"),
+        ("--interval", "9ms", "expected 10ms or more"),
+        (
+            "--latency",
+            "1ns",
+            "expected 100µs to 10s; to never nap is --spin",
+        ),
+        ("--latency", "1h", "expected 100µs to 10s"),
+    ] {
+        fails(&bus, &["agg", option, typed], 2, &[option, gist]);
+    }
+    assert!(!bus.address().file().exists());
 }

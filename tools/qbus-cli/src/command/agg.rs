@@ -1,11 +1,13 @@
 //! `qbus agg`
 
+use std::io::{self, IsTerminal};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 
 use qbus::{Address, Bus};
 use qbus_agent::{Agent, AgentOptions, SamplingOptions};
 use qbus_aggregate::AggregatorOptions;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::args::Agg;
@@ -14,10 +16,12 @@ use crate::command::open;
 use crate::command::serve;
 use crate::error::{Doing, Error};
 use crate::sampling::{self, warn};
+use crate::service::Manager;
 
 pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
     // Before anything is made that a signal would leave behind.
-    let mut signals = Signals::new([SIGTERM, SIGINT]).doing("handle signals")?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).doing("handle signals")?;
+    let manager = Manager::of_environment();
     let bus = if agg.no_create {
         open(address)?
     } else {
@@ -25,24 +29,29 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
     };
     bus.set_role("aggregator");
     let agent = Agent::start(&bus, options(agg), warn).map_err(Error::failed)?;
-    warn(format_args!(
-        "aggregating the bus {address} into {}",
-        agent.snapshot().display()
-    ));
+    let into = agent.snapshot().display();
+    let status = format!("aggregating the bus {address} into {into}");
+    warn(&status);
     // It goes when this returns.
     #[cfg(feature = "http")]
     let _server = (!agg.listen.is_empty())
         .then(|| serve::start(address, agent.snapshot(), &agg.listen, None, &agg.web))
         .transpose()?;
+    manager.ready(&status);
     let waiting = signals.handle();
+    let (ending, is_ending) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(|| {
-            if signals.forever().next().is_some() {
+            if signals.forever().any(is_an_end) {
+                manager.stopping();
                 agent.stop();
             }
         });
+        let (bus, manager) = (&bus, &manager);
+        scope.spawn(move || keep_watchdog_content(bus, manager, &is_ending));
         // It ends by itself when the bus is removed.
         agent.wait();
+        drop(ending);
         waiting.close();
     });
     agent.stop();
@@ -52,6 +61,37 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
         )));
     }
     Ok(())
+}
+
+/// Whether a signal tells the aggregator to end. A hang-up does so where a terminal hung up. To a
+/// service it means to read its configuration again, of which there is nothing.
+fn is_an_end(signal: i32) -> bool {
+    let is_on_terminal =
+        io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
+    if signal == SIGHUP && !is_on_terminal {
+        warn("hang-up: there is nothing to read again; for other arguments, start anew");
+        return false;
+    }
+    true
+}
+
+/// Tells the service manager again and again that the aggregator works: what was emitted before is
+/// committed soon after.
+fn keep_watchdog_content(bus: &Bus, manager: &Manager, is_ending: &Receiver<()>) {
+    let Some(limit) = manager.watchdog() else {
+        return;
+    };
+    let mut is_content = true;
+    // As often as systemd advises: twice in the time that it waits.
+    while let Err(RecvTimeoutError::Timeout) = is_ending.recv_timeout(limit / 4) {
+        let is_working = bus.flush(limit / 4).is_ok();
+        if is_working {
+            manager.alive();
+        } else if is_content {
+            warn("nothing is committed any more: the watchdog is not told that all is well");
+        }
+        is_content = is_working;
+    }
 }
 
 /// What was typed, as an agent wants it.

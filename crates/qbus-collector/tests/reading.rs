@@ -38,7 +38,7 @@ fn the_formats_are_those_of_the_document() {
     assert_eq!(
         csv.lines().nth(1).unwrap(),
         "model_inference_latency,0.125,gauge,\"{\"\"model\"\":\"\"qwen3-vl\"\",\"\"input_size\"\":\"\"large\"\"}\",\
-         Model inference latency in seconds,1696161600.0,2023-10-01T12:00:00Z"
+         Model inference latency in seconds,1696161600.0,2023-10-01T12:00:00.000000000Z"
     );
     let options = Options::default();
     assert_eq!(collector.export(Format::Csv, &options).unwrap(), csv);

@@ -183,8 +183,8 @@ def test_json_format(of_document: MetricsCollector) -> None:
     assert document.keys() <= exported.keys()
     (of_metric,), (metric,) = document["metrics"], exported["metrics"]
     assert list(of_metric) == list(metric)
-    # Times say that they are UTC.
-    of_metric["datetime"] += "Z"
+    # Times are of one width, and say that they are UTC.
+    of_metric["datetime"] += ".000000000Z"
     assert metric == of_metric
     assert list(exported["history"]) == list(document["history"])
     (point,) = exported["history"]["model_inference_latency"]
@@ -199,7 +199,7 @@ def test_csv_format(of_document: MetricsCollector) -> None:
     assert list(row) == list(of_row)
     # A JSON object, which Python's literals read as well.
     assert json.loads(row.pop("labels")) == ast.literal_eval(of_row.pop("labels"))
-    assert row.pop("datetime") == of_row.pop("datetime") + "Z"
+    assert row.pop("datetime") == of_row.pop("datetime") + ".000000000Z"
     assert row == of_row
 
 

@@ -6,7 +6,7 @@ use ::csv::{ErrorKind, Terminator, WriterBuilder};
 use serde::ser::{SerializeMap, Serializer};
 
 use super::Options;
-use super::number::{datetime, push, push_float, seconds, word};
+use super::number::{push, push_datetime, push_float, seconds};
 use crate::series::{HistogramValue, Series, Snapshot, SummaryValue, Value};
 use crate::sum::Sum;
 
@@ -20,12 +20,15 @@ const HEADER: [&str; 7] = [
     "datetime",
 ];
 
+/// The last column, where there are histories.
+const POINT: &str = "point";
+
 /// Writes `snapshot` as a table (RFC 4180: a header, CRLF, quotes where needed; UTF-8), and flushes
 /// `out`.
 ///
 /// ```csv
 /// name,value,type,labels,description,timestamp,datetime
-/// model_inference_latency,0.125,gauge,"{""model"":""qwen3-vl"",""input_size"":""large""}",Model inference latency in seconds,1696161600.0,2023-10-01T12:00:00Z
+/// model_inference_latency,0.125,gauge,"{""model"":""qwen3-vl"",""input_size"":""large""}",Model inference latency in seconds,1696161600.0,2023-10-01T12:00:00.000000000Z
 /// ```
 ///
 /// There is a row for each sample, so that the columns never depend on the type:
@@ -36,19 +39,23 @@ const HEADER: [&str; 7] = [
 /// * A summary `NAME` has a row `NAME` with the label `quantile` for each quantile, then `NAME_sum`
 ///   and `NAME_count`.
 /// * With [`Options::history`], a row `NAME` with the labels of the series follows for each point,
-///   oldest first. The last point of a counter or gauge repeats what its own row says.
+///   oldest first, and there is a column `point` more: 0 in the rows of what is now, and the number
+///   of the point, from 1 on, in those of the history. The last point of a counter or gauge repeats
+///   what its own row says, and points may share a time: name, labels and `point` are what no two
+///   rows have in common.
 ///
 /// `type` is the type of the family, in each row. `labels` is a JSON object in the order of the
 /// series, with `le` or `quantile` last; a label that the series itself calls so gives way to it.
 /// `timestamp` is in seconds since the Unix epoch (a double, to about 0.2 µs), `datetime` the same
-/// time in full, in UTC (RFC 3339). Doubles are the shortest decimals that read back the same, or
-/// `NaN`, `+Inf`, `-Inf`.
+/// time in full, in UTC (RFC 3339, always with nine decimals). Doubles are the shortest decimals
+/// that read back the same, or `NaN`, `inf` and `-inf`: the words that pandas, polars and DuckDB
+/// all take for numbers. So each column has one type, without any option of theirs.
 ///
 /// # Spreadsheets
 ///
 /// A spreadsheet may take a cell that starts with `=`, `+`, `-` or `@` for a formula. Only
-/// `description` can start with text of someone else's choice: names start with a letter or `_` and
-/// labels with `{`. It is written as it is, since any guard against formulas changes what every
+/// `description` can start with text of someone else's choice: names start with a letter, `_` or
+/// `:`, labels with `{`, and a negative value is a number. It is written as it is, since any guard against formulas changes what every
 /// other reader gets. Import the column as text if you do not trust the producers.
 ///
 /// # Errors
@@ -62,8 +69,13 @@ pub fn csv(snapshot: &Snapshot, options: &Options, out: &mut dyn Write) -> io::R
             .from_writer(out),
         cells: Cells::default(),
     };
-    table.rows.write_record(HEADER).map_err(as_io)?;
+    let point = options.history.then_some(POINT);
+    let header = HEADER.into_iter().chain(point);
+    table.rows.write_record(header).map_err(as_io)?;
     for series in &snapshot.series {
+        if options.history {
+            table.cells.point = Some("0".to_owned());
+        }
         table.series(series)?;
         if options.history {
             table.history(series)?;
@@ -86,6 +98,8 @@ struct Cells {
     own_label: String,
     timestamp: String,
     datetime: String,
+    /// Where there are histories.
+    point: Option<String>,
 }
 
 impl Table<'_> {
@@ -137,7 +151,8 @@ impl Table<'_> {
 
     fn history(&mut self, series: &Series) -> io::Result<()> {
         self.cells.labels(&series.labels, None)?;
-        for point in &series.history {
+        for (index, point) in series.history.iter().enumerate() {
+            self.cells.point = Some((index + 1).to_string());
             self.cells.time(point.timestamp_ns);
             self.cells.float(point.value);
             self.row(series, "")?;
@@ -151,17 +166,18 @@ impl Table<'_> {
         cells.name.clear();
         cells.name.push_str(&family.name);
         cells.name.push_str(suffix);
-        self.rows
-            .write_record([
-                cells.name.as_bytes(),
-                cells.value.as_bytes(),
-                family.metric_type.as_str().as_bytes(),
-                &cells.labels,
-                family.help.as_bytes(),
-                cells.timestamp.as_bytes(),
-                cells.datetime.as_bytes(),
-            ])
-            .map_err(as_io)
+        let row = [
+            cells.name.as_bytes(),
+            cells.value.as_bytes(),
+            family.metric_type.as_str().as_bytes(),
+            &cells.labels,
+            family.help.as_bytes(),
+            cells.timestamp.as_bytes(),
+            cells.datetime.as_bytes(),
+        ];
+        let point = cells.point.as_ref().map(String::as_bytes);
+        let row = row.into_iter().chain(point);
+        self.rows.write_record(row).map_err(as_io)
     }
 }
 
@@ -170,7 +186,7 @@ impl Cells {
         self.timestamp.clear();
         push(&mut self.timestamp, format_args!("{:?}", seconds(unix_ns)));
         self.datetime.clear();
-        push(&mut self.datetime, format_args!("{}", datetime(unix_ns)));
+        push_datetime(&mut self.datetime, unix_ns);
     }
 
     fn sum(&mut self, sum: Sum) {
@@ -183,11 +199,9 @@ impl Cells {
 
     fn float(&mut self, value: f64) {
         self.value.clear();
-        match word(value) {
-            Some(word) => self.value.push_str(word),
-            // Unlike `{}`, `{:?}` turns to an exponent rather than write 300 digits.
-            None => push(&mut self.value, format_args!("{value:?}")),
-        }
+        // Unlike `{}`, `{:?}` turns to an exponent rather than write 300 digits. Its words for what
+        // has no digits are those that readers take for numbers.
+        push(&mut self.value, format_args!("{value:?}"));
     }
 
     fn count(&mut self, count: u64) {

@@ -5,21 +5,21 @@ use std::io::{self, BufWriter, Write};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::Options;
-use super::number::{datetime, seconds, word};
+use super::number::{push_datetime, push_float, seconds, word};
 use crate::series::{Exemplar, HistogramValue, Series, Snapshot, SummaryValue, Value};
 use crate::sum::Sum;
 
 /// Counts the incompatible changes of the document. New members may come without one.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Writes `snapshot` as one JSON document (RFC 8259) on one line, and flushes `out`.
 ///
 /// ```json
 /// {
-///   "schema_version": 1,
+///   "schema_version": 2,
 ///   "epoch": 7,
 ///   "consistent": true,
-///   "timestamp": "2023-10-01T12:00:00Z",
+///   "timestamp": "2023-10-01T12:00:00.000000000Z",
 ///   "unix_ns": 1696161600000000000,
 ///   "metrics": [
 ///     {
@@ -29,7 +29,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 ///       "labels": {"model": "qwen3-vl", "input_size": "large"},
 ///       "description": "Model inference latency in seconds",
 ///       "timestamp": 1696161600.0,
-///       "datetime": "2023-10-01T12:00:00Z"
+///       "datetime": "2023-10-01T12:00:00.000000000Z"
 ///     }
 ///   ],
 ///   "history": {
@@ -38,7 +38,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 ///         "labels": {"model": "qwen3-vl", "input_size": "large"},
 ///         "value": 0.125,
 ///         "timestamp": 1696161600.0,
-///         "datetime": "2023-10-01T12:00:00Z"
+///         "datetime": "2023-10-01T12:00:00.000000000Z"
 ///       }
 ///     ]
 ///   }
@@ -49,18 +49,20 @@ pub const SCHEMA_VERSION: u32 = 1;
 ///   2^53: a reader that turns all numbers into doubles loses up to 128 ns of it. `timestamp` of
 ///   the document says the same time as text.
 /// * `timestamp` of a metric is in seconds since the Unix epoch, as a double (to about 0.2 µs);
-///   `datetime` is the same time in full, in UTC (RFC 3339).
+///   `datetime` is the same time in full, in UTC (RFC 3339, always with nine decimals).
 /// * `value` is a counter's sum, a gauge's value, and the last observation of a histogram or
 ///   summary. Those two also have `count`, `sum`, `min` and `max`, and a histogram `buckets` (a
-///   list of `le` and the *cumulative* `count`, the last `le` is `"+Inf"`), a summary `quantiles`
-///   (a list of `quantile` and `value`).
+///   list of `le`, a string as in Prometheus, and the *cumulative* `count`; the last `le` is
+///   `"+Inf"`), a summary `quantiles` (a list of `quantile` and `value`).
 /// * `unit` is there where the family has one.
 /// * `exemplars` is there where records had traces: of each bucket the last one, with `trace_id`
 ///   (32 hexadecimal digits), `value` and times.
 /// * A sum of integers beyond 2^53 has all its digits. A reader that turns it into a double rounds
 ///   it.
-/// * JSON has no word for NaN and the infinities: they are the strings `"NaN"`, `"+Inf"` and
-///   `"-Inf"`, wherever a double stands.
+/// * JSON has no word for NaN and the infinities: they are `null`, as also the `min` of a histogram
+///   without observations is, so that a column of numbers is one for every reader. Where the
+///   `value` of a metric is none of JSON's numbers, `not_finite` says which: `"NaN"`, `"+Inf"` or
+///   `"-Inf"`.
 /// * `labels` keep the order of the series and hold its empty values as well.
 /// * `history` maps a name to the points of all its series, each with its labels, oldest first
 ///   within a series. It is empty unless [`Options::history`] asks for it, and a name without
@@ -114,6 +116,8 @@ impl Serialize for Metrics<'_> {
 struct Metric<'a> {
     name: &'a str,
     value: Number,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_finite: Option<&'static str>,
     #[serde(rename = "type")]
     metric_type: &'static str,
     labels: Labels<'a>,
@@ -145,6 +149,7 @@ impl<'a> Metric<'a> {
         };
         Metric {
             name: &family.name,
+            not_finite: value.word(),
             value,
             metric_type: family.metric_type.as_str(),
             labels: Labels(&series.labels),
@@ -233,13 +238,14 @@ impl Serialize for Buckets<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(serde::Serialize)]
         struct Bucket {
-            le: Float,
+            le: String,
             count: u64,
         }
         let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
-        serializer.collect_seq(bounds.zip(self.cumulative).map(|(le, &count)| Bucket {
-            le: Float(le),
-            count,
+        serializer.collect_seq(bounds.zip(self.cumulative).map(|(bound, &count)| {
+            let mut le = String::new();
+            push_float(&mut le, bound);
+            Bucket { le, count }
         }))
     }
 }
@@ -307,22 +313,25 @@ impl Serialize for Labels<'_> {
     }
 }
 
-/// A number, or the word for what JSON cannot say as one.
+/// A number, or null for what JSON cannot say as one: serde_json writes it so.
+#[derive(serde::Serialize)]
+#[serde(transparent)]
 struct Float(f64);
-
-impl Serialize for Float {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match word(self.0) {
-            Some(word) => serializer.serialize_str(word),
-            None => serializer.serialize_f64(self.0),
-        }
-    }
-}
 
 /// A number that is a sum, or not.
 enum Number {
     Float(f64),
     Sum(Sum),
+}
+
+impl Number {
+    /// The word for what JSON cannot say as a number.
+    fn word(&self) -> Option<&'static str> {
+        match self {
+            Number::Float(value) => word(*value),
+            Number::Sum(sum) => word(sum.value()),
+        }
+    }
 }
 
 impl Serialize for Number {
@@ -342,7 +351,9 @@ struct Datetime(u64);
 
 impl Serialize for Datetime {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&datetime(self.0))
+        let mut text = String::with_capacity(30);
+        push_datetime(&mut text, self.0);
+        serializer.serialize_str(&text)
     }
 }
 

@@ -68,8 +68,10 @@ pub fn seconds(unix_ns: u64) -> f64 {
     (unix_ns / 1_000_000_000) as f64 + (unix_ns % 1_000_000_000) as f64 / 1e9
 }
 
-/// The time in UTC. Prints as RFC 3339 with `Z` and as many decimals as it has, at most nine.
-pub(super) fn datetime(unix_ns: u64) -> Timestamp {
+/// Appends the time in UTC, as RFC 3339 with `Z` and always nine decimals: a reader that takes the
+/// form of a column from its first rows finds the same in all others.
+pub(super) fn push_datetime(out: &mut String, unix_ns: u64) {
     // 2^64 ns end in the year 2554, which jiff can say: the fallback is never taken.
-    Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or(Timestamp::UNIX_EPOCH)
+    let time = Timestamp::from_nanosecond(i128::from(unix_ns)).unwrap_or(Timestamp::UNIX_EPOCH);
+    push(out, format_args!("{time:.9}"));
 }

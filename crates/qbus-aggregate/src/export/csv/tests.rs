@@ -18,20 +18,20 @@ const HISTORY: Options = Options {
 
 #[test]
 fn golden() {
-    let expected = r#"name,value,type,labels,description,timestamp,datetime
-model_inference_latency,0.125,gauge,"{""model"":""qwen3-vl"",""input_size"":""large""}",Model inference latency in seconds,1696161600.0,2023-10-01T12:00:00Z
-requests_total,3.0,counter,{},Help.,1696161600.0,2023-10-01T12:00:00Z
-requests_total,1.0,counter,{},Help.,1696161600.0,2023-10-01T11:59:59.999999999Z
-requests_total,3.0,counter,{},Help.,1696161600.0,2023-10-01T12:00:00Z
-size_bytes,NaN,summary,"{""quantile"":""0.5""}",Help.,1696161600.0,2023-10-01T12:00:00Z
-size_bytes,NaN,summary,"{""quantile"":""0.99""}",Help.,1696161600.0,2023-10-01T12:00:00Z
-size_bytes_sum,0.0,summary,{},Help.,1696161600.0,2023-10-01T12:00:00Z
-size_bytes_count,0,summary,{},Help.,1696161600.0,2023-10-01T12:00:00Z
-wait_seconds_bucket,1,histogram,"{""op"":""r,\""w\"""",""le"":""0.1""}",Help.,1696161600.0,2023-10-01T12:00:00Z
-wait_seconds_bucket,2,histogram,"{""op"":""r,\""w\"""",""le"":""1""}",Help.,1696161600.0,2023-10-01T12:00:00Z
-wait_seconds_bucket,3,histogram,"{""op"":""r,\""w\"""",""le"":""+Inf""}",Help.,1696161600.0,2023-10-01T12:00:00Z
-wait_seconds_sum,2.55,histogram,"{""op"":""r,\""w\""""}",Help.,1696161600.0,2023-10-01T12:00:00Z
-wait_seconds_count,3,histogram,"{""op"":""r,\""w\""""}",Help.,1696161600.0,2023-10-01T12:00:00Z
+    let expected = r#"name,value,type,labels,description,timestamp,datetime,point
+model_inference_latency,0.125,gauge,"{""model"":""qwen3-vl"",""input_size"":""large""}",Model inference latency in seconds,1696161600.0,2023-10-01T12:00:00.000000000Z,0
+requests_total,3.0,counter,{},Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
+requests_total,1.0,counter,{},Help.,1696161600.0,2023-10-01T11:59:59.999999999Z,1
+requests_total,3.0,counter,{},Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,2
+size_bytes,NaN,summary,"{""quantile"":""0.5""}",Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
+size_bytes,NaN,summary,"{""quantile"":""0.99""}",Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
+size_bytes_sum,0.0,summary,{},Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
+size_bytes_count,0,summary,{},Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
+wait_seconds_bucket,1,histogram,"{""op"":""r,\""w\"""",""le"":""0.1""}",Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
+wait_seconds_bucket,2,histogram,"{""op"":""r,\""w\"""",""le"":""1""}",Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
+wait_seconds_bucket,3,histogram,"{""op"":""r,\""w\"""",""le"":""+Inf""}",Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
+wait_seconds_sum,2.55,histogram,"{""op"":""r,\""w\""""}",Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
+wait_seconds_count,3,histogram,"{""op"":""r,\""w\""""}",Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
 "#;
     assert_eq!(
         text(&samples::each_type(), &HISTORY),
@@ -69,6 +69,7 @@ struct Row<'a> {
     own: Option<(&'a str, f64)>,
     value: Result<f64, u64>,
     unix_ns: u64,
+    point: usize,
 }
 
 fn rows(series: &Series) -> Vec<Row<'_>> {
@@ -78,6 +79,7 @@ fn rows(series: &Series) -> Vec<Row<'_>> {
         own,
         value,
         unix_ns: series.timestamp_ns,
+        point: 0,
     };
     let mut rows = Vec::new();
     let totals = match &series.value {
@@ -116,8 +118,9 @@ fn rows(series: &Series) -> Vec<Row<'_>> {
         rows.push(row("_sum", None, Ok(sum.value())));
         rows.push(row("_count", None, Err(count)));
     }
-    rows.extend(series.history.iter().map(|point| Row {
+    rows.extend((1..).zip(&series.history).map(|(number, point)| Row {
         unix_ns: point.timestamp_ns,
+        point: number,
         ..row("", None, Ok(point.value))
     }));
     rows
@@ -143,6 +146,8 @@ fn check(record: &::csv::StringRecord, row: &Row<'_>) {
     assert!((record[5].parse::<f64>().unwrap() - row.unix_ns as f64 / 1e9).abs() < 1e-5);
     let read: jiff::Timestamp = record[6].parse().unwrap();
     assert_eq!(read.as_nanosecond(), i128::from(row.unix_ns));
+    assert_eq!(record[6].len(), "2023-10-01T12:00:00.000000000Z".len());
+    assert_eq!(record[7], row.point.to_string());
 }
 
 proptest! {
@@ -153,7 +158,8 @@ proptest! {
         let page = text(&snapshot, &HISTORY);
         prop_assert_eq!(&page, &text(&snapshot, &HISTORY));
         let mut reader = ::csv::Reader::from_reader(page.as_bytes());
-        prop_assert_eq!(reader.headers().unwrap(), &HEADER[..]);
+        let header: Vec<_> = HEADER.into_iter().chain([POINT]).collect();
+        prop_assert_eq!(reader.headers().unwrap(), &header[..]);
         let records: Vec<_> = reader.records().map(Result::unwrap).collect();
         let expected: Vec<_> = snapshot.series.iter().flat_map(rows).collect();
         prop_assert_eq!(records.len(), expected.len());

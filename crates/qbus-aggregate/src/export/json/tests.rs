@@ -18,28 +18,28 @@ const HISTORY: Options = Options {
 #[test]
 fn golden() {
     let expected = concat!(
-        r#"{"schema_version":1,"epoch":7,"consistent":true,"#,
-        r#""timestamp":"2023-10-01T12:00:00Z","unix_ns":1696161600000000000,"metrics":["#,
+        r#"{"schema_version":2,"epoch":7,"consistent":true,"#,
+        r#""timestamp":"2023-10-01T12:00:00.000000000Z","unix_ns":1696161600000000000,"metrics":["#,
         r#"{"name":"model_inference_latency","value":0.125,"type":"gauge","#,
         r#""labels":{"model":"qwen3-vl","input_size":"large"},"#,
         r#""description":"Model inference latency in seconds","#,
-        r#""timestamp":1696161600.0,"datetime":"2023-10-01T12:00:00Z"},"#,
+        r#""timestamp":1696161600.0,"datetime":"2023-10-01T12:00:00.000000000Z"},"#,
         r#"{"name":"requests_total","value":3.0,"type":"counter","labels":{},"#,
-        r#""description":"Help.","timestamp":1696161600.0,"datetime":"2023-10-01T12:00:00Z"},"#,
-        r#"{"name":"size_bytes","value":"NaN","type":"summary","labels":{},"#,
-        r#""description":"Help.","timestamp":1696161600.0,"datetime":"2023-10-01T12:00:00Z","#,
-        r#""count":0,"sum":0.0,"min":"NaN","max":"NaN","#,
-        r#""quantiles":[{"quantile":0.5,"value":"NaN"},{"quantile":0.99,"value":"NaN"}]},"#,
+        r#""description":"Help.","timestamp":1696161600.0,"datetime":"2023-10-01T12:00:00.000000000Z"},"#,
+        r#"{"name":"size_bytes","value":null,"not_finite":"NaN","type":"summary","labels":{},"#,
+        r#""description":"Help.","timestamp":1696161600.0,"datetime":"2023-10-01T12:00:00.000000000Z","#,
+        r#""count":0,"sum":0.0,"min":null,"max":null,"#,
+        r#""quantiles":[{"quantile":0.5,"value":null},{"quantile":0.99,"value":null}]},"#,
         r#"{"name":"wait_seconds","value":2.0,"type":"histogram","labels":{"op":"r,\"w\""},"#,
         r#""description":"Help.","unit":"seconds","#,
-        r#""timestamp":1696161600.0,"datetime":"2023-10-01T12:00:00Z","#,
+        r#""timestamp":1696161600.0,"datetime":"2023-10-01T12:00:00.000000000Z","#,
         r#""count":3,"sum":2.55,"min":0.05,"max":2.0,"buckets":"#,
-        r#"[{"le":0.1,"count":1},{"le":1.0,"count":2},{"le":"+Inf","count":3}]}],"#,
+        r#"[{"le":"0.1","count":1},{"le":"1","count":2},{"le":"+Inf","count":3}]}],"#,
         r#""history":{"requests_total":["#,
         r#"{"labels":{},"value":1.0,"#,
         r#""timestamp":1696161600.0,"datetime":"2023-10-01T11:59:59.999999999Z"},"#,
         r#"{"labels":{},"value":3.0,"#,
-        r#""timestamp":1696161600.0,"datetime":"2023-10-01T12:00:00Z"}]}}"#,
+        r#""timestamp":1696161600.0,"datetime":"2023-10-01T12:00:00.000000000Z"}]}}"#,
         "\n",
     );
     assert_eq!(text(&samples::each_type(), &HISTORY), expected);
@@ -60,15 +60,18 @@ fn a_closed_pipe_is_a_closed_pipe() {
 fn number(json: &Json) -> f64 {
     match json {
         Json::Number(number) => number.as_f64().unwrap(),
-        Json::String(word) if word == "NaN" => f64::NAN,
-        Json::String(word) if word == "+Inf" => f64::INFINITY,
-        Json::String(word) if word == "-Inf" => f64::NEG_INFINITY,
+        Json::Null => f64::NAN,
         other => panic!("{other} is not a number"),
     }
 }
 
 #[track_caller]
 fn check_number(json: &Json, expected: f64) {
+    let expected = if expected.is_finite() {
+        expected
+    } else {
+        f64::NAN
+    };
     assert!(same(number(json), expected), "{json} is not {expected:?}");
 }
 
@@ -81,6 +84,7 @@ fn check_time(json: &Json, unix_ns: u64) {
     );
     let text = json["datetime"].as_str().unwrap();
     assert!(text.ends_with('Z'), "{text} is not UTC");
+    assert_eq!(text.len(), "2023-10-01T12:00:00.000000000Z".len());
     let read: jiff::Timestamp = text.parse().unwrap();
     assert_eq!(read.as_nanosecond(), i128::from(unix_ns));
 }
@@ -108,6 +112,8 @@ fn check_metric(json: &Json, series: &Series) {
         Value::Histogram(value) => value.last,
         Value::Summary(value) => value.last,
     };
+    let said = json.get("not_finite").map(|word| word.as_str().unwrap());
+    assert_eq!(said, word(last), "{json}");
     let totals = match &series.value {
         Value::Counter(_) | Value::Gauge(_) => {
             assert!(json.get("count").is_none());
@@ -118,7 +124,8 @@ fn check_metric(json: &Json, series: &Series) {
             assert_eq!(buckets.len(), series.family.buckets.len() + 1);
             for (at, bucket) in buckets.iter().enumerate() {
                 let bound = series.family.buckets.get(at).copied();
-                check_number(&bucket["le"], bound.unwrap_or(f64::INFINITY));
+                let le: f64 = bucket["le"].as_str().unwrap().parse().unwrap();
+                assert!(same(le, bound.unwrap_or(f64::INFINITY)), "{bucket}");
                 assert_eq!(bucket["count"].as_u64(), Some(value.cumulative[at]));
             }
             (value.last, value.count, value.sum, value.min, value.max)

@@ -49,6 +49,8 @@ pub struct Metric<'a> {
     pub metric_type: MetricType,
     /// Whether a counter's value is its sum, kept elsewhere, and no increment.
     pub is_total: bool,
+    /// Whether a gauge's value is added to what it is, and may be negative.
+    pub is_change: bool,
     /// Name and value of each label, at most 32; their order makes no other series.
     pub labels: &'a [(&'a str, &'a str)],
     /// What the metric means, for people.
@@ -74,6 +76,7 @@ impl<'a> Metric<'a> {
             value,
             metric_type,
             is_total: false,
+            is_change: false,
             labels: &[],
             description: "",
             unit: "",
@@ -108,6 +111,7 @@ impl<'a> Metric<'a> {
         match self.metric_type {
             MetricType::Counter if self.is_total => Kind::Total,
             MetricType::Counter => Kind::Increment,
+            MetricType::Gauge if self.is_change => Kind::Adjust,
             MetricType::Gauge | MetricType::Untyped => Kind::Set,
             MetricType::Histogram | MetricType::Summary => Kind::Observe,
         }

@@ -120,6 +120,32 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Adds labels that say where all of it comes from (`host`, say) behind those of each series. A
+    /// series that has a label of the name keeps its own, as with Prometheus' external labels.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use qbus_aggregate::{Family, Series, Snapshot, Value};
+    /// # let family = Arc::new(Family { name: "load".into(), metric_type: qbus::MetricType::Gauge,
+    /// #     help: "".into(), unit: "".into(), buckets: vec![], native: false });
+    /// # let load = Series { family, labels: vec![], value: Value::Gauge(0.5), timestamp_ns: 0,
+    /// #     start_ns: 0, records: 1, history: vec![], exemplars: vec![] };
+    /// # let mut snapshot = Snapshot { epoch: 1, unix_ns: 0, consistent: true, series: vec![load] };
+    /// snapshot.add_labels(&[("host".to_owned(), "a7".to_owned())]);
+    /// assert_eq!(snapshot.series[0].labels, [("host".to_owned(), "a7".to_owned())]);
+    /// ```
+    pub fn add_labels(&mut self, labels: &[(String, String)]) {
+        for series in &mut self.series {
+            for (name, value) in labels {
+                if !series.labels.iter().any(|(own, _)| own == name) {
+                    series.labels.push((name.clone(), value.clone()));
+                }
+            }
+        }
+    }
+
     /// How long ago the commit was made. An idle bus has none for as long as nothing is emitted:
     /// the sampler of `qbus agg` sees to one a second.
     pub fn age(&self) -> Duration {

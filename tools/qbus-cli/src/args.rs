@@ -1,5 +1,7 @@
 //! What was typed, and nothing derived from it.
 
+mod dump;
+mod emit;
 mod health;
 mod host;
 
@@ -10,13 +12,15 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
-use qbus::{Address, MetricType};
+use qbus::{Address, MetricType, RegisterError};
 #[cfg(feature = "http")]
 use qbus_agent::serve::Listen;
 use qbus_aggregate::AggregatorOptions;
 use qbus_aggregate::export::Format;
 use qbus_sampler::{GpuNames, Names, Source};
 
+pub(crate) use dump::Dump;
+pub(crate) use emit::Emit;
 pub(crate) use health::{Column, Doctor, Stat};
 pub(crate) use host::{Host, translated};
 
@@ -310,96 +314,6 @@ impl Sources {
     }
 }
 
-/// Emit one value, or a JSON line for each from standard input.
-///
-/// A line: {"name", "value", "type", "labels", "description", "unit", "buckets", "timestamp",
-/// "trace_id"} with name and value required, the type "gauge" when none is given, and the timestamp
-/// in seconds since
-/// 1970. A bad line is reported with its number, the others go on, and the exit status is 2. Where
-///       the bus is aggregated, a dump shows what was emitted from the end of the command on.
-#[derive(Debug, Parser)]
-#[command(
-    after_help = "Examples:\n  qbus emit batch_size 32 --label model=qwen3-vl\n  \
-    echo '{\"name\":\"jobs_total\",\"value\":1,\"type\":\"counter\"}' | qbus emit --stdin"
-)]
-pub(crate) struct Emit {
-    /// The metric.
-    #[arg(required_unless_present = "stdin", conflicts_with = "stdin")]
-    pub(crate) name: Option<String>,
-    /// Its value: an increment, a level or an observation.
-    #[arg(
-        required_unless_present = "stdin",
-        // So that -5e-3 and -Inf are values.
-        allow_hyphen_values = true,
-        value_parser = parse_number
-    )]
-    pub(crate) value: Option<f64>,
-    /// Read JSON lines from standard input.
-    #[arg(long)]
-    pub(crate) stdin: bool,
-    /// The metric's type.
-    #[arg(long = "type", default_value = "gauge", value_parser = parse_type, value_name = "TYPE")]
-    pub(crate) metric_type: MetricType,
-    /// A label (repeatable).
-    #[arg(long = "label", value_parser = parse_label, value_name = "NAME=VALUE")]
-    pub(crate) labels: Vec<(String, String)>,
-    /// What the metric means.
-    #[arg(long, default_value = "")]
-    pub(crate) description: String,
-    /// Its base unit: seconds, bytes, …
-    #[arg(long, default_value = "")]
-    pub(crate) unit: String,
-    /// Upper bounds of a histogram's buckets.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        // A list that starts with a negative number is not a number.
-        allow_hyphen_values = true,
-        value_parser = parse_number,
-        value_name = "BOUNDS"
-    )]
-    pub(crate) buckets: Vec<f64>,
-    /// When it was so, in seconds since 1970; now, unless given.
-    #[arg(long, value_parser = parse_number, allow_hyphen_values = true, value_name = "SECONDS")]
-    pub(crate) timestamp: Option<f64>,
-    /// The trace that it belongs to, 32 hexadecimal digits: pages show it as an exemplar.
-    #[arg(long, value_parser = parse_trace_id, default_value = "0", hide_default_value = true)]
-    pub(crate) trace_id: u128,
-}
-
-/// Print the snapshot as JSON, CSV, Prometheus text, OpenMetrics or Prometheus protobuf.
-///
-/// It reads the snapshot alone: also while the aggregator runs, after it is gone, or from a copy.
-#[derive(Debug, Parser)]
-#[command(
-    after_help = "Examples:\n  qbus dump\n  qbus dump -f csv -o metrics.csv --match 'model_*'"
-)]
-pub(crate) struct Dump {
-    /// The format: json, csv, prometheus, openmetrics or protobuf.
-    #[arg(short, long, default_value = "prometheus", value_parser = parse_format)]
-    pub(crate) format: Format,
-    /// Write to a file, which is replaced as a whole; `-` is standard output. Links are followed,
-    /// devices and pipes are written to.
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-    /// Only metrics whose name matches the pattern (`*`, `?`, `[…]`).
-    #[arg(long = "match", value_name = "GLOB")]
-    pub(crate) matching: Option<glob::Pattern>,
-    /// Also the histories (JSON and CSV).
-    #[arg(long)]
-    pub(crate) history: bool,
-    /// Timestamps behind the samples of the formats of Prometheus.
-    #[arg(long)]
-    pub(crate) timestamps: bool,
-    /// Read this snapshot file, and no bus.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) snapshot: Option<PathBuf>,
-    /// Print nothing, and exit with 1, when the last commit is longer ago. (The sampler of `qbus
-    /// agg` sees to a commit a second; where it is off, an idle bus ages.)
-    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
-    pub(crate) max_age: Option<Duration>,
-}
-
 /// Print what the sampler reads now, without any bus.
 #[derive(Debug, Parser)]
 #[command(after_help = "Example:\n  qbus sample --no-collect gpu -f json")]
@@ -604,4 +518,16 @@ fn parse_source(text: &str) -> Result<Source, String> {
 fn parse_label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A label for series of all types: of names that no format needs itself.
+fn parse_static_label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = parse_label(text)?;
+    for metric_type in MetricType::ALL {
+        qbus::check_label("", metric_type, &name).map_err(|error| match error {
+            RegisterError::Label { reason, .. } => format!("the name {name:?} {reason}"),
+            error => error.to_string(),
+        })?;
+    }
+    Ok((name, value))
 }

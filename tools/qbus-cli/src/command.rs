@@ -19,7 +19,9 @@ mod stat;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use qbus::{Address, Bus};
 use qbus_aggregate::Reader;
@@ -67,4 +69,20 @@ fn until_signal() -> Result<Arc<AtomicBool>, Error> {
         signal_hook::flag::register(signal, stop.clone()).doing("handle signals")?;
     }
     Ok(stop)
+}
+
+/// A sleep that ends when the user wants the command to end takes so much longer at most.
+const SLEEP_MAX: Duration = Duration::from_millis(50);
+
+/// Sleeps; false when the user wants the command to end.
+fn sleep(time: Duration, stop: &AtomicBool) -> bool {
+    let start = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let left = time.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return true;
+        }
+        thread::sleep(left.min(SLEEP_MAX));
+    }
+    false
 }

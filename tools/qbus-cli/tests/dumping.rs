@@ -295,3 +295,127 @@ fn a_page_that_is_too_old_is_not_printed() {
     let gist = ["the page is", "and --max-age is 0.000 s", "qbus agg"];
     fails(&bus, &["dump", "--max-age", "1us"], 1, &gist);
 }
+
+#[test]
+fn several_patterns_choose_others_exclude_and_labels_are_added() {
+    let bus = TestBus::small(Place::Named);
+    for name in ["model_a", "model_b", "demo_a", "host"] {
+        well(&bus, &["emit", name, "1"]);
+    }
+    well(&bus, &["emit", "named", "1", "--label", "host=own"]);
+    aggregate(&bus);
+    let names = |args: &[&str]| {
+        let page = well(&bus, &[&["dump"], args].concat());
+        let samples = page.lines().filter(|line| !line.starts_with('#'));
+        samples.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let chosen = names(&[
+        "--match",
+        "model_*",
+        "--match",
+        "demo_*",
+        "--exclude",
+        "*_b",
+    ]);
+    assert_eq!(chosen, ["demo_a 1", "model_a 1"]);
+    assert_eq!(
+        names(&["--exclude", "*_*"]),
+        ["host 1", "named{host=\"own\"} 1"]
+    );
+    let labels = [
+        "--label", "host=a7", "--label", "zone=eu", "--match", "named", "--match", "host",
+    ];
+    let labelled = [
+        "host{host=\"a7\",zone=\"eu\"} 1",
+        "named{host=\"own\",zone=\"eu\"} 1",
+    ];
+    assert_eq!(names(&labels), labelled);
+    let json = well(&bus, &[&["dump", "-f", "json"], &labels[..]].concat());
+    assert!(
+        json.contains(r#""labels":{"host":"a7","zone":"eu"}"#),
+        "{json}"
+    );
+    for label in ["le=1", "quantile=1", "__name__=x", "a b=1", "novalue"] {
+        fails(&bus, &["dump", "--label", label], 2, &["--label"]);
+    }
+}
+
+#[test]
+fn help_says_what_quantiles_are_of_and_what_spreadsheets_do() {
+    for (command, gist) in [
+        (
+            "emit",
+            &["over all of its observations", "emit a histogram"][..],
+        ),
+        (
+            "dump",
+            &[
+                "over all of its observations",
+                "for a formula",
+                "description",
+            ],
+        ),
+    ] {
+        let help = well(&TestBus::reserve(Place::Named), &[command, "--help"]);
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in gist {
+            assert!(help.contains(part), "{command}: no {part:?} in {help}");
+        }
+    }
+}
+
+#[test]
+fn it_follows_a_bus_over_restarts_of_its_aggregator() {
+    let bus = TestBus::small(Place::Named);
+    let aggregating = aggregator(&bus, &[]);
+    let emit = |name: &str, value: &str| well(&bus, &["emit", name, value]);
+    emit("level", "1");
+    let follow = |args: &[&str]| {
+        let mut command = Command::new(QBUS);
+        command.args(["dump", "--follow=10ms", "-b", &bus.address().to_string()]);
+        command.args(args).stderr(Stdio::null());
+        qbus_tests::Process::spawn(command)
+    };
+    // A table goes on: a row for each time that something was emitted.
+    let table = follow(&["-f", "csv", "--match", "level"]);
+    assert!(table.line().starts_with("name,value,"));
+    assert!(table.line().starts_with("level,1.0,"));
+    emit("other", "1");
+    emit("level", "2");
+    assert!(table.line().starts_with("level,2.0,"));
+    stop(aggregating);
+    let aggregating = aggregator(&bus, &[]);
+    emit("level", "3");
+    assert!(table.line().starts_with("level,3.0,"));
+    table.signal(rustix::process::Signal::INT);
+    table.end_well();
+
+    // A document for each commit.
+    let documents = follow(&["-f", "json", "--match", "level"]);
+    let value = || {
+        let document: Value = serde_json::from_str(&documents.line()).expect("a document a line");
+        document["metrics"][0]["value"].as_f64()
+    };
+    assert_eq!(value(), Some(3.0));
+    emit("level", "4");
+    until("the next value", || value() == Some(4.0));
+
+    // A file is replaced.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("qbus.prom");
+    let file = follow(&["-o", &path.display().to_string(), "--match", "level"]);
+    let shown = |value: &str| {
+        until("the file", || {
+            let page = fs::read_to_string(&path).unwrap_or_default();
+            page.ends_with(&format!("level {value}\n"))
+        });
+    };
+    shown("4");
+    emit("level", "5");
+    shown("5");
+    for following in [documents, file] {
+        following.signal(rustix::process::Signal::TERM);
+        following.end_well();
+    }
+    stop(aggregating);
+}

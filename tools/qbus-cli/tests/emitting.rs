@@ -254,3 +254,103 @@ fn lines_to_a_bus_that_was_removed_are_an_error() {
     emitting.tell(r#"{"name":"jobs_total","value":1,"type":"counter"}"#);
     emitting.end_with(1);
 }
+
+#[test]
+fn totals_are_stated_and_changes_are_added() {
+    let bus = TestBus::small(Place::Named);
+    for total in ["100", "250.5"] {
+        well(&bus, &["emit", "read_bytes_total", total, "--total"]);
+    }
+    for change in ["5", "-2"] {
+        well(&bus, &["emit", "queue_depth", change, "--add"]);
+    }
+    let lines = [
+        r#"{"name":"sent_bytes_total","value":70,"total":true}"#,
+        r#"{"name":"sent_bytes_total","value":80,"total":true,"type":"counter"}"#,
+        r#"{"name":"queue_depth","value":-1,"add":true}"#,
+        r#"{"name":"queue_depth","value":40,"add":false,"total":false,"labels":{"set":"yes"}}"#,
+    ];
+    let finished = qbus_with_input(&bus, &["emit", "--stdin"], &lines.join("\n"));
+    assert_eq!(
+        (finished.code, &*finished.err),
+        (Some(0), ""),
+        "{finished:?}"
+    );
+    aggregate(&bus);
+    assert_eq!(
+        samples(&bus, "read_bytes_total"),
+        ["read_bytes_total 250.5"]
+    );
+    assert_eq!(samples(&bus, "sent_bytes_total"), ["sent_bytes_total 80"]);
+    assert_eq!(
+        samples(&bus, "queue_depth"),
+        ["queue_depth 2", "queue_depth{set=\"yes\"} 40"]
+    );
+    let types = well(&bus, &["dump", "--match", "read_bytes_total"]);
+    assert!(
+        types.contains("# TYPE read_bytes_total counter\n"),
+        "{types}"
+    );
+
+    let total = ["emit", "x", "1", "--total", "--type", "gauge"];
+    fails(
+        &bus,
+        &total,
+        2,
+        &["metric x: total is for a counter, and this is a gauge"],
+    );
+    let add = ["emit", "x", "1", "--add", "--type", "histogram"];
+    fails(
+        &bus,
+        &add,
+        2,
+        &["metric x: add is for a gauge, and this is a histogram"],
+    );
+    fails(
+        &bus,
+        &["emit", "x", "1", "--add", "--total"],
+        2,
+        &["cannot be used with"],
+    );
+    let bad = [
+        (
+            r#"{"name":"x","value":1,"total":"yes"}"#,
+            "total is \"yes\", expected true or false",
+        ),
+        (
+            r#"{"name":"x","value":1,"add":true,"type":"summary"}"#,
+            "add is for a gauge",
+        ),
+        (
+            r#"{"name":"x","value":1,"add":true,"total":true}"#,
+            "exclude each other",
+        ),
+    ];
+    for (line, gist) in bad {
+        let finished = qbus_with_input(&bus, &["emit", "--stdin"], line);
+        assert_eq!(finished.code, Some(2), "{line}");
+        assert!(finished.err.contains(gist), "{line}: {}", finished.err);
+    }
+}
+
+#[test]
+fn an_exemplar_is_on_the_page() {
+    let bus = TestBus::small(Place::Named);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let args = [
+        "emit",
+        "run_seconds",
+        "0.3",
+        "--type",
+        "histogram",
+        "--exemplar",
+        trace,
+    ];
+    well(&bus, &args);
+    aggregate(&bus);
+    let page = well(&bus, &["dump", "-f", "openmetrics"]);
+    assert!(
+        page.contains(&format!("# {{trace_id=\"{trace}\"}} 0.3 ")),
+        "{page}"
+    );
+}

@@ -1,14 +1,15 @@
 //! `qbus dump`
 
-use std::io::Write;
+use std::collections::HashMap;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use qbus::{Address, Bus};
-use qbus_aggregate::ReadOptions;
-use qbus_aggregate::export::{Options, export, export_to_file};
+use qbus_aggregate::export::{Format, Options, export, export_to_file};
+use qbus_aggregate::{ReadOptions, Snapshot};
 
 use crate::args::Dump;
-use crate::command::open_snapshot;
+use crate::command::{open_snapshot, sleep, until_signal};
 use crate::error::{Doing, Error};
 use crate::sampling::warn;
 
@@ -16,17 +17,31 @@ use crate::sampling::warn;
 const RECENT: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(address: &Address, dump: &Dump, out: &mut dyn Write) -> Result<(), Error> {
+    if let Some(interval) = dump.follow {
+        return follow(address, dump, interval, out);
+    }
+    let snapshot = read(address, dump)?;
+    if dump.snapshot.is_none() && snapshot.age() > RECENT && !is_aggregated(address) {
+        warn(format_args!(
+            "no aggregator runs: the page is as of {:.1} s ago; start `qbus agg -b {address}`",
+            snapshot.age().as_secs_f64()
+        ));
+    }
+    write(&snapshot, dump, out)?;
+    // The process ends: to free a hundred thousand series one by one would be a tenth of the time.
+    std::mem::forget(snapshot);
+    Ok(())
+}
+
+/// What is wanted of the snapshot, if it is young enough.
+fn read(address: &Address, dump: &Dump) -> Result<Snapshot, Error> {
     let mut reader = open_snapshot(address, dump.snapshot.as_deref())?;
-    let matches = |name: &str| {
-        dump.matching
-            .as_ref()
-            .is_none_or(|pattern| pattern.matches(name))
-    };
+    let takes = |name: &str| dump.takes(name);
     let options = ReadOptions {
         history: dump.history,
-        matches: Some(&matches),
+        matches: Some(&takes),
     };
-    let snapshot = reader
+    let mut snapshot = reader
         .read(&options)
         .map_err(|error| Error::reading(address, &error))?;
     let age = snapshot.age();
@@ -35,29 +50,27 @@ pub(crate) fn run(address: &Address, dump: &Dump, out: &mut dyn Write) -> Result
     {
         return Err(Error::Absent(format!(
             "the page is {:.3} s old, and --max-age is {:.3} s: its aggregator is gone, stuck, or has nothing to \
-             commit; start `qbus agg -b {address}`, or look with `qbus stat`",
+             commit; start `qbus agg -b {address}`, or look with `qbus doctor`",
             age.as_secs_f64(),
             max_age.as_secs_f64()
         )));
     }
-    if dump.snapshot.is_none() && age > RECENT && !is_aggregated(address) {
-        warn(format_args!(
-            "no aggregator runs: the page is as of {:.1} s ago; start `qbus agg -b {address}`",
-            age.as_secs_f64()
-        ));
-    }
+    snapshot.add_labels(&dump.labels);
+    Ok(snapshot)
+}
+
+fn write(snapshot: &Snapshot, dump: &Dump, out: &mut dyn Write) -> Result<(), Error> {
     let options = Options {
         timestamps: dump.timestamps,
         history: dump.history,
     };
     let left_out = match &dump.output {
-        None => export(&snapshot, dump.format, &options, out)?,
-        Some(path) if path.as_os_str() == "-" => export(&snapshot, dump.format, &options, out)?,
-        Some(path) => export_to_file(&snapshot, dump.format, &options, path)
-            .doing(format!("write {}", path.display()))?,
+        Some(path) if path.as_os_str() != "-" => {
+            export_to_file(snapshot, dump.format, &options, path)
+                .doing(format!("write {}", path.display()))?
+        }
+        _ => export(snapshot, dump.format, &options, out)?,
     };
-    // The process ends: to free a hundred thousand series one by one would be a tenth of the time.
-    std::mem::forget(snapshot);
     if left_out.series > 0 {
         warn(format_args!(
             "left out {} series: their sample names or labels are those of another; rename the metric",
@@ -65,6 +78,81 @@ pub(crate) fn run(address: &Address, dump: &Dump, out: &mut dyn Write) -> Result
         ));
     }
     Ok(())
+}
+
+/// Writes again and again, until the user wants it to end or nobody reads it any more. An
+/// aggregator may come and go meanwhile: what is not there is said once.
+fn follow(
+    address: &Address,
+    dump: &Dump,
+    interval: Duration,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let stop = until_signal()?;
+    // A log of what happens: what has not moved has been written.
+    let mut log = (dump.format == Format::Csv && !is_file(dump)).then(Log::default);
+    let mut written = None;
+    let mut is_said = false;
+    loop {
+        match read(address, dump) {
+            Ok(snapshot) if written == Some((snapshot.epoch, snapshot.unix_ns)) => {}
+            Ok(snapshot) => {
+                is_said = false;
+                written = Some((snapshot.epoch, snapshot.unix_ns));
+                match &mut log {
+                    Some(log) => log.write(snapshot, dump, out)?,
+                    None => write(&snapshot, dump, out)?,
+                }
+                out.flush()?;
+            }
+            Err(Error::Absent(why)) if !is_said => {
+                is_said = true;
+                warn(why);
+            }
+            Err(Error::Absent(_)) => {}
+            Err(error) => return Err(error),
+        }
+        if !sleep(interval, &stop) {
+            return Ok(());
+        }
+    }
+}
+
+fn is_file(dump: &Dump) -> bool {
+    dump.output
+        .as_ref()
+        .is_some_and(|path| path.as_os_str() != "-")
+}
+
+/// A table that goes on: its header once, and rows of series that something was emitted to.
+#[derive(Default)]
+struct Log {
+    /// Of each series that was written, how many records it had.
+    records: HashMap<(String, Labels), u64>,
+    is_begun: bool,
+}
+
+type Labels = Vec<(String, String)>;
+
+impl Log {
+    fn write(
+        &mut self,
+        mut snapshot: Snapshot,
+        dump: &Dump,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        snapshot.series.retain(|series| {
+            let key = (series.family.name.clone(), series.labels.clone());
+            self.records.insert(key, series.records) != Some(series.records)
+        });
+        let mut table = Vec::new();
+        export(&snapshot, dump.format, &Options::default(), &mut table)?;
+        let is_end = |&byte: &u8| byte == b'\n';
+        let header = table.iter().position(is_end).map_or(0, |end| end + 1);
+        let start = if self.is_begun { header } else { 0 };
+        self.is_begun = true;
+        out.write_all(&table[start..])
+    }
 }
 
 fn is_aggregated(address: &Address) -> bool {

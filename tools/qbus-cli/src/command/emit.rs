@@ -5,7 +5,7 @@ mod line;
 use std::io::{self, BufRead, Write};
 use std::time::Duration;
 
-use qbus::{Address, Bus, FlushError, Producer};
+use qbus::{Address, Bus, FlushError, MetricType, Producer};
 use qbus_agent::{Emitter, Metric};
 
 use crate::args::Emit;
@@ -37,19 +37,49 @@ pub(crate) fn run(address: &Address, emit: &Emit) -> Result<(), Error> {
             let labels = emit.labels.iter();
             let labels: Vec<_> = labels.map(|(name, value)| (&**name, &**value)).collect();
             let metric = Metric {
+                is_total: emit.total,
+                is_change: emit.add,
                 labels: &labels,
                 description: &emit.description,
                 unit: &emit.unit,
                 buckets: &emit.buckets,
                 timestamp: emit.timestamp,
                 trace_id: emit.trace_id,
-                ..Metric::new(name, value, emit.metric_type)
+                ..Metric::new(name, value, emit.metric_type())
             };
+            check_meaning(&metric).map_err(Error::Failed)?;
             emitting.emit(&metric).map_err(Error::Failed)?;
         }
         _ => emitting.emit_lines()?,
     }
     emitting.finish()
+}
+
+/// A total is a counter's, and a change a gauge's: to others the value would mean what it says.
+fn check_meaning(metric: &Metric<'_>) -> Result<(), String> {
+    let metric_type = metric.metric_type;
+    let refused = |what: &str, takes: MetricType| {
+        let name = metric.name;
+        let why = format!("{what} is for a {takes}, and this is a {metric_type}");
+        Err(format!("metric {name}: {why}"))
+    };
+    match metric {
+        Metric {
+            is_total: true,
+            is_change: true,
+            ..
+        } => Err(format!(
+            "metric {}: total and add exclude each other",
+            metric.name
+        )),
+        Metric { is_total: true, .. } if metric_type != MetricType::Counter => {
+            refused("total", MetricType::Counter)
+        }
+        Metric {
+            is_change: true, ..
+        } if metric_type != MetricType::Gauge => refused("add", MetricType::Gauge),
+        _ => Ok(()),
+    }
 }
 
 struct Emitting {
@@ -76,8 +106,12 @@ impl Emitting {
             }
             self.check_bus()?;
             lines += 1;
-            let emitted =
-                Line::parse(&line).and_then(|line| self.emit(&line.metric(&line.labels())));
+            let emitted = Line::parse(&line).and_then(|line| {
+                let labels = line.labels();
+                let metric = line.metric(&labels);
+                check_meaning(&metric)?;
+                self.emit(&metric)
+            });
             if let Err(reason) = emitted {
                 failed += 1;
                 let _ = writeln!(io::stderr(), "qbus: line {}: {reason}", at + 1);

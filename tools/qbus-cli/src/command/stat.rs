@@ -4,16 +4,15 @@ mod page;
 mod report;
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use qbus::{Address, Bus};
 use qbus_aggregate::OwnerLedger;
 use rustix::termios::tcgetwinsize;
 
 use crate::args::{Column, Stat};
-use crate::command::{open, until_signal};
+use crate::command::{open, sleep, until_signal};
 use crate::error::Error;
 use crate::health::judge;
 use crate::look::{Look, Rates, brief};
@@ -22,8 +21,6 @@ use report::Report;
 
 /// Between the two looks that a rate needs.
 const APART: Duration = Duration::from_millis(250);
-/// A sleep that ends when the user wants the command to end takes no longer than this.
-const SLEEP_MAX: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(address: &Address, stat: &Stat, out: &mut dyn Write) -> Result<(), Error> {
     let bus = open(address)?;
@@ -55,19 +52,6 @@ pub(crate) fn run(address: &Address, stat: &Stat, out: &mut dyn Write) -> Result
         (before, pause) = (now, interval);
     }
     Ok(())
-}
-
-/// Sleeps; false when the user wants the command to end.
-fn sleep(time: Duration, stop: &AtomicBool) -> bool {
-    let start = Instant::now();
-    while !stop.load(Ordering::Relaxed) {
-        let left = time.saturating_sub(start.elapsed());
-        if left.is_zero() {
-            return true;
-        }
-        thread::sleep(left.min(SLEEP_MAX));
-    }
-    false
 }
 
 fn show(

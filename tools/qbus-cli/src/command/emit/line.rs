@@ -19,11 +19,14 @@ pub(super) struct Line {
     description: String,
     unit: String,
     buckets: Vec<f64>,
+    total: bool,
+    add: bool,
     timestamp: Option<f64>,
     trace_id: u128,
 }
 
-const KEYS: &str = "name, value, type, labels, description, unit, buckets, timestamp or trace_id";
+const KEYS: &str =
+    "name, value, type, labels, description, unit, buckets, total, add, timestamp or trace_id";
 
 impl Line {
     /// Reads a line; what is wrong with it, in words for who wrote it.
@@ -80,6 +83,8 @@ impl Line {
                 let bounds = bounds.into_iter().map(|bound| bound.number("a bound"));
                 self.buckets = bounds.collect::<Result<_, String>>()?;
             }
+            "total" => self.total = value.truth(key)?,
+            "add" => self.add = value.truth(key)?,
             "timestamp" => self.timestamp = Some(value.number(key)?),
             "trace_id" => {
                 let word = value.text(key)?;
@@ -97,9 +102,21 @@ impl Line {
         labels.map(|(name, value)| (&**name, &**value)).collect()
     }
 
-    /// The metric; a gauge if the line does not say what.
+    /// A counter where the value is a total, and else a gauge, if the line does not say what.
+    fn metric_type(&self) -> MetricType {
+        let meant = if self.total {
+            MetricType::Counter
+        } else {
+            MetricType::Gauge
+        };
+        self.metric_type.unwrap_or(meant)
+    }
+
+    /// The metric that the line states.
     pub(super) fn metric<'a>(&'a self, labels: &'a [(&'a str, &'a str)]) -> Metric<'a> {
         Metric {
+            is_total: self.total,
+            is_change: self.add,
             labels,
             description: &self.description,
             unit: &self.unit,
@@ -109,7 +126,7 @@ impl Line {
             ..Metric::new(
                 self.name.as_deref().unwrap_or_default(),
                 self.value.unwrap_or_default(),
-                self.metric_type.unwrap_or(MetricType::Gauge),
+                self.metric_type(),
             )
         }
     }
@@ -147,7 +164,14 @@ impl Json {
         }
     }
 
-    /// A number, or one of the words that `qbus dump` writes for what JSON has no number for.
+    fn truth(self, what: &str) -> Result<bool, String> {
+        match self {
+            Json::Bool(found) => Ok(found),
+            other => Err(format!("{what} is {other}, expected true or false")),
+        }
+    }
+
+    /// A number, or a word for what JSON has no number for.
     fn number(&self, what: &str) -> Result<f64, String> {
         let found = match self {
             Json::Number(number) => Some(*number),

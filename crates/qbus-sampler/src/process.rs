@@ -126,7 +126,7 @@ impl Probe for Processes {
             attached: process.attached,
             totals: &process.totals,
         });
-        self.groups.push(members, out);
+        self.groups.push(members, self.units.ticks_per_second, out);
         Ok(())
     }
 }
@@ -261,10 +261,10 @@ impl Process {
             .boot_time_seconds
             .map(|boot| boot + cpu_seconds(self.started));
         let totals = &mut self.totals;
-        totals.count(Count::UserSeconds, cpu_seconds(stat.user_ticks));
-        totals.count(Count::SystemSeconds, cpu_seconds(stat.system_ticks));
-        totals.count(Count::MinorFaults, stat.minor_faults as f64);
-        totals.count(Count::MajorFaults, stat.major_faults as f64);
+        totals.count(Count::UserTicks, stat.user_ticks);
+        totals.count(Count::SystemTicks, stat.system_ticks);
+        totals.count(Count::MinorFaults, stat.minor_faults);
+        totals.count(Count::MajorFaults, stat.major_faults);
         totals.level(Level::CpuUsage, usage);
         totals.level(Level::VirtualBytes, Some(stat.virtual_bytes as f64));
         totals.level(
@@ -282,8 +282,8 @@ impl Process {
             .and_then(|status| kibibytes(status, "VmSwap:"));
         totals.level(Level::SwapBytes, swap);
         if let Some((voluntary, involuntary)) = self.tasks.read(now, buffer) {
-            totals.count(Count::VoluntarySwitches, voluntary as f64);
-            totals.count(Count::InvoluntarySwitches, involuntary as f64);
+            totals.count(Count::VoluntarySwitches, voluntary);
+            totals.count(Count::InvoluntarySwitches, involuntary);
         }
         self.read_io(buffer, out);
         self.command = stat.command;
@@ -304,7 +304,7 @@ impl Process {
                 ];
                 for (key, count) in keys {
                     if let Some(Ok(bytes)) = value_of(text, key).map(str::parse::<u64>) {
-                        self.totals.count(count, bytes as f64);
+                        self.totals.count(count, bytes);
                     }
                 }
             }

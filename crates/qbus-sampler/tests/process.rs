@@ -341,3 +341,40 @@ fn pids_are_a_label_on_request_and_go_with_their_process() {
     let page = tick(&mut sampler, now + Duration::from_secs(2), &[attached(8)]);
     assert!(!page.has(&user(7)) && page.has(&user(8)));
 }
+
+/// Prometheus takes a counter that falls for a restart, and counts all of it again: also where it
+/// falls by the last digit, since sums of fractions depend on their order.
+#[test]
+fn no_end_of_a_process_lowers_what_its_role_has_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let ticks = [7, 11, 13, 29, 31, 57, 113, 1009, 4001, 33];
+    let pids = 10..20;
+    for (pid, ticks) in pids.clone().zip(ticks) {
+        fixture(dir.path(), pid, "a", ticks, 5000);
+    }
+    let mut sampler = sampler(&[Source::Process], |config| {
+        config.own_role = None;
+        config.roots.proc = dir.path().into();
+    });
+    let attached: Vec<_> = pids
+        .clone()
+        .map(|pid| Attached {
+            pid,
+            role: "w".into(),
+            ..Attached::default()
+        })
+        .collect();
+    let now = Instant::now();
+    let used = |page: &crate::support::Page| {
+        let labels = r#"role="w",command="a",mode="user""#;
+        page.value(&format!("qbus_process_cpu_seconds_total{{{labels}}}"))
+    };
+    let sum = f64::from(ticks.iter().sum::<u32>()) / 100.0;
+    assert_eq!(used(&tick(&mut sampler, now, &attached)), sum);
+    for (gone, pid) in pids.enumerate() {
+        std::fs::remove_dir_all(dir.path().join(pid.to_string())).unwrap();
+        let later = now + Duration::from_secs(1 + gone as u64);
+        let page = tick(&mut sampler, later, &attached[gone + 1..]);
+        assert_eq!(used(&page), sum, "after {} ended", gone + 1);
+    }
+}

@@ -6,11 +6,12 @@ use crate::table::Reading;
 /// Roles and commands that are remembered; beyond these the empty ones are forgotten.
 const GROUPS_MAX: usize = 1024;
 
-/// Counters of a process.
+/// Counters of a process, in the kernel's own units: sums of whole numbers do not depend on their
+/// order, and so no end of a process lowers them by a last digit.
 #[derive(Clone, Copy)]
 pub(super) enum Count {
-    UserSeconds,
-    SystemSeconds,
+    UserTicks,
+    SystemTicks,
     MinorFaults,
     MajorFaults,
     VoluntarySwitches,
@@ -65,12 +66,12 @@ fn sum(a: f64, b: f64) -> f64 {
 /// What one process used, as far as it could be read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Totals {
-    counts: [Option<f64>; COUNTS.len()],
+    counts: [Option<u64>; COUNTS.len()],
     levels: [Option<f64>; LEVELS.len()],
 }
 
 impl Totals {
-    pub(super) fn count(&mut self, count: Count, total: f64) {
+    pub(super) fn count(&mut self, count: Count, total: u64) {
         self.counts[count as usize] = Some(total);
     }
 
@@ -80,7 +81,7 @@ impl Totals {
 
     fn add_counts(&mut self, other: &Totals) {
         for (total, more) in self.counts.iter_mut().zip(other.counts) {
-            *total = joined(*total, more, sum);
+            *total = joined(*total, more, u64::saturating_add);
         }
     }
 
@@ -92,7 +93,7 @@ impl Totals {
 }
 
 /// What could not be read of one process doesn't hide what could of another.
-fn joined(a: Option<f64>, b: Option<f64>, join: Join) -> Option<f64> {
+fn joined<T>(a: Option<T>, b: Option<T>, join: fn(T, T) -> T) -> Option<T> {
     match (a, b) {
         (Some(a), Some(b)) => Some(join(a, b)),
         (one, None) => one,
@@ -165,6 +166,7 @@ impl Groups {
     pub(super) fn push<'a>(
         &mut self,
         members: impl Iterator<Item = Member<'a>>,
+        ticks_per_second: f64,
         out: &mut Readings,
     ) {
         let mut sums = vec![(0_u32, 0_u32, Totals::default()); self.groups.len()];
@@ -186,13 +188,13 @@ impl Groups {
                 continue;
             }
             totals.add_counts(&group.retired);
-            group.push(attached, &totals, out);
+            group.push(attached, &totals, ticks_per_second, out);
         }
     }
 }
 
 impl Group {
-    fn push(&self, attached: u32, totals: &Totals, out: &mut Readings) {
+    fn push(&self, attached: u32, totals: &Totals, ticks_per_second: f64, out: &mut Readings) {
         let labels = [
             ("role", &*self.role),
             ("command", &*self.command),
@@ -203,7 +205,12 @@ impl Group {
         for ((reading, name, value), count) in COUNTS.into_iter().zip(totals.counts) {
             if let Some(count) = count {
                 let [role, command, pid, _] = labels;
-                out.push(reading, &[role, command, pid, (name, value)], count);
+                let unit = match reading {
+                    Reading::ProcessCpuSeconds => ticks_per_second,
+                    _ => 1.0,
+                };
+                let labels = [role, command, pid, (name, value)];
+                out.push(reading, &labels, count as f64 / unit);
             }
         }
         for ((reading, _), level) in LEVELS.into_iter().zip(totals.levels) {

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use qbus::{Bus, CreateError};
-use qbus_aggregate::{Aggregator, AggregatorOptions, Ledger, Reader};
+use qbus_aggregate::{Aggregator, AggregatorOptions, Ledger, Reader, SnapshotError};
 
 use crate::error::{ResetError, StartError};
 use crate::sampling::{self, SamplingOptions};
@@ -318,7 +318,8 @@ impl Aggregation {
         let mut report = |error: CreateError| {
             if reported.is_none_or(|reported| reported.elapsed() >= REPORT_EVERY) {
                 reported = Some(Instant::now());
-                let news = format!("the snapshot cannot grow, new series are left out: {error}");
+                let why = SnapshotError::Create(error);
+                let news = format!("the snapshot cannot grow, new series are left out: {why}");
                 (self.report)(news);
             }
         };

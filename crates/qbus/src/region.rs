@@ -714,14 +714,20 @@ fn check_trust(path: &Path, stat: &Stat) -> Result<(), OpenError> {
 /// SIGBUS later.
 fn reserve(file: impl AsFd, path: &Path, bytes: u64) -> Result<(), CreateError> {
     check_size_limit(path, bytes)?;
+    let available = available_bytes(&file);
+    let no_space = || CreateError::NoSpace {
+        path: path.to_owned(),
+        needed_bytes: bytes,
+        available_bytes: available,
+    };
+    // Some file systems would fill themselves to the last byte before they say so.
+    if available < bytes {
+        return Err(no_space());
+    }
     match fallocate(&file, 0, bytes) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT | rustix::io::Errno::FBIG) => {
-            Err(CreateError::NoSpace {
-                path: path.to_owned(),
-                needed_bytes: bytes,
-                available_bytes: available_bytes(&file),
-            })
+            Err(no_space())
         }
         Err(errno) => Err(creating("reserve room for", path, errno)),
     }

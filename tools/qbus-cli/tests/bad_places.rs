@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
+use qbus_aggregate::{Aggregator, AggregatorOptions};
 use qbus_tests::{Place, TestBus, run, until};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -288,6 +289,94 @@ impl Drop for Small {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(self.0.path()).status();
     }
+}
+
+/// A file system that, unlike a tmpfs, would fill itself to the last byte before it says that
+/// something has no room; `None`, and aloud, where none can be had.
+fn mount_ext4(mebibytes: u32) -> Option<Small> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path().display();
+    let made = format!(
+        "truncate -s {mebibytes}M {at}.img && mkfs.ext4 -q {at}.img && mount -o loop {at}.img {at}; \
+         status=$?; rm -f {at}.img; exit $status"
+    );
+    let mounted = run(Command::new("sh").args(["-c", &made]), "");
+    if mounted.code != Some(0) {
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), "SKIPPED, no ext4 can be mounted here");
+        return None;
+    }
+    Some(Small(folder))
+}
+
+#[test]
+fn what_has_no_room_leaves_a_disk_as_it_was() {
+    if !is_root("a disk of its own") {
+        return;
+    }
+    let Some(small) = mount_ext4(32) else { return };
+    let free = || {
+        let found = rustix::fs::statvfs(small.0.path()).expect("a file system");
+        found.f_bavail * found.f_frsize
+    };
+    let path = small.0.path().join("bus").display().to_string();
+    let geometry = [
+        "--lanes=8",
+        "--slots=256",
+        "--max-series=256",
+        "--max-owners=64",
+        "--cells=256",
+    ];
+    well_at(&path, &[&["create"][..], &geometry].concat());
+    let before = free();
+    // A new snapshot, then one that is there.
+    let lots = [
+        "agg",
+        "--no-host",
+        "--no-gpu",
+        "--no-self",
+        "--recent",
+        "5000000",
+    ];
+    let opened = |address: &str| qbus::Bus::open(&address.parse().expect("a path")).expect("a bus");
+    for is_there in [false, true] {
+        if is_there {
+            let aggregator = Aggregator::open(&opened(&path), &AggregatorOptions::default());
+            aggregator.expect("the only one").finish();
+        }
+        let before = if is_there { free() } else { before };
+        let finished = run(Command::new(QBUS).args(lots).args(["-b", &path]), "");
+        assert_eq!(finished.code, Some(2), "{finished:?}");
+        for part in [
+            "no room for",
+            &format!("has {before} left"),
+            "--recent",
+            "--snapshot PATH",
+        ] {
+            assert!(
+                finished.err.contains(part),
+                "no {part:?} in {}",
+                finished.err
+            );
+        }
+        assert!(!finished.err.contains("--lanes"), "{}", finished.err);
+        assert_eq!(free(), before, "as it was");
+    }
+    let large = run(
+        Command::new(QBUS).args(["create", "-b", &format!("{path}2"), "--slots=65536"]),
+        "",
+    );
+    assert_eq!(large.code, Some(2), "{large:?}");
+    assert!(
+        large.err.contains("--lanes") && !large.err.contains("has 0 left"),
+        "{}",
+        large.err
+    );
+}
+
+fn well_at(path: &str, args: &[&str]) {
+    let finished = run(Command::new(QBUS).args(args).args(["-b", path]), "");
+    assert_eq!(finished.code, Some(0), "{finished:?}");
 }
 
 #[test]

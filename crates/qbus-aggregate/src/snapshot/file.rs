@@ -35,9 +35,19 @@ pub enum SnapshotError {
 impl fmt::Display for SnapshotError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SnapshotError::Create(error @ CreateError::NoSpace { .. }) => {
-                write!(f, "{error}; fewer recent records (--recent) need less, too")
-            }
+            // What a bus could do is of no use here.
+            SnapshotError::Create(CreateError::NoSpace {
+                path,
+                needed_bytes,
+                available_bytes,
+            }) => write!(
+                f,
+                "no room for {}: it needs {needed_bytes} bytes ({} MiB), its file system has \
+                 {available_bytes} left; fewer recent records (--recent) and shorter histories \
+                 (--history) need less, and --snapshot PATH puts it elsewhere",
+                path.display(),
+                needed_bytes.div_ceil(1 << 20)
+            ),
             SnapshotError::Create(error) => error.fmt(f),
             SnapshotError::Open(error) => error.fmt(f),
             SnapshotError::Aside { path, source } => {

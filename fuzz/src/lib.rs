@@ -399,7 +399,7 @@ fn lay(file: &File, (bytes, len): &(Vec<u8>, usize)) {
 pub fn look(bus: &Bus) {
     let _ = (bus.owners(), bus.lanes(), bus.counts(), bus.aggregator());
     let _ = (bus.instance(), bus.created_ns(), bus.is_removed());
-    let ids = (0..bus.geometry().series_ids() as u32 + 2).chain([u32::MAX]);
+    let ids = (0..bus.geometry().series_places() as u32 + 2).chain([u32::MAX]);
     for id in ids {
         if let Some(series) = bus.series(SeriesId(id)) {
             let _ = bus.family(series.family);

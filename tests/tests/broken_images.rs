@@ -183,7 +183,7 @@ fn use_bus(address: &Address) -> Outcome {
         return Outcome::Refused;
     };
     let _ = (bus.owners(), bus.lanes(), bus.counts(), bus.aggregator());
-    for id in 0..bus.geometry().series_ids() as u32 + 2 {
+    for id in 0..bus.geometry().series_places() as u32 + 2 {
         if let Some(series) = bus.series(SeriesId(id)) {
             let _ = bus.family(series.family);
         }
@@ -424,11 +424,12 @@ fn a_directory_that_repeats_itself_takes_no_more_memory_than_the_file() {
     };
     // Words as `snapshot/layout.rs` has them: all series are the first one, with a ring of nearly
     // all of the file.
-    let (lanes, owners, ids) = (3, 4, geometry.series_ids());
-    let (directory, capacity) = (512 + lanes * 4 + owners * 32, 60_000);
+    let (lanes, owners, ids) = (3, 4, geometry.series_places());
+    let cells = lanes * 4 * 2 * (geometry.cells as usize / 4 + 2);
+    let (directory, capacity) = (512 + lanes * 4 + owners * 36 + cells, 60_000);
     let good = read(&snapshot);
     let mut blocks = (0..ids).map(|id| word(&good, directory + id) as usize);
-    let block = blocks.find(|&block| block != 0).expect("a series");
+    let block = blocks.find(|&block| block != 0).expect("a series") & ((1 << 40) - 1);
     for id in 0..ids {
         set(directory + id, block);
     }
@@ -508,7 +509,7 @@ const CELLS: Range<usize> = 6 * 512..6 * 512 + 3 * 64 * 2;
 
 /// Lays a value into all cells of a kind that are not a certain series'; how many.
 fn change_cells(image: &mut [u8], kind: u64, value: u64, except: SeriesId) -> usize {
-    let is_meant = |key: u64| key >> 18 & 0xf == kind && key >> 38 != u64::from(except.0);
+    let is_meant = |key: u64| key >> 18 & 0xf == kind && key >> 32 != u64::from(except.0);
     let at: Vec<usize> = CELLS
         .step_by(2)
         .filter(|&at| is_meant(word(image, at)))

@@ -217,7 +217,7 @@ impl Emitter {
                 }
             })?,
         };
-        let series = cache::series(self.id, metric, || self.register(metric))?;
+        let series = self.series(metric)?;
         let record = Record::new(timestamp_ns, series, kind, metric.value);
         let trace_id = metric.trace_id;
         emit(Record { trace_id, ..record }).map_err(failed)
@@ -230,7 +230,8 @@ impl Emitter {
     /// The metric is invalid, or there is no room for it.
     #[inline]
     pub fn series(&self, metric: &Metric<'_>) -> Result<SeriesId, MetricError> {
-        cache::series(self.id, metric, || self.register(metric))
+        let is_registered = |series| self.bus.is_registered(series);
+        cache::series(self.id, metric, is_registered, || self.register(metric))
     }
 
     #[cold]

@@ -266,6 +266,9 @@ impl Seen {
         for &gone in self.before.difference(&now) {
             self.bus.forget(gone);
         }
+        self.owned
+            .borrow_mut()
+            .retain(|&id| self.bus.is_registered(id));
         self.before = now;
         self.ticks = self.ticks.saturating_add(1);
         if self.ticks >= TICKS && !is_awaited && !self.is_looked_through {

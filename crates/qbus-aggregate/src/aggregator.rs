@@ -201,7 +201,8 @@ impl Aggregator {
         self.fold
             .begin(now_ns(), monotonic_ns, self.writer.take_room());
         let mut round = self.drain(monotonic_ns);
-        self.fold.end(&mut self.writer, round.is_whole);
+        self.fold
+            .end(&mut self.writer, &self.consumer, round.is_whole);
         round.is_waiting = self.fold.is_waiting();
         let due = monotonic_ns.saturating_sub(self.surveyed_ns) / (SURVEY_NS / SURVEY_PARTS);
         if due > 0 {

@@ -36,9 +36,14 @@ const PASSED_OVER: u32 = u32::MAX - 1;
 #[derive(Debug)]
 pub(crate) struct Fold {
     bus: Bus,
-    /// Place in `series` by id, plus 1; 0 = not met yet, [`UNPLACED`] or [`PASSED_OVER`].
+    /// Index in `series` by the series' place, plus 1; 0 = not met yet, [`UNPLACED`] or
+    /// [`PASSED_OVER`].
     places: Vec<u32>,
+    /// What of an id is the place of its series.
+    place_mask: u32,
     series: Vec<SeriesState>,
+    /// Indexes in `series` of what was freed.
+    unused: Vec<u32>,
     touched: Vec<u32>,
     owners: Vec<OwnerRow>,
     touched_owners: Vec<u16>,
@@ -69,6 +74,8 @@ pub(crate) struct Fold {
 enum NoPlace {
     /// Nobody registered it.
     Undefined,
+    /// It was freed: another series has its place, or none.
+    Stale,
     /// The snapshot is full.
     NoRoom,
 }
@@ -81,6 +88,8 @@ struct PlacedFamily {
     metric_type: MetricType,
     bounds: Arc<[f64]>,
     native: bool,
+    /// How many series of it there are.
+    series: usize,
 }
 
 impl Fold {
@@ -105,8 +114,10 @@ impl Fold {
         };
         let mut fold = Fold {
             bus: bus.clone(),
-            places: vec![0; shape.series_ids],
+            places: vec![0; shape.series_places],
+            place_mask: bus.geometry().place_mask(),
             series: Vec::new(),
+            unused: Vec::new(),
             touched: Vec::new(),
             owners,
             touched_owners: Vec::new(),
@@ -126,14 +137,20 @@ impl Fold {
             lifecycle: Lifecycle::default(),
         };
         let mut room = writer.words().len();
-        for id in (0..shape.series_ids).map(|id| SeriesId(id as u32)) {
-            if let Some((row, Some(version))) = writer.read_series(id)
+        for place in 0..shape.series_places {
+            if let Some((row, Some(version))) = writer.read_series(place)
                 && take_room(&mut room, row.len)
-                && let Some(series) = fold.restore(writer, id, row, &version)
+                && let Some(series) = fold.restore(writer, place, row, &version)
             {
-                fold.insert(series);
+                if bus.is_registered(series.id) {
+                    fold.insert(series);
+                } else {
+                    // A predecessor was about to free it.
+                    writer.free_series(place, series.history);
+                }
             }
         }
+        fold.free_families_left();
         fold.load_recent(writer, recent)?;
         Ok(fold)
     }
@@ -157,12 +174,16 @@ impl Fold {
     fn restore(
         &mut self,
         writer: &Writer,
-        id: SeriesId,
+        place: usize,
         row: Row,
         version: &[u64],
     ) -> Option<SeriesState> {
         let words = writer.words();
-        let header = BlockHeader::of(words, row).filter(|header| header.id == id)?;
+        let header = BlockHeader::of(words, row)?;
+        let id = header.id;
+        if self.place_of(id) != place {
+            return None;
+        }
         let labels = SeriesDefinition::decode(words, header.labels)?;
         let family = FamilyDefinition::decode(words, header.family)?;
         let plain = Plain::decode(version)?;
@@ -175,6 +196,7 @@ impl Fold {
             metric_type,
             bounds: bounds.as_slice().into(),
             native,
+            series: 0,
         };
         let mut series = SeriesState::new((labels.family, id), metric_type, bounds, native);
         (series.row, series.history) = (row, history);
@@ -195,15 +217,40 @@ impl Fold {
 
     fn insert(&mut self, mut series: SeriesState) -> usize {
         series.arrived_ns = self.monotonic_ns;
-        let id = series.id.0 as usize;
-        self.series.push(series);
-        self.places[id] = self.series.len() as u32;
-        self.series.len() - 1
+        if let Some(family) = self.families.get_mut(&series.family) {
+            family.series += 1;
+        }
+        let place = self.place_of(series.id);
+        let index = match self.unused.pop() {
+            Some(index) => {
+                self.series[index as usize] = series;
+                index as usize
+            }
+            None => {
+                self.series.push(series);
+                self.series.len() - 1
+            }
+        };
+        self.places[place] = index as u32 + 1;
+        index
     }
 
     /// How many series there are.
     pub(crate) fn series_count(&self) -> usize {
-        self.series.len()
+        self.series.len() - self.unused.len()
+    }
+
+    #[inline(always)]
+    fn place_of(&self, id: SeriesId) -> usize {
+        (id.0 & self.place_mask) as usize
+    }
+
+    /// Where a series is in `series`, if it was met; else beyond the last one. What lies at its
+    /// place may be another series by now.
+    #[inline(always)]
+    fn index_of(&self, id: SeriesId) -> usize {
+        let known = self.places.get(self.place_of(id)).copied();
+        known.unwrap_or(0).wrapping_sub(1) as usize
     }
 
     /// Begins a round: what is drained from now on is compared with this time. `has_room`: there
@@ -220,7 +267,7 @@ impl Fold {
     /// Whether there are series that were not met yet: to make one takes as long as to add hundreds
     /// of records.
     pub(crate) fn is_meeting(&self) -> bool {
-        self.bus.counts().series > self.series.len() as u64
+        self.bus.counts().series > self.series_count() as u64
     }
 
     /// Series and rings that were made in this round.
@@ -269,18 +316,21 @@ impl Fold {
         id: SeriesId,
         change: CellChange,
     ) -> Placed {
-        let known = self.places.get(id.0 as usize).copied();
-        let mut place = known.unwrap_or(0).wrapping_sub(1) as usize;
-        let is_touched = self.series.get(place).is_some_and(|series| series.touched);
-        if !is_touched && self.is_busy() {
+        let mut place = self.index_of(id);
+        let known = self.series.get(place).filter(|series| series.id == id);
+        if !known.is_some_and(|series| series.touched) && self.is_busy() {
             return Placed::Later;
         }
-        if place >= self.series.len() {
+        if known.is_none() {
             match self.find_place(writer, id) {
                 Ok(found) => place = found,
                 Err(NoPlace::NoRoom) => return Placed::NotNow,
                 Err(NoPlace::Undefined) => {
                     self.globals.unknown_series += 1;
+                    return Placed::Yes;
+                }
+                Err(NoPlace::Stale) => {
+                    self.globals.stale += 1;
                     return Placed::Yes;
                 }
             }
@@ -393,10 +443,10 @@ impl Fold {
     /// Folds a record, be there room for its series or not.
     #[inline(always)]
     fn add_record(&mut self, writer: &mut Writer, record: &Record) {
-        let known = self.places.get(record.series.0 as usize).copied();
         // What is not met yet lies beyond the last one.
-        let mut place = known.unwrap_or(0).wrapping_sub(1) as usize;
-        if place >= self.series.len() {
+        let mut place = self.index_of(record.series);
+        let known = self.series.get(place);
+        if known.is_none_or(|series| series.id != record.series) {
             match self.place(writer, record.series) {
                 Some(found) => place = found,
                 None => return,
@@ -477,6 +527,11 @@ impl Fold {
                 self.refuse();
                 None
             }
+            Err(NoPlace::Stale) => {
+                self.globals.stale += 1;
+                self.lose();
+                None
+            }
             Err(NoPlace::NoRoom) => {
                 self.lose();
                 None
@@ -487,7 +542,16 @@ impl Fold {
     /// Finds the definition of a series that was not met yet, and makes room for it.
     #[cold]
     fn find_place(&mut self, writer: &mut Writer, id: SeriesId) -> Result<usize, NoPlace> {
-        let known = self.places.get(id.0 as usize).copied();
+        let at = self.place_of(id);
+        let known = self.places.get(at).copied();
+        if !self.bus.is_registered(id) {
+            let is_garbage = known.is_none() || !self.bus.was_registered(id);
+            return Err(if is_garbage {
+                NoPlace::Undefined
+            } else {
+                NoPlace::Stale
+            });
+        }
         if known == Some(UNPLACED) && !self.is_retrying {
             return Err(NoPlace::NoRoom);
         }
@@ -504,7 +568,7 @@ impl Fold {
         let Some(place) = self.try_place(writer, id, &definition, family) else {
             // Asked for at each record, it would cost more than all others.
             self.is_retrying = false;
-            self.places[id.0 as usize] = UNPLACED;
+            self.places[at] = UNPLACED;
             return Err(NoPlace::NoRoom);
         };
         if self.bus.forgotten_ns(id).is_some() {
@@ -529,6 +593,7 @@ impl Fold {
                     metric_type: new.metric_type,
                     bounds: new.buckets.into(),
                     native: new.native,
+                    series: 0,
                 };
                 self.families.insert(definition.family, family.clone());
                 family
@@ -540,7 +605,9 @@ impl Fold {
         let ids = (definition.family, id);
         let mut series = SeriesState::new(ids, family.metric_type, bounds, family.native);
         let len = series.version_len();
-        let Some(row) = writer.place(series.header([family.at, labels], len), None) else {
+        let header = series.header([family.at, labels], len);
+        let place = self.place_of(id);
+        let Some(row) = writer.place(place, header, None) else {
             self.homeless.insert(id, labels);
             return None;
         };
@@ -582,16 +649,20 @@ impl Fold {
     /// Sees to it that every touched row has room for what it has to say.
     fn make_room(&mut self, writer: &mut Writer) {
         for &place in &self.touched {
+            let mask = self.place_mask;
             let series = &mut self.series[place as usize];
             let needed = series.version_len();
             if needed <= series.row.len {
                 continue;
             }
-            let current = writer.read_series(series.id).and_then(|(_, found)| found);
+            let place = (series.id.0 & mask) as usize;
+            let current = writer.read_series(place).and_then(|(_, found)| found);
             // Twice as much, so that it moves a few times only.
             let len = (needed * 2).min(LEN_MAX).max(needed);
-            let placed = BlockHeader::of(writer.words(), series.row)
-                .and_then(|header| writer.place(BlockHeader { len, ..header }, current.as_deref()));
+            let placed = BlockHeader::of(writer.words(), series.row).and_then(|header| {
+                let header = BlockHeader { len, ..header };
+                writer.place(place, header, current.as_deref())
+            });
             match placed {
                 Some(row) => series.row = row,
                 None => series.shrink(),

@@ -7,6 +7,7 @@ pub(crate) mod file;
 #[cfg(all(test, not(loom)))]
 mod format;
 #[cfg(not(loom))]
+mod gaps;
 mod heap;
 pub(crate) mod layout;
 #[cfg(not(loom))]

@@ -161,6 +161,7 @@ impl MetricsCollector {
         if at.is_none()
             && let (Some(collector), Some(objects)) = (&self.collector, &objects)
             && let Some((series, kind)) = self.known.find(objects)
+            && collector.bus().is_registered(series)
         {
             waiting::get_ready(py, collector.bus());
             return match collector.queue_value(called, series, kind, value) {

@@ -54,7 +54,7 @@ enum State {
 }
 
 enum Target {
-    Series(SeriesId, State),
+    Series(qbus::Handle, State),
     /// A family with labels: only what `labels()` gives can be used.
     Family,
     /// There was no room for the series, or there is no bus: what is emitted to it is lost, and was
@@ -174,13 +174,13 @@ impl Handle {
 
     fn series(&self, bus: &Bus, series: SeriesId) -> Target {
         let definition = self.definition();
-        let handle = || qbus::Handle::new(bus, series, Clock::Precise, &definition.buckets);
+        let handle = qbus::Handle::new(bus, series, Clock::Precise, &definition.buckets);
         let state = match definition.metric_type {
-            MetricType::Counter => State::Counter(handle().into()),
-            MetricType::Histogram => State::Histogram(handle().into()),
+            MetricType::Counter => State::Counter(handle.clone().into()),
+            MetricType::Histogram => State::Histogram(handle.clone().into()),
             MetricType::Gauge | MetricType::Summary | MetricType::Untyped => State::None,
         };
-        Target::Series(series, state)
+        Target::Series(handle, state)
     }
 
     /// What `labels()` gives.
@@ -239,8 +239,8 @@ impl Handle {
 
     /// Takes the series off the page of all processes; the next emit brings it back.
     pub(crate) fn forget(&self, py: Python<'_>) {
-        if let (Target::Series(series, _), Some(bus)) = (&self.target, &self.bus) {
-            ending::detach(py, || bus.forget(*series));
+        if let Target::Series(handle, _) = &self.target {
+            ending::detach(py, || handle.forget());
         }
     }
 
@@ -331,7 +331,7 @@ impl Handle {
         value: f64,
         trace_id: u128,
     ) -> PyResult<()> {
-        let (Target::Series(series, state), Some(bus)) = (&self.target, &self.bus) else {
+        let (Target::Series(handle, state), Some(bus)) = (&self.target, &self.bus) else {
             return self.not_a_series(py);
         };
         waiting::get_ready(py, bus);
@@ -345,12 +345,12 @@ impl Handle {
             Some(Err(error)) => return self.failed(py, error),
             None => {}
         }
-        let record = Record::new(clock.now_ns(), *series, kind, value);
+        let record = Record::new(clock.now_ns(), handle.series(), kind, value);
         let record = Record { trace_id, ..record };
         if !bus.has_room() {
             waiting::for_room(py, bus)?;
         }
-        match bus.emit(record) {
+        match handle.try_emit(record) {
             Ok(()) => Ok(()),
             Err(error) => self.failed(py, error),
         }
@@ -364,16 +364,16 @@ impl Handle {
         value: f64,
         count: u64,
     ) -> PyResult<()> {
-        let (Target::Series(series, _), Some(bus)) = (&self.target, &self.bus) else {
+        let (Target::Series(handle, _), Some(bus)) = (&self.target, &self.bus) else {
             return self.not_a_series(py);
         };
         waiting::get_ready(py, bus);
-        let record = Record::new(Clock::Precise.now_ns(), *series, kind, value);
+        let record = Record::new(Clock::Precise.now_ns(), handle.series(), kind, value);
         let record = Record { count, ..record };
         if !bus.has_room() {
             waiting::for_room(py, bus)?;
         }
-        match bus.emit(record) {
+        match handle.try_emit(record) {
             Ok(()) => Ok(()),
             Err(error) => self.failed(py, error),
         }

@@ -16,6 +16,7 @@ use crate::layout::CELL_GROUPS;
 use crate::liveness::{AGGREGATOR_BYTE, Locks, owner_byte};
 use crate::owner::{OwnerCounts, OwnerId, OwnerPhase};
 use crate::record::SeriesId;
+use crate::registry::FamilyId;
 use crate::sync::Ordering;
 use crate::testpoint;
 
@@ -139,6 +140,51 @@ impl Consumer {
     /// The bus.
     pub fn bus(&self) -> &Bus {
         &self.bus
+    }
+
+    /// Takes what a predecessor was about to free out of the registry, and finds no more cells of
+    /// it. To be called once.
+    pub fn sweep(&self) {
+        let registry = self.bus.mapped().registry();
+        registry.sweep();
+        self.revoke(&mut |id| !registry.is_open(id));
+    }
+
+    /// Frees series that were forgotten, and not registered again since; leaves in `ids` those that
+    /// it freed: they are stale, and what is still emitted under them belongs to nobody.
+    pub fn free_series(&self, ids: &mut Vec<SeriesId>) {
+        let registry = self.bus.mapped().registry();
+        ids.retain(|&id| registry.free_series(id));
+        if !ids.is_empty() {
+            ids.sort_unstable();
+            self.revoke(&mut |id| ids.binary_search(&id).is_ok());
+        }
+    }
+
+    fn revoke(&self, is_gone: &mut dyn FnMut(SeriesId) -> bool) {
+        for lane in 0..self.lanes.len() {
+            self.bus.mapped().bank(lane).revoke(is_gone);
+        }
+    }
+
+    /// Marks a family as one to be freed if a look at all series, from now on, finds none of it.
+    pub fn suspect_family(&self, id: FamilyId) -> bool {
+        self.bus.mapped().registry().suspect_family(id)
+    }
+
+    /// Frees a family of which that look found no series; false when one was registered since.
+    pub fn free_family(&self, id: FamilyId) -> bool {
+        self.bus.mapped().registry().free_family(id)
+    }
+
+    /// Takes a mark back: the look found a series.
+    pub fn trust_family(&self, id: FamilyId) {
+        self.bus.mapped().registry().trust_family(id);
+    }
+
+    /// Whether so much is registered that what was forgotten is to be freed soon.
+    pub fn is_filling(&self) -> bool {
+        self.bus.mapped().registry().is_filling()
     }
 
     /// How many lanes there are.

@@ -610,6 +610,8 @@ pub enum EmitError {
     NotJoined,
     /// The bus was removed.
     Removed,
+    /// The series was freed, and the registry has no room to register it again.
+    Unregistered,
 }
 
 impl fmt::Display for EmitError {
@@ -633,6 +635,10 @@ impl fmt::Display for EmitError {
                 "the process was stopped inside the emit, and the record given up"
             ),
             EmitError::NotJoined => write!(f, "the process could not join the bus"),
+            EmitError::Unregistered => write!(
+                f,
+                "the series was freed, and the registry has no room to register it again"
+            ),
             EmitError::Removed => write!(
                 f,
                 "the bus was removed; open it again to join a new one of that name"

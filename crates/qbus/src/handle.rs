@@ -9,8 +9,10 @@ use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::error::{EmitError, RegisterError};
 use crate::lane::cell::{CellOp, Keep, Unit};
+use crate::lane::count;
 use crate::record::{Kind, MetricType, Record, SeriesId};
-use crate::registry::FamilyDefinition;
+use crate::registry::{self, FamilyDefinition, registered};
+use crate::sync::{Ordering, PrivateU64};
 use crate::thread;
 
 /// Upper bounds of a histogram in seconds when none are given: 5 ms to 10 s, as other Prometheus
@@ -171,6 +173,9 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
     pub fn register(self) -> Result<H, RegisterError> {
         let bus = self.bus.present();
         let series = bus.intern(&self.family, &self.labels)?;
+        let bounds = self.family.buckets.as_slice().into();
+        let is_native = self.family.native;
+        let labels = registered(&self.labels);
         if let Some(ttl) = self.ttl
             && let Some(definition) = bus.series(series)
         {
@@ -183,10 +188,11 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
         Ok(H::from(Handle {
             key: bus.mapped().key,
             bus,
-            series,
+            series: series.into(),
+            definition: Some(Arc::new((self.family, labels))),
             clock: self.clock,
-            bounds: self.family.buckets.into(),
-            is_native: self.family.native,
+            bounds,
+            is_native,
         }))
     }
 }
@@ -214,7 +220,9 @@ pub struct Handle {
     bus: Bus,
     /// Of the mapped bus, within this process.
     key: u64,
-    series: SeriesId,
+    series: CurrentId,
+    /// What the series is registered as, for when it was freed: the next emit registers it again.
+    definition: Option<Arc<(FamilyDefinition, Vec<(String, String)>)>>,
     clock: Clock,
     /// Of a histogram's buckets, ascending.
     bounds: Arc<[f64]>,
@@ -224,7 +232,31 @@ pub struct Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", self.series.0, self.bus.address())
+        write!(f, "{} of {}", self.series.load().0, self.bus.address())
+    }
+}
+
+/// The id of a series, which changes when it was freed and registered again.
+#[derive(Debug)]
+struct CurrentId(PrivateU64);
+
+impl From<SeriesId> for CurrentId {
+    fn from(id: SeriesId) -> CurrentId {
+        CurrentId(PrivateU64::new(u64::from(id.0)))
+    }
+}
+
+impl Clone for CurrentId {
+    fn clone(&self) -> CurrentId {
+        self.load().into()
+    }
+}
+
+impl CurrentId {
+    #[inline(always)]
+    fn load(&self) -> SeriesId {
+        // Relaxed: an id that is stale is found to be.
+        SeriesId(self.0.load(Ordering::Relaxed) as u32)
     }
 }
 
@@ -243,14 +275,69 @@ impl Handle {
     /// # Ok(()) }
     /// ```
     pub fn new(bus: &Bus, series: SeriesId, clock: Clock, bounds: &[f64]) -> Handle {
+        let definition = bus.series(series).and_then(|series| {
+            let family = bus.family(series.family)?;
+            Some(Arc::new((family, series.labels)))
+        });
         Handle {
             bus: bus.clone(),
             key: bus.mapped().key,
-            series,
+            series: series.into(),
+            definition,
             clock,
             bounds: bounds.into(),
             is_native: bus.mapped().registry().is_native(series),
         }
+    }
+
+    /// The series, as it was registered last.
+    pub fn series(&self) -> SeriesId {
+        self.series.load()
+    }
+
+    /// Emits a record of the series: `record.series` counts for nothing.
+    ///
+    /// # Errors
+    ///
+    /// It was not accepted, and is counted as dropped.
+    pub fn try_emit(&self, record: Record) -> Result<(), EmitError> {
+        let series = self.current()?;
+        thread::emit(self.bus.mapped(), Record { series, ..record }, Keep::Record)
+    }
+
+    /// Takes the series off the page: see [`Bus::forget`]. The next emit brings it back.
+    pub fn forget(&self) {
+        self.bus.forget(self.series());
+    }
+
+    /// The id of the series, registered anew if it was freed.
+    #[inline(always)]
+    fn current(&self) -> Result<SeriesId, EmitError> {
+        let id = self.series.load();
+        if registry::is_open(self.bus.mapped().arena(), id) {
+            return Ok(id);
+        }
+        self.register_again()
+    }
+
+    /// Asks for no memory unless it fails: a signal handler may emit.
+    #[cold]
+    fn register_again(&self) -> Result<SeriesId, EmitError> {
+        let mapped = self.bus.mapped();
+        if mapped.is_removed() {
+            // Its successor knows the series by what this bus says of it, or not at all.
+            return Ok(self.series.load());
+        }
+        let interned = self.definition.as_deref().and_then(|(family, labels)| {
+            let interned = mapped.registry().intern_checked(family, labels);
+            interned.ok()
+        });
+        let Some(id) = interned else {
+            count(&mapped.header().dropped_unowned, 1);
+            return Err(EmitError::Unregistered);
+        };
+        self.series.0.store(u64::from(id.0), Ordering::Relaxed);
+        Ok(id)
     }
 
     /// Does something to the cells of the series that are this thread's own; whether it did.
@@ -262,6 +349,7 @@ impl Handle {
     /// Does something to the cells of the series, or emits the same as a record where there are
     /// none.
     fn put(&self, unit: &Unit, op: CellOp, kind: Kind, value: f64) -> Result<(), EmitError> {
+        unit.follow(self.current()?);
         if thread::to_cells(self.bus.mapped(), unit, op)? {
             return Ok(());
         }
@@ -281,7 +369,8 @@ impl Handle {
     /// A record with a trace: an event, whatever becomes of others. Where the lane is full it
     /// counts without its trace.
     fn emit_traced(&self, kind: Kind, value: f64, trace_id: u128) -> Result<(), EmitError> {
-        let record = Record::new(self.clock.now_ns(), self.series, kind, value);
+        let series = self.current()?;
+        let record = Record::new(self.clock.now_ns(), series, kind, value);
         let record = Record { trace_id, ..record };
         thread::emit(self.bus.mapped(), record, Keep::Record)
     }
@@ -294,7 +383,7 @@ impl Handle {
         value: f64,
         keep: Keep<'_>,
     ) -> Result<(), EmitError> {
-        let record = Record::new(timestamp_ns, self.series, kind, value);
+        let record = Record::new(timestamp_ns, self.current()?, kind, value);
         thread::emit(self.bus.mapped(), record, keep)
     }
 }
@@ -318,12 +407,12 @@ macro_rules! handle {
         impl $name {
             /// The series, for a [`crate::Producer`].
             pub fn series(&self) -> SeriesId {
-                self.handle.series
+                self.handle.series()
             }
 
             /// Takes the series off the page: see [`Bus::forget`]. The next emit brings it back.
             pub fn forget(&self) {
-                self.handle.bus.forget(self.handle.series);
+                self.handle.forget();
             }
         }
     };
@@ -335,8 +424,8 @@ handle! {
     /// Increments go to this thread's cells in shared memory, which cannot be full: nothing is
     /// lost, with or without an aggregator. A bus whose cells are used up takes them as records.
     Counter {
-        count: |handle: &Handle| Unit::count(handle.series),
-        sum: |handle: &Handle| Unit::sum(handle.series)
+        count: |handle: &Handle| Unit::count(handle.series.load()),
+        sum: |handle: &Handle| Unit::sum(handle.series.load())
     }
 }
 
@@ -431,8 +520,8 @@ handle! {
     /// Each change is an event of its own, with a time. Where the lane is full, the last value and
     /// the sum of differences get through as state, and the points between are missing.
     Gauge {
-        level: |handle: &Handle| Unit::level(handle.series),
-        sum: |handle: &Handle| Unit::sum(handle.series)
+        level: |handle: &Handle| Unit::level(handle.series.load()),
+        sum: |handle: &Handle| Unit::sum(handle.series.load())
     }
 }
 
@@ -545,7 +634,7 @@ handle! {
     /// They go to this thread's cells in shared memory, as a [`Counter`]'s increments do: nothing
     /// is lost.
     Histogram {
-        unit: |handle: &Handle| Unit::histogram(handle.series, handle.bounds.len() + 1)
+        unit: |handle: &Handle| Unit::histogram(handle.series.load(), handle.bounds.len() + 1)
     }
 }
 observer!(Histogram);
@@ -570,7 +659,7 @@ handle! {
     /// Each is an event of its own. Where the lane is full, they are counted by bucket as state:
     /// nothing is lost but their points.
     Summary {
-        unit: |handle: &Handle| Unit::summary(handle.series)
+        unit: |handle: &Handle| Unit::summary(handle.series.load())
     }
 }
 observer!(Summary);

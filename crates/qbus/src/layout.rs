@@ -10,9 +10,9 @@
 //! | cell heads | 256 B       | [`CellHead`]: what writers of a lane's cells write beside them |
 //! | cells   | 16 B           | [`Cell`], lane after lane                                     |
 //! | seen    | 8 B            | of each cell the value that was committed; the consumer's     |
-//! | families| 8 B            | index of the families: a word each ([`crate::registry`])      |
-//! | series  | 8 B            | index of the series: a word each                              |
-//! | arena   | 8 B            | definitions of families and series, append only               |
+//! | families| 8 B            | heads of the families' chains ([`crate::registry`])           |
+//! | series  | 8 B            | heads of the series' chains                                   |
+//! | arena   | 8 B            | definitions of families and series, in blocks                 |
 //!
 //! Sections start on pages. All memory is zero at creation, and zero is a legal state of every
 //! word.
@@ -22,12 +22,14 @@ mod format;
 
 use std::fmt;
 
+use crate::record::SeriesId;
+use crate::registry::{FREE_STACKS, GRANULE, place_bits};
 use crate::sync::AtomicU64;
 
 /// `qbusbus1`, little end first. Stored last at creation.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"qbusbus1");
 /// Raised with every change of the layout.
-pub(crate) const VERSION: u64 = 4;
+pub(crate) const VERSION: u64 = 5;
 
 const PAGE: usize = 4096;
 /// The most that any geometry may ask for: 64 GiB.
@@ -83,7 +85,11 @@ pub(crate) struct Header {
     pub(crate) arena_next: AtomicU64,
     /// How often a series was forgotten, or registered again.
     pub(crate) series_changes: AtomicU64,
-    _pad4: [AtomicU64; 12],
+    /// Series that were freed.
+    pub(crate) series_freed: AtomicU64,
+    /// Stacks of free blocks of the arena, by size.
+    pub(crate) free_blocks: [AtomicU64; FREE_STACKS],
+    _pad4: [AtomicU64; 10],
 }
 
 /// An attached process. Held by whoever holds lock byte [`crate::liveness::owner_byte`] of the
@@ -432,14 +438,26 @@ impl Geometry {
         Sections::of(self).size as u64
     }
 
-    /// Words of an open-addressing index that stays at most half full.
+    /// Heads of the chains of so many entries.
     pub(crate) fn index_words(entries: u64) -> usize {
         (entries as usize * 2).next_power_of_two()
     }
 
-    /// Series ids are below this.
-    pub fn series_ids(&self) -> usize {
-        Self::index_words(self.series)
+    /// Places of series are below this: more than there are series.
+    pub fn series_places(&self) -> usize {
+        self.arena_words as usize / GRANULE + 1
+    }
+
+    /// The place of a series, in tables of all: no two series that are registered have the same.
+    #[inline]
+    pub fn place_of(&self, id: SeriesId) -> usize {
+        (id.0 & self.place_mask()) as usize
+    }
+
+    /// Which bits of an id are the place of its series; the others tell it from those that had the
+    /// place before.
+    pub fn place_mask(&self) -> u32 {
+        (1 << place_bits(self.arena_words as usize)) - 1
     }
 }
 

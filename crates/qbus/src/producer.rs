@@ -20,7 +20,8 @@ use crate::lane::shared::SharedWriter;
 use crate::lane::{Lease, Refused, count};
 use crate::layout::OwnerEntry;
 use crate::owner::OwnerId;
-use crate::record::{Kind, MetricType, Record};
+use crate::record::{Kind, MetricType, Record, SeriesId};
+use crate::registry;
 use crate::sync::{AtomicU64, Ordering};
 
 /// How long a lane that is full is watched without giving the CPU away: what an aggregator that is
@@ -243,10 +244,7 @@ impl Producer {
     /// Adds an observation to a summary's cells: its bucket, what all have in common, and the last
     /// one.
     fn summarize(&self, unit: &Unit, value: f64, stamp: u64) -> bool {
-        let find = |unit: &Unit| match &self.shared_cells {
-            Some(bank) => bank.find_shared(unit),
-            None => self.own_cells.find(unit),
-        };
+        let find = |unit: &Unit| self.find_unit(unit);
         let bucket = unit.sparse(exponential::index(value));
         let last = Unit::level(unit.series());
         // All have cells before any is written to.
@@ -258,13 +256,32 @@ impl Producer {
             && self.to_unit(&bucket, CellOp::Count(1))
     }
 
+    /// Where a unit begins; `None` also when its series was freed.
+    fn find_unit(&self, unit: &Unit) -> Option<usize> {
+        let is_open = |series| self.is_open(series);
+        // Before: a series that is gone needs no cells. And after: it may have been freed meanwhile,
+        // by who did not see the unit (C5).
+        if !is_open(unit.series()) {
+            return None;
+        }
+        match &self.shared_cells {
+            Some(bank) => bank
+                .find_shared(unit)
+                .filter(|&at| bank.is_kept(at, is_open)),
+            None => self.own_cells.find_kept(unit, is_open),
+        }
+    }
+
+    fn is_open(&self, series: SeriesId) -> bool {
+        registry::is_open(self.mapped.arena(), series)
+    }
+
     fn to_unit(&self, unit: &Unit, op: CellOp) -> bool {
         let Some(bank) = &self.shared_cells else {
-            let cells = &self.own_cells;
-            let at = cells.find(unit);
-            return at.is_some_and(|at| cells.apply(at, op) != Done::No);
+            let at = self.find_unit(unit);
+            return at.is_some_and(|at| self.own_cells.apply(at, op) != Done::No);
         };
-        if self.is_void() {
+        if self.is_void() || !self.is_open(unit.series()) {
             return false;
         }
         let (done, is_call) = match op {
@@ -275,7 +292,7 @@ impl Producer {
                 return true;
             }
             op => {
-                let at = bank.find_shared(unit);
+                let at = self.find_unit(unit);
                 let done = at.is_some_and(|at| bank.apply_shared(at, op));
                 (done, !matches!(op, CellOp::Summarize(..)))
             }

@@ -1,27 +1,41 @@
 //! The registry: names once, ids ever after.
 //!
-//! Families and series are interned in the bus region. Definitions lie in an append-only arena; an
-//! open-addressing index with linear probing holds a word for each: offset in the arena (32 bits)
-//! and a tag of the hash (32 bits). A series' id is its place in the index. A definition is written
-//! whole, and *then* published by one CAS of its index word; the loser of a race uses the winner's.
-//! Nothing is ever taken out, so the first free place of a probe sequence is the same for all who
-//! insert the same key, and a key is never there twice.
+//! Families and series are interned in the bus region. Their definitions lie in [`block`]s of an
+//! arena, which hash [`chain`]s lead to. A definition is written whole, and *then* published by one
+//! exchange of its chain's head; the loser of a race searches again, and finds the winner's. So a
+//! key is never there twice.
 //!
-//! A series can be forgotten: a word before its definition says since when. The aggregator takes it
-//! off the page then, and whoever registers it again, or emits to it, brings it back. Another word
-//! can bind a series to an owner, with which it leaves the page.
+//! A series can be forgotten: its block says since when. The aggregator takes it off the page then,
+//! and whoever registers it again, or emits to it, brings it back. A series can be bound to an
+//! owner, with which it leaves the page.
 //!
-//! * **E5 intern** `publish` exchanges an index word 0 → offset (Release) → `word` loads it
-//!   (Acquire): the definition is whole.
+//! What has left the page the aggregator frees, if nobody brought it back: it raises the block's
+//! generation by one exchange (from here on the id is stale, and who registers the series again gets
+//! another one), takes the block out of its chain, and offers it to registrants. It waits for
+//! nobody. A family goes when a look at all series found none of it, unless somebody registered one
+//! meanwhile.
 //!
-//! | a registrant dies after | others see        | repair                    |
-//! |-------------------------|-------------------|---------------------------|
-//! | the arena was taken     | nothing           | none: some words are lost |
-//! | the definition          | nothing           | none: likewise            |
-//! | the index word          | a whole entry     | none: the count lags by 1 |
-//! | `forgotten` is stored   | it at the next    | none: the aggregator reads|
-//! |                         | change            | all at its start          |
+//! * **E5 intern**, **E7 reuse**: in [`chain`] and [`block`].
+//! * **E8 close** `free_family` marks it (SeqCst fence), then looks at all series; `keep_family`
+//!   looks at the mark after its series is there (SeqCst fence): one of both sees the other.
+//!
+//! | a registrant dies after | others see        | repair                            |
+//! |-------------------------|-------------------|-----------------------------------|
+//! | the arena was taken     | nothing           | none: a block is lost             |
+//! | the definition          | nothing           | none: likewise                    |
+//! | the chain's head        | a whole entry     | none: the count lags by 1         |
+//! | `forgotten` is stored   | it at the next    | none: the aggregator reads all at |
+//! |                         | change            | its start                         |
+//!
+//! | the aggregator dies after | others see                  | repair                        |
+//! |---------------------------|-----------------------------|-------------------------------|
+//! | a family's mark           | a mark that costs nothing   | the next look at all series   |
+//! | `closed`                  | an entry that they pass by  | `sweep` of the successor      |
+//! | `unlinked`                | nothing                     | none: a block is lost         |
+//! | `offered`                 | nothing                     | none: likewise                |
 
+mod block;
+mod chain;
 mod definition;
 mod hash;
 #[cfg(test)]
@@ -31,20 +45,21 @@ mod model;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+pub(crate) use block::{FREE_STACKS, GRANULE, place_bits};
 pub use definition::{FamilyDefinition, FamilyId, SeriesDefinition, check_label, is_metric_name};
-pub(crate) use definition::{NAME_MAX, cut_values};
+pub(crate) use definition::{NAME_MAX, cut_values, registered};
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Largest, RegisterError};
 use crate::lane::Lease;
 use crate::owner::OwnerId;
 use crate::record::{MetricType, SeriesId};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, fence};
 use crate::testpoint;
 use crate::words::Words;
-use definition::{NATIVE_SHIFT, canonical, check_labels, metric_type, registered};
+use block::{Block, Blocks, Life, OWNER, TRIES, TTL, class_of};
+use definition::{NATIVE_SHIFT, Sink, check_labels, metric_type};
 use hash::{name_hash, series_hash};
 
 /// A registry in memory that somebody else owns.
@@ -52,48 +67,42 @@ use hash::{name_hash, series_hash};
 pub(crate) struct Registry<'a> {
     families: Table<'a>,
     series: Table<'a>,
-    arena: &'a [AtomicU64],
-    /// Next free word of the arena.
-    arena_next: &'a AtomicU64,
+    blocks: Blocks<'a>,
     /// How often a series was forgotten, or registered again.
     changes: &'a AtomicU64,
+    /// Series that were freed.
+    freed: &'a AtomicU64,
 }
 
-/// An index and how full it may get.
+/// The chains of an index, and how full it may get.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Table<'a> {
-    /// A power of two of them, at least twice the capacity.
-    pub(crate) index: &'a [AtomicU64],
+    /// A power of two of them.
+    pub(crate) heads: &'a [AtomicU64],
     /// Entries; may lag by one a crash.
     pub(crate) count: &'a AtomicU64,
     pub(crate) capacity: u64,
 }
 
-/// Words before each definition. So none starts at offset 0, which means that a place is free.
-const BLOCK_HEADER: usize = 2;
-/// So far before the definition lies since when its series is forgotten, in nanoseconds since the
-/// Unix epoch; 0 = it is not.
-const FORGOTTEN: usize = 1;
-/// And the owner that the series leaves the page with, as a lease has it; 0 = none.
-const OWNER: usize = 2;
-/// So far before a family's lies how long its series live to which nothing is emitted, in
-/// nanoseconds.
-const TTL: usize = 1;
+/// The arena of a registry, and what is counted beside it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arena<'a> {
+    pub(crate) words: &'a [AtomicU64],
+    /// Next word that was never taken.
+    pub(crate) next: &'a AtomicU64,
+    pub(crate) free: &'a [AtomicU64; FREE_STACKS],
+    pub(crate) changes: &'a AtomicU64,
+    pub(crate) freed: &'a AtomicU64,
+}
 
 impl<'a> Registry<'a> {
-    pub(crate) fn new(
-        families: Table<'a>,
-        series: Table<'a>,
-        arena: &'a [AtomicU64],
-        arena_next: &'a AtomicU64,
-        changes: &'a AtomicU64,
-    ) -> Registry<'a> {
+    pub(crate) fn new(families: Table<'a>, series: Table<'a>, arena: &Arena<'a>) -> Registry<'a> {
         Registry {
             families,
             series,
-            arena,
-            arena_next,
-            changes,
+            blocks: Blocks::new(arena.words, arena.next, arena.free),
+            changes: arena.changes,
+            freed: arena.freed,
         }
     }
 
@@ -108,176 +117,300 @@ impl<'a> Registry<'a> {
         for (name, _) in labels {
             check_label(&family.name, family.metric_type, name)?;
         }
-        let family_id = self.intern_family(family)?;
-        let series = SeriesDefinition {
-            family: family_id,
-            labels: registered(labels),
-        };
-        let key = canonical(&series.labels);
-        let same = |offset: usize| self.is_series(offset, family_id, &key);
-        let hash = series_hash(family_id, &key);
-        let interned = self.intern_in(&self.series, hash, &|| series.encode(), &same);
-        let id = interned
-            .map(SeriesId)
-            .map_err(|full| self.full(&family.name, full, "series", self.series.capacity))?;
-        self.remember(id);
-        Ok(id)
+        self.intern_checked(family, &registered(labels))
+    }
+
+    /// The same for a family and labels that were found right, as they are registered. Asks for no
+    /// memory unless it fails: a handle does so within an emit.
+    pub(crate) fn intern_checked(
+        &self,
+        family: &FamilyDefinition,
+        labels: &[(String, String)],
+    ) -> Result<SeriesId, RegisterError> {
+        for _ in 0..TRIES {
+            let family_id = self.intern_family(family)?;
+            let same = |at: usize| self.is_series(at, family_id, labels);
+            let encode = |out: &mut Sink<'_>| SeriesDefinition::write(family_id, labels, out);
+            let hash = series_hash(family_id, labels);
+            let id = self
+                .intern_in(&self.series, hash, &encode, &same)
+                .map(SeriesId)
+                .map_err(|full| self.full(&family.name, full, "series", self.series.capacity))?;
+            // Else one of them was freed meanwhile.
+            if self.remember(id) && self.keep_family(family_id) {
+                return Ok(id);
+            }
+        }
+        Err(self.full(&family.name, Full::Entries, "series", self.series.capacity))
     }
 
     /// Has the aggregator take a series off the page, as of `now_ns`; whether it is registered.
     pub(crate) fn forget(&self, id: SeriesId, now_ns: u64) -> bool {
-        let Some(forgotten) = self.forgotten(id) else {
+        let Some((block, _)) = self.blocks.find(id.0) else {
             return false;
         };
-        forgotten.store(now_ns.max(1), Ordering::Relaxed);
+        if let Some(since) = self.blocks.since(block) {
+            // Relaxed: the exchange publishes it. In a block that was reused it is of no effect: that
+            // series is not forgotten.
+            since.store(now_ns.max(1), Ordering::Relaxed);
+        }
+        let is_forgotten = self.alter(id, |life| Some(life.forgotten()));
         testpoint!("forgotten");
-        // Release: who sees the change sees the word.
-        self.changes.fetch_add(1, Ordering::Release);
-        true
+        if is_forgotten {
+            // Release: who sees the change sees the word.
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+        is_forgotten
     }
 
-    /// Brings a series back that was forgotten.
-    fn remember(&self, id: SeriesId) {
-        if let Some(forgotten) = self.forgotten(id)
-            && forgotten.load(Ordering::Relaxed) != 0
-        {
-            forgotten.store(0, Ordering::Relaxed);
+    /// Asks for all series of a family to be freed at once, if all are forgotten; its id then.
+    pub(crate) fn yielding(&self, name: &str) -> Option<FamilyId> {
+        let family = self.find_family(name)?;
+        let is_of = |id: &SeriesId| self.family_of(*id) == Some(family);
+        let series: Vec<SeriesId> = self.series_ids().filter(is_of).collect();
+        if series.iter().any(|&id| self.forgotten(id).is_none()) {
+            return None;
+        }
+        for id in series {
+            self.alter(id, |life| life.is_forgotten().then(|| life.at_once()));
+        }
+        self.changes.fetch_add(1, Ordering::Release);
+        Some(family)
+    }
+
+    /// Brings a series back that was forgotten; false when it is there no more.
+    fn remember(&self, id: SeriesId) -> bool {
+        let Some((_, life)) = self.blocks.find(id.0) else {
+            return false;
+        };
+        if life.is_forgotten() {
+            if !self.alter(id, |life| life.is_forgotten().then(|| life.remembered())) {
+                return self.is_open(id);
+            }
             testpoint!("remembered");
             // Release: as in `forget`.
             self.changes.fetch_add(1, Ordering::Release);
         }
+        true
     }
 
-    /// Since when a series is forgotten, in nanoseconds since the Unix epoch; 0 = it is not.
-    pub(crate) fn forgotten(&self, id: SeriesId) -> Option<&'a AtomicU64> {
-        self.before_definition(id, FORGOTTEN)
+    /// Takes back that a series was forgotten at `since_ns`, unless it was forgotten once more.
+    pub(crate) fn revive(&self, id: SeriesId, since_ns: u64) {
+        let Some((block, life)) = self.blocks.find(id.0) else {
+            return;
+        };
+        let since = self
+            .blocks
+            .since(block)
+            .map(|since| since.load(Ordering::Relaxed));
+        if let (Some(word), true) = (
+            self.blocks.life(block),
+            since == Some(since_ns) && life.is_forgotten(),
+        ) {
+            let (order, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
+            let _ = word.compare_exchange(life.0, life.remembered().0, order, relaxed);
+        }
     }
 
-    /// How long series of a family live to which nothing is emitted, in nanoseconds; 0 = for ever.
-    pub(crate) fn ttl(&self, id: FamilyId) -> Option<&'a AtomicU64> {
-        let definition = offset_of(word(self.families.index.get(id.0 as usize)?))?;
-        self.arena.get(definition.checked_sub(TTL)?)
+    /// Changes the life of a series that is registered; whether it did.
+    fn alter(&self, id: SeriesId, change: impl Fn(Life) -> Option<Life>) -> bool {
+        for _ in 0..TRIES {
+            let Some((block, life)) = self.blocks.find(id.0) else {
+                return false;
+            };
+            let (Some(changed), Some(word)) = (change(life), self.blocks.life(block)) else {
+                return false;
+            };
+            let (order, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
+            if word
+                .compare_exchange(life.0, changed.0, order, relaxed)
+                .is_ok()
+            {
+                return true;
+            }
+        }
+        false
     }
 
-    fn before_definition(&self, id: SeriesId, words: usize) -> Option<&'a AtomicU64> {
-        let definition = offset_of(word(self.series.index.get(id.0 as usize)?))?;
-        self.arena.get(definition.checked_sub(words)?)
+    /// Since when a series is forgotten, in nanoseconds since the Unix epoch, and whether it is to
+    /// be freed at once; `None` when it is not forgotten, or not registered.
+    pub(crate) fn forgotten(&self, id: SeriesId) -> Option<(u64, bool)> {
+        let (block, life) = self.blocks.find(id.0)?;
+        let since = self.blocks.since(block)?.load(Ordering::Relaxed);
+        life.is_forgotten().then_some((since, life.is_at_once()))
+    }
+
+    /// Whether there is a series of that id.
+    pub(crate) fn is_open(&self, id: SeriesId) -> bool {
+        is_open(self.blocks.arena, id)
+    }
+
+    /// Whether there was a series of that id, which was freed since.
+    pub(crate) fn is_stale(&self, id: SeriesId) -> bool {
+        !self.is_open(id) && self.blocks.is_later(id.0)
+    }
+
+    /// How long series of a family live to which nothing is emitted, in microseconds; 0 = for ever.
+    pub(crate) fn ttl_us(&self, id: FamilyId) -> u64 {
+        let found = self.blocks.find(id.0);
+        found.map_or(0, |(block, life)| self.blocks.load(block, TTL, life))
+    }
+
+    pub(crate) fn set_ttl_us(&self, id: FamilyId, ttl_us: u64) {
+        if let Some(found) = self.blocks.find(id.0) {
+            self.blocks
+                .change(found, TTL, |_| Some(ttl_us.min(WORD_MAX)));
+        }
     }
 
     /// Binds a series to an owner: it leaves the page with it.
     pub(crate) fn bind(&self, id: SeriesId, owner: OwnerId) {
-        if let Some(bound) = self.before_definition(id, OWNER) {
-            let word = Lease::word(owner);
-            if bound.load(Ordering::Relaxed) != word {
-                // Relaxed: the addition publishes it.
-                bound.store(word, Ordering::Relaxed);
-                self.changes.fetch_add(1, Ordering::Release);
-            }
+        if let Some(found) = self.blocks.find(id.0)
+            && self
+                .blocks
+                .change(found, OWNER, |_| Some(Lease::word(owner)))
+        {
+            self.changes.fetch_add(1, Ordering::Release);
         }
     }
 
     /// The owner that a series is bound to.
     pub(crate) fn bound(&self, id: SeriesId) -> Option<OwnerId> {
-        let bound = self.before_definition(id, OWNER)?;
-        Lease::holder(bound.load(Ordering::Relaxed))
+        let (block, life) = self.blocks.find(id.0)?;
+        Lease::holder(self.blocks.load(block, OWNER, life))
     }
 
     /// Takes that back, unless the series is another owner's by now.
     pub(crate) fn unbind(&self, id: SeriesId, owner: OwnerId) -> bool {
-        let Some(bound) = self.before_definition(id, OWNER) else {
-            return false;
-        };
-        let (owner, relaxed) = (Lease::word(owner), Ordering::Relaxed);
-        bound.compare_exchange(owner, 0, relaxed, relaxed).is_ok()
+        let is_owners = |word: u64| (word == Lease::word(owner)).then_some(0);
+        let found = self.blocks.find(id.0);
+        found.is_some_and(|found| self.blocks.change(found, OWNER, is_owners))
     }
 
     /// What changes whenever a series is registered, forgotten or registered again.
     pub(crate) fn version(&self) -> (u64, u64) {
         // Acquire: pairs with the additions in `forget` and `remember`.
         let changes = self.changes.load(Ordering::Acquire);
-        (self.series.count.load(Ordering::Acquire), changes)
+        let freed = self.freed.load(Ordering::Acquire);
+        let registered = self
+            .series
+            .count
+            .load(Ordering::Acquire)
+            .wrapping_add(freed);
+        (registered, changes)
     }
 
-    /// How many ids there can be: those of all series are below it.
-    pub(crate) fn ids(&self) -> usize {
-        self.series.index.len()
+    /// How many chains of series there are: for [`chain_ids`](Self::chain_ids).
+    pub(crate) fn chains(&self) -> usize {
+        self.series.heads.len()
     }
 
-    /// Where the definition of a series' family lies.
-    fn family_offset(&self, id: SeriesId) -> Option<usize> {
-        let definition = offset_of(word(self.series.index.get(id.0 as usize)?))?;
-        let family = self.arena.get(definition)?.load(Ordering::Relaxed) >> 32;
-        offset_of(word(self.families.index.get(family as usize)?))
+    /// Replaces `ids` by those of the series in a chain.
+    pub(crate) fn chain_ids(&self, chain: usize, ids: &mut Vec<SeriesId>) {
+        let mut entries = Vec::new();
+        self.series.entries(&self.blocks, chain, &mut entries);
+        ids.clear();
+        let open = entries.iter().filter(|(_, life)| life.is_open());
+        ids.extend(open.map(|&(block, life)| SeriesId(self.blocks.id(block, life))));
     }
 
-    /// The type of a series' family, without a copy of any definition: for who must ask for no
-    /// memory.
+    /// The ids of all series.
+    pub(crate) fn series_ids(&self) -> impl Iterator<Item = SeriesId> + '_ {
+        (0..self.chains()).flat_map(|chain| {
+            let mut ids = Vec::new();
+            self.chain_ids(chain, &mut ids);
+            ids
+        })
+    }
+
+    /// Reads a definition that an id leads to; `None` when it is stale by then.
+    fn read<T>(&self, id: u32, read: impl FnOnce(usize) -> Option<T>) -> Option<T> {
+        let (block, life) = self.blocks.find(id)?;
+        let found = read(block.definition());
+        // E7 (acquire): pairs with the fence in `Blocks::define`.
+        fence(Ordering::Acquire);
+        let again = Life(self.blocks.life(block)?.load(Ordering::Relaxed));
+        let is_same = again.is_open() && again.generation() == life.generation();
+        found.filter(|_| is_same)
+    }
+
+    /// The family of a series, without a copy of any definition: for who must ask for no memory.
+    pub(crate) fn family_of(&self, id: SeriesId) -> Option<FamilyId> {
+        let first = self.read(id.0, |at| self.words().get(at))?;
+        Some(FamilyId((first >> 32) as u32))
+    }
+
+    /// The type of a series' family, likewise.
     pub(crate) fn metric_type(&self, id: SeriesId) -> Option<MetricType> {
-        let family = self.arena.get(self.family_offset(id)?)?;
-        metric_type(family.load(Ordering::Relaxed))
+        let family = self.family_of(id)?;
+        metric_type(self.read(family.0, |at| self.words().get(at))?)
     }
 
     /// Whether a series' family is a native histogram.
     pub(crate) fn is_native(&self, id: SeriesId) -> bool {
-        let family = self.family_offset(id).and_then(|at| self.arena.get(at));
-        family.is_some_and(|family| family.load(Ordering::Relaxed) >> NATIVE_SHIFT == 1)
+        let family = self.family_of(id);
+        let first = family.and_then(|family| self.read(family.0, |at| self.words().get(at)));
+        first.is_some_and(|first| first >> NATIVE_SHIFT == 1)
     }
 
     /// The type of a series' family, how many buckets it has, and in which an observation belongs;
     /// without a copy of any definition.
     pub(crate) fn bucket_of(&self, id: SeriesId, value: f64) -> Option<(MetricType, usize, usize)> {
-        let family = self.family_offset(id)?;
-        let lengths = self.arena.get(family + 1)?.load(Ordering::Relaxed);
-        let length = |shift: u32| (lengths >> shift) as usize & 0xffff;
-        let words = |shift: u32| length(shift).div_ceil(8);
-        let start = family + 2 + words(0) + words(16) + words(32);
-        let bounds = self.arena.get(start..start + length(48))?;
-        let is_below = |bound: &&AtomicU64| f64::from_bits(bound.load(Ordering::Relaxed)) < value;
-        let bucket = bounds.iter().filter(is_below).count();
-        Some((self.metric_type(id)?, bounds.len() + 1, bucket))
+        self.read(self.family_of(id)?.0, |family| {
+            let arena = self.blocks.arena;
+            let metric_type = metric_type(self.words().get(family)?)?;
+            let lengths = self.words().get(family + 1)?;
+            let length = |shift: u32| (lengths >> shift) as usize & 0xffff;
+            let words = |shift: u32| length(shift).div_ceil(8);
+            let start = family + 2 + words(0) + words(16) + words(32);
+            let bounds = arena.get(start..start + length(48))?;
+            let is_below =
+                |bound: &&AtomicU64| f64::from_bits(bound.load(Ordering::Relaxed)) < value;
+            let bucket = bounds.iter().filter(is_below).count();
+            Some((metric_type, bounds.len() + 1, bucket))
+        })
     }
 
     /// The id of a series that is registered.
     pub(crate) fn find_series(&self, name: &str, labels: &[(String, String)]) -> Option<SeriesId> {
         let family = self.find_family(name)?;
-        let key = canonical(&registered(labels));
-        let same = |offset: usize| self.is_series(offset, family, &key);
-        self.find(&self.series, series_hash(family, &key), &same)
-            .map(SeriesId)
+        let labels = registered(labels);
+        let same = |at: usize| self.is_series(at, family, &labels);
+        let hash = series_hash(family, &labels);
+        self.find(&self.series, hash, &same).map(SeriesId)
     }
 
-    fn is_series(&self, offset: usize, family: FamilyId, key: &[(String, String)]) -> bool {
-        SeriesDefinition::decode(self.arena(), offset)
-            .is_some_and(|found| found.family == family && canonical(&found.labels) == key)
+    fn is_series(&self, at: usize, family: FamilyId, labels: &[(String, String)]) -> bool {
+        SeriesDefinition::is_at(self.words(), at, family, labels)
     }
 
     fn intern_family(&self, family: &FamilyDefinition) -> Result<FamilyId, RegisterError> {
-        let hash = name_hash(&family.name);
-        // What is registered under the name, once it was met: decoded once.
-        let met = RefCell::new(None);
-        let same = |offset: usize| {
-            let found = FamilyDefinition::decode(self.arena(), offset);
-            *met.borrow_mut() = found.filter(|found| found.name == family.name);
-            met.borrow().is_some()
-        };
+        let hash = name_hash(&family.name, "");
+        let same = |at: usize| FamilyDefinition::is_named(self.words(), at, &family.name, "");
         let id = match self.find(&self.families, hash, &same) {
             Some(id) => id,
             None => {
                 self.refuse_clash(family)?;
-                self.intern_in(&self.families, hash, &|| family.encode(), &same)
+                let encode = |out: &mut Sink<'_>| family.write(out);
+                self.intern_in(&self.families, hash, &encode, &same)
                     .map_err(|full| {
                         self.full(&family.name, full, "families", self.families.capacity)
                     })?
             }
         };
-        let Some(existing) = met.take().filter(|existing| !existing.agrees(family)) else {
+        let is_like = self.read(id, |at| Some(family.is_like(self.words(), at)));
+        if is_like != Some(false) {
             return Ok(FamilyId(id));
-        };
-        Err(RegisterError::Conflict {
-            metric: family.name.clone(),
-            existing: existing.to_string(),
-            requested: family.to_string(),
-        })
+        }
+        match self.family(FamilyId(id)) {
+            Some(existing) if !existing.agrees(family) => Err(RegisterError::Conflict {
+                metric: family.name.clone(),
+                existing: existing.to_string(),
+                requested: family.to_string(),
+            }),
+            // It was freed meanwhile: `keep_family` finds out.
+            _ => Ok(FamilyId(id)),
+        }
     }
 
     /// Two registrants at the same time can still clash: the exporter leaves the later one out.
@@ -288,8 +421,12 @@ impl<'a> Registry<'a> {
                 existing: existing.to_string(),
             })
         };
+        let named = |name: &str, suffix: &str| {
+            let id = self.find_family_of(name, suffix)?;
+            self.family(id)
+        };
         for suffix in family.sample_suffixes() {
-            if let Some(existing) = self.family_by_name(&format!("{}{suffix}", family.name)) {
+            if let Some(existing) = named(&family.name, suffix) {
                 return clash(existing);
             }
         }
@@ -297,7 +434,7 @@ impl<'a> Registry<'a> {
             let base = family
                 .name
                 .strip_suffix(suffix)
-                .and_then(|base| self.family_by_name(base));
+                .and_then(|base| named(base, ""));
             if let Some(existing) = base.filter(|base| base.sample_suffixes().contains(&suffix)) {
                 return clash(existing);
             }
@@ -311,107 +448,211 @@ impl<'a> Registry<'a> {
     }
 
     fn find_family(&self, name: &str) -> Option<FamilyId> {
-        let same = |offset: usize| {
-            FamilyDefinition::decode(self.arena(), offset).is_some_and(|found| found.name == name)
-        };
-        self.find(&self.families, name_hash(name), &same)
+        self.find_family_of(name, "")
+    }
+
+    /// The family whose name is both together.
+    fn find_family_of(&self, name: &str, suffix: &str) -> Option<FamilyId> {
+        let same = |at: usize| FamilyDefinition::is_named(self.words(), at, name, suffix);
+        self.find(&self.families, name_hash(name, suffix), &same)
             .map(FamilyId)
     }
 
     /// What a family is registered as; `None` when there is none, or garbage.
     pub(crate) fn family(&self, id: FamilyId) -> Option<FamilyDefinition> {
-        FamilyDefinition::decode(
-            self.arena(),
-            offset_of(word(self.families.index.get(id.0 as usize)?))?,
-        )
+        self.read(id.0, |at| FamilyDefinition::decode(self.words(), at))
     }
 
     /// What a series is registered as; `None` when there is none, or garbage.
     pub(crate) fn series(&self, id: SeriesId) -> Option<SeriesDefinition> {
-        SeriesDefinition::decode(
-            self.arena(),
-            offset_of(word(self.series.index.get(id.0 as usize)?))?,
-        )
+        self.read(id.0, |at| SeriesDefinition::decode(self.words(), at))
     }
 
-    fn arena(&self) -> Words<'a> {
-        Words::new(self.arena)
+    fn words(&self) -> Words<'a> {
+        Words::new(self.blocks.arena)
     }
 
-    /// The place of a key, if it is there.
+    /// The id of a key, if it is there.
     fn find(&self, table: &Table<'_>, hash: u64, same: &dyn Fn(usize) -> bool) -> Option<u32> {
-        for place in probe(table, hash) {
-            let word = word(&table.index[place]);
-            let offset = offset_of(word)?;
-            if tag_of(word) == tag(hash) && same(offset) {
-                return Some(place as u32);
-            }
-        }
-        None
+        let (block, life) = table.search(&self.blocks, hash, same).entry?;
+        Some(self.blocks.id(block, life))
     }
 
-    /// The place of a key, put there if it was not; else what was full.
+    /// The id of a key, put there if it was not; else what was full.
     fn intern_in(
         &self,
         table: &Table<'_>,
         hash: u64,
-        encode: &dyn Fn() -> Vec<u64>,
+        encode: &dyn Fn(&mut Sink<'_>),
         same: &dyn Fn(usize) -> bool,
     ) -> Result<u32, Full> {
         let mut fresh = None;
-        for place in probe(table, hash) {
-            let mut found = word(&table.index[place]);
-            if offset_of(found).is_none() {
-                if table.count.load(Ordering::Relaxed) >= table.capacity {
-                    return Err(Full::Entries);
-                }
-                let offset = match fresh {
-                    Some(offset) => offset,
-                    None => *fresh.insert(self.write(&encode())?),
-                };
-                match publish(&table.index[place], offset | tag(hash) << 32) {
-                    Ok(()) => {
-                        testpoint!("interned");
-                        // Release: who sees the count sees the place.
-                        table.count.fetch_add(1, Ordering::Release);
-                        testpoint!("counted");
-                        return Ok(place as u32);
-                    }
-                    // Another registrant took the place: perhaps for the same key.
-                    Err(winner) => found = winner,
-                }
+        let mut interned = Err(Full::Entries);
+        for _ in 0..TRIES {
+            let found = table.search(&self.blocks, hash, same);
+            if let Some((block, life)) = found.entry {
+                interned = Ok(self.blocks.id(block, life));
+                break;
             }
-            if tag_of(found) == tag(hash) && offset_of(found).is_some_and(same) {
-                return Ok(place as u32);
+            if table.count.load(Ordering::Relaxed) >= table.capacity {
+                break;
             }
+            let taken = match fresh {
+                Some(taken) => taken,
+                None => {
+                    let mut words = 0;
+                    encode(&mut |_| words += 1);
+                    let taken = self.blocks.take(words).ok_or(Full::Arena)?;
+                    self.blocks.define(taken, encode);
+                    *fresh.insert(taken)
+                }
+            };
+            if table.insert(&self.blocks, hash, found.head, taken) {
+                testpoint!("interned");
+                // Release: who sees the count sees the entry.
+                table.count.fetch_add(1, Ordering::Release);
+                testpoint!("counted");
+                return Ok(self.blocks.id_of_taken(taken));
+            }
+            // The chain changed: perhaps by the same key.
         }
-        Err(Full::Entries)
+        if let Some(taken) = fresh {
+            self.blocks.give_back_taken(taken);
+        }
+        interned
     }
 
-    /// Appends words to the arena; their offset.
-    fn write(&self, words: &[u64]) -> Result<u64, Full> {
-        let mut next = self.arena_next.load(Ordering::Relaxed);
-        let start = loop {
-            let start = next.saturating_add(BLOCK_HEADER as u64);
-            let end = start.saturating_add(words.len() as u64);
-            if end > self.arena.len() as u64 {
-                return Err(Full::Arena);
-            }
-            // Relaxed: the words between belong to nobody else; E5 publishes them.
-            match self
-                .arena_next
-                .compare_exchange(next, end, Ordering::Relaxed, Ordering::Relaxed)
-            {
-                Ok(_) => break start,
-                Err(moved) => next = moved,
-            }
+    /// Frees a series that is forgotten, unless it was registered again; whether it did. For the one
+    /// aggregator.
+    pub(crate) fn free_series(&self, id: SeriesId) -> bool {
+        let Some((block, life)) = self.blocks.find(id.0) else {
+            return false;
         };
-        testpoint!("arena-taken");
-        for (word, value) in self.arena[start as usize..].iter().zip(words) {
-            word.store(*value, Ordering::Relaxed);
+        let definition = SeriesDefinition::decode(self.words(), block.definition());
+        let Some(definition) = definition.filter(|_| life.is_forgotten()) else {
+            return false;
+        };
+        if !self.close(block, life) {
+            return false;
         }
-        testpoint!("defined");
-        Ok(start)
+        let hash = series_hash(definition.family, &definition.labels);
+        self.take_out(&self.series, self.series.bucket(hash), block);
+        self.freed.fetch_add(1, Ordering::Release);
+        true
+    }
+
+    /// Marks a family that may be freed, before a look at all series.
+    pub(crate) fn suspect_family(&self, id: FamilyId) -> bool {
+        let Some((block, life)) = self.blocks.find(id.0) else {
+            return false;
+        };
+        let (order, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
+        let word = self.blocks.life(block);
+        let is_marked = word.is_some_and(|word| {
+            let marked = word.compare_exchange(life.0, life.closing().0, order, relaxed);
+            marked.is_ok()
+        });
+        // E8: pairs with the fence in `keep_family`.
+        fence(Ordering::SeqCst);
+        testpoint!("family-suspected");
+        is_marked
+    }
+
+    /// Frees a family of which that look found no series, unless one was registered since; whether
+    /// it did. For the one aggregator.
+    pub(crate) fn free_family(&self, id: FamilyId) -> bool {
+        let Some((block, life)) = self.blocks.find(id.0) else {
+            return false;
+        };
+        let definition = FamilyDefinition::decode(self.words(), block.definition());
+        let Some(definition) = definition.filter(|_| life.is_closing()) else {
+            return false;
+        };
+        if !self.close(block, life) {
+            return false;
+        }
+        let bucket = self.families.bucket(name_hash(&definition.name, ""));
+        self.take_out(&self.families, bucket, block);
+        true
+    }
+
+    /// Takes a mark back: of a family that has series.
+    pub(crate) fn trust_family(&self, id: FamilyId) {
+        self.keep_family(id);
+    }
+
+    /// Whether a family is there after one of its series is: else it was freed in between.
+    fn keep_family(&self, id: FamilyId) -> bool {
+        // E8: pairs with the fence in `suspect_family`.
+        fence(Ordering::SeqCst);
+        for _ in 0..TRIES {
+            let Some((block, life)) = self.blocks.find(id.0) else {
+                return false;
+            };
+            if !life.is_closing() {
+                return true;
+            }
+            let Some(word) = self.blocks.life(block) else {
+                return false;
+            };
+            let (order, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
+            let kept = word.compare_exchange(life.0, life.not_closing().0, order, relaxed);
+            if kept.is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Makes an id stale, unless anything happened to what it names.
+    fn close(&self, block: Block, life: Life) -> bool {
+        let (order, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
+        let closed = life.closed();
+        let is_closed = self.blocks.life(block).is_some_and(|word| {
+            word.compare_exchange(life.0, closed.0, order, relaxed)
+                .is_ok()
+        });
+        if is_closed {
+            self.blocks.clear(block, closed);
+            testpoint!("closed");
+        }
+        is_closed
+    }
+
+    /// Takes a closed block out of its chain, and offers it.
+    fn take_out(&self, table: &Table<'_>, bucket: usize, block: Block) {
+        let class = class_of(self.blocks.next(block));
+        if !table.unlink(&self.blocks, bucket, block) {
+            return;
+        }
+        testpoint!("unlinked");
+        let less = |count: u64| count.checked_sub(1);
+        // Fails for 0, which is garbage.
+        let (order, relaxed) = (Ordering::Release, Ordering::Relaxed);
+        let _ = table.count.fetch_update(order, relaxed, less);
+        self.blocks.give_back(block, class);
+    }
+
+    /// Takes out what a predecessor has closed. For the one aggregator, at its start.
+    pub(crate) fn sweep(&self) {
+        let mut entries = Vec::new();
+        for table in [&self.series, &self.families] {
+            for bucket in 0..table.heads.len() {
+                table.entries(&self.blocks, bucket, &mut entries);
+                for &(block, life) in &entries {
+                    if !life.is_open() {
+                        self.take_out(table, bucket, block);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether what is forgotten is to be freed soon: more than three quarters are used.
+    pub(crate) fn is_filling(&self) -> bool {
+        let used = self.series.count.load(Ordering::Relaxed);
+        used.saturating_mul(4) > self.series.capacity.saturating_mul(3)
+            || self.blocks.is_nearly_full()
     }
 
     fn full(
@@ -423,7 +664,7 @@ impl<'a> Registry<'a> {
     ) -> RegisterError {
         let (what, capacity) = match full {
             Full::Entries => (entries, capacity),
-            Full::Arena => ("words of definitions", self.arena.len() as u64),
+            Full::Arena => ("words of definitions", self.blocks.arena.len() as u64),
         };
         RegisterError::Full {
             metric: metric.to_owned(),
@@ -438,10 +679,8 @@ impl<'a> Registry<'a> {
     /// it.
     pub(crate) fn largest(&self) -> Option<Largest> {
         let mut by_family: BTreeMap<u32, Vec<SeriesDefinition>> = BTreeMap::new();
-        for place in 0..self.series.index.len() {
-            if let Some(series) = self.series(SeriesId(place as u32)) {
-                by_family.entry(series.family.0).or_default().push(series);
-            }
+        for series in self.series_ids().filter_map(|id| self.series(id)) {
+            by_family.entry(series.family.0).or_default().push(series);
         }
         let (family, members) = by_family
             .into_iter()
@@ -467,33 +706,11 @@ enum Full {
     Arena,
 }
 
-fn word(place: &AtomicU64) -> u64 {
-    // E5 (acquire): pairs with the exchange in `publish`.
-    place.load(Ordering::Acquire)
+/// Whether there is a series of that id, by the words of the arena alone.
+#[inline(always)]
+pub(crate) fn is_open(arena: &[AtomicU64], id: SeriesId) -> bool {
+    block::find(arena, id.0).is_some()
 }
 
-fn publish(place: &AtomicU64, value: u64) -> Result<(), u64> {
-    // E5 (release): pairs with the load in `word`, and (acquire) with a winner's exchange.
-    place
-        .compare_exchange(0, value, Ordering::Release, Ordering::Acquire)
-        .map(|_| ())
-}
-
-fn offset_of(word: u64) -> Option<usize> {
-    let offset = word as u32 as usize;
-    (offset != 0).then_some(offset)
-}
-
-fn tag(hash: u64) -> u64 {
-    hash >> 32
-}
-
-fn tag_of(word: u64) -> u64 {
-    word >> 32
-}
-
-/// Every place once, from the hash's own on.
-fn probe(table: &Table<'_>, hash: u64) -> impl Iterator<Item = usize> {
-    let len = table.index.len();
-    (0..len).map(move |step| (hash as usize).wrapping_add(step) & (len - 1))
-}
+/// The most that a word beside a generation can say.
+const WORD_MAX: u64 = (1 << 48) - 1;

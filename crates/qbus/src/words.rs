@@ -139,7 +139,7 @@ impl fmt::Debug for Words<'_> {
 /// A read position in shared words that may hold anything.
 ///
 /// Every read is checked; what does not fit is `None`, and the caller counts and refuses it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Cursor<'a> {
     words: Words<'a>,
     next: usize,
@@ -165,6 +165,28 @@ impl<'a> Cursor<'a> {
         String::from_utf8(bytes).ok()
     }
 
+    /// Whether the text that follows, of as many bytes, is that one; it is passed by.
+    pub(crate) fn is_text(&mut self, mut text: impl Iterator<Item = u8>) -> Option<bool> {
+        let mut is_it = true;
+        loop {
+            let mut bytes = [0; 8];
+            let mut len = 0;
+            for (place, byte) in bytes.iter_mut().zip(text.by_ref()) {
+                (*place, len) = (byte, len + 1);
+            }
+            if len > 0 {
+                is_it &= self.word()? == u64::from_le_bytes(bytes);
+            }
+            if len < 8 {
+                return Some(is_it);
+            }
+        }
+    }
+
+    pub(crate) fn skip(&mut self, words: usize) {
+        self.next = self.next.saturating_add(words);
+    }
+
     /// Appends `len` bytes, packed likewise.
     pub(crate) fn bytes(&mut self, len: usize, out: &mut Vec<u8>) -> Option<()> {
         let words = self.words.slice(self.next, len.div_ceil(8))?;
@@ -179,11 +201,11 @@ impl<'a> Cursor<'a> {
 }
 
 /// Appends text, packed eight bytes to a word, little end first, zero padded.
-pub(crate) fn pack_text(text: &str, out: &mut Vec<u64>) {
+pub(crate) fn pack_text(text: &str, out: &mut dyn FnMut(u64)) {
     for chunk in text.as_bytes().chunks(8) {
         let mut bytes = [0; 8];
         bytes[..chunk.len()].copy_from_slice(chunk);
-        out.push(u64::from_le_bytes(bytes));
+        out(u64::from_le_bytes(bytes));
     }
 }
 
@@ -195,7 +217,7 @@ mod tests {
     fn text_survives_packing() {
         for text in ["", "a", "12345678", "123456789", "größer"] {
             let mut packed = Vec::new();
-            pack_text(text, &mut packed);
+            pack_text(text, &mut |word| packed.push(word));
             let shared: Vec<AtomicU64> = packed.into_iter().map(AtomicU64::new).collect();
             let mut cursor = Cursor::new(Words::new(&shared), 0);
             assert_eq!(cursor.text(text.len()).as_deref(), Some(text));

@@ -46,10 +46,11 @@ thread_local! {
     static CACHE: RefCell<HashTable<Entry>> = const { RefCell::new(HashTable::new()) };
 }
 
-/// The series of a metric: as this thread knows it, else as `register` says.
+/// The series of a metric: as this thread knows it, unless it was freed, else as `register` says.
 pub(crate) fn series<E>(
     emitter: u64,
     metric: &Metric<'_>,
+    is_registered: impl Fn(SeriesId) -> bool,
     register: impl FnOnce() -> Result<SeriesId, E>,
 ) -> Result<SeriesId, E> {
     let hash = hash(metric);
@@ -58,7 +59,10 @@ pub(crate) fn series<E>(
         let entry = cache.find(hash, |entry| entry.is_of(emitter, metric));
         entry.map(|entry| entry.series)
     });
-    if let Ok(Some(series)) = known {
+    let is_known = matches!(known, Ok(Some(_)));
+    if let Ok(Some(series)) = known
+        && is_registered(series)
+    {
         return Ok(series);
     }
     let series = register()?;
@@ -67,6 +71,13 @@ pub(crate) fn series<E>(
         let Ok(mut cache) = cache.try_borrow_mut() else {
             return;
         };
+        if is_known {
+            let found = cache.find_mut(hash, |entry| entry.is_of(emitter, metric));
+            if let Some(entry) = found {
+                entry.series = series;
+                return;
+            }
+        }
         if cache.len() >= ENTRIES_MAX {
             cache.clear();
         }
@@ -103,7 +114,19 @@ mod tests {
     use super::*;
 
     fn known(emitter: u64, metric: &Metric<'_>) -> Option<SeriesId> {
-        series(emitter, metric, || Err(())).ok()
+        series(emitter, metric, |_| true, || Err(())).ok()
+    }
+
+    #[test]
+    fn a_series_that_was_freed_is_registered_again() {
+        let metric = Metric::gauge("freed", 1.0);
+        let first = series::<()>(8, &metric, |_| true, || Ok(SeriesId(1)));
+        assert_eq!(first, Ok(SeriesId(1)));
+        let again = series::<()>(8, &metric, |_| false, || Ok(SeriesId(2)));
+        assert_eq!(
+            (again, known(8, &metric)),
+            (Ok(SeriesId(2)), Some(SeriesId(2)))
+        );
     }
 
     #[test]
@@ -114,7 +137,7 @@ mod tests {
         };
         assert_eq!(known(7, &metric), None);
         assert_eq!(
-            series::<()>(7, &metric, || Ok(SeriesId(3))),
+            series::<()>(7, &metric, |_| true, || Ok(SeriesId(3))),
             Ok(SeriesId(3))
         );
         assert_eq!(known(7, &metric), Some(SeriesId(3)));
@@ -155,7 +178,8 @@ mod tests {
     fn it_does_not_grow_without_bound() {
         for n in 0..=ENTRIES_MAX {
             let name = format!("name_{n}");
-            let made = series::<()>(9, &Metric::gauge(&name, 0.0), || Ok(SeriesId(n as u32)));
+            let metric = Metric::gauge(&name, 0.0);
+            let made = series::<()>(9, &metric, |_| true, || Ok(SeriesId(n as u32)));
             assert_eq!(made, Ok(SeriesId(n as u32)));
         }
         assert_eq!(known(9, &Metric::gauge("name_0", 0.0)), None);

@@ -1,10 +1,10 @@
-//! How series come to the page and leave it.
+//! How series come to the page, leave it, and make room for others.
 //!
 //! A series is on the page from its registration on: where the registry's version changed, the
-//! aggregator goes through all ids and makes rows for those that it has not met. On the same way it
-//! finds series that are forgotten ([`qbus::Bus::forget`]). These are retired: their rows stay and
-//! say since when, and readers pass them by. The next record or change of a cell revives a series,
-//! and so does a registration; it then goes on from where it stood.
+//! aggregator goes through all chains and makes rows for series that it has not met. On the same
+//! way it finds series that are forgotten ([`qbus::Bus::forget`]). These are retired: their rows
+//! stay and say since when, and readers pass them by. The next record or change of a cell revives a
+//! series, and so does a registration; it then goes on from where it stood.
 //!
 //! What was emitted before a series was forgotten may still lie in lanes and cells. So it is
 //! retired only after another round that came to all lanes: what comes later was, but for a moment,
@@ -13,25 +13,36 @@
 //! A family can have a time to live: its series are forgotten when nothing came to them for so
 //! long, on the aggregator's clock. A series that is bound to an owner ([`qbus::Bus::bind`]) is
 //! forgotten when that has left or was found dead.
+//!
+//! What is retired is kept for [`KEPT_NS`], unless its place is needed, or somebody registers its
+//! family with another definition; then it is freed. From the exchange in the registry
+//! on its id is stale ([`qbus::Consumer::free_series`]): then its row is taken out of the
+//! directory, and the words that it had are given to others. A successor of an aggregator that was
+//! killed in between finds rows whose ids are stale, and goes on from there.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem::take;
 
-use qbus::{FamilyId, OwnerId, SeriesId};
+use qbus::{Consumer, FamilyId, OwnerId, SeriesId, testpoint};
 
-use super::{Fold, PASSED_OVER, UNPLACED, Writer};
+use super::{Fold, PASSED_OVER, Writer};
 
-/// So many ids are looked at in some ten microseconds.
-const IDS_A_ROUND: usize = 4096;
-/// Between the beginnings of two walks over all ids for forgotten ones, each of which reads a word
-/// of every definition.
+/// So many chains are looked at in some ten microseconds.
+const CHAINS_A_ROUND: usize = 2048;
+/// So many series are looked at for their time to live in as long.
+const SERIES_A_ROUND: usize = 4096;
+/// Between the beginnings of two walks through all chains for forgotten series, each of which reads
+/// a word of every definition.
 const PERIOD_NS: u64 = 20_000_000;
 /// So many rounds, some milliseconds each, a walk is put off at most.
 const PUT_OFF_MAX: u32 = 64;
-/// So many series are retired in a fraction of a millisecond.
+/// So many series are retired in a fraction of a millisecond, and so many freed.
 const RETIRED_A_ROUND: usize = 512;
+const FREED_A_ROUND: usize = 256;
+/// How long what may come back is kept, by the aggregator's clock.
+const KEPT_NS: u64 = 60_000_000_000;
 
-/// Where the walk over all ids is, and what it found.
+/// Where the walk through all chains is, and what it found.
 #[derive(Debug, Default)]
 pub(super) struct Lifecycle {
     /// The registry's version as of the last walk.
@@ -39,18 +50,27 @@ pub(super) struct Lifecycle {
     walk: Option<Walk>,
     /// When the last walk for forgotten ones began, on a clock that is never set back.
     began_ns: u64,
-    /// Places of series that are forgotten; those before `due` were so before the last round that
-    /// came to all lanes.
-    forgotten: VecDeque<u32>,
+    /// Series that are forgotten; those before `due` were so before the last round that came to all
+    /// lanes.
+    forgotten: VecDeque<SeriesId>,
     due: usize,
+    /// Series to be freed at once, likewise: retired, or never met.
+    leaving: VecDeque<SeriesId>,
+    leaving_due: usize,
+    /// Series that are retired, and since when on the aggregator's clock, in order.
+    kept: VecDeque<(SeriesId, u64)>,
     /// Rounds since the walk went on.
     put_off: u32,
     /// Series that are bound to an owner, as of the last whole walk, and those that this one found.
     bound: Vec<(SeriesId, OwnerId)>,
     bound_next: Vec<(SeriesId, OwnerId)>,
+    /// Families of which no series is known any more, and those that a walk looks for.
+    empty: HashSet<FamilyId>,
+    suspected: HashSet<FamilyId>,
     /// Families whose series have a time to live, in nanoseconds, and the series to look at next.
     ttls: HashMap<FamilyId, u64>,
     expiring: usize,
+    ids: Vec<SeriesId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,12 +82,14 @@ struct Walk {
 }
 
 impl Fold {
-    /// Ends a round: retires what was forgotten, and meets what is new. `is_whole`: it came to all
-    /// lanes.
-    pub(crate) fn end(&mut self, writer: &mut Writer, is_whole: bool) {
+    /// Ends a round: retires and frees what was forgotten, and meets what is new. `is_whole`: it
+    /// came to all lanes.
+    pub(crate) fn end(&mut self, writer: &mut Writer, consumer: &Consumer, is_whole: bool) {
         self.retire();
+        self.free(writer, consumer);
         if is_whole {
             self.lifecycle.due = self.lifecycle.forgotten.len();
+            self.lifecycle.leaving_due = self.lifecycle.leaving.len();
         }
         // Lanes that fill come first, and bring new series with them.
         let is_behind = !is_whole || self.made > 0;
@@ -75,22 +97,30 @@ impl Fold {
             self.lifecycle.put_off += 1;
         } else {
             self.lifecycle.put_off = 0;
-            self.walk(writer);
+            self.walk(writer, consumer);
         }
     }
 
     /// Leaves what is registered now off the page, until something is emitted to it.
     pub(crate) fn pass_over(&mut self) {
-        for (id, place) in self.places.iter_mut().enumerate() {
-            if *place == 0 && self.bus.is_registered(SeriesId(id as u32)) {
-                *place = PASSED_OVER;
+        for id in self.bus.series_ids() {
+            let place = (id.0 & self.place_mask) as usize;
+            if let Some(known) = self.places.get_mut(place).filter(|known| **known == 0) {
+                *known = PASSED_OVER;
             }
         }
     }
 
-    /// Whether the walk over all ids, or something that it found, waits for another round.
+    /// Whether the walk through all chains, or something that it found, waits for another round.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.lifecycle.walk.is_some() || !self.lifecycle.forgotten.is_empty()
+        let Lifecycle {
+            walk,
+            forgotten,
+            leaving,
+            suspected,
+            ..
+        } = &self.lifecycle;
+        walk.is_some() || !forgotten.is_empty() || !leaving.is_empty() || !suspected.is_empty()
     }
 
     /// Forgets series to which nothing came for as long as their family lets them live. Some
@@ -105,8 +135,8 @@ impl Fold {
         if ttls.is_empty() {
             return;
         }
-        let end = (from + IDS_A_ROUND).min(self.series.len());
-        for series in &self.series[from..end] {
+        let end = (from + SERIES_A_ROUND).min(self.series.len());
+        for series in &self.series[from.min(end)..end] {
             let Some(ttl_ns) = ttls.get(&series.family) else {
                 continue;
             };
@@ -118,18 +148,24 @@ impl Fold {
         self.lifecycle.expiring = if end < self.series.len() { end } else { 0 };
     }
 
-    /// Goes on with the walk over all ids, or begins one if the registry changed.
-    fn walk(&mut self, writer: &mut Writer) {
-        let Some(mut walk) = self.lifecycle.walk.take().or_else(|| self.begin_walk()) else {
+    /// Goes on with the walk through all chains, or begins one if the registry changed.
+    fn walk(&mut self, writer: &mut Writer, consumer: &Consumer) {
+        let begun = |fold: &mut Fold| fold.begin_walk(consumer);
+        let Some(mut walk) = self.lifecycle.walk.take().or_else(|| begun(self)) else {
             return;
         };
-        let ids = self.places.len();
-        let end = (walk.next + IDS_A_ROUND).min(ids);
+        let chains = self.bus.chains();
+        let end = (walk.next + CHAINS_A_ROUND).min(chains);
+        let mut ids = take(&mut self.lifecycle.ids);
         while walk.next < end && !self.is_busy() {
-            self.look_at(writer, SeriesId(walk.next as u32), walk.is_changed);
+            self.bus.chain_ids(walk.next, &mut ids);
+            for &id in &ids {
+                self.look_at(writer, id, walk.is_changed);
+            }
             walk.next += 1;
         }
-        if walk.next < ids {
+        self.lifecycle.ids = ids;
+        if walk.next < chains {
             self.lifecycle.walk = Some(walk);
             return;
         }
@@ -137,6 +173,7 @@ impl Fold {
         if walk.is_changed {
             self.lifecycle.bound = take(&mut self.lifecycle.bound_next);
         }
+        self.free_families(writer, consumer);
     }
 
     /// Forgets what is bound to owners that are there no more.
@@ -147,7 +184,7 @@ impl Fold {
             .retain(|&(id, owner)| bus.forget_with_owner(id, owner));
     }
 
-    fn begin_walk(&mut self) -> Option<Walk> {
+    fn begin_walk(&mut self, consumer: &Consumer) -> Option<Walk> {
         let mut version = self.bus.registry_version();
         let mut is_changed = true;
         if let Some(last) = self.lifecycle.version {
@@ -157,13 +194,20 @@ impl Fold {
                 // Left for later.
                 version.1 = last.1;
             }
-            if version == last {
+            let has_suspects = !self.lifecycle.empty.is_empty() && !is_soon;
+            if version == last && !has_suspects {
                 return None;
             }
-            is_changed = version.1 != last.1;
+            is_changed = version.1 != last.1 || has_suspects;
         }
         if is_changed {
             self.lifecycle.began_ns = self.monotonic_ns;
+            // Marked before the walk looks for series of them.
+            for family in take(&mut self.lifecycle.empty) {
+                if consumer.suspect_family(family) {
+                    self.lifecycle.suspected.insert(family);
+                }
+            }
         }
         Some(Walk {
             next: 0,
@@ -176,77 +220,195 @@ impl Fold {
         if is_changed && let Some(owner) = self.bus.bound(id) {
             self.lifecycle.bound_next.push((id, owner));
         }
-        let known = self.places[id.0 as usize];
-        if known == 0 || known == UNPLACED {
-            self.meet(writer, id);
-        } else if known != PASSED_OVER && is_changed {
-            let place = known as usize - 1;
-            let retired_ns = self.series[place].retired_ns();
+        if !self.lifecycle.suspected.is_empty()
+            && let Some(family) = self.bus.family_of(id)
+        {
+            self.lifecycle.suspected.remove(&family);
+        }
+        let Some(&known) = self.places.get(self.place_of(id)) else {
+            return;
+        };
+        let index = known.wrapping_sub(1) as usize;
+        let is_met = self.series.get(index).is_some_and(|series| series.id == id);
+        if is_met && is_changed {
+            let retired_ns = self.series[index].retired_ns();
             match self.bus.forgotten_ns(id) {
-                Some(_) if retired_ns == 0 => self.find_forgotten(place),
+                Some(_) if retired_ns == 0 => self.find_forgotten(index),
                 // Forgotten once more: it stays retired.
-                Some(_) => {}
-                None if retired_ns != 0 => self.revive(place),
+                Some(_) => self.free_if_meant(index),
+                None if retired_ns != 0 => self.revive(index),
                 None => {}
             }
+        } else if !is_met && is_changed && self.bus.forgotten_ns(id).is_some() {
+            // Off the page anyway; what was emitted to it meets it.
+            self.lifecycle.leaving.push_back(id);
+        } else if !is_met && known != PASSED_OVER {
+            self.meet(writer, id);
         }
     }
 
     /// Makes a row for a series to which nothing was emitted.
     fn meet(&mut self, writer: &mut Writer, id: SeriesId) {
         let is_new = self.bus.is_registered(id) && self.bus.forgotten_ns(id).is_none();
-        if is_new && let Ok(place) = self.find_place(writer, id) {
-            self.series[place].meet(self.now_ns);
-            self.touch(place);
+        if is_new && let Ok(index) = self.find_place(writer, id) {
+            self.series[index].meet(self.now_ns);
+            self.touch(index);
         }
     }
 
     /// Notes that a series is forgotten, unless that is known.
-    pub(super) fn find_forgotten(&mut self, place: usize) {
-        let series = &mut self.series[place];
+    pub(super) fn find_forgotten(&mut self, index: usize) {
+        let series = &mut self.series[index];
         if !series.is_forgotten {
             series.is_forgotten = true;
-            self.lifecycle.forgotten.push_back(place as u32);
+            self.lifecycle.forgotten.push_back(series.id);
         }
     }
 
     /// Retires what was forgotten before the last round that came to all lanes.
     fn retire(&mut self) {
         for _ in 0..self.lifecycle.due.min(RETIRED_A_ROUND) {
-            let Some(place) = self.lifecycle.forgotten.pop_front() else {
+            let Some(id) = self.lifecycle.forgotten.pop_front() else {
                 break;
             };
             self.lifecycle.due -= 1;
-            let series = &mut self.series[place as usize];
-            series.is_forgotten = false;
-            // Meanwhile it may have been registered again.
-            let Some(since_ns) = self.bus.forgotten_ns(series.id) else {
+            let index = self.index_of(id);
+            let Some(series) = self.series.get_mut(index).filter(|series| series.id == id) else {
                 continue;
             };
-            if series.retire(since_ns) {
-                self.touch(place as usize);
-            } else {
-                self.bus.revive(series.id, since_ns);
+            series.is_forgotten = false;
+            // Meanwhile it may have been registered again.
+            let Some(since_ns) = self.bus.forgotten_ns(id) else {
+                continue;
+            };
+            if !series.retire(since_ns) {
+                self.bus.revive(id, since_ns);
+                continue;
             }
+            self.touch(index);
+            self.free_later(id);
+        }
+    }
+
+    /// Has a series freed that is retired: soon, or when it was kept for long enough.
+    fn free_later(&mut self, id: SeriesId) {
+        if self.bus.is_to_be_freed(id) {
+            self.lifecycle.leaving.push_back(id);
+        } else {
+            self.lifecycle.kept.push_back((id, self.monotonic_ns));
+        }
+    }
+
+    /// Has a series freed soon that was retired to be kept, and then forgotten for good.
+    fn free_if_meant(&mut self, index: usize) {
+        let id = self.series[index].id;
+        if self.bus.is_to_be_freed(id) && !self.series[index].is_forgotten {
+            self.series[index].is_forgotten = true;
+            self.lifecycle.leaving.push_back(id);
+        }
+    }
+
+    /// Frees what is to be: some of it.
+    fn free(&mut self, writer: &mut Writer, consumer: &Consumer) {
+        let mut ids = Vec::new();
+        while ids.len() < FREED_A_ROUND && self.lifecycle.leaving_due > 0 {
+            self.lifecycle.leaving_due -= 1;
+            ids.extend(self.lifecycle.leaving.pop_front());
+        }
+        let is_needed = !self.lifecycle.kept.is_empty() && consumer.is_filling();
+        while ids.len() < FREED_A_ROUND
+            && let Some(&(id, since_ns)) = self.lifecycle.kept.front()
+            && (is_needed || self.monotonic_ns.saturating_sub(since_ns) >= KEPT_NS)
+        {
+            self.lifecycle.kept.pop_front();
+            ids.push(id);
+        }
+        // What was revived meanwhile has no part in it.
+        ids.retain(|&id| {
+            let known = self.series.get(self.index_of(id));
+            let known = known.filter(|series| series.id == id);
+            known.is_none_or(|series| series.retired_ns() != 0)
+        });
+        if ids.is_empty() || consumer.is_superseded() {
+            return;
+        }
+        consumer.free_series(&mut ids);
+        for id in ids {
+            self.leave(writer, id);
+        }
+    }
+
+    /// Gives back what a series had that was freed.
+    fn leave(&mut self, writer: &mut Writer, id: SeriesId) {
+        let (place, index) = (self.place_of(id), self.index_of(id));
+        if let Some(at) = self.homeless.remove(&id) {
+            writer.free_definition(at);
+        }
+        let Some(series) = self.series.get_mut(index).filter(|series| series.id == id) else {
+            if let Some(known) = self.places.get_mut(place) {
+                *known = 0;
+            }
+            return;
+        };
+        if series.touched {
+            // By a record that came too late to bring it back.
+            self.touched.retain(|&touched| touched as usize != index);
+        }
+        writer.free_series(place, series.history);
+        testpoint!("series-freed");
+        let family = series.family;
+        *series = series.unused();
+        self.places[place] = 0;
+        self.unused.push(index as u32);
+        if let Some(known) = self.families.get_mut(&family) {
+            known.series -= 1;
+            if known.series == 0 {
+                self.lifecycle.empty.insert(family);
+            }
+        }
+    }
+
+    /// Frees families of which the walk that is over found no series.
+    fn free_families(&mut self, writer: &mut Writer, consumer: &Consumer) {
+        for family in take(&mut self.lifecycle.suspected) {
+            let is_empty = |known: &super::PlacedFamily| known.series == 0;
+            if self.families.get(&family).is_some_and(is_empty)
+                && !consumer.is_superseded()
+                && consumer.free_family(family)
+                && let Some(known) = self.families.remove(&family)
+            {
+                writer.free_family(known.at);
+            }
+        }
+    }
+
+    /// After a restart: families whose series are all gone are looked at once more.
+    pub(super) fn free_families_left(&mut self) {
+        let empty = self.families.iter().filter(|(_, known)| known.series == 0);
+        self.lifecycle.empty = empty.map(|(&family, _)| family).collect();
+        let retired = self.series.iter().filter(|series| series.retired_ns() != 0);
+        for id in retired.map(|series| series.id).collect::<Vec<_>>() {
+            self.free_later(id);
         }
     }
 
     /// Puts a series back on the page.
     #[cold]
-    pub(super) fn revive(&mut self, place: usize) {
-        let series = &mut self.series[place];
+    pub(super) fn revive(&mut self, index: usize) {
+        let series = &mut self.series[index];
         self.bus.revive(series.id, series.retired_ns());
         series.revive();
+        series.is_forgotten = false;
         // Its time to live begins anew, also where a registration brings it back.
         series.arrived_ns = self.monotonic_ns;
-        self.touch(place);
+        self.touch(index);
     }
 
-    fn touch(&mut self, place: usize) {
-        let series = &mut self.series[place];
+    fn touch(&mut self, index: usize) {
+        let series = &mut self.series[index];
         if !series.touched {
             series.touched = true;
-            self.touched.push(place as u32);
+            self.touched.push(index as u32);
         }
     }
 }

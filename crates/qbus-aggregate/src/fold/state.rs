@@ -27,6 +27,9 @@ pub(super) enum Folded {
     Refused,
 }
 
+/// No series has it.
+const NO_ID: SeriesId = SeriesId(0);
+
 #[derive(Debug)]
 pub(super) struct SeriesState {
     pub(super) id: SeriesId,
@@ -88,6 +91,11 @@ impl SeriesState {
             observed: observed.map(|observed| Box::new((observed, bounds))),
             exemplars: None,
         }
+    }
+
+    /// What is left of it when it was freed: it has no id.
+    pub(super) fn unused(&self) -> SeriesState {
+        SeriesState::new((self.family, NO_ID), MetricType::Gauge, Vec::new(), false)
     }
 
     fn bounds(&self) -> &[f64] {

@@ -56,7 +56,7 @@ fn sections() {
     let shape = Shape {
         lanes: 64,
         owners: 1024,
-        series_ids: 32_768,
+        series_places: 40_965,
         series: 16_384,
         arena_words: 655_424,
         cells: 2048,
@@ -127,6 +127,7 @@ fn rows() {
         lost_positions: 6,
         recent_ring: 7,
         commit_ns: 8,
+        stale: 9,
     };
     let numbered: Vec<u64> = (0..GLOBALS_LEN as u64).collect();
     assert_eq!(

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use qbus::{CreateError, Grower, Grown, MappedFile, Words, testpoint};
 
+use super::gaps::Gaps;
 use super::layout::{AT_ALLOCATED, AT_DEFINED, AT_HISTORIES, BLOCK_WORDS, Shape};
 use super::ring::Points;
 
@@ -38,6 +39,9 @@ pub(super) struct Heap {
     allocated: usize,
     defined: usize,
     end: usize,
+    /// What was given back of the heap, and of the definitions.
+    gaps: Gaps,
+    definition_gaps: Gaps,
     /// Words that histories took, and those that they may take.
     histories: usize,
     budget: usize,
@@ -62,6 +66,8 @@ impl Heap {
             defined: within(AT_DEFINED, shape.definitions(), shape.heap()),
             histories: within(AT_HISTORIES, 0, end),
             end,
+            gaps: Gaps::default(),
+            definition_gaps: Gaps::default(),
             growth,
             shape,
             budget: 0,
@@ -104,8 +110,47 @@ impl Heap {
         has_grown || is_overdue
     }
 
+    /// Begins with what is in use: runs of the heap and of the definitions, and how many words of
+    /// them are histories'.
+    pub(super) fn reclaim(&mut self, used: &[(usize, usize)], histories: usize) {
+        let gaps = |from, to| Gaps::between(from, to, used.to_vec());
+        self.gaps = gaps(self.shape.heap(), self.allocated);
+        self.definition_gaps = gaps(self.shape.definitions(), self.defined);
+        self.count_histories(histories);
+    }
+
+    /// Gives words of a block or a definition back. What led to them leads there no more.
+    pub(super) fn give_back(&mut self, start: usize, len: usize) {
+        if start >= self.shape.heap() {
+            self.gaps.put(start, len);
+            // There may be room for what there was none for.
+            self.wanting.get_or_insert_with(Instant::now);
+        } else {
+            self.definition_gaps.put(start, len);
+        }
+    }
+
+    /// Gives words of a history back.
+    pub(super) fn give_history_back(&mut self, start: usize, len: usize) {
+        self.count_histories(self.histories.saturating_sub(len));
+        self.give_back(start, len);
+    }
+
+    /// Takes words that were given back.
+    fn take_back(&mut self, len: usize) -> Option<usize> {
+        let start = self.gaps.take(len)?;
+        // Release: who finds here what is written from now on finds that what led here before leads
+        // elsewhere.
+        self.words().release();
+        Some(start)
+    }
+
     /// Takes words for a definition: of those that are reserved for them, or of the heap.
     pub(super) fn define(&mut self, len: usize) -> Option<usize> {
+        if let Some(start) = self.definition_gaps.take(len) {
+            self.words().release();
+            return Some(start);
+        }
         let start = self.defined;
         if start + len > self.shape.heap() {
             // Only what died between taking words and using them can have taken those of others.
@@ -120,6 +165,9 @@ impl Heap {
 
     /// Takes words for a block. Where there are none it waits a millisecond for the file to grow.
     pub(super) fn allocate(&mut self, len: usize) -> Option<usize> {
+        if let Some(start) = self.take_back(len) {
+            return Some(start);
+        }
         if len > self.end - self.allocated && !self.is_out_of_patience {
             self.is_out_of_patience = true;
             self.growth.ask(CHUNK_BYTES.max(len as u64 * 8));
@@ -133,6 +181,12 @@ impl Heap {
     /// Takes words for a history, if its budget and the reserve for blocks leave so many.
     pub(super) fn allocate_history(&mut self, len: usize) -> Option<usize> {
         let histories = self.histories + len;
+        if histories <= self.budget
+            && let Some(start) = self.take_back(len)
+        {
+            self.count_histories(histories);
+            return Some(start);
+        }
         let is_left = len.saturating_add(RESERVE_WORDS) <= self.end - self.allocated;
         if histories > self.budget || !is_left {
             self.wanting.get_or_insert_with(Instant::now);
@@ -144,9 +198,13 @@ impl Heap {
             }
             return None;
         }
+        self.count_histories(histories);
+        self.cut(len)
+    }
+
+    fn count_histories(&mut self, histories: usize) {
         self.histories = histories;
         self.words().store(AT_HISTORIES, histories as u64);
-        self.cut(len)
     }
 
     /// Takes words, and has the file grow by what is missing, however long that takes.

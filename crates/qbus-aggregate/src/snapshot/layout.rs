@@ -3,7 +3,7 @@
 //! | word   | what                                                              | written by     |
 //! |--------|-------------------------------------------------------------------|----------------|
 //! | 0      | magic, last                                                       | creator        |
-//! | 1–10   | version, instance (2), lanes, owners, series ids, series, arena   | creator        |
+//! | 1–10   | version, instance (2), lanes, owners, series places, series, arena| creator        |
 //! |        | words, cells, created                                             |                |
 //! | 11–43  | length of the bus's name, and the name                            | creator        |
 //! | 48     | next free word of the heap                                        | aggregator     |
@@ -16,7 +16,8 @@
 //! |        | owners, a row each                                                | commit         |
 //! |        | cells, a row for each group of each lane: its pulse, and the      | commit         |
 //! |        | value of each cell up to which it was folded                      |                |
-//! |        | directory: where each series' block lies, by id, 0 = nowhere      | aggregator     |
+//! |        | directory: where each series' block lies, by its place, and its   | aggregator     |
+//! |        | id >> 8 from bit 40 on; 0 = nowhere                               |                |
 //! |        | blocks: one for each series that can be registered                | fold, commit   |
 //! |        | definitions of families and series, as the bus's arena has them   | aggregator     |
 //! |        | heap: recent records, larger blocks, histories, exemplars         | fold, commit   |
@@ -35,7 +36,7 @@ pub(crate) const CELL_GROUPS: usize = Geometry::CELL_GROUPS;
 /// `qbussnap`, little end first. Stored last at creation.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"qbussnap");
 /// Raised with every change of the layout.
-pub(crate) const VERSION: u64 = 3;
+pub(crate) const VERSION: u64 = 4;
 
 pub(crate) const AT_MAGIC: usize = 0;
 pub(crate) const AT_VERSION: usize = 1;
@@ -54,7 +55,7 @@ pub(crate) const AT_GLOBALS: usize = 96;
 const SECTIONS: usize = 512;
 
 /// Words of a version of the globals: see [`super::tally::Globals`].
-pub(crate) const GLOBALS_LEN: usize = 9;
+pub(crate) const GLOBALS_LEN: usize = 10;
 /// Words of a version of an owner's row: see [`super::tally::OwnerRow`].
 pub(crate) const OWNER_LEN: usize = 17;
 /// Words of a version of a counter's or a gauge's row: see [`super::row::Plain`].
@@ -76,8 +77,8 @@ const _: () = assert!(AT_GLOBALS + row_words(GLOBALS_LEN) <= SECTIONS);
 pub(crate) struct Shape {
     pub(crate) lanes: usize,
     pub(crate) owners: usize,
-    /// Places of the bus's index of series: more than series.
-    pub(crate) series_ids: usize,
+    /// Places of series: more than series.
+    pub(crate) series_places: usize,
     /// Series that the bus can register.
     pub(crate) series: usize,
     /// Words for their definitions.
@@ -93,12 +94,12 @@ impl Shape {
         let Shape {
             lanes,
             owners,
-            series_ids,
+            series_places,
             series,
             arena_words,
             cells,
         } = self;
-        [lanes, owners, series_ids, series, arena_words, cells].map(|number| number as u64)
+        [lanes, owners, series_places, series, arena_words, cells].map(|number| number as u64)
     }
 
     /// Decodes a shape that another process wrote; `None` when arithmetic with it could overflow.
@@ -106,16 +107,22 @@ impl Shape {
         if words.iter().any(|&number| number > 1 << 32) {
             return None;
         }
-        let [lanes, owners, series_ids, series, arena_words, cells] =
+        let [lanes, owners, series_places, series, arena_words, cells] =
             words.map(|number| number as usize);
         Some(Shape {
             lanes,
             owners,
-            series_ids,
+            series_places,
             series,
             arena_words,
             cells,
         })
+    }
+
+    /// Which bits of a series' id are its place.
+    pub(crate) fn place_mask(self) -> u32 {
+        let bits = usize::BITS - self.series_places.saturating_sub(1).leading_zeros();
+        (1_u64 << bits.min(32)).wrapping_sub(1) as u32
     }
 
     pub(crate) fn heads(self) -> usize {
@@ -140,7 +147,7 @@ impl Shape {
     }
 
     pub(crate) fn blocks(self) -> usize {
-        self.directory() + self.series_ids
+        self.directory() + self.series_places
     }
 
     pub(crate) fn definitions(self) -> usize {

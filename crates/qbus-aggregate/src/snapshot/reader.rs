@@ -18,7 +18,10 @@ use super::layout::{
 };
 use super::order::Order;
 use super::ring::{self, Points, RecentRecord, decode_points, decode_recent};
-use super::row::{BlockHeader, LEN_MAX, Observed, Plain, Span, row_at, take_room};
+use super::row::{
+    BlockHeader, LEN_MAX, Observed, Plain, Span, block_of, directory_word, is_same_series, row_at,
+    take_room,
+};
 use super::tally::{Globals, OwnerRow};
 use super::versioned::{Found, Row, committed, row_words};
 use super::writer::{GLOBALS_ROW, head_row, owner_row};
@@ -83,7 +86,8 @@ impl fmt::Debug for ReadOptions<'_> {
 pub struct Reader {
     file: MappedFile,
     shape: Shape,
-    families: HashMap<usize, Arc<Family>>,
+    /// By where its definition lies, and its id on the bus.
+    families: HashMap<(usize, u64), Arc<Family>>,
     retries: u64,
 }
 
@@ -167,8 +171,8 @@ impl Reader {
     /// How many series it has.
     pub fn series_count(&self) -> usize {
         let directory = self.shape.directory();
-        (0..self.shape.series_ids)
-            .filter(|&id| self.words().get(directory + id).unwrap_or(0) != 0)
+        (0..self.shape.series_places)
+            .filter(|&place| self.words().get(directory + place).unwrap_or(0) != 0)
             .count()
     }
 
@@ -233,16 +237,46 @@ impl Reader {
     }
 
     fn newest_series(&mut self, id: SeriesId, history: bool, beyond: &Beyond) -> Option<Series> {
-        let words = self.words();
-        let block = words.get(self.shape.directory() + id.0 as usize)?;
-        let row = beyond.row_at(words, self.shape, block)?;
+        let place = (id.0 & self.shape.place_mask()) as usize;
+        let (series, word) = self.newest_at(place, history, beyond)?;
+        (word == directory_word(block_of(word), id)).then_some(series)
+    }
+
+    /// The series at a place as of the newest commit, and what the directory said of it all the
+    /// while.
+    fn newest_at(&mut self, place: usize, history: bool, beyond: &Beyond) -> Option<(Series, u64)> {
+        for _ in 0..CUTS {
+            let word = self.words().get(self.shape.directory() + place)?;
+            let series = self.decode_newest((place, word), history, beyond);
+            if word == 0 || self.is_listed(place, word) {
+                return Some((series?, word));
+            }
+        }
+        None
+    }
+
+    fn decode_newest(
+        &mut self,
+        (place, word): (usize, u64),
+        history: bool,
+        beyond: &Beyond,
+    ) -> Option<Series> {
+        let row = beyond.row_at(self.words(), self.shape, word)?;
         let version = self.newest(row)?;
         if history {
             self.capacity(Plain::decode(&version)?.history, Points::History, beyond);
         }
-        let family = self.family(row)?;
+        let family = self.family(&Listed { row, place, word })?;
         let mut room = self.words().len();
         self.decode(family, row, &version, history, &mut room)
+    }
+
+    /// Whether the directory says of a place what it said: what was read of its series is of that
+    /// series.
+    fn is_listed(&self, place: usize, word: u64) -> bool {
+        // Acquire: pairs with the fences of who uses the words that a series had.
+        self.words().acquire();
+        self.words().get(self.shape.directory() + place) == Some(word)
     }
 
     /// Capacity of a ring that a row refers to.
@@ -302,23 +336,47 @@ impl Reader {
         Cut::default()
     }
 
-    /// Decodes rows of a cut, on several threads where they are many.
+    /// Decodes rows of a cut, on several threads where they are many. What was moved meanwhile is
+    /// read again, as of the newest commit.
     fn decode_all(
-        &self,
+        &mut self,
         cut: &Cut,
         order: Vec<(usize, Arc<Family>)>,
         history: bool,
     ) -> Vec<Series> {
+        let (mut series, moved) = self.decode_in_parts(cut, &order, history);
+        // From the last one on: what comes before stays where it is.
+        for (at, place) in moved.into_iter().rev() {
+            let found = self.newest_at(place, history, &Beyond::default());
+            if let Some((found, _)) = found {
+                series.insert(at, found);
+            }
+        }
+        series
+    }
+
+    /// The series, and the places of those that were moved: each with where it belongs among the
+    /// others.
+    fn decode_in_parts(
+        &self,
+        cut: &Cut,
+        order: &[(usize, Arc<Family>)],
+        history: bool,
+    ) -> (Vec<Series>, Vec<(usize, usize)>) {
         let decode = |part: &[(usize, Arc<Family>)]| {
             let mut room = self.words().len();
-            let decode = |(place, family): &(usize, Arc<Family>)| {
-                let (row, range) = &cut.rows[*place];
+            let (mut series, mut moved) = (Vec::with_capacity(part.len()), Vec::new());
+            for (index, family) in part {
+                let (listed, range) = &cut.rows[*index];
                 let version = &cut.words[range.clone()];
-                self.decode(family.clone(), *row, version, history, &mut room)
-            };
-            let mut series = Vec::with_capacity(part.len());
-            series.extend(part.iter().filter_map(decode));
-            series
+                let found = self.decode(family.clone(), listed.row, version, history, &mut room);
+                if self.is_listed(listed.place, listed.word) {
+                    series.extend(found);
+                } else if self.is_moved(listed) {
+                    moved.push((series.len(), listed.place));
+                }
+            }
+            (series, moved)
         };
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let threads = (order.len() / FEW).clamp(1, processors.min(THREADS_MAX));
@@ -328,13 +386,26 @@ impl Reader {
             let others: Vec<_> = parts
                 .map(|part| scope.spawn(move || decode(part)))
                 .collect();
-            let mut series = decode(first);
+            let (mut series, mut moved) = decode(first);
             for other in others {
                 // A thread that panicked would have panicked here.
-                series.append(&mut other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+                let other = other.join().unwrap_or_else(|panic| resume_unwind(panic));
+                moved.extend(
+                    other
+                        .1
+                        .iter()
+                        .map(|(at, place)| (series.len() + at, *place)),
+                );
+                series.extend(other.0);
             }
-            series
+            (series, moved)
         })
+    }
+
+    /// Whether a series that was not where it was listed is somewhere else, and not gone.
+    fn is_moved(&self, listed: &Listed) -> bool {
+        let word = self.words().get(self.shape.directory() + listed.place);
+        word.is_some_and(|word| is_same_series(word, listed.word))
     }
 
     /// Copies the version of each row that counts at one epoch; `None` when one was overtaken.
@@ -349,22 +420,38 @@ impl Reader {
         let mut room = words.len();
         // In the order of the file, which a processor fetches ahead.
         let directory = self.shape.directory();
-        let mut blocks: Vec<u64> = (0..self.shape.series_ids)
-            .filter_map(|id| words.get(directory + id))
-            .filter(|&block| block != 0)
+        let mut places: Vec<(usize, u64)> = (0..self.shape.series_places)
+            .filter_map(|place| Some((place, words.get(directory + place)?)))
+            .filter(|&(_, word)| word != 0)
             .collect();
-        blocks.sort_unstable();
-        let rows: Vec<Row> = blocks
+        places.sort_unstable_by_key(|&(_, word)| block_of(word));
+        let rows: Vec<Listed> = places
             .into_iter()
-            .filter_map(|block| beyond.row_at(words, self.shape, block))
-            .filter(|row| take_room(&mut room, row.len))
+            .filter_map(|(place, word)| {
+                let row = beyond.row_at(words, self.shape, word)?;
+                Some(Listed { row, place, word })
+            })
+            .filter(|listed| take_room(&mut room, listed.row.len))
             .collect();
         cut.rows.reserve(rows.len());
-        cut.words.reserve(rows.iter().map(|row| row.len).sum());
-        for row in rows {
+        cut.words
+            .reserve(rows.iter().map(|listed| listed.row.len).sum());
+        for listed in rows {
             let start = cut.words.len();
-            match row.read(words, cut.epoch, newest, &mut cut.words) {
-                Found::Version => cut.rows.push((row, start..cut.words.len())),
+            let found = listed.row.read(words, cut.epoch, newest, &mut cut.words);
+            if !self.is_listed(listed.place, listed.word) {
+                cut.words.truncate(start);
+                if !self.is_moved(&listed) {
+                    continue;
+                }
+                if !take_newer {
+                    return None;
+                }
+                // Found to be moved once more when it is decoded.
+                cut.words.extend(std::iter::repeat_n(0, listed.row.len));
+            }
+            match found {
+                Found::Version => cut.rows.push((listed, start..cut.words.len())),
                 Found::Nothing => {}
                 // A series made after this epoch looks overtaken too.
                 Found::Overtaken if take_newer => {}
@@ -383,8 +470,8 @@ impl Reader {
     /// names and labels.
     fn sorted(&mut self, cut: &Cut, options: &ReadOptions<'_>) -> Vec<(usize, Arc<Family>)> {
         let mut wanted = Vec::with_capacity(cut.rows.len());
-        for (place, (row, _)) in cut.rows.iter().enumerate() {
-            let Some(family) = self.family(*row) else {
+        for (place, (listed, _)) in cut.rows.iter().enumerate() {
+            let Some(family) = self.family(listed) else {
                 continue;
             };
             if options.matches.is_none_or(|matches| matches(&family.name)) {
@@ -396,7 +483,8 @@ impl Reader {
         // Definitions that are garbage may all lie in one place.
         let mut room = words.len();
         for (index, (place, family)) in wanted.iter().enumerate() {
-            let at = BlockHeader::of(words, cut.rows[*place].0).map(|header| header.labels);
+            let row = cut.rows[*place].0.row;
+            let at = BlockHeader::of(words, row).map(|header| header.labels);
             order.push(index, &family.name, |key| {
                 let start = key.len();
                 let is_read = at.is_some_and(|at| SeriesDefinition::sort_key(words, at, key));
@@ -409,14 +497,18 @@ impl Reader {
         sorted.map(|index| wanted[index].clone()).collect()
     }
 
-    /// The family of a row.
-    fn family(&mut self, row: Row) -> Option<Arc<Family>> {
-        let at = BlockHeader::of(self.words(), row)?.family;
-        if let Some(family) = self.families.get(&at) {
+    /// The family of a series.
+    fn family(&mut self, listed: &Listed) -> Option<Arc<Family>> {
+        let words = self.words();
+        let header = BlockHeader::of(words, listed.row)?;
+        let key = (header.family, words.get(header.labels)? >> 32);
+        if let Some(family) = self.families.get(&key) {
             return Some(family.clone());
         }
-        let family = Arc::new(Family::decode(self.words(), at)?);
-        self.families.insert(at, family.clone());
+        let family = Arc::new(Family::decode(words, header.family)?);
+        if self.is_listed(listed.place, listed.word) {
+            self.families.insert(key, family.clone());
+        }
         Some(family)
     }
 
@@ -441,7 +533,7 @@ impl Reader {
             return None;
         }
         let history = if history {
-            self.history(&family, &plain, room)?
+            self.history(&family, row, &plain, room)?
         } else {
             Vec::new()
         };
@@ -471,7 +563,28 @@ impl Reader {
     }
 
     /// A series' history; `None` when it is longer than the room that is left.
-    fn history(&self, family: &Family, plain: &Plain, room: &mut usize) -> Option<Vec<Point>> {
+    fn history(
+        &self,
+        family: &Family,
+        row: Row,
+        plain: &Plain,
+        room: &mut usize,
+    ) -> Option<Vec<Point>> {
+        let mut plain = *plain;
+        for _ in 0..CUTS {
+            let points = self.points(family, &plain, room)?;
+            // The ring of a version that does not count any more may hold somebody else's points.
+            let newest = self.newest(row).and_then(|version| Plain::decode(&version));
+            match newest {
+                Some(newest) if newest.history.ring != plain.history.ring => plain = newest,
+                _ => return Some(points),
+            }
+        }
+        Some(Vec::new())
+    }
+
+    /// The points of a history as a version has it.
+    fn points(&self, family: &Family, plain: &Plain, room: &mut usize) -> Option<Vec<Point>> {
         let (span, points) = (plain.history, Points::History);
         let Some(capacity) = ring::capacity(self.words(), self.shape, span.ring, points) else {
             return Some(Vec::new());
@@ -533,8 +646,8 @@ impl Beyond {
 
     /// The row of the series whose block lies there; notes what it refers to, or that it is not
     /// there.
-    fn row_at(&self, words: Words<'_>, shape: Shape, block: u64) -> Option<Row> {
-        let row = row_at(words, shape, block);
+    fn row_at(&self, words: Words<'_>, shape: Shape, word: u64) -> Option<Row> {
+        let row = row_at(words, shape, word);
         match row.and_then(|row| BlockHeader::of(words, row)) {
             Some(header) => {
                 self.note(words, header.family, 1);
@@ -545,7 +658,7 @@ impl Beyond {
                 self.note(words, header.exemplars, 1 + row_words(len));
             }
             None => {
-                let start = usize::try_from(block).ok()?;
+                let start = block_of(word);
                 let len = words.get(start.checked_add(BLOCK_HEADER - 1)?).unwrap_or(0);
                 let row = row_words(usize::try_from(len).ok()?.min(LEN_MAX));
                 self.note(words, start, BLOCK_HEADER + row);
@@ -555,6 +668,14 @@ impl Beyond {
     }
 }
 
+/// The row of a series, and what the directory said of its place.
+#[derive(Clone, Copy)]
+struct Listed {
+    row: Row,
+    place: usize,
+    word: u64,
+}
+
 /// Versions of rows at one epoch.
 #[derive(Default)]
 struct Cut {
@@ -562,7 +683,7 @@ struct Cut {
     unix_ns: u64,
     consistent: bool,
     /// A row, and where its version lies in `words`.
-    rows: Vec<(Row, std::ops::Range<usize>)>,
+    rows: Vec<(Listed, std::ops::Range<usize>)>,
     words: Vec<u64>,
 }
 

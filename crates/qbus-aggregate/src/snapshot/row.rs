@@ -269,15 +269,34 @@ impl BlockHeader {
     }
 }
 
-/// The row of a series; `None` when the directory has none, or what it has does not fit.
-pub(crate) fn series_row(words: Words<'_>, shape: Shape, id: usize) -> Option<Row> {
-    row_at(words, shape, words.get(shape.directory() + id)?)
+/// What the directory says of a series whose block lies there. It says another thing of one that is
+/// registered at the same place later.
+pub(crate) fn directory_word(block: usize, id: SeriesId) -> u64 {
+    u64::from(id.0 >> 8) << BLOCK_BITS | block as u64
 }
 
-/// The row of the series whose block lies there, as the directory says; `None` when that does not
+/// The block that a word of the directory leads to.
+pub(crate) fn block_of(word: u64) -> usize {
+    (word & ((1 << BLOCK_BITS) - 1)) as usize
+}
+
+/// Whether two words of a place say that the same series lies there: in another block, perhaps.
+pub(crate) fn is_same_series(one: u64, other: u64) -> bool {
+    one != 0 && other != 0 && one >> BLOCK_BITS == other >> BLOCK_BITS
+}
+
+const BLOCK_BITS: u32 = 40;
+
+/// The row of the series at a place; `None` when the directory has none, or what it has does not
 /// fit.
-pub(crate) fn row_at(words: Words<'_>, shape: Shape, block: u64) -> Option<Row> {
-    let block = usize::try_from(block).ok()?;
+pub(crate) fn series_row(words: Words<'_>, shape: Shape, place: usize) -> Option<Row> {
+    row_at(words, shape, words.get(shape.directory() + place)?)
+}
+
+/// The row of the series whose block lies where a word of the directory says; `None` when that does
+/// not fit.
+pub(crate) fn row_at(words: Words<'_>, shape: Shape, word: u64) -> Option<Row> {
+    let block = block_of(word);
     if block < shape.blocks() {
         return None;
     }

@@ -25,6 +25,8 @@ pub struct Globals {
     pub(crate) recent_ring: u64,
     /// Nanoseconds that commits took, without the present one.
     pub commit_ns: u64,
+    /// Records, and sums of cells, that came under the id of a series that had been freed.
+    pub stale: u64,
 }
 
 impl Globals {
@@ -39,6 +41,7 @@ impl Globals {
             lost_positions,
             recent_ring,
             commit_ns,
+            stale,
         } = self;
         [
             unix_ns,
@@ -50,6 +53,7 @@ impl Globals {
             lost_positions,
             recent_ring,
             commit_ns,
+            stale,
         ]
     }
 
@@ -65,6 +69,7 @@ impl Globals {
             lost_positions,
             recent_ring,
             commit_ns,
+            stale,
         ] = words.as_slice()
         else {
             return None;
@@ -79,6 +84,7 @@ impl Globals {
             lost_positions,
             recent_ring,
             commit_ns,
+            stale,
         })
     }
 }

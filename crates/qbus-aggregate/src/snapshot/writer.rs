@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use qbus::{Bus, CreateError, SeriesId, Words, testpoint};
+use qbus::{Bus, CreateError, FamilyDefinition, SeriesDefinition, Words, testpoint};
 
 use super::exemplars;
 use super::file::{self, MovedAside, Opened, SnapshotError};
@@ -12,8 +12,8 @@ use super::layout::{
     AT_COMMITTED, AT_EXEMPLARS, AT_GLOBALS, AT_PID, AT_STARTED, BLOCK_HEADER, BLOCK_WORDS,
     CELL_GROUPS, GLOBALS_LEN, OWNER_LEN, PLAIN_LEN, Shape,
 };
-use super::ring::{Points, Ring};
-use super::row::{BlockHeader, series_row};
+use super::ring::{self, Points, Ring};
+use super::row::{BlockHeader, Plain, directory_word, series_row};
 use super::tally::{Globals, OwnerRow};
 use super::versioned::{Found, Row, commit, committed, row_words};
 
@@ -26,6 +26,8 @@ pub(crate) struct Writer {
     epoch: u64,
     /// Blocks of counters and gauges that no series has, the first one last.
     free_blocks: Vec<usize>,
+    /// Histories and blocks that were moved: their words are free with the next commit.
+    left: Vec<Left>,
     scratch: Vec<u64>,
     moved_aside: Option<MovedAside>,
 }
@@ -43,7 +45,7 @@ impl Writer {
         let shape = Shape {
             lanes: geometry.lanes as usize,
             owners: geometry.owners as usize,
-            series_ids: geometry.series_ids(),
+            series_places: geometry.series_places(),
             series: geometry.series as usize,
             arena_words: geometry.arena_words as usize,
             cells: geometry.cells as usize,
@@ -60,6 +62,7 @@ impl Writer {
             shape,
             epoch,
             free_blocks: Vec::new(),
+            left: Vec::new(),
             scratch: Vec::new(),
             moved_aside,
         };
@@ -87,6 +90,7 @@ impl Writer {
             .filter(|&index| is_free[index])
             .map(place)
             .collect();
+        writer.reclaim(recent);
         Ok((writer, is_resumed))
     }
 
@@ -104,9 +108,40 @@ impl Writer {
     }
 
     fn series_rows(&self) -> Vec<Row> {
-        (0..self.shape.series_ids)
-            .filter_map(|id| series_row(self.words(), self.shape, id))
+        (0..self.shape.series_places)
+            .filter_map(|place| series_row(self.words(), self.shape, place))
             .collect()
+    }
+
+    /// Finds out which words are in use: all others are free. A predecessor may have died before it
+    /// used what it took, or gave back what it used no more.
+    fn reclaim(&mut self, recent: usize) {
+        let (words, shape) = (self.words(), self.shape);
+        let mut used = Vec::new();
+        let mut histories = 0;
+        for row in self.series_rows() {
+            let Some(header) = BlockHeader::of(words, row) else {
+                continue;
+            };
+            used.push((row.start - BLOCK_HEADER, BLOCK_HEADER + row_words(row.len)));
+            used.push((header.family, family_len(words, header.family)));
+            used.push((header.labels, series_len(words, header.labels)));
+            if let Some(exemplars) = exemplars::row_of(words, shape, row) {
+                used.push((exemplars.start - 1, 1 + row_words(exemplars.len)));
+            }
+            let plain = self.read(row).and_then(|version| Plain::decode(&version));
+            if let Some(span) = plain.map(|plain| plain.history)
+                && let Some(capacity) = ring::capacity(words, shape, span.ring, Points::History)
+            {
+                let len = Points::History.ring_words(capacity);
+                used.push((span.ring, len));
+                histories += len;
+            }
+        }
+        let start = usize::try_from(self.read_globals().recent_ring).unwrap_or(0);
+        let capacity = ring::capacity(words, shape, start, Points::Recent).unwrap_or(recent);
+        used.push((start, Points::Recent.ring_words(capacity)));
+        self.heap.reclaim(&used, histories);
     }
 
     pub(crate) fn words(&self) -> Words<'_> {
@@ -165,9 +200,62 @@ impl Writer {
     }
 
     /// The row of a series and what counts of it; `None` when there is no such block, or garbage.
-    pub(crate) fn read_series(&self, id: SeriesId) -> Option<(Row, Option<Vec<u64>>)> {
-        let row = series_row(self.words(), self.shape, id.0 as usize)?;
+    pub(crate) fn read_series(&self, place: usize) -> Option<(Row, Option<Vec<u64>>)> {
+        let row = series_row(self.words(), self.shape, place)?;
         Some((row, self.read(row)))
+    }
+
+    /// Takes the series at a place out of the directory, and gives back what it had.
+    pub(crate) fn free_series(&mut self, place: usize, history: Ring) {
+        let (words, shape) = (self.words(), self.shape);
+        let row = series_row(words, shape, place);
+        // Release: who finds something else in its words finds that the directory changed.
+        words.publish(shape.directory() + place, 0);
+        testpoint!("unlisted");
+        let Some((row, header)) = row.and_then(|row| Some((row, BlockHeader::of(words, row)?)))
+        else {
+            return;
+        };
+        let exemplars = exemplars::row_of(words, shape, row);
+        let definition = series_len(words, header.labels);
+        self.give_block_back(row);
+        if let Some(exemplars) = exemplars {
+            let len = 1 + row_words(exemplars.len);
+            self.heap.give_back(exemplars.start - 1, len);
+        }
+        if definition > 0 {
+            self.heap.give_back(header.labels, definition);
+        }
+        if history.capacity > 0 {
+            let len = Points::History.ring_words(history.capacity);
+            self.heap.give_history_back(history.start, len);
+        }
+    }
+
+    /// Gives a series' definition back that no row refers to.
+    pub(crate) fn free_definition(&mut self, at: usize) {
+        let len = series_len(self.words(), at);
+        if len > 0 {
+            self.heap.give_back(at, len);
+        }
+    }
+
+    /// Gives a family's definition back, which no series refers to any more.
+    pub(crate) fn free_family(&mut self, at: usize) {
+        let len = family_len(self.words(), at);
+        if len > 0 {
+            self.heap.give_back(at, len);
+        }
+    }
+
+    fn give_block_back(&mut self, row: Row) {
+        let (block, shape) = (row.start - BLOCK_HEADER, self.shape);
+        if block < shape.definitions() {
+            self.free_blocks.push(block);
+        } else {
+            let len = BLOCK_HEADER + row_words(row.len);
+            self.heap.give_back(block, len);
+        }
     }
 
     /// The row with the exemplars of a series, and what counts of it.
@@ -233,6 +321,12 @@ impl Writer {
     pub(crate) fn commit(&mut self, epoch: u64) {
         commit(self.words(), AT_COMMITTED, epoch);
         self.epoch = epoch;
+        for left in std::mem::take(&mut self.left) {
+            match left {
+                Left::Block(row) => self.give_block_back(row),
+                Left::History(start, len) => self.heap.give_history_back(start, len),
+            }
+        }
     }
 
     /// Takes over what the file has grown by; whether it has.
@@ -266,6 +360,11 @@ impl Writer {
         let len = Points::History.ring_words(capacity);
         let start = self.heap.allocate_history(len)?;
         testpoint!("ring-made");
+        if ring.capacity > 0 {
+            // What counts until the next commit lies there still.
+            let len = Points::History.ring_words(ring.capacity);
+            self.left.push(Left::History(ring.start, len));
+        }
         Some(ring.copy_to(self.words(), start, capacity))
     }
 
@@ -284,7 +383,12 @@ impl Writer {
 
     /// Makes a block for a series, or a larger one in place of the one that it has. `current` is
     /// written to it as of the epoch that counts, so that a reader sees the same in either.
-    pub(crate) fn place(&mut self, header: BlockHeader, current: Option<&[u64]>) -> Option<Row> {
+    pub(crate) fn place(
+        &mut self,
+        place: usize,
+        header: BlockHeader,
+        current: Option<&[u64]>,
+    ) -> Option<Row> {
         let len = header.len;
         let reserved = (len <= PLAIN_LEN).then(|| self.free_blocks.pop()).flatten();
         let block = match reserved {
@@ -292,6 +396,9 @@ impl Writer {
             None => self.heap.allocate(BLOCK_HEADER + row_words(len))?,
         };
         let words = self.words();
+        let before = series_row(words, self.shape, place);
+        // Release: as in `Heap::take_back`.
+        words.release();
         words.store_all(block, &header.to_words());
         for index in 0..row_words(len) {
             words.store(block + BLOCK_HEADER + index, 0);
@@ -305,8 +412,12 @@ impl Writer {
         }
         testpoint!("block-filled");
         // Release: who follows the directory finds the block whole.
-        words.publish(self.shape.directory() + header.id.0 as usize, block as u64);
+        let word = directory_word(block, header.id);
+        words.publish(self.shape.directory() + place, word);
         testpoint!("placed");
+        if let Some(before) = before {
+            self.left.push(Left::Block(before));
+        }
         Some(row)
     }
 
@@ -324,6 +435,25 @@ impl Writer {
         testpoint!("placed");
         Some(Row { start: at + 1, len })
     }
+}
+
+/// What a series had before it was moved.
+#[derive(Debug)]
+enum Left {
+    Block(Row),
+    History(usize, usize),
+}
+
+/// Words of a definition; 0 where none lies.
+fn series_len(words: Words<'_>, at: usize) -> usize {
+    let definition = SeriesDefinition::decode(words, at);
+    definition.map_or(0, |definition| definition.encode().len())
+}
+
+/// The same of a family's.
+fn family_len(words: Words<'_>, at: usize) -> usize {
+    let definition = FamilyDefinition::decode(words, at);
+    definition.map_or(0, |definition| definition.encode().len())
 }
 
 pub(super) const GLOBALS_ROW: Row = Row {

@@ -1,6 +1,6 @@
 //! What is registered on a bus.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Bus, MappedBus};
 use crate::clock::{self, Clock};
@@ -10,10 +10,12 @@ use crate::lane::count;
 use crate::owner::OwnerId;
 use crate::record::SeriesId;
 use crate::registry::{self, FamilyDefinition, FamilyId, SeriesDefinition};
-use crate::sync::Ordering;
 
 /// Between two looks at who filled the registry, which decode all of it.
 const LOOK_NS: u64 = 1_000_000_000;
+
+/// How long a registration waits for a family to be freed that is in its way.
+const WAY_MADE: Duration = Duration::from_millis(250);
 
 impl MappedBus {
     /// The family with the most series, as of at most a second ago; `None` also while another
@@ -38,6 +40,9 @@ impl Bus {
     /// An empty label value is the same as no such label; of one that is longer than 1,024 bytes
     /// the beginning is registered, with a `…`.
     ///
+    /// A family of another type, unit or buckets is in the way only while one of its series is not
+    /// forgotten: else this waits for up to a quarter of a second until the aggregator has freed it.
+    ///
     /// # Errors
     ///
     /// An invalid name or label, a conflict with what is registered, or no room: see
@@ -49,6 +54,9 @@ impl Bus {
     ) -> Result<SeriesId, RegisterError> {
         let mapped = self.mapped();
         let mut interned = mapped.registry().intern(family, labels);
+        if matches!(interned, Err(RegisterError::Conflict { .. })) && self.make_way(&family.name) {
+            interned = mapped.registry().intern(family, labels);
+        }
         let cut = registry::cut_values(labels);
         if cut > 0 {
             count(&self.mapped().header().cut_values, cut);
@@ -60,6 +68,24 @@ impl Bus {
         interned
     }
 
+    /// Has a family freed all of whose series are forgotten; whether it was, within a quarter of a
+    /// second.
+    fn make_way(&self, name: &str) -> bool {
+        let registry = self.mapped().registry();
+        let Some(family) = registry.yielding(name) else {
+            return false;
+        };
+        doorbell::ring(&self.mapped().header().doorbell);
+        let began = Instant::now();
+        while began.elapsed() < WAY_MADE {
+            if registry.family(family).is_none() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        false
+    }
+
     /// The id of a series if it is registered.
     pub fn find(&self, name: &str, labels: &[(String, String)]) -> Option<SeriesId> {
         self.mapped().registry().find_series(name, labels)
@@ -68,8 +94,8 @@ impl Bus {
     /// Has the aggregator take a series off the page, whatever it counted so far; whether it is
     /// registered.
     ///
-    /// It comes back when somebody registers it again or emits to it, and goes on from where it
-    /// stood.
+    /// It comes back when somebody registers it again or emits to it: a counter from where it stood,
+    /// which is kept for a minute, and longer or shorter as there is room.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -81,7 +107,8 @@ impl Bus {
     /// # Ok(()) }
     /// ```
     pub fn forget(&self, id: SeriesId) -> bool {
-        let is_registered = self.mapped().registry().forget(id, Clock::Precise.now_ns());
+        let now_ns = Clock::Precise.now_ns();
+        let is_registered = self.mapped().registry().forget(id, now_ns);
         if is_registered {
             doorbell::ring(&self.mapped().header().doorbell);
         }
@@ -122,43 +149,69 @@ impl Bus {
     /// Has series of a family leave the page when nothing was emitted to them for so long; zero is
     /// for ever. The next emit brings them back.
     pub fn set_ttl(&self, id: FamilyId, ttl: Duration) {
-        if let Some(word) = self.mapped().registry().ttl(id) {
-            let ttl_ns = u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX);
-            word.store(ttl_ns, Ordering::Relaxed);
-        }
+        // Rounded up: a time to live is not for ever because it is short.
+        let ttl_us = ttl.as_nanos().div_ceil(1000);
+        let ttl_us = u64::try_from(ttl_us).unwrap_or(u64::MAX);
+        self.mapped().registry().set_ttl_us(id, ttl_us);
     }
 
     /// How long series of a family live to which nothing is emitted, in nanoseconds; `None` is for
     /// ever.
     pub fn ttl_ns(&self, id: FamilyId) -> Option<u64> {
-        let word = self.mapped().registry().ttl(id)?;
-        Some(word.load(Ordering::Relaxed)).filter(|&ttl_ns| ttl_ns != 0)
+        let ttl_us = self.mapped().registry().ttl_us(id);
+        (ttl_us != 0).then(|| ttl_us.saturating_mul(1000))
     }
 
     /// Since when a series is forgotten, in nanoseconds since the Unix epoch; `None` when it is
     /// not.
     pub fn forgotten_ns(&self, id: SeriesId) -> Option<u64> {
-        let word = self.mapped().registry().forgotten(id)?;
-        Some(word.load(Ordering::Relaxed)).filter(|&since_ns| since_ns != 0)
+        Some(self.mapped().registry().forgotten(id)?.0)
+    }
+
+    /// Whether a series that is forgotten is in the way of somebody, and to be freed at once.
+    pub fn is_to_be_freed(&self, id: SeriesId) -> bool {
+        let forgotten = self.mapped().registry().forgotten(id);
+        forgotten.is_some_and(|(_, at_once)| at_once)
     }
 
     /// Takes back that a series was forgotten at `since_ns`: something was emitted to it later.
     pub fn revive(&self, id: SeriesId, since_ns: u64) {
-        if let Some(word) = self.mapped().registry().forgotten(id) {
-            // Relaxed: whoever forgets it anew says so by `Registry::version`.
-            let _ = word.compare_exchange(since_ns, 0, Ordering::Relaxed, Ordering::Relaxed);
-        }
+        self.mapped().registry().revive(id, since_ns);
     }
 
     /// The ids of all series.
     pub fn series_ids(&self) -> impl Iterator<Item = SeriesId> + '_ {
-        let ids = self.mapped().registry().ids() as u32;
-        (0..ids).map(SeriesId).filter(|&id| self.is_registered(id))
+        let registry = self.mapped().registry();
+        (0..registry.chains()).flat_map(move |chain| {
+            let mut ids = Vec::new();
+            registry.chain_ids(chain, &mut ids);
+            ids
+        })
+    }
+
+    /// How many chains the series lie in: for [`chain_ids`](Self::chain_ids).
+    pub fn chains(&self) -> usize {
+        self.mapped().registry().chains()
+    }
+
+    /// Replaces `ids` by those of the series in a chain.
+    pub fn chain_ids(&self, chain: usize, ids: &mut Vec<SeriesId>) {
+        self.mapped().registry().chain_ids(chain, ids);
+    }
+
+    /// The family of a series.
+    pub fn family_of(&self, id: SeriesId) -> Option<FamilyId> {
+        self.mapped().registry().family_of(id)
     }
 
     /// Whether there is a series of that id.
     pub fn is_registered(&self, id: SeriesId) -> bool {
-        self.mapped().registry().forgotten(id).is_some()
+        registry::is_open(self.mapped().arena(), id)
+    }
+
+    /// Whether there was a series of that id, which was freed since.
+    pub fn was_registered(&self, id: SeriesId) -> bool {
+        self.mapped().registry().is_stale(id)
     }
 
     /// What differs whenever a series was registered, forgotten, or registered again.

@@ -14,8 +14,8 @@ use crate::layout::{Geometry, Header, OwnerEntry, Sections};
 use crate::liveness::Locks;
 use crate::owner::{OwnerId, OwnerPhase, State};
 use crate::region::Region;
-use crate::registry::{Registry, Table};
-use crate::sync::{Ordering, PrivatePtr, PrivateU64};
+use crate::registry::{Arena, Registry, Table};
+use crate::sync::{AtomicU64, Ordering, PrivatePtr, PrivateU64};
 use crate::testpoint;
 use crate::thread;
 
@@ -171,29 +171,37 @@ impl MappedBus {
         indexes.map(|index| self.lane(index))
     }
 
+    /// The words that definitions lie in.
+    #[inline(always)]
+    pub(crate) fn arena(&self) -> &[AtomicU64] {
+        let words = self.geometry.arena_words as usize;
+        let arena = self.region.words(self.sections.arena, words);
+        arena.expect("the region has the size of its geometry")
+    }
+
     pub(crate) fn registry(&self) -> Registry<'_> {
         let header = self.header();
         let sized = "the region has the size of its geometry";
         let words = |offset, count| self.region.words(offset, count).expect(sized);
         let index = |offset, entries| words(offset, Geometry::index_words(entries));
         let families = Table {
-            index: index(self.sections.families, self.geometry.families),
+            heads: index(self.sections.families, self.geometry.families),
             count: &header.family_count,
             capacity: self.geometry.families,
         };
         let series = Table {
-            index: index(self.sections.series, self.geometry.series),
+            heads: index(self.sections.series, self.geometry.series),
             count: &header.series_count,
             capacity: self.geometry.series,
         };
-        let arena = words(self.sections.arena, self.geometry.arena_words as usize);
-        Registry::new(
-            families,
-            series,
-            arena,
-            &header.arena_next,
-            &header.series_changes,
-        )
+        let arena = Arena {
+            words: self.arena(),
+            next: &header.arena_next,
+            free: &header.free_blocks,
+            changes: &header.series_changes,
+            freed: &header.series_freed,
+        };
+        Registry::new(families, series, &arena)
     }
 
     /// Removes the traces of a dead owner, whose byte the caller holds; whether there were any.

@@ -162,7 +162,7 @@ impl MappedBus {
         if bus.mapped.region.id() == self.region.id() {
             return None;
         }
-        let ids = (0..self.geometry.series_ids()).map(|_| PrivateU64::new(UNKNOWN));
+        let ids = (0..self.geometry.series_places()).map(|_| PrivateU64::new(UNKNOWN));
         let successor = Successor {
             bus,
             ids: ids.collect(),

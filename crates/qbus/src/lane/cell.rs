@@ -20,6 +20,10 @@
 //!   it.
 //! * **C3 seen** the consumer stores `seen` (Release), after the commit → a writer loads it
 //!   (Acquire) before it gives the cell another key: what was added under the old key is committed.
+//! * **C5 revoke** the consumer frees a series, then (SeqCst fence) marks the keys of its units; a
+//!   writer gives cells a key, then (SeqCst fence) looks whether the series is still there: one of
+//!   both sees the other, and no unit of a series that is gone is found. What a call that had found
+//!   one before still adds is of a stale id.
 //! * **C4 hand-over** the lane's lease (E3): the next writer finds keys, values and pulses as the
 //!   last one left them, and goes on from there. Values never start again.
 //!
@@ -59,10 +63,13 @@ pub use harvest::{CellChange, Placed};
 
 use crate::layout::{CELL_GROUPS, Cell, CellHead};
 use crate::record::SeriesId;
-use crate::sync::{AtomicU64, Ordering, PrivateU64};
+use crate::sync::{AtomicU64, Ordering, PrivateU64, fence};
+use crate::testpoint;
 
 const KIND_SHIFT: u32 = 18;
-const SERIES_SHIFT: u32 = 38;
+const SERIES_SHIFT: u32 = 32;
+/// In a key: its series was freed, and no call finds the unit any more.
+const REVOKED: u64 = 1 << 31;
 const SUB_MASK: u64 = (1 << KIND_SHIFT) - 1;
 
 /// What a cell holds of its series.
@@ -140,7 +147,7 @@ impl CellKind {
     }
 }
 
-/// A cell's `key` word: series (26 bits) | generation (16) | kind (4) | sub (18). 0 is no key.
+/// A cell's `key` word: series (32 bits) | revoked (1) | 9 bits | kind (4) | sub (18). 0 is no key.
 ///
 /// `sub` is the bucket of a bucket, and else the unit's length of its first cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,10 +244,10 @@ pub(crate) enum Keep<'a> {
 /// The cells that a series needs, and where they were found last.
 #[derive(Debug)]
 pub(crate) struct Unit {
-    series: SeriesId,
     first: CellKind,
-    /// The first cell's key.
-    key: CellKey,
+    /// The first cell's key, which names the series: that changes when it was freed and registered
+    /// again.
+    key: PrivateU64,
     len: usize,
     /// Where the unit begins in most lanes. A guess: the key there tells.
     hint: PrivateU64,
@@ -279,18 +286,31 @@ impl Unit {
     /// A bucket of a summary.
     #[cfg(not(loom))]
     pub(crate) fn sparse(&self, index: u32) -> Unit {
-        Unit::new(self.series, CellKind::Sparse(index), 1)
+        Unit::new(self.series(), CellKind::Sparse(index), 1)
     }
 
-    #[cfg(not(loom))]
     pub(crate) fn series(&self) -> SeriesId {
-        self.series
+        SeriesId((self.key() >> SERIES_SHIFT) as u32)
+    }
+
+    #[inline(always)]
+    fn key(&self) -> u64 {
+        self.key.load(Ordering::Relaxed)
+    }
+
+    /// Goes over to another id of the same series.
+    #[cfg(not(loom))]
+    pub(crate) fn follow(&self, series: SeriesId) {
+        if !self.is_of(series) {
+            let key = CellKey::new(series, self.first, self.len);
+            self.key.store(key.0, Ordering::Relaxed);
+        }
     }
 
     /// Whether its series has that id: on another bus it has another.
     #[cfg(not(loom))]
     pub(crate) fn is_of(&self, series: SeriesId) -> bool {
-        self.series == series
+        self.series() == series
     }
 
     /// The same for another series.
@@ -301,9 +321,8 @@ impl Unit {
 
     fn new(series: SeriesId, first: CellKind, len: usize) -> Unit {
         Unit {
-            series,
             first,
-            key: CellKey::new(series, first, len),
+            key: PrivateU64::new(CellKey::new(series, first, len).0),
             len,
             hint: PrivateU64::new(0),
             shared_hint: PrivateU64::new(0),
@@ -313,9 +332,9 @@ impl Unit {
     /// The key of the cell at a place of the unit.
     fn member(&self, offset: usize) -> CellKey {
         if offset == 0 {
-            return self.key;
+            return CellKey(self.key());
         }
-        CellKey::new(self.series, self.kind(offset), self.len)
+        CellKey::new(self.series(), self.kind(offset), self.len)
     }
 
     /// What the cell at a place of the unit holds.
@@ -332,9 +351,11 @@ impl Clone for Unit {
     fn clone(&self) -> Unit {
         let copy = |word: &PrivateU64| PrivateU64::new(word.load(Ordering::Relaxed));
         Unit {
+            first: self.first,
+            key: copy(&self.key),
+            len: self.len,
             hint: copy(&self.hint),
             shared_hint: copy(&self.shared_hint),
-            ..*self
         }
     }
 }
@@ -437,6 +458,48 @@ impl<'a> Bank<'a> {
             seen.load(Ordering::Acquire).wrapping_sub(*pulse) < 1 << 63
         };
         self.seen_pulses.iter().zip(pulses).all(is_seen)
+    }
+
+    /// Marks the units of series that are gone, in place of whoever writes here (C5). Not in the
+    /// way of a writer that gives the cells another key.
+    pub(crate) fn revoke(&self, is_gone: &mut dyn FnMut(SeriesId) -> bool) {
+        // C5: pairs with the fence in `is_kept`.
+        fence(Ordering::SeqCst);
+        for cell in &self.cells[..self.used()] {
+            let key = cell.key.load(Ordering::Relaxed);
+            let Some((series, _)) = CellKey::decode(key) else {
+                continue;
+            };
+            if key & REVOKED == 0 && CellKey::unit_len(key).is_some() && is_gone(series) {
+                let (order, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
+                let _ = cell
+                    .key
+                    .compare_exchange(key, key | REVOKED, order, relaxed);
+                testpoint!("revoked");
+            }
+        }
+    }
+
+    /// Whether the unit that was found there may be written to: its series is still there. Else
+    /// nobody is to find it again.
+    pub(crate) fn is_kept(&self, at: usize, is_open: impl FnOnce(SeriesId) -> bool) -> bool {
+        // C5: pairs with the fence in `revoke`.
+        fence(Ordering::SeqCst);
+        let Some(cell) = self.cells.get(at) else {
+            return false;
+        };
+        let key = cell.key.load(Ordering::Relaxed);
+        let Some((series, _)) = CellKey::decode(key).filter(|_| key & REVOKED == 0) else {
+            return false;
+        };
+        if is_open(series) {
+            return true;
+        }
+        let (order, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
+        let _ = cell
+            .key
+            .compare_exchange(key, key | REVOKED, order, relaxed);
+        false
     }
 
     /// Forgets what the bank borrows.

@@ -80,6 +80,8 @@ fn header() {
         series_count: "registered series",
         arena_next: "next free word of the arena",
         series_changes: "how often a series was forgotten, or registered again",
+        series_freed: "series that were freed",
+        free_blocks: "by size class: the block that was freed last; changes, from bit 32 on",
     } unused _pad0 _pad1 _pad2 _pad3 _pad4);
     draw("header", 4096, &fields);
     let numbers = format!("Magic `{MAGIC:016x}`, layout version {VERSION}.\n");

@@ -17,6 +17,9 @@ pub(super) const LABELS_MAX: usize = 32;
 /// The most buckets of a histogram.
 const BUCKETS_MAX: usize = 256;
 
+/// Where words of a definition go, one after the other.
+pub(super) type Sink<'a> = dyn FnMut(u64) + 'a;
+
 /// What a family is registered as.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FamilyDefinition {
@@ -60,17 +63,65 @@ pub struct FamilyId(pub u32);
 impl FamilyDefinition {
     /// As words of shared memory: type, lengths, texts, buckets.
     pub fn encode(&self) -> Vec<u64> {
+        let mut words = Vec::new();
+        self.write(&mut |word| words.push(word));
+        words
+    }
+
+    pub(super) fn write(&self, out: &mut Sink<'_>) {
         let lengths = self.name.len() as u64
             | (self.unit.len() as u64) << 16
             | (self.help.len() as u64) << 32
             | (self.buckets.len() as u64) << 48;
         let metric_type = self.metric_type.to_raw() | u64::from(self.native) << NATIVE_SHIFT;
-        let mut words = vec![metric_type, lengths];
-        pack_text(&self.name, &mut words);
-        pack_text(&self.unit, &mut words);
-        pack_text(&self.help, &mut words);
-        words.extend(self.buckets.iter().map(|bound| bound.to_bits()));
-        words
+        out(metric_type);
+        out(lengths);
+        for text in [&self.name, &self.unit, &self.help] {
+            pack_text(text, out);
+        }
+        self.buckets.iter().for_each(|bound| out(bound.to_bits()));
+    }
+
+    /// Whether the family that lies there has that name: both together.
+    pub(super) fn is_named(words: Words<'_>, at: usize, name: &str, suffix: &str) -> bool {
+        let is_named = || {
+            let len = words.get(at + 1)? as usize & 0xffff;
+            if len != name.len() + suffix.len() {
+                return Some(false);
+            }
+            let mut cursor = Cursor::new(words, at + 2);
+            cursor.is_text(name.bytes().chain(suffix.bytes()))
+        };
+        is_named() == Some(true)
+    }
+
+    /// Whether the family that lies there [agrees](Self::agrees); without a copy of it.
+    pub(super) fn is_like(&self, words: Words<'_>, at: usize) -> bool {
+        // As `write` has it, without the help.
+        let is_like = || {
+            let mut cursor = Cursor::new(words, at);
+            let metric_type = self.metric_type.to_raw() | u64::from(self.native) << NATIVE_SHIFT;
+            let (first, lengths) = (cursor.word()?, cursor.word()?);
+            let length = |shift: u32| (lengths >> shift) as usize & 0xffff;
+            let is_of_size = length(0) == self.name.len()
+                && length(16) == self.unit.len()
+                && length(48) == self.buckets.len();
+            if first != metric_type
+                || !is_of_size
+                || !cursor.is_text(self.name.bytes())?
+                || !cursor.is_text(self.unit.bytes())?
+            {
+                return Some(false);
+            }
+            cursor.skip(length(32).div_ceil(8));
+            for bound in &self.buckets {
+                if cursor.word()? != bound.to_bits() {
+                    return Some(false);
+                }
+            }
+            Some(true)
+        };
+        is_like() == Some(true)
     }
 
     /// Decodes and checks words that another process wrote; `None` when they are no definition.
@@ -172,13 +223,49 @@ impl fmt::Display for FamilyDefinition {
 impl SeriesDefinition {
     /// As words of shared memory: family, number of labels, then lengths and texts.
     pub fn encode(&self) -> Vec<u64> {
-        let mut words = vec![u64::from(self.family.0) << 32 | self.labels.len() as u64];
-        for (name, value) in &self.labels {
-            words.push((name.len() as u64) << 32 | value.len() as u64);
-            pack_text(name, &mut words);
-            pack_text(value, &mut words);
-        }
+        let mut words = Vec::new();
+        Self::write(self.family, &self.labels, &mut |word| words.push(word));
         words
+    }
+
+    pub(super) fn write(family: FamilyId, labels: &[(String, String)], out: &mut Sink<'_>) {
+        out(u64::from(family.0) << 32 | labels.len() as u64);
+        for (name, value) in labels {
+            out((name.len() as u64) << 32 | value.len() as u64);
+            pack_text(name, out);
+            pack_text(value, out);
+        }
+    }
+
+    /// Whether the series that lies there is of that family and has these labels, whatever their
+    /// order; without a copy of it. Names are there once each, here and there.
+    pub(super) fn is_at(
+        words: Words<'_>,
+        at: usize,
+        family: FamilyId,
+        labels: &[(String, String)],
+    ) -> bool {
+        let first = u64::from(family.0) << 32 | labels.len() as u64;
+        if words.get(at) != Some(first) {
+            return false;
+        }
+        let mut cursor = Cursor::new(words, at + 1);
+        let mut is_there = |index: usize| {
+            let lengths = cursor.word()?;
+            let (name, value) = ((lengths >> 32) as usize, lengths as u32 as usize);
+            let is_it = |(ours, our_value): &(String, String)| {
+                let mut text = cursor.clone();
+                ours.len() == name
+                    && our_value.len() == value
+                    && text.is_text(ours.bytes()) == Some(true)
+                    && text.is_text(our_value.bytes()) == Some(true)
+            };
+            // As a rule their order is the same.
+            let found = labels.get(index).is_some_and(is_it) || labels.iter().any(is_it);
+            cursor.skip(name.div_ceil(8) + value.div_ceil(8));
+            Some(found)
+        };
+        (0..labels.len()).all(|index| is_there(index) == Some(true))
     }
 
     /// Appends names and values, each with a 0 behind it: as bytes they sort as the labels do.
@@ -224,7 +311,7 @@ impl SeriesDefinition {
 
 /// Labels as they are registered: an empty value is the same as no label, and one that is too long
 /// is cut, with a mark.
-pub(super) fn registered(labels: &[(String, String)]) -> Vec<(String, String)> {
+pub(crate) fn registered(labels: &[(String, String)]) -> Vec<(String, String)> {
     let with_value = labels.iter().filter(|(_, value)| !value.is_empty());
     let cut = with_value.map(|(name, value)| (name.clone(), shortened(value)));
     cut.collect()
@@ -245,13 +332,6 @@ fn shortened(value: &str) -> String {
 pub(crate) fn cut_values(labels: &[(String, String)]) -> u64 {
     let too_long = labels.iter().filter(|(_, value)| value.len() > VALUE_MAX);
     too_long.count() as u64
-}
-
-/// Labels sorted by name: their order makes no other series.
-pub(super) fn canonical(labels: &[(String, String)]) -> Vec<(String, String)> {
-    let mut sorted = labels.to_vec();
-    sorted.sort();
-    sorted
 }
 
 /// Whether a metric can have that name: `[a-zA-Z_:][a-zA-Z0-9_:]*`, at most 255 bytes.

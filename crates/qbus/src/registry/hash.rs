@@ -4,8 +4,12 @@ use std::hash::{BuildHasher, Hasher};
 
 use super::FamilyId;
 
-pub(super) fn name_hash(name: &str) -> u64 {
-    hash_of(&|hasher| hasher.write(name.as_bytes()))
+/// Of both together.
+pub(super) fn name_hash(name: &str, suffix: &str) -> u64 {
+    hash_of(&|hasher| {
+        hasher.write(name.as_bytes());
+        hasher.write(suffix.as_bytes());
+    })
 }
 
 /// The same in every process and every build: the hash is part of the layout. FNV-1a, whose low
@@ -41,14 +45,18 @@ impl Hasher for Fnv {
     }
 }
 
-pub(super) fn series_hash(family: FamilyId, key: &[(String, String)]) -> u64 {
-    hash_of(&|hasher| {
-        hasher.write_u32(family.0);
-        for (name, value) in key {
+/// Whatever the order of its labels.
+pub(super) fn series_hash(family: FamilyId, labels: &[(String, String)]) -> u64 {
+    let of_label = |(name, value): &(String, String)| {
+        hash_of(&|hasher| {
             hasher.write(name.as_bytes());
             hasher.write_u8(0xff);
             hasher.write(value.as_bytes());
-            hasher.write_u8(0xff);
-        }
+        })
+    };
+    let of_labels = labels.iter().map(of_label).fold(0, u64::wrapping_add);
+    hash_of(&|hasher| {
+        hasher.write_u32(family.0);
+        hasher.write(&of_labels.to_le_bytes());
     })
 }

@@ -1,6 +1,6 @@
 //! A registry on the heap, for tests and models.
 
-use super::{FamilyDefinition, Registry, Table};
+use super::{Arena, FREE_STACKS, FamilyDefinition, Registry, Table};
 use crate::record::MetricType;
 use crate::sync::AtomicU64;
 
@@ -13,6 +13,8 @@ pub(crate) struct HeapRegistry {
     pub(crate) series_count: AtomicU64,
     pub(crate) arena_next: AtomicU64,
     pub(crate) changes: AtomicU64,
+    pub(crate) freed: AtomicU64,
+    pub(crate) free: [AtomicU64; FREE_STACKS],
 }
 
 impl HeapRegistry {
@@ -27,21 +29,27 @@ impl HeapRegistry {
             series_count: AtomicU64::new(0),
             arena_next: AtomicU64::new(0),
             changes: AtomicU64::new(0),
+            freed: AtomicU64::new(0),
+            free: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 
     pub(crate) fn registry(&self) -> Registry<'_> {
-        let table = |index, count| Table {
-            index,
+        let table = |heads, count| Table {
+            heads,
             count,
             capacity: self.families.len() as u64 / 2,
         };
         Registry::new(
             table(&self.families, &self.family_count),
             table(&self.series, &self.series_count),
-            &self.arena,
-            &self.arena_next,
-            &self.changes,
+            &Arena {
+                words: &self.arena,
+                next: &self.arena_next,
+                free: &self.free,
+                changes: &self.changes,
+                freed: &self.freed,
+            },
         )
     }
 }

@@ -23,7 +23,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, RegisterError>) -> String {
 
 #[test]
 fn a_key_has_one_id_whatever_the_order_of_its_labels() {
-    let memory = HeapRegistry::new(8, 256);
+    let memory = HeapRegistry::new(8, 1024);
     let registry = memory.registry();
     let intern = |pairs: &[(&str, &str)]| registry.intern(&counter("a"), &labels(pairs)).unwrap();
     let id = intern(&[("x", "1"), ("y", "2")]);
@@ -43,7 +43,7 @@ fn a_key_has_one_id_whatever_the_order_of_its_labels() {
 
 #[test]
 fn a_full_table_names_who_filled_it() {
-    let memory = HeapRegistry::new(4, 256);
+    let memory = HeapRegistry::new(4, 1024);
     let registry = memory.registry();
     let user = |n: usize| labels(&[("user", &n.to_string()), ("role", "r")]);
     for n in 0..4 {
@@ -67,13 +67,13 @@ fn a_full_table_names_who_filled_it() {
 
 #[test]
 fn a_full_arena_is_an_error_and_no_entry() {
-    let memory = HeapRegistry::new(8, 11);
+    let memory = HeapRegistry::new(8, 48);
     let registry = memory.registry();
     registry.intern_family(&counter("a")).unwrap();
     registry.intern_family(&counter("b")).unwrap();
     let text = refusal(registry.intern_family(&counter("c")));
     assert!(
-        text.contains("words of definitions (capacity 11)"),
+        text.contains("words of definitions (capacity 48)"),
         "{text}"
     );
     assert_eq!(registry.family_by_name("c"), None);
@@ -82,7 +82,7 @@ fn a_full_arena_is_an_error_and_no_entry() {
 
 #[test]
 fn another_definition_of_a_name_is_refused_with_both() {
-    let memory = HeapRegistry::new(8, 256);
+    let memory = HeapRegistry::new(8, 1024);
     let registry = memory.registry();
     registry
         .intern_family(&histogram("latency", &[0.1, 1.0]))
@@ -119,7 +119,7 @@ fn another_definition_of_a_name_is_refused_with_both() {
 
 #[test]
 fn a_name_that_another_familys_samples_have_is_refused() {
-    let memory = HeapRegistry::new(8, 256);
+    let memory = HeapRegistry::new(8, 1024);
     let registry = memory.registry();
     registry
         .intern_family(&histogram("latency", &[1.0]))
@@ -140,7 +140,7 @@ fn a_name_that_another_familys_samples_have_is_refused() {
 
 #[test]
 fn names_and_labels_that_no_exporter_takes_are_refused() {
-    let memory = HeapRegistry::new(8, 256);
+    let memory = HeapRegistry::new(8, 1024);
     let registry = memory.registry();
     let long = "n".repeat(NAME_MAX + 1);
     for name in ["", "1a", "a-b", "a b", "größe", "a.b", &long] {
@@ -180,7 +180,7 @@ fn names_and_labels_that_no_exporter_takes_are_refused() {
 
 #[test]
 fn le_and_quantile_are_reserved_where_they_mean_something() {
-    let memory = HeapRegistry::new(16, 1024);
+    let memory = HeapRegistry::new(16, 4096);
     let registry = memory.registry();
     let summary = FamilyDefinition {
         metric_type: MetricType::Summary,
@@ -205,7 +205,7 @@ fn le_and_quantile_are_reserved_where_they_mean_something() {
 
 #[test]
 fn a_value_that_is_too_long_is_cut() {
-    let memory = HeapRegistry::new(16, 1024);
+    let memory = HeapRegistry::new(16, 4096);
     let registry = memory.registry();
     // The cut would go through a character of two bytes.
     let value = format!("{}ä{}", "v".repeat(VALUE_MAX - 4), "w".repeat(5000));
@@ -235,7 +235,7 @@ fn garbage_is_no_definition_and_stops_nobody() {
         state >> 16
     };
     for round in 0..3000 {
-        let memory = HeapRegistry::new(8, 64);
+        let memory = HeapRegistry::new(8, 256);
         let registry = memory.registry();
         for name in ["a", "b"] {
             registry
@@ -258,14 +258,20 @@ fn garbage_is_no_definition_and_stops_nobody() {
                     &memory.arena_next,
                     &memory.family_count,
                     &memory.series_count,
+                    &memory.free[0],
                 ];
-                word[roll() as usize % 3].store(roll().wrapping_mul(roll()), Ordering::Relaxed);
+                word[roll() as usize % 4].store(roll().wrapping_mul(roll()), Ordering::Relaxed);
             }
         }
         for place in 0..u32::from(u8::MAX) {
             let _ = registry.family(FamilyId(place));
             let _ = registry.series(SeriesId(place));
         }
+        for id in registry.series_ids().take(100) {
+            registry.forget(id, 1);
+            let _ = registry.free_series(id);
+        }
+        registry.sweep();
         for name in ["a", "b", "c"] {
             let interned = registry.intern(&counter(name), &labels(&[("x", name)]));
             if let Ok(id) = interned {
@@ -274,4 +280,140 @@ fn garbage_is_no_definition_and_stops_nobody() {
             }
         }
     }
+}
+
+/// The id of a counter's series with that value of its one label.
+fn series(memory: &HeapRegistry, name: &str, value: &str) -> SeriesId {
+    let labels = labels(&[("l", value)]);
+    memory.registry().intern(&counter(name), &labels).unwrap()
+}
+
+#[test]
+fn what_is_freed_is_used_again_and_its_id_is_stale() {
+    let memory = HeapRegistry::new(4, 1024);
+    let registry = memory.registry();
+    let old = series(&memory, "a", "x");
+    assert!(!registry.free_series(old), "nobody forgot it");
+    assert!(registry.forget(old, 5));
+    assert_eq!(registry.forgotten(old), Some((5, false)));
+    assert!(registry.free_series(old));
+    assert!(!registry.is_open(old) && registry.series(old).is_none());
+    assert_eq!(registry.find_series("a", &labels(&[("l", "x")])), None);
+    assert!(!registry.forget(old, 6) && !registry.free_series(old));
+    let used = memory.arena_next.load(Ordering::Relaxed);
+    let new = series(&memory, "a", "y");
+    assert_ne!(new, old);
+    assert_eq!(memory.arena_next.load(Ordering::Relaxed), used, "its block");
+    assert_eq!(registry.forgotten(new), None);
+    let again = series(&memory, "a", "x");
+    assert!(again != old && again != new);
+    assert_eq!(registry.version().0, 3, "so many were registered");
+}
+
+#[test]
+fn a_million_keys_go_through_a_small_registry() {
+    let memory = HeapRegistry::new(64, 4096);
+    let registry = memory.registry();
+    let mut living = std::collections::VecDeque::new();
+    for n in 0..100_000_u32 {
+        // Of several sizes, each its own class.
+        let value = "v".repeat(n as usize % 5 * 40) + &n.to_string();
+        living.push_back((series(&memory, "a", &value), value));
+        if living.len() == 48 {
+            let (id, value) = living.pop_front().unwrap();
+            let found = registry.series(id).expect("it lives");
+            assert_eq!(found.labels[0].1, value);
+            assert!(registry.forget(id, 1) && registry.free_series(id));
+        }
+    }
+    assert_eq!(registry.series_ids().count(), living.len());
+    for (id, value) in living {
+        assert_eq!(
+            registry.find_series("a", &labels(&[("l", &value)])),
+            Some(id)
+        );
+    }
+}
+
+#[test]
+fn who_registers_it_in_time_keeps_a_series() {
+    let memory = HeapRegistry::new(4, 1024);
+    let registry = memory.registry();
+    let id = series(&memory, "a", "x");
+    registry.forget(id, 5);
+    assert_eq!(series(&memory, "a", "x"), id);
+    assert!(!registry.free_series(id));
+    registry.forget(id, 5);
+    registry.forget(id, 7);
+    // What was emitted came before the second time.
+    registry.revive(id, 5);
+    assert_eq!(registry.forgotten(id), Some((7, false)));
+    registry.revive(id, 7);
+    assert_eq!(registry.forgotten(id), None);
+}
+
+#[test]
+fn a_binding_and_a_time_to_live_end_with_the_life_they_are_of() {
+    let memory = HeapRegistry::new(4, 1024);
+    let registry = memory.registry();
+    let owner = crate::owner::OwnerId {
+        index: 3,
+        generation: 9,
+    };
+    let old = series(&memory, "a", "x");
+    registry.bind(old, owner);
+    assert_eq!(registry.bound(old), Some(owner));
+    let family = registry.family_of(old).unwrap();
+    registry.set_ttl_us(family, 17);
+    assert_eq!(registry.ttl_us(family), 17);
+    registry.forget(old, 5);
+    assert!(registry.free_series(old));
+    assert!(!registry.unbind(old, owner));
+    let new = series(&memory, "a", "y");
+    assert_eq!(registry.bound(new), None);
+    registry.forget(new, 5);
+    assert!(registry.free_series(new));
+    assert!(registry.suspect_family(family) && registry.free_family(family));
+    let id = series(&memory, "b", "x");
+    assert_eq!(registry.ttl_us(registry.family_of(id).unwrap()), 0);
+}
+
+#[test]
+fn a_family_that_is_freed_can_be_another() {
+    let memory = HeapRegistry::new(4, 1024);
+    let registry = memory.registry();
+    let intern = |family: &FamilyDefinition| registry.intern(family, &[]);
+    let id = intern(&histogram("h", &[1.0])).unwrap();
+    let family = registry.family_of(id).unwrap();
+    assert!(intern(&histogram("h", &[2.0])).is_err());
+    registry.forget(id, 1);
+    assert!(registry.free_series(id));
+    // Somebody registers a series of it while it is looked for one.
+    assert!(registry.suspect_family(family));
+    let id = intern(&histogram("h", &[1.0])).unwrap();
+    assert!(!registry.free_family(family));
+    registry.forget(id, 1);
+    assert!(registry.free_series(id));
+    assert!(registry.suspect_family(family) && registry.free_family(family));
+    assert!(registry.family(family).is_none());
+    assert!(intern(&histogram("h", &[2.0])).is_ok());
+}
+
+#[test]
+fn a_successor_takes_out_what_was_closed() {
+    let memory = HeapRegistry::new(4, 1024);
+    let registry = memory.registry();
+    let ids = ["x", "y", "z"].map(|value| series(&memory, "a", value));
+    registry.forget(ids[1], 1);
+    // As after a kill at `closed`.
+    let (block, life) = registry.blocks.find(ids[1].0).unwrap();
+    assert!(registry.close(block, life));
+    let again = series(&memory, "a", "y");
+    registry.sweep();
+    assert_eq!(memory.series_count.load(Ordering::Relaxed), 3);
+    assert_eq!(registry.series_ids().count(), 3);
+    assert_eq!(
+        registry.find_series("a", &labels(&[("l", "y")])),
+        Some(again)
+    );
 }

@@ -126,7 +126,7 @@ fn replace(name: &str, prepare: impl Fn() + Send + Sync + 'static) {
         let memory = Arc::new(HeapCells::new(CELL_GROUPS));
         // All cells but the first are taken by what nobody may replace.
         for at in 1..CELL_GROUPS {
-            let key = Unit::histogram(SeriesId(9), 1).key.0;
+            let key = Unit::histogram(SeriesId(9), 1).key();
             memory.cells[at].key.store(key, Ordering::Relaxed);
         }
         let writer = memory.write_as(1).expect("a free lane");

@@ -23,7 +23,7 @@ impl Bank<'_> {
     /// no lock and asks for no memory: a signal handler may call it.
     pub(crate) fn find_shared(&self, unit: &Unit) -> Option<usize> {
         let hint = unit.shared_hint.load(Ordering::Relaxed) as usize;
-        let is_here = |at: &usize| self.is_unit(*at, unit.key.0, unit.len);
+        let is_here = |at: &usize| self.is_unit(*at, unit.key(), unit.len);
         let at = if is_here(&hint) {
             hint
         } else {
@@ -57,7 +57,7 @@ impl Bank<'_> {
             self.cells[at + offset].key.store(member, Ordering::Relaxed);
         }
         // Release: pairs with the load in `Bank::is_unit`.
-        self.cells[at].key.store(unit.key.0, Ordering::Release);
+        self.cells[at].key.store(unit.key(), Ordering::Release);
         testpoint!("shared-unit-named");
         Some(at)
     }
@@ -80,7 +80,7 @@ impl Bank<'_> {
 
     /// States a gauge's value as of a time; false when there are no cells for it.
     pub(crate) fn state_shared(&self, unit: &Unit, value: f64, stamp: u64) -> bool {
-        let is_here = |at: &usize| self.is_unit(*at, unit.key.0, unit.len);
+        let is_here = |at: &usize| self.is_unit(*at, unit.key(), unit.len);
         let mut from = 0;
         while let Some(at) = (from..self.used())
             .find(is_here)

@@ -357,7 +357,7 @@ fn a_wild_key_whose_unit_ends_outside_leads_nobody_there() {
     for unit in [Unit::histogram(SeriesId(1), 2), Unit::sum(SeriesId(1))] {
         let memory = HeapCells::new(64);
         let (bank, writer) = (memory.bank(), write_as(&memory, 1));
-        memory.cells[63].key.store(unit.key.0, Ordering::Relaxed);
+        memory.cells[63].key.store(unit.key(), Ordering::Relaxed);
         memory.head.used.store(64, Ordering::Relaxed);
         unit.hint.store(63, Ordering::Relaxed);
         unit.shared_hint.store(63, Ordering::Relaxed);

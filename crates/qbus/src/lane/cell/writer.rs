@@ -8,6 +8,7 @@ use super::{
     is_largest, is_smallest, two_sum,
 };
 use crate::layout::{CELL_GROUPS, HANDOVERS};
+use crate::record::SeriesId;
 use crate::sync::{Ordering, fence};
 use crate::testpoint;
 
@@ -108,13 +109,13 @@ impl<'a> CellWriter<'a> {
         let at = unit.hint.load(Ordering::Relaxed) as usize;
         // Relaxed: this writer alone writes keys.
         let cell = self.bank.cells.get(at)?;
-        (cell.key.load(Ordering::Relaxed) == unit.key.0).then_some(at)
+        (cell.key.load(Ordering::Relaxed) == unit.key()).then_some(at)
     }
 
     /// Where a unit begins, which gets cells if it has none; `None` when there are none to be had.
     #[cold]
     pub(crate) fn find(&self, unit: &Unit) -> Option<usize> {
-        if let Some(at) = self.places.find(&self.bank, unit.key.0, unit.len) {
+        if let Some(at) = self.places.find(&self.bank, unit.key(), unit.len) {
             self.strays.set(self.strays.get() + 1);
             if self.strays.get() >= HINT_AFTER {
                 self.strays.set(0);
@@ -124,9 +125,19 @@ impl<'a> CellWriter<'a> {
         }
         let at = self.append(unit).or_else(|| self.replace(unit))?;
         self.name(unit, at);
-        self.places.add(&self.bank, unit.key.0, at);
+        self.places.add(&self.bank, unit.key(), at);
         unit.hint.store(at as u64, Ordering::Relaxed);
         Some(at)
+    }
+
+    /// The same for a series that must be there still when its unit has been found.
+    #[cfg(not(loom))]
+    pub(crate) fn find_kept(
+        &self,
+        unit: &Unit,
+        is_open: impl FnOnce(SeriesId) -> bool,
+    ) -> Option<usize> {
+        self.find(unit).filter(|&at| self.bank.is_kept(at, is_open))
     }
 
     /// Cells that were never used.
@@ -185,7 +196,7 @@ impl<'a> CellWriter<'a> {
             cell.key.store(unit.member(offset).0, Ordering::Relaxed);
         }
         testpoint!("members-named");
-        cells[0].key.store(unit.key.0, Ordering::Relaxed);
+        cells[0].key.store(unit.key(), Ordering::Relaxed);
         testpoint!("unit-named");
         // C2 (release): pairs with the fence in `Harvest::read`. All values under these keys come
         // after.

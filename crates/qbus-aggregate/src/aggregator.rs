@@ -146,6 +146,7 @@ impl Aggregator {
     /// There is another aggregator, or no room for a snapshot.
     pub fn open(bus: &Bus, config: &AggregatorOptions) -> Result<Aggregator, AggregateError> {
         let mut consumer = bus.consumer().map_err(AggregateError::Consume)?;
+        consumer.sweep();
         let path = config
             .snapshot
             .clone()
@@ -225,7 +226,7 @@ impl Aggregator {
             is_whole: true,
             ..Round::default()
         };
-        for passed in 1..=lanes {
+        for _ in 0..lanes {
             let lane = self.next_lane;
             self.next_lane = (lane + 1) % lanes;
             let before = self.consumer.position(lane);
@@ -238,7 +239,8 @@ impl Aggregator {
                 round.drained += moved;
                 round.fullest = round.fullest.max(moved);
             }
-            if self.fold.is_busy() && passed < lanes {
+            if self.fold.is_busy() {
+                // The last lane's cells may have more, too.
                 round.is_whole = false;
                 break;
             }

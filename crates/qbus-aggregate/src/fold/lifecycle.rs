@@ -7,8 +7,8 @@
 //! series, and so does a registration; it then goes on from where it stood.
 //!
 //! What was emitted before a series was forgotten may still lie in lanes and cells. So it is
-//! retired only after another round that came to all lanes: what comes later was, but for a moment,
-//! emitted later. A gauge's records have times that are compared as well.
+//! retired only after another round that came to all lanes: what comes later was emitted later, and
+//! brings it back. A gauge's records have times that are compared as well.
 //!
 //! A family can have a time to live: its series are forgotten when nothing came to them for so
 //! long, on the aggregator's clock. A series that is bound to an owner ([`qbus::Bus::bind`]) is
@@ -50,9 +50,9 @@ pub(super) struct Lifecycle {
     walk: Option<Walk>,
     /// When the last walk for forgotten ones began, on a clock that is never set back.
     began_ns: u64,
-    /// Series that are forgotten; those before `due` were so before the last round that came to all
-    /// lanes.
-    forgotten: VecDeque<SeriesId>,
+    /// Series that are forgotten, and for those before `due` the round after which they are to be
+    /// retired: the first one that came to all lanes since.
+    forgotten: VecDeque<(SeriesId, u64)>,
     due: usize,
     /// Series to be freed at once, likewise: retired, or never met.
     leaving: VecDeque<SeriesId>,
@@ -85,10 +85,14 @@ impl Fold {
     /// Ends a round: retires and frees what was forgotten, and meets what is new. `is_whole`: it
     /// came to all lanes.
     pub(crate) fn end(&mut self, writer: &mut Writer, consumer: &Consumer, is_whole: bool) {
+        if is_whole {
+            let is_due = self.lifecycle.forgotten.iter_mut().skip(self.lifecycle.due);
+            is_due.for_each(|(_, due_ns)| *due_ns = self.monotonic_ns);
+            self.lifecycle.due = self.lifecycle.forgotten.len();
+        }
         self.retire();
         self.free(writer, consumer);
         if is_whole {
-            self.lifecycle.due = self.lifecycle.forgotten.len();
             self.lifecycle.leaving_due = self.lifecycle.leaving.len();
         }
         // Lanes that fill come first, and bring new series with them.
@@ -261,14 +265,14 @@ impl Fold {
         let series = &mut self.series[index];
         if !series.is_forgotten {
             series.is_forgotten = true;
-            self.lifecycle.forgotten.push_back(series.id);
+            self.lifecycle.forgotten.push_back((series.id, 0));
         }
     }
 
     /// Retires what was forgotten before the last round that came to all lanes.
     fn retire(&mut self) {
         for _ in 0..self.lifecycle.due.min(RETIRED_A_ROUND) {
-            let Some(id) = self.lifecycle.forgotten.pop_front() else {
+            let Some((id, due_ns)) = self.lifecycle.forgotten.pop_front() else {
                 break;
             };
             self.lifecycle.due -= 1;
@@ -281,7 +285,8 @@ impl Fold {
             let Some(since_ns) = self.bus.forgotten_ns(id) else {
                 continue;
             };
-            if !series.retire(since_ns) {
+            // Where many are, this is a later round.
+            if series.arrived_ns > due_ns || !series.retire(since_ns) {
                 self.bus.revive(id, since_ns);
                 continue;
             }

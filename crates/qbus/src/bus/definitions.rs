@@ -95,7 +95,9 @@ impl Bus {
     /// registered.
     ///
     /// It comes back when somebody registers it again or emits to it: a counter from where it stood,
-    /// which is kept for a minute, and longer or shorter as there is room.
+    /// which is kept for a minute, unless its place is needed. What is emitted within some 20 ms, and
+    /// without another registration, may count as what came before: then the next emit brings it
+    /// back.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

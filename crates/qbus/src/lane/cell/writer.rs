@@ -4,7 +4,7 @@ use std::cell::Cell as PrivateCell;
 
 use super::places::Places;
 use super::{
-    Bank, CALL, CellKey, CellKind, CellOp, Done, TOUCH, Unit, encode_level, encode_state,
+    Bank, CALL, CellKey, CellKind, CellOp, Done, REVOKED, TOUCH, Unit, encode_level, encode_state,
     is_largest, is_smallest, two_sum,
 };
 use crate::layout::{CELL_GROUPS, HANDOVERS};
@@ -123,7 +123,12 @@ impl<'a> CellWriter<'a> {
             }
             return Some(at);
         }
-        let at = self.append(unit).or_else(|| self.replace(unit))?;
+        // What nobody will add to any more comes first: so the cells of series that are gone suffice
+        // for those that come, whatever their sort.
+        let at = self
+            .replace(unit, REVOKED)
+            .or_else(|| self.append(unit))
+            .or_else(|| self.replace_any(unit))?;
         self.name(unit, at);
         self.places.add(&self.bank, unit.key(), at);
         unit.hint.store(at as u64, Ordering::Relaxed);
@@ -149,12 +154,22 @@ impl<'a> CellWriter<'a> {
         Some(at)
     }
 
-    /// The cells of another unit of the same sort, all of whose values are committed.
-    fn replace(&self, unit: &Unit) -> Option<usize> {
+    /// The cells of any other unit.
+    fn replace_any(&self, unit: &Unit) -> Option<usize> {
         if self.patience.get() > 0 {
             self.patience.set(self.patience.get() - 1);
             return None;
         }
+        let at = self.replace(unit, 0);
+        if at.is_none() {
+            self.patience.set(PATIENCE);
+        }
+        at
+    }
+
+    /// The cells of another unit of the same sort, all of whose values are committed, and whose key
+    /// has a mark.
+    fn replace(&self, unit: &Unit, mark: u64) -> Option<usize> {
         let (bank, mut at) = (&self.bank, self.hand.get());
         if bank.cells.is_empty() {
             return None;
@@ -167,6 +182,7 @@ impl<'a> CellWriter<'a> {
             let len = CellKey::unit_len(key).filter(|&len| bank.fit(at, len) == Some(at));
             let next = at + len.unwrap_or(1);
             let is_alike = len == Some(unit.len)
+                && key & mark == mark
                 && CellKey::decode(key).is_some_and(|(_, kind)| unit.first.is_like(kind));
             if is_alike && self.is_seen(at, unit.len) {
                 self.hand.set(next);
@@ -175,7 +191,6 @@ impl<'a> CellWriter<'a> {
             at = next;
         }
         self.hand.set(at);
-        self.patience.set(PATIENCE);
         None
     }
 

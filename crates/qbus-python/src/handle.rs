@@ -67,7 +67,7 @@ pub(crate) enum Child<'py> {
     /// It is there.
     Known(Bound<'py, PyAny>),
     /// It is to be made, and kept under these values if there was room for it.
-    New(Handle, Bound<'py, PyTuple>),
+    New(Arc<Handle>, Bound<'py, PyTuple>),
 }
 
 impl Handle {
@@ -219,7 +219,7 @@ impl Handle {
             target: Target::Refused,
         };
         child.target = child.register(py)?;
-        Ok(Child::New(child, values))
+        Ok(Child::New(Arc::new(child), values))
     }
 
     /// Keeps a series that `labels()` made, unless there was no room for it: another time there may

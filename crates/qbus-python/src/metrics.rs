@@ -108,7 +108,6 @@ macro_rules! handle {
                 match self.handle.labels(labelvalues, labelkwargs)? {
                     Child::Known(child) => Ok(child),
                     Child::New(handle, values) => {
-                        let handle = Arc::new(handle);
                         let child = $class { handle: handle.clone() };
                         let child = Bound::new(values.py(), child)?.into_any();
                         self.handle.keep(&values, &handle, child)

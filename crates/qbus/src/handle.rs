@@ -214,6 +214,9 @@ impl Registration<'_, Histogram> {
     }
 }
 
+/// A family and labels, as they are registered.
+type Definition = (FamilyDefinition, Vec<(String, String)>);
+
 /// What all handles are: a bus, a series and a clock.
 #[derive(Clone)]
 pub struct Handle {
@@ -222,7 +225,7 @@ pub struct Handle {
     key: u64,
     series: CurrentId,
     /// What the series is registered as, for when it was freed: the next emit registers it again.
-    definition: Option<Arc<(FamilyDefinition, Vec<(String, String)>)>>,
+    definition: Option<Arc<Definition>>,
     clock: Clock,
     /// Of a histogram's buckets, ascending.
     bounds: Arc<[f64]>,

@@ -68,7 +68,11 @@ pub(crate) fn decode(version: &[u64], metric_type: MetricType, bounds: &[f64]) -
 /// The row with the exemplars of the series whose row is `of`; `None` when it has none, or garbage.
 /// It lies in the heap: nobody is to write anywhere else.
 pub(crate) fn row_of(words: Words<'_>, shape: Shape, of: Row) -> Option<Row> {
-    let at = BlockHeader::of(words, of)?.exemplars;
+    row_at(words, shape, BlockHeader::of(words, of)?.exemplars)
+}
+
+/// The row with exemplars that lies where a series' header says.
+pub(crate) fn row_at(words: Words<'_>, shape: Shape, at: usize) -> Option<Row> {
     if at < shape.heap() {
         return None;
     }

@@ -14,13 +14,12 @@ use super::exemplars;
 use super::file;
 use super::layout::{
     AT_COMMITTED, AT_CREATED, AT_INSTANCE, AT_NAME, AT_PID, AT_STARTED, BLOCK_HEADER, NAME_WORDS,
-    Shape,
+    PLAIN_LEN, Shape,
 };
 use super::order::Order;
 use super::ring::{self, Points, RecentRecord, decode_points, decode_recent};
 use super::row::{
-    BlockHeader, LEN_MAX, Observed, Plain, Span, block_of, directory_word, is_same_series, row_at,
-    take_room,
+    BlockHeader, LEN_MAX, Observed, Plain, Span, block_of, is_same_series, row_at, take_room,
 };
 use super::tally::{Globals, OwnerRow};
 use super::versioned::{Found, Row, committed, row_words};
@@ -238,41 +237,53 @@ impl Reader {
 
     fn newest_series(&mut self, id: SeriesId, history: bool, beyond: &Beyond) -> Option<Series> {
         let place = (id.0 & self.shape.place_mask()) as usize;
-        let (series, word) = self.newest_at(place, history, beyond)?;
-        (word == directory_word(block_of(word), id)).then_some(series)
+        let mut version = Vec::new();
+        let newest = (self.epoch(), Some(AT_COMMITTED));
+        let listed = self.read_listed(place, newest, &mut version, beyond);
+        let (listed, Found::Version) = listed? else {
+            return None;
+        };
+        if listed.header.id != id {
+            return None;
+        }
+        if history {
+            self.capacity(Plain::decode(&version)?.history, Points::History, beyond);
+        }
+        let family = self.family(&listed)?;
+        let mut room = self.words().len();
+        self.decode(family, &listed, &version, history, &mut room)
     }
 
-    /// The series at a place as of the newest commit, and what the directory said of it all the
-    /// while.
-    fn newest_at(&mut self, place: usize, history: bool, beyond: &Beyond) -> Option<(Series, u64)> {
+    /// Reads the row of a place at an epoch, or the newest one, and what the directory says of it;
+    /// `None` when there is none.
+    fn read_listed(
+        &self,
+        place: usize,
+        (epoch, newest): (u64, Option<usize>),
+        out: &mut Vec<u64>,
+        beyond: &Beyond,
+    ) -> Option<(Listed, Found)> {
+        let (words, start) = (self.words(), out.len());
         for _ in 0..CUTS {
-            let word = self.words().get(self.shape.directory() + place)?;
-            let series = self.decode_newest((place, word), history, beyond);
-            if word == 0 || self.is_listed(place, word) {
-                return Some((series?, word));
+            let word = words.get(self.shape.directory() + place)?;
+            let row = beyond.row_at(words, self.shape, word)?;
+            let header = BlockHeader::of(words, row)?;
+            let found = row.read(words, epoch, newest, out);
+            if self.is_listed(place, word) {
+                let listed = Listed {
+                    header,
+                    place,
+                    word,
+                };
+                return Some((listed, found));
             }
+            // It was freed, or has more room elsewhere: its words may be another's by now.
+            out.truncate(start);
         }
         None
     }
 
-    fn decode_newest(
-        &mut self,
-        (place, word): (usize, u64),
-        history: bool,
-        beyond: &Beyond,
-    ) -> Option<Series> {
-        let row = beyond.row_at(self.words(), self.shape, word)?;
-        let version = self.newest(row)?;
-        if history {
-            self.capacity(Plain::decode(&version)?.history, Points::History, beyond);
-        }
-        let family = self.family(&Listed { row, place, word })?;
-        let mut room = self.words().len();
-        self.decode(family, row, &version, history, &mut room)
-    }
-
-    /// Whether the directory says of a place what it said: what was read of its series is of that
-    /// series.
+    /// Whether the directory says of a place what it said: what was read of its row is of that row.
     fn is_listed(&self, place: usize, word: u64) -> bool {
         // Acquire: pairs with the fences of who uses the words that a series had.
         self.words().acquire();
@@ -336,47 +347,23 @@ impl Reader {
         Cut::default()
     }
 
-    /// Decodes rows of a cut, on several threads where they are many. What was moved meanwhile is
-    /// read again, as of the newest commit.
+    /// Decodes rows of a cut, on several threads where they are many.
     fn decode_all(
-        &mut self,
+        &self,
         cut: &Cut,
         order: Vec<(usize, Arc<Family>)>,
         history: bool,
     ) -> Vec<Series> {
-        let (mut series, moved) = self.decode_in_parts(cut, &order, history);
-        // From the last one on: what comes before stays where it is.
-        for (at, place) in moved.into_iter().rev() {
-            let found = self.newest_at(place, history, &Beyond::default());
-            if let Some((found, _)) = found {
-                series.insert(at, found);
-            }
-        }
-        series
-    }
-
-    /// The series, and the places of those that were moved: each with where it belongs among the
-    /// others.
-    fn decode_in_parts(
-        &self,
-        cut: &Cut,
-        order: &[(usize, Arc<Family>)],
-        history: bool,
-    ) -> (Vec<Series>, Vec<(usize, usize)>) {
         let decode = |part: &[(usize, Arc<Family>)]| {
             let mut room = self.words().len();
-            let (mut series, mut moved) = (Vec::with_capacity(part.len()), Vec::new());
-            for (index, family) in part {
+            let decode = |(index, family): &(usize, Arc<Family>)| {
                 let (listed, range) = &cut.rows[*index];
                 let version = &cut.words[range.clone()];
-                let found = self.decode(family.clone(), listed.row, version, history, &mut room);
-                if self.is_listed(listed.place, listed.word) {
-                    series.extend(found);
-                } else if self.is_moved(listed) {
-                    moved.push((series.len(), listed.place));
-                }
-            }
-            (series, moved)
+                self.decode(family.clone(), listed, version, history, &mut room)
+            };
+            let mut series = Vec::with_capacity(part.len());
+            series.extend(part.iter().filter_map(decode));
+            series
         };
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let threads = (order.len() / FEW).clamp(1, processors.min(THREADS_MAX));
@@ -386,24 +373,19 @@ impl Reader {
             let others: Vec<_> = parts
                 .map(|part| scope.spawn(move || decode(part)))
                 .collect();
-            let (mut series, mut moved) = decode(first);
+            let mut series = decode(first);
             for other in others {
                 // A thread that panicked would have panicked here.
-                let other = other.join().unwrap_or_else(|panic| resume_unwind(panic));
-                moved.extend(
-                    other
-                        .1
-                        .iter()
-                        .map(|(at, place)| (series.len() + at, *place)),
-                );
-                series.extend(other.0);
+                series.append(&mut other.join().unwrap_or_else(|panic| resume_unwind(panic)));
             }
-            (series, moved)
+            series
         })
     }
 
-    /// Whether a series that was not where it was listed is somewhere else, and not gone.
-    fn is_moved(&self, listed: &Listed) -> bool {
+    /// Whether a series is still there, be it in another block: its definitions are its own then.
+    fn is_there(&self, listed: &Listed) -> bool {
+        // Acquire: as in `is_listed`.
+        self.words().acquire();
         let word = self.words().get(self.shape.directory() + listed.place);
         word.is_some_and(|word| is_same_series(word, listed.word))
     }
@@ -425,30 +407,18 @@ impl Reader {
             .filter(|&(_, word)| word != 0)
             .collect();
         places.sort_unstable_by_key(|&(_, word)| block_of(word));
-        let rows: Vec<Listed> = places
-            .into_iter()
-            .filter_map(|(place, word)| {
-                let row = beyond.row_at(words, self.shape, word)?;
-                Some(Listed { row, place, word })
-            })
-            .filter(|listed| take_room(&mut room, listed.row.len))
-            .collect();
-        cut.rows.reserve(rows.len());
-        cut.words
-            .reserve(rows.iter().map(|listed| listed.row.len).sum());
-        for listed in rows {
+        cut.rows.reserve(places.len());
+        cut.words.reserve(places.len() * PLAIN_LEN);
+        for (place, _) in places {
             let start = cut.words.len();
-            let found = listed.row.read(words, cut.epoch, newest, &mut cut.words);
-            if !self.is_listed(listed.place, listed.word) {
+            let epoch = (cut.epoch, newest);
+            let Some((listed, found)) = self.read_listed(place, epoch, &mut cut.words, beyond)
+            else {
+                continue;
+            };
+            if !take_room(&mut room, listed.header.len) {
                 cut.words.truncate(start);
-                if !self.is_moved(&listed) {
-                    continue;
-                }
-                if !take_newer {
-                    return None;
-                }
-                // Found to be moved once more when it is decoded.
-                cut.words.extend(std::iter::repeat_n(0, listed.row.len));
+                continue;
             }
             match found {
                 Found::Version => cut.rows.push((listed, start..cut.words.len())),
@@ -483,11 +453,10 @@ impl Reader {
         // Definitions that are garbage may all lie in one place.
         let mut room = words.len();
         for (index, (place, family)) in wanted.iter().enumerate() {
-            let row = cut.rows[*place].0.row;
-            let at = BlockHeader::of(words, row).map(|header| header.labels);
+            let at = cut.rows[*place].0.header.labels;
             order.push(index, &family.name, |key| {
                 let start = key.len();
-                let is_read = at.is_some_and(|at| SeriesDefinition::sort_key(words, at, key));
+                let is_read = SeriesDefinition::sort_key(words, at, key);
                 if !is_read || !take_room(&mut room, (key.len() - start) / 8) {
                     key.truncate(start);
                 }
@@ -500,13 +469,13 @@ impl Reader {
     /// The family of a series.
     fn family(&mut self, listed: &Listed) -> Option<Arc<Family>> {
         let words = self.words();
-        let header = BlockHeader::of(words, listed.row)?;
+        let header = listed.header;
         let key = (header.family, words.get(header.labels)? >> 32);
         if let Some(family) = self.families.get(&key) {
             return Some(family.clone());
         }
         let family = Arc::new(Family::decode(words, header.family)?);
-        if self.is_listed(listed.place, listed.word) {
+        if self.is_there(listed) {
             self.families.insert(key, family.clone());
         }
         Some(family)
@@ -515,31 +484,31 @@ impl Reader {
     fn decode(
         &self,
         family: Arc<Family>,
-        row: Row,
+        listed: &Listed,
         version: &[u64],
         history: bool,
         room: &mut usize,
     ) -> Option<Series> {
-        let words = self.words();
-        let labels = SeriesDefinition::decode(words, BlockHeader::of(words, row)?.labels)?.labels;
-        let texts = labels
-            .iter()
-            .map(|(name, value)| (name.len() + value.len()) / 8);
         let plain = Plain::decode(version)?;
         if !plain.is_shown(family.metric_type) {
             return None;
         }
+        let labels = SeriesDefinition::decode(self.words(), listed.header.labels)?.labels;
+        let texts = labels
+            .iter()
+            .map(|(name, value)| (name.len() + value.len()) / 8);
         if !take_room(room, texts.sum()) {
             return None;
         }
         let history = if history {
-            self.history(&family, row, &plain, room)?
+            self.history(&family, listed, &plain, room)?
         } else {
             Vec::new()
         };
         let value = decode_value(&family, &plain, version)?;
-        let exemplars = self.exemplars(&family, row, room);
-        Some(Series {
+        let exemplars = self.exemplars(&family, listed, room);
+        // Else it was freed, and what was read of it may be another's.
+        self.is_there(listed).then_some(Series {
             family,
             labels,
             value,
@@ -552,9 +521,9 @@ impl Reader {
     }
 
     /// A series' exemplars: the newest ones, whichever epoch the series is of.
-    fn exemplars(&self, family: &Family, row: Row, room: &mut usize) -> Vec<Exemplar> {
-        let found =
-            exemplars::row_of(self.words(), self.shape, row).filter(|row| take_room(room, row.len));
+    fn exemplars(&self, family: &Family, listed: &Listed, room: &mut usize) -> Vec<Exemplar> {
+        let found = exemplars::row_at(self.words(), self.shape, listed.header.exemplars)
+            .filter(|row| take_room(room, row.len));
         found
             .and_then(|row| self.newest(row))
             .map_or(Vec::new(), |version| {
@@ -566,16 +535,17 @@ impl Reader {
     fn history(
         &self,
         family: &Family,
-        row: Row,
+        listed: &Listed,
         plain: &Plain,
         room: &mut usize,
     ) -> Option<Vec<Point>> {
         let mut plain = *plain;
         for _ in 0..CUTS {
             let points = self.points(family, &plain, room)?;
-            // The ring of a version that does not count any more may hold somebody else's points.
-            let newest = self.newest(row).and_then(|version| Plain::decode(&version));
-            match newest {
+            // The ring of a version that does not count any more may hold another's points.
+            let (mut version, newest) = (Vec::new(), (self.epoch(), Some(AT_COMMITTED)));
+            let found = self.read_listed(listed.place, newest, &mut version, &Beyond::default());
+            match Plain::decode(&version).filter(|_| found.is_some()) {
                 Some(newest) if newest.history.ring != plain.history.ring => plain = newest,
                 _ => return Some(points),
             }
@@ -668,10 +638,10 @@ impl Beyond {
     }
 }
 
-/// The row of a series, and what the directory said of its place.
+/// What stands before the row of a series, and what the directory said of its place.
 #[derive(Clone, Copy)]
 struct Listed {
-    row: Row,
+    header: BlockHeader,
     place: usize,
     word: u64,
 }

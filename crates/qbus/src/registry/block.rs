@@ -6,7 +6,7 @@
 //! |------|------------------------------------|--------------------------------------|
 //! | 0    | [`Life`]                           | the same                             |
 //! | 1    | since when it is forgotten, in ns  | time to live, and its generation     |
-//! | 2    | generation and owner ([`Registry::bind`](super::Registry::bind)) | limit, likewise |
+//! | 2    | generation and owner               | nothing yet                          |
 //! | 3    | next block of its chain, size class, tag | the same                       |
 //!
 //! and the definition follows. A block that was freed lies on the stack of its class until somebody
@@ -29,9 +29,8 @@ const LIFE: usize = 0;
 /// Since when a series is forgotten, in nanoseconds since the Unix epoch; a family's time to live.
 pub(super) const SINCE: usize = 1;
 pub(super) const TTL: usize = 1;
-/// The owner that a series is bound to; a family's limit.
+/// The owner that a series is bound to.
 pub(super) const OWNER: usize = 2;
-pub(super) const LIMIT: usize = 2;
 const NEXT: usize = 3;
 
 /// Sizes of blocks, in granules. The last one holds the longest definition.

@@ -115,7 +115,7 @@ impl TestBus {
     }
 
     fn leftovers(&self) -> [PathBuf; 3] {
-        let snapshot = self.address.snapshot();
+        let snapshot = self.address.snapshot_link();
         let mut previous = snapshot.clone().into_os_string();
         previous.push(".previous");
         [self.address.file().to_owned(), snapshot, previous.into()]

@@ -98,7 +98,7 @@ impl Agent {
             Aggregator::open(bus, &options.aggregator).map_err(StartError::Aggregate)?;
         let snapshot = aggregator.snapshot().to_owned();
         let report: Report = Arc::new(report);
-        report_moved_aside(&aggregator, &report);
+        report_place(&aggregator, &report);
         let (commands, received) = mpsc::channel();
         let aggregation = Aggregation {
             bus: bus.clone(),
@@ -261,10 +261,17 @@ impl Drop for Agent {
     }
 }
 
-/// Tells that totals begin anew.
-fn report_moved_aside(aggregator: &Aggregator, report: &Report) {
+/// Tells that totals begin anew, or that others do not find the snapshot.
+fn report_place(aggregator: &Aggregator, report: &Report) {
     if let Some(moved) = aggregator.moved_aside() {
         report(moved.to_string());
+    }
+    if let Some(error) = aggregator.unlinked() {
+        let path = aggregator.snapshot().display();
+        let news = format!(
+            "no link to the snapshot could be left beside the bus, others need --snapshot {path}: {error}"
+        );
+        report(news);
     }
 }
 
@@ -353,7 +360,7 @@ impl Aggregation {
             let opened = Aggregator::open(&self.bus, &self.options);
             let outcome = match opened {
                 Ok(mut opened) => {
-                    report_moved_aside(&opened, &self.report);
+                    report_place(&opened, &self.report);
                     if !resets.is_empty() {
                         opened.pass_over_registered();
                     }

@@ -8,6 +8,7 @@
 mod nap;
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use qbus::{Bus, ConsumeError, Consumer, CreateError, Geometry};
 
 use crate::fold::Fold;
 use crate::snapshot::file::{MovedAside, SnapshotError};
+use crate::snapshot::place::Place;
 use crate::snapshot::tally::Globals;
 use crate::snapshot::writer::Writer;
 use nap::{GATHER, Nap, Rest};
@@ -124,6 +126,7 @@ impl Round {
 /// ```
 #[derive(Debug)]
 pub struct Aggregator {
+    unlinked: Option<io::Error>,
     consumer: Consumer,
     fold: Fold,
     writer: Writer,
@@ -147,12 +150,10 @@ impl Aggregator {
     pub fn open(bus: &Bus, config: &AggregatorOptions) -> Result<Aggregator, AggregateError> {
         let mut consumer = bus.consumer().map_err(AggregateError::Consume)?;
         consumer.sweep();
-        let path = config
-            .snapshot
-            .clone()
-            .unwrap_or_else(|| bus.address().snapshot());
-        let opened = Writer::open(&path, bus, config.recent, config.history);
+        let place = Place::of(bus.address(), config.snapshot.as_deref());
+        let opened = Writer::open(place.path(), bus, config.recent, config.history);
         let (mut writer, is_resumed) = opened.map_err(AggregateError::Snapshot)?;
+        let unlinked = place.make_known().err();
         writer.sign(std::process::id(), now_ns());
         let fold = Fold::load(bus, &mut writer, config.history, config.recent);
         let mut fold =
@@ -173,6 +174,7 @@ impl Aggregator {
             }
         }
         let mut aggregator = Aggregator {
+            unlinked,
             consumer,
             fold,
             writer,
@@ -192,6 +194,11 @@ impl Aggregator {
     /// What lay where the snapshot is now, and was of no use to this aggregator.
     pub fn moved_aside(&self) -> Option<&MovedAside> {
         self.writer.moved_aside()
+    }
+
+    /// Why a snapshot that lies elsewhere is not found from the bus: no link could be left beside it.
+    pub fn unlinked(&self) -> Option<&io::Error> {
+        self.unlinked.as_ref()
     }
 
     /// Drains every lane once, within bounds, folds, and commits if there was anything. It takes

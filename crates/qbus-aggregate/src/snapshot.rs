@@ -14,6 +14,8 @@ pub(crate) mod layout;
 pub(crate) mod ledger;
 mod order;
 #[cfg(not(loom))]
+pub(crate) mod place;
+#[cfg(not(loom))]
 pub(crate) mod reader;
 pub(crate) mod ring;
 pub(crate) mod row;

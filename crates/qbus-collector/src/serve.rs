@@ -34,7 +34,7 @@ impl Collector {
         report: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<Server, ServeError> {
         let address = self.bus().address();
-        let mut options = ServeOptions::new(address.snapshot());
+        let mut options = ServeOptions::new(address.snapshot_link());
         options.listen = vec![listen];
         options.bus = Some(address.clone());
         if self.is_embedded() {

@@ -44,8 +44,15 @@ impl Address {
         }
     }
 
-    /// Where the aggregator keeps the snapshot unless told otherwise: beside the region.
+    /// Where the snapshot lies now: beside the region, unless an aggregator was told to keep it
+    /// elsewhere and has left a link there ([`snapshot_link`](Self::snapshot_link)).
     pub fn snapshot(&self) -> PathBuf {
+        snapshot_at(&self.snapshot_link())
+    }
+
+    /// Where the aggregator keeps the snapshot unless told otherwise, and where it leaves a symbolic
+    /// link to it else.
+    pub fn snapshot_link(&self) -> PathBuf {
         self.beside(SNAPSHOT)
     }
 
@@ -67,6 +74,31 @@ impl Address {
             Location::Path { .. } => None,
         }
     }
+}
+
+/// The snapshot that is to be found at a path: where a link leads that an aggregator has left there,
+/// or the path itself. The link of a stranger, who could lead anywhere, is not followed.
+pub fn snapshot_at(path: &Path) -> PathBuf {
+    let target = followed(path);
+    target.unwrap_or_else(|| path.to_owned())
+}
+
+fn followed(link: &Path) -> Option<PathBuf> {
+    let found = rustix::fs::lstat(link).ok()?;
+    // Whoever made the bus, or could do anything anyway, may say where its snapshot lies.
+    let own = rustix::process::geteuid().as_raw();
+    let is_trusted = |user| user == own || user == 0 || Some(user) == owner_beside(link);
+    if !is_trusted(found.st_uid) {
+        return None;
+    }
+    let target = std::fs::read_link(link).ok()?;
+    target.is_absolute().then_some(target)
+}
+
+/// Who owns the bus that a snapshot, or a link to it, lies beside.
+fn owner_beside(snapshot: &Path) -> Option<u32> {
+    let bus = snapshot.to_str()?.strip_suffix(SNAPSHOT)?;
+    Some(rustix::fs::lstat(bus).ok()?.st_uid)
 }
 
 impl FromStr for Address {

@@ -16,9 +16,9 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::clock;
 use crate::error::{CreateError, OpenError, OpenOrCreateError, RemoveError, creating};
-use crate::layout::{Geometry, MAGIC, Sections, VERSION};
+use crate::layout::{Geometry, Header, MAGIC, Sections, VERSION};
 use crate::liveness::{AGGREGATOR_BYTE, CREATE_BYTE, Locks};
-use crate::region::Region;
+use crate::region::{Access, MappedFile, Region};
 use crate::sync::Ordering;
 use crate::thread;
 
@@ -238,8 +238,8 @@ impl Bus {
     }
 
     /// Takes the name of a bus away. Processes that have it open keep it; its memory goes with the
-    /// last of them. The snapshot beside it is removed as well, and an earlier bus's that was moved
-    /// aside.
+    /// last of them. Its snapshot is removed as well, beside it or where a link there leads, and an
+    /// earlier bus's that was moved aside.
     ///
     /// # Errors
     ///
@@ -293,7 +293,8 @@ impl Bus {
             Err(_) => region.header().removed.store(1, Ordering::Release),
         }
         // Only holders of the byte take the name away, so it still means this file.
-        let _ = rustix::fs::unlink(address.snapshot());
+        remove_elsewhere(address, region.header());
+        let _ = rustix::fs::unlink(address.snapshot_link());
         let _ = rustix::fs::unlink(address.previous_snapshot());
         rustix::fs::unlink(address.file()).map_err(|errno| RemoveError::Io(errno.into()))
     }
@@ -359,6 +360,24 @@ impl FromStr for Bus {
     /// Opens the bus of that name or path.
     fn from_str(text: &str) -> Result<Bus, Self::Err> {
         Ok(Bus::open(&text.parse()?)?)
+    }
+}
+
+/// Removes the snapshot that a link beside the bus leads to. What is no file of this bus stays: each
+/// has the bus's instance in its third and fourth words.
+fn remove_elsewhere(address: &Address, header: &Header) {
+    let (link, snapshot) = (address.snapshot_link(), address.snapshot());
+    if snapshot == link {
+        return;
+    }
+    let is_this_bus_s = MappedFile::open(&snapshot, Access::Read).is_ok_and(|file| {
+        let words = header.instance.iter().zip(2..);
+        words
+            .into_iter()
+            .all(|(word, at)| file.words().get(at) == Some(word.load(Ordering::Relaxed)))
+    });
+    if is_this_bus_s {
+        let _ = rustix::fs::unlink(&snapshot);
     }
 }
 

@@ -59,7 +59,7 @@ pub mod testpoint;
 mod thread;
 mod words;
 
-pub use address::{Address, AddressError};
+pub use address::{Address, AddressError, snapshot_at};
 #[cfg(not(loom))]
 pub use bus::{AggregatorView, Bus, BusCounts, BusOptions, LaneView, Removal};
 pub use clock::Clock;

@@ -154,7 +154,8 @@ pub(crate) struct Agg {
     /// Last records of all series that are kept.
     #[arg(long, default_value_t = AggregatorOptions::default().recent)]
     pub(crate) recent: usize,
-    /// Where the snapshot goes instead of beside the bus.
+    /// Where the snapshot goes instead of beside the bus; a link there leads to it, for all who read it
+    /// and for the next aggregator.
     #[arg(long, value_name = "PATH")]
     pub(crate) snapshot: Option<PathBuf>,
     /// How long a record may wait for its commit on a bus in use: a shorter time costs more of a

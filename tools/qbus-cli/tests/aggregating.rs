@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::fs::{lchown, symlink};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -12,7 +13,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::dumping::check_with_promtool;
-use crate::support::{QBUS, aggregator, fails, qbus, stop, well};
+use crate::support::{QBUS, aggregate, aggregator, fails, is_root, qbus, stop, well};
 
 #[test]
 fn a_signal_drains_and_commits_what_is_left() {
@@ -84,16 +85,100 @@ fn totals_and_history_outlive_a_kill() {
 }
 
 #[test]
-fn the_snapshot_lies_where_it_is_told_to() {
+fn a_snapshot_that_lies_elsewhere_is_found_from_the_bus() {
+    for place in Place::ALL {
+        let bus = TestBus::small(place);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("elsewhere");
+        let told = path.display().to_string();
+        well(&bus, &["emit", "jobs_total", "1", "--type", "counter"]);
+        stop(aggregator(&bus, &["--snapshot", &told]));
+        let link = bus.address().snapshot_link();
+        assert_eq!(fs::read_link(&link).expect("a link beside the bus"), path);
+        let shows = |total: &str| {
+            let end = format!("jobs_total {total}\n");
+            assert!(well(&bus, &["dump"]).ends_with(&end));
+            assert!(well(&bus, &["dump", "--snapshot", &told]).ends_with(&end));
+        };
+        shows("1");
+        let stat = well(&bus, &["stat"]);
+        assert!(
+            stat.contains("1 delivered") && stat.contains("(gone)"),
+            "{stat}"
+        );
+        assert!(!bus.address().snapshot().starts_with("/dev/shm"));
+        // Whoever aggregates it next goes on with it, told or not.
+        well(&bus, &["emit", "jobs_total", "1", "--type", "counter"]);
+        stop(aggregator(&bus, &[]));
+        shows("2");
+        let page = served(&bus);
+        assert!(page.contains("\njobs_total 2\n"), "{page}");
+        // Back beside the bus, totals begin anew, as with any other file.
+        well(&bus, &["emit", "jobs_total", "1", "--type", "counter"]);
+        stop(aggregator(
+            &bus,
+            &["--snapshot", &link.display().to_string()],
+        ));
+        assert!(fs::symlink_metadata(&link).expect("a file").is_file());
+        assert!(well(&bus, &["dump"]).ends_with("jobs_total 1\n"));
+        // Elsewhere again: what lies in the place of the link is moved aside, and all goes with the bus.
+        stop(aggregator(&bus, &["--snapshot", &told]));
+        well(&bus, &["rm"]);
+        assert!(!path.exists() && fs::symlink_metadata(&link).is_err());
+    }
+}
+
+/// What `qbus serve` says of a bus.
+fn served(bus: &TestBus) -> String {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let socket = folder.path().join("http");
+    let mut command = Command::new(QBUS);
+    command.args([
+        "serve",
+        "--max-age",
+        "off",
+        "-b",
+        &bus.address().to_string(),
+    ]);
+    command
+        .arg("--listen")
+        .arg(format!("unix:{}", socket.display()));
+    command.stderr(Stdio::null());
+    let serving = Process::spawn(command);
+    until("the server", || UnixStream::connect(&socket).is_ok());
+    let mut stream = UnixStream::connect(&socket).expect("it listens");
+    write!(stream, "GET /metrics HTTP/1.0\r\n\r\n").expect("it reads");
+    let mut page = String::new();
+    stream.read_to_string(&mut page).expect("a page");
+    stop(serving);
+    page
+}
+
+#[test]
+fn a_link_that_leads_to_what_is_no_snapshot_of_the_bus_harms_nobody() {
     let bus = TestBus::small(Place::Named);
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("elsewhere").display().to_string();
-    well(&bus, &["emit", "x", "1"]);
-    let aggregating = aggregator(&bus, &["--snapshot", &path]);
-    stop(aggregating);
-    assert!(!bus.address().snapshot().exists());
-    assert!(well(&bus, &["dump", "--snapshot", &path]).ends_with("x 1\n"));
-    assert!(well(&bus, &["stat", "--snapshot", &path]).contains("(gone)"));
+    let precious = folder.path().join("precious");
+    fs::write(&precious, "somebody's own words, and more than eight bytes").expect("written");
+    symlink(&precious, bus.address().snapshot_link()).expect("a link");
+    fails(&bus, &["dump"], 2, &["is not a snapshot"]);
+    fails(&bus, &["agg"], 2, &["is not a snapshot"]);
+    well(&bus, &["rm"]);
+    assert!(precious.exists(), "it is not the bus's to remove");
+    assert!(fs::symlink_metadata(bus.address().snapshot_link()).is_err());
+
+    if !is_root("a stranger's link") {
+        return;
+    }
+    let bus = TestBus::small(Place::Named);
+    aggregate(&bus);
+    let (link, stolen) = (bus.address().snapshot_link(), folder.path().join("stolen"));
+    fs::copy(&link, &stolen).expect("copied");
+    fs::remove_file(&link).expect("removed");
+    symlink(&stolen, &link).expect("a link");
+    well(&bus, &["dump"]);
+    lchown(&link, Some(65_534), None).expect("nobody's");
+    fails(&bus, &["dump"], 2, &["is not a regular file"]);
 }
 
 /// Checks that a file of the demo is there and that its format's parser takes it.

@@ -233,7 +233,12 @@ fn something_else_in_its_place() {
     };
     let gist = ["is not a regular file"];
     for place in Place::ALL {
-        for plant in [&link as &dyn Fn(&Path), &fifo] {
+        // A link in place of a snapshot is followed; that one leads to what is none.
+        let plants = [
+            (&link as &dyn Fn(&Path), "is not a snapshot"),
+            (&fifo, gist[0]),
+        ];
+        for (plant, of_snapshot) in plants {
             let bus = TestBus::reserve(place);
             plant(bus.address().file());
             check(&bus, 2, &gist);
@@ -243,13 +248,9 @@ fn something_else_in_its_place() {
 
             let bus = TestBus::small(place);
             plant(&bus.address().snapshot());
-            fails(&bus, &["dump"], 2, &gist);
-            fails(
-                &bus,
-                &["agg", "--no-host", "--no-gpu", "--no-self"],
-                2,
-                &gist,
-            );
+            fails(&bus, &["dump"], 2, &[of_snapshot]);
+            let agg = ["agg", "--no-host", "--no-gpu", "--no-self"];
+            fails(&bus, &agg, 2, &[of_snapshot]);
         }
     }
     well(&target, &["stat"]);

@@ -62,7 +62,7 @@ struct Opened {
 type FileId = (u64, u64);
 
 impl Source {
-    /// Of that file, which need not be there yet. A snapshot that was committed longer than
+    /// Of that file, which need not be there yet, and may be a link that an aggregator has left. A snapshot that was committed longer than
     /// `max_age` ago is refused; `None` takes any.
     pub fn new(path: PathBuf, max_age: Option<Duration>) -> Source {
         Source {
@@ -90,7 +90,8 @@ impl Source {
         let opened = match &mut *opened {
             Some(opened) => opened,
             none => {
-                let reader = Reader::open(&self.path).map_err(Unready::Read)?;
+                let path = qbus::snapshot_at(&self.path);
+                let reader = Reader::open(&path).map_err(Unready::Read)?;
                 // If it was replaced in between, the next read finds out.
                 let file = now.unwrap_or_default();
                 none.insert(Opened { reader, file })

@@ -14,7 +14,8 @@ use crate::sampling::warn;
 
 pub(crate) fn run(address: &Address, serve: &Serve) -> Result<(), Error> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).doing("handle signals")?;
-    let beside = address.snapshot();
+    // Followed each time that it is opened: an aggregator may come later, and keep it elsewhere.
+    let beside = address.snapshot_link();
     let snapshot = serve.snapshot.as_deref().unwrap_or(&beside);
     let server = start(
         address,

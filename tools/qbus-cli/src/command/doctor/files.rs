@@ -67,7 +67,7 @@ fn named_files() -> (PathBuf, BTreeMap<String, Metadata>) {
     for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if let (Some(rest), Ok(found)) = (name.strip_prefix(PREFIX), entry.metadata())
-            && found.is_file()
+            && (found.is_file() || found.is_symlink())
             && (found.uid() == own || own == 0)
         {
             files.insert(rest.to_owned(), found);

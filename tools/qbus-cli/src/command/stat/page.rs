@@ -126,7 +126,7 @@ impl Page<'_> {
         if let Some(page) = &now.page {
             let size = bytes(page.size_bytes);
             let _ = write!(text, ", epoch {}, snapshot of {size}", page.epoch);
-            if page.path != now.address.snapshot() {
+            if page.path != now.address.snapshot_link() {
                 let _ = write!(text, " at {}", page.path.display());
             }
         }

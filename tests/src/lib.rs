@@ -8,6 +8,7 @@ mod life;
 mod load;
 mod process;
 mod random;
+mod terminal;
 mod totals;
 
 pub use bus::{Place, TestBus};
@@ -17,4 +18,5 @@ pub use life::Life;
 pub use load::{Lane, Load, Report, lease};
 pub use process::{Finished, LIMIT, Process, run, until};
 pub use random::Random;
+pub use terminal::Terminal;
 pub use totals::{Totals, check_load};

@@ -16,6 +16,7 @@ use crate::agent::Report;
 use crate::by_name::{Emitter, Metric, owned};
 use crate::error::MetricError;
 use crate::self_metrics;
+use crate::view;
 
 /// What is sampled, and how often.
 #[derive(Clone, Debug)]
@@ -132,17 +133,11 @@ fn attached(bus: &Bus) -> Vec<Attached> {
             pid: owner.pid as u32,
             started: Some(owner.pid_start_ticks),
             role,
-            command: program(&owner.command).to_owned(),
+            command: view::program(&owner.command).to_owned(),
             pid_namespace: Some(owner.pid_namespace),
         }
     };
     owners.map(attach).collect()
-}
-
-/// The last part of the path of a command line's program.
-fn program(command: &str) -> &str {
-    let path = command.split(' ').next().unwrap_or_default();
-    path.rsplit('/').next().unwrap_or_default()
 }
 
 /// Emits samples as metrics of their names.

@@ -4,6 +4,8 @@ mod dump;
 mod emit;
 mod health;
 mod host;
+#[cfg(feature = "top")]
+mod top;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -23,6 +25,8 @@ pub(crate) use dump::Dump;
 pub(crate) use emit::Emit;
 pub(crate) use health::{Column, Doctor, Stat};
 pub(crate) use host::{Host, translated};
+#[cfg(feature = "top")]
+pub(crate) use top::{Top, TopSort, TopView};
 
 /// A lock-free shared-memory telemetry bus.
 ///
@@ -77,6 +81,8 @@ pub(crate) enum Command {
     Emit(Emit),
     Dump(Dump),
     Stat(Stat),
+    #[cfg(feature = "top")]
+    Top(Top),
     Doctor(Doctor),
     Sample(Sample),
     #[cfg(feature = "http")]

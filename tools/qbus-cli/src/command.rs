@@ -15,6 +15,8 @@ mod sample;
 #[cfg(feature = "http")]
 mod serve;
 mod stat;
+#[cfg(feature = "top")]
+mod top;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -40,6 +42,8 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Error> {
         Command::Dump(dump) => dump::run(address, &dump, out),
         Command::Stat(stat) => stat::run(address, &stat, out),
         Command::Doctor(doctor) => doctor::run(address, &doctor, out),
+        #[cfg(feature = "top")]
+        Command::Top(top) => top::run(address, &top, out),
         Command::Sample(sample) => sample::run(&sample, out),
         #[cfg(feature = "http")]
         Command::Serve(serve) => serve::run(address, &serve),

@@ -9,6 +9,8 @@ mod look;
 mod sampling;
 mod service;
 pub mod stage;
+#[cfg(feature = "top")]
+mod top;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, Write};

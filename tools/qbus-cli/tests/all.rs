@@ -11,3 +11,5 @@ mod health;
 mod reports;
 mod sampling;
 mod support;
+#[cfg(feature = "top")]
+mod watching;

@@ -290,3 +290,9 @@ fn summed(lanes: &[LaneView], slots: u64) -> Lanes {
         fullest_ratio: fullest as f64 / slots as f64,
     }
 }
+
+/// The last part of the path of a command line's program: what the sampler calls a process.
+pub fn program(command: &str) -> &str {
+    let path = command.split(' ').next().unwrap_or_default();
+    path.rsplit('/').next().unwrap_or_default()
+}

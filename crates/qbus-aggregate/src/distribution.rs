@@ -46,6 +46,21 @@ pub struct Exponential {
     pub positive: Vec<(i32, u64)>,
 }
 
+impl Exponential {
+    /// Puts each two buckets together; false where there is no coarser schema.
+    pub(crate) fn coarsen(&mut self) -> bool {
+        if self.schema <= SCHEMA_MIN {
+            return false;
+        }
+        for side in [&mut self.negative, &mut self.positive] {
+            let buckets = std::mem::take(side).into_iter().collect();
+            *side = halved(&buckets).into_iter().collect();
+        }
+        self.schema -= 1;
+        true
+    }
+}
+
 /// Counts of the 32 buckets of one octave of one sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Octave {

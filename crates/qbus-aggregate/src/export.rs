@@ -1,4 +1,5 @@
-//! Writes a snapshot as JSON, CSV, Prometheus text, OpenMetrics or Prometheus protobuf.
+//! Writes a snapshot as JSON, CSV, Prometheus text, OpenMetrics or Prometheus protobuf, and encodes
+//! series for remote write and OTLP.
 //!
 //! The same snapshot and the same options give the same bytes: series come out in the order of the
 //! snapshot, labels in the order of the series, and nothing asks the clock or a locale.
@@ -16,21 +17,28 @@ use std::str::FromStr;
 use crate::series::Snapshot;
 
 mod csv;
+#[cfg(test)]
+mod decoded;
 mod exposition;
 mod json;
 mod number;
 mod openmetrics;
+mod otlp;
 mod prometheus;
 mod protobuf;
+mod remote_write;
 #[cfg(test)]
 mod samples;
+mod wire;
 
 pub use self::csv::csv;
 pub use self::json::{SCHEMA_VERSION, json};
 pub use self::number::seconds;
 pub use self::openmetrics::{OPENMETRICS_CONTENT_TYPE, openmetrics};
+pub use self::otlp::{OtlpOptions, otlp};
 pub use self::prometheus::{CONTENT_TYPE, prometheus};
 pub use self::protobuf::{PROTOBUF_CONTENT_TYPE, protobuf};
+pub use self::remote_write::{RemoteWriteOptions, RemoteWriteVersion, remote_write};
 
 /// A format that [`export`] writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,6 +129,15 @@ pub struct LeftOut {
     pub families: u64,
     /// Series left out, those of whole families among them.
     pub series: u64,
+}
+
+/// One message of a push: what [`remote_write()`] and [`otlp()`] make of series.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The message, as the protocol has it before compression.
+    pub message: Vec<u8>,
+    /// How many samples, or points, it has.
+    pub samples: u64,
 }
 
 /// Writes `snapshot` to `out` as `format` and flushes `out`.

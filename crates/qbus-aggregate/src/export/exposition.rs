@@ -17,9 +17,12 @@ pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Series of one name, in the order of the snapshot, where they are adjacent.
 pub(super) fn families(snapshot: &Snapshot) -> impl Iterator<Item = &[Series]> {
-    snapshot
-        .series
-        .chunk_by(|a, b| a.family.name == b.family.name)
+    in_families(&snapshot.series)
+}
+
+/// The same, of series without a snapshot.
+pub(super) fn in_families(series: &[Series]) -> impl Iterator<Item = &[Series]> {
+    series.chunk_by(|a, b| a.family.name == b.family.name)
 }
 
 /// The sample names that the families of a page have taken so far.

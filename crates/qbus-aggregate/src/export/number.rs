@@ -41,6 +41,17 @@ pub(super) fn push_sum(out: &mut String, sum: Sum) {
     }
 }
 
+/// A float as labels have it: `1.0`, where a sample would be `1`.
+pub(super) fn canonical(value: f64) -> String {
+    let mut text = String::new();
+    push_float(&mut text, value);
+    let is_whole = |byte: u8| byte.is_ascii_digit() || byte == b'-';
+    if text.bytes().all(is_whole) {
+        text.push_str(".0");
+    }
+    text
+}
+
 /// `NaN`, `+Inf` or `-Inf` for a value without a decimal.
 pub(super) fn word(value: f64) -> Option<&'static str> {
     if value.is_nan() {

@@ -7,7 +7,7 @@ use qbus::MetricType;
 use super::exposition::{
     Exemplars, Lines, Names, Sound, families, has_growing_sum, labels, push_escaped,
 };
-use super::number::{push, push_float, push_sum};
+use super::number::{canonical, push, push_float, push_sum};
 use super::{LeftOut, Options};
 use crate::series::{Exemplar, Family, HistogramValue, Series, Snapshot, SummaryValue, Value};
 use crate::sum::Sum;
@@ -272,17 +272,6 @@ fn ends_with_unit(name: &str, unit: &str) -> bool {
         .strip_suffix(unit)
         .and_then(|rest| rest.strip_suffix('_'));
     !unit.is_empty() && stem.is_some_and(|stem| !stem.is_empty())
-}
-
-/// A float as labels have it: `1.0`, where a sample would be `1`.
-fn canonical(value: f64) -> String {
-    let mut text = String::new();
-    push_float(&mut text, value);
-    let is_whole = |byte: u8| byte.is_ascii_digit() || byte == b'-';
-    if text.bytes().all(is_whole) {
-        text.push_str(".0");
-    }
-    text
 }
 
 #[cfg(test)]

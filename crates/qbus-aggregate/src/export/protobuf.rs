@@ -8,12 +8,9 @@ use super::LeftOut;
 use super::Options;
 use super::exposition::{CHUNK_BYTES, Exemplars, Names, Sound, families, has_growing_sum, labels};
 use super::prometheus::suffixes;
+use super::wire::{Field, Message};
 use crate::distribution::{CLASSIC_BOUNDS, CLASSIC_POWERS, Exponential};
 use crate::series::{Exemplar, Family, HistogramValue, Series, Snapshot, SummaryValue, Value};
-
-mod wire;
-
-use wire::{Field, Message};
 
 /// The media type to serve a protobuf page with.
 pub const PROTOBUF_CONTENT_TYPE: &str = "application/vnd.google.protobuf; \
@@ -21,7 +18,7 @@ pub const PROTOBUF_CONTENT_TYPE: &str = "application/vnd.google.protobuf; \
 
 /// The most buckets that a native histogram is written with: what OpenTelemetry and Prometheus' own
 /// client keep by default.
-const NATIVE_BUCKETS_MAX: usize = 160;
+pub(super) const NATIVE_BUCKETS_MAX: usize = 160;
 
 // The numbers of `io.prometheus.client.MetricType`.
 const COUNTER: u64 = 0;
@@ -230,7 +227,8 @@ fn summary(histogram: &mut Message, series: &Series, value: &SummaryValue) {
     native(histogram, &exponential);
 }
 
-fn total(exponential: &Exponential) -> u64 {
+/// How many observations all buckets have.
+pub(super) fn total(exponential: &Exponential) -> u64 {
     let sides = exponential.negative.iter().chain(&exponential.positive);
     sides.fold(exponential.zeros, |sum, (_, count)| {
         sum.saturating_add(*count)

@@ -1,86 +1,10 @@
 //! The messages are read back by a decoder that knows nothing of the writer; a real Prometheus
 //! reads them in `tools/check`.
 
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::distribution::Distribution;
+use crate::export::decoded::{Fields, decode, messages, numbers, signed, text, varint};
 use crate::export::samples::{self, empty_summary, histogram, series, snapshot};
-
-/// A field of a message: a number, or bytes.
-#[derive(Clone, Debug)]
-enum Decoded {
-    Number(u64),
-    Bytes(Vec<u8>),
-}
-
-type Fields = BTreeMap<u64, Vec<Decoded>>;
-
-fn varint(bytes: &mut &[u8]) -> u64 {
-    let (mut value, mut shift) = (0, 0);
-    loop {
-        let (&first, rest) = bytes.split_first().expect("a varint");
-        *bytes = rest;
-        value |= u64::from(first & 0x7f) << shift;
-        shift += 7;
-        if first < 0x80 {
-            return value;
-        }
-    }
-}
-
-fn decode(mut bytes: &[u8]) -> Fields {
-    let mut fields = Fields::new();
-    while !bytes.is_empty() {
-        let tag = varint(&mut bytes);
-        let value = match tag & 7 {
-            0 => Decoded::Number(varint(&mut bytes)),
-            1 => {
-                let (word, rest) = bytes.split_first_chunk().expect("eight bytes");
-                bytes = rest;
-                Decoded::Number(u64::from_le_bytes(*word))
-            }
-            2 => {
-                let len = varint(&mut bytes) as usize;
-                let (inner, rest) = bytes.split_at(len);
-                bytes = rest;
-                Decoded::Bytes(inner.to_vec())
-            }
-            other => panic!("wire type {other}"),
-        };
-        fields.entry(tag >> 3).or_default().push(value);
-    }
-    fields
-}
-
-fn numbers(fields: &Fields, field: u64) -> Vec<u64> {
-    let all = fields.get(&field).into_iter().flatten();
-    all.map(|value| match value {
-        Decoded::Number(number) => *number,
-        Decoded::Bytes(_) => panic!("field {field} is no number"),
-    })
-    .collect()
-}
-
-fn messages(fields: &Fields, field: u64) -> Vec<Fields> {
-    let all = fields.get(&field).into_iter().flatten();
-    all.map(|value| match value {
-        Decoded::Bytes(bytes) => decode(bytes),
-        Decoded::Number(_) => panic!("field {field} is no message"),
-    })
-    .collect()
-}
-
-fn text(fields: &Fields, field: u64) -> String {
-    match fields.get(&field).and_then(|all| all.first()) {
-        Some(Decoded::Bytes(bytes)) => String::from_utf8(bytes.clone()).expect("UTF-8"),
-        _ => String::new(),
-    }
-}
-
-fn signed(number: u64) -> i64 {
-    (number >> 1) as i64 ^ -((number & 1) as i64)
-}
 
 fn page(snapshot: &Snapshot) -> Vec<Fields> {
     let mut out = Vec::new();

@@ -14,6 +14,10 @@ const LENGTH_DELIMITED: u32 = 2;
 pub(super) struct Message(Vec<u8>);
 
 impl Message {
+    pub(super) fn with_capacity(bytes: usize) -> Message {
+        Message(Vec::with_capacity(bytes))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -26,8 +30,7 @@ impl Message {
 
     /// `sint32`, `sint64`.
     pub(super) fn signed(&mut self, field: Field, value: i64) {
-        // Zigzag: small magnitudes are short.
-        self.unsigned(field, ((value << 1) ^ (value >> 63)) as u64);
+        self.unsigned(field, zigzag(value));
     }
 
     pub(super) fn double(&mut self, field: Field, value: f64) {
@@ -36,26 +39,70 @@ impl Message {
     }
 
     pub(super) fn text(&mut self, field: Field, text: &str) {
-        self.tag(field, LENGTH_DELIMITED);
-        push_varint(&mut self.0, text.len() as u64);
-        self.0.extend_from_slice(text.as_bytes());
+        self.bytes(field, text.as_bytes());
     }
 
-    /// A message within this one.
+    pub(super) fn bytes(&mut self, field: Field, bytes: &[u8]) {
+        self.tag(field, LENGTH_DELIMITED);
+        push_varint(&mut self.0, bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// `fixed64`, `sfixed64`.
+    pub(super) fn fixed(&mut self, field: Field, value: u64) {
+        self.tag(field, FIXED_64);
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    /// A message within this one, or numbers in a row.
     pub(super) fn message(&mut self, field: Field, fill: impl FnOnce(&mut Message)) {
         self.tag(field, LENGTH_DELIMITED);
-        // Nearly all are shorter than 128 bytes: their length is one byte, for which room is kept.
+        // Most are shorter than 128 bytes: their length is one byte, for which room is kept.
         let at = self.0.len();
         self.0.push(0);
         fill(self);
-        let len = self.0.len() - at - 1;
+        let end = self.0.len();
+        let len = end - at - 1;
         if len < 0x80 {
             self.0[at] = len as u8;
             return;
         }
-        let mut varint = Vec::new();
-        push_varint(&mut varint, len as u64);
-        self.0.splice(at..=at, varint);
+        let more = varint_len(len as u64) - 1;
+        self.0.resize(end + more, 0);
+        self.0.copy_within(at + 1..end, at + 1 + more);
+        put_varint(&mut self.0[at..=at + more], len as u64);
+    }
+
+    /// A number of a row, without a field of its own: as `uint64`.
+    pub(super) fn packed_unsigned(&mut self, value: u64) {
+        push_varint(&mut self.0, value);
+    }
+
+    /// The same, as `sint64`.
+    pub(super) fn packed_signed(&mut self, value: i64) {
+        push_varint(&mut self.0, zigzag(value));
+    }
+
+    /// The same, as `fixed64` or the bits of a `double`.
+    pub(super) fn packed_fixed(&mut self, value: u64) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    /// Fields that are encoded already.
+    pub(super) fn encoded(&mut self, fields: &[u8]) {
+        self.0.extend_from_slice(fields);
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
     }
 
     /// Appends the message to others, after its length.
@@ -66,6 +113,25 @@ impl Message {
 
     fn tag(&mut self, Field(number): Field, wire_type: u32) {
         push_varint(&mut self.0, u64::from(number << 3 | wire_type));
+    }
+}
+
+/// Small magnitudes are small numbers.
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+/// How many bytes a number has: one for each seven bits, at least one.
+fn varint_len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+/// Writes a number into as many bytes as it has.
+fn put_varint(out: &mut [u8], mut value: u64) {
+    let last = out.len() - 1;
+    for (at, byte) in out.iter_mut().enumerate() {
+        *byte = value as u8 & 0x7f | if at < last { 0x80 } else { 0 };
+        value >>= 7;
     }
 }
 

@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use qbus::{Address, MetricType, RegisterError};
 #[cfg(feature = "http")]
 use qbus_agent::serve::Listen;
@@ -24,7 +26,8 @@ use qbus_sampler::{GpuNames, Names, Source};
 pub(crate) use dump::Dump;
 pub(crate) use emit::Emit;
 pub(crate) use health::{Column, Doctor, Stat};
-pub(crate) use host::{Host, translated};
+pub(crate) use host::Host;
+use host::translated;
 #[cfg(feature = "top")]
 pub(crate) use top::{Top, TopSort, TopView};
 
@@ -52,6 +55,45 @@ pub(crate) struct Args {
     pub(crate) bus: Address,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Args {
+    /// What was typed, its program's name first.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be, or only asks for help.
+    pub(crate) fn of(typed: Vec<OsString>) -> Result<Args, clap::Error> {
+        let mut command = Args::command();
+        let matches = command.try_get_matches_from_mut(translated(typed))?;
+        let is_typed = matches
+            .subcommand()
+            .is_some_and(|(_, found)| found.value_source("bus") == Some(ValueSource::CommandLine))
+            || matches.value_source("bus") == Some(ValueSource::CommandLine);
+        let args = Args::from_arg_matches(&matches)?;
+        match (is_typed, args.command.without_bus()) {
+            (true, Some(why)) => Err(command.error(ErrorKind::ArgumentConflict, why)),
+            _ => Ok(args),
+        }
+    }
+}
+
+impl Command {
+    /// Why a bus is of no use to the command; `None` where it is.
+    fn without_bus(&self) -> Option<&'static str> {
+        match self {
+            Command::Sample(_) => {
+                Some("`qbus sample` reads the machine, and no bus: leave --bus out")
+            }
+            Command::Bench(_) => Some(
+                "`qbus bench` measures on a bus of its own: leave --bus out, or take `qbus load`",
+            ),
+            Command::Demo(Demo { worker: None, .. }) => {
+                Some("`qbus demo` has a bus of its own: leave --bus out, or take `qbus load`")
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The bus of that name; what names none, and where it came from.
@@ -239,6 +281,14 @@ pub(crate) struct Web {
     pub(crate) allowed_hosts: Vec<String>,
 }
 
+#[cfg(feature = "http")]
+impl Web {
+    /// Whether anything of it was typed that would change what is served.
+    pub(crate) fn is_typed(&self) -> bool {
+        self.web_config.is_some() || !self.allowed_hosts.is_empty()
+    }
+}
+
 /// How old a snapshot may be that is served.
 #[cfg(feature = "http")]
 #[derive(Clone, Copy, Debug)]
@@ -339,6 +389,8 @@ pub(crate) struct Sample {
 }
 
 /// Generate load: worker processes that emit as fast as they can, or at a rate.
+///
+/// Their series leave the page, and give their room back, when they have ended.
 #[derive(Debug, Parser)]
 #[command(after_help = "Example:\n  qbus load --producers 4 --records 1000000 --kind histogram")]
 pub(crate) struct Load {
@@ -360,6 +412,9 @@ pub(crate) struct Load {
     /// Wait while the lane is full, instead of dropping the record.
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Keep the series on the page.
+    #[arg(long)]
+    pub(crate) keep: bool,
     /// As JSON.
     #[arg(long)]
     pub(crate) json: bool,

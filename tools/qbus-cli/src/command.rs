@@ -18,7 +18,7 @@ mod stat;
 #[cfg(feature = "top")]
 mod top;
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,10 +27,11 @@ use std::time::{Duration, Instant};
 
 use qbus::{Address, Bus};
 use qbus_aggregate::Reader;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::{Args, Command};
 use crate::error::{Doing, Error};
+use crate::sampling::warn;
 
 /// Runs what was typed.
 pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Error> {
@@ -69,7 +70,7 @@ fn open_snapshot(address: &Address, path: Option<&Path>) -> Result<Reader, Error
 /// A flag that is raised when the user wants the command to end.
 fn until_signal() -> Result<Arc<AtomicBool>, Error> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
         signal_hook::flag::register(signal, stop.clone()).doing("handle signals")?;
     }
     Ok(stop)
@@ -89,4 +90,16 @@ fn sleep(time: Duration, stop: &AtomicBool) -> bool {
         thread::sleep(left.min(SLEEP_MAX));
     }
     false
+}
+
+/// Whether a signal tells a service to end. A hang-up does so where a terminal hung up. To a
+/// service it means to read its configuration again, of which there is nothing.
+fn is_an_end(signal: i32) -> bool {
+    let is_on_terminal =
+        io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
+    if signal == SIGHUP && !is_on_terminal {
+        warn("hang-up: nothing is read again but what --web.config.file names, when it changes");
+        return false;
+    }
+    true
 }

@@ -347,7 +347,7 @@ fn filling(before: &Look, now: &Look) -> Vec<Finding> {
     let (geometry, counts) = (&now.geometry, &now.counts);
     let anew = "a bus with more room: qbus create";
     nearly(
-        counts.series,
+        now.living_series,
         geometry.series,
         "places for series",
         "further series are refused when all are; known ones go on",

@@ -6,6 +6,7 @@ mod error;
 mod figures;
 mod health;
 mod look;
+mod progress;
 mod sampling;
 mod service;
 pub mod stage;
@@ -16,8 +17,6 @@ use std::ffi::OsString;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-
-use clap::Parser;
 
 use crate::args::Args;
 use crate::error::Error;
@@ -30,7 +29,7 @@ static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 /// those that need processes of their own.
 pub fn run(program: &Path, typed: impl IntoIterator<Item = OsString>) -> u8 {
     let _ = PROGRAM.set(program.to_owned());
-    let args = match Args::try_parse_from(args::translated(typed)) {
+    let args = match Args::of(typed.into_iter().collect()) {
         Ok(args) => args,
         Err(error) => {
             // Help and version go to standard output; a closed pipe is the reader's choice.

@@ -25,6 +25,8 @@ pub(crate) struct Look {
     pub(crate) is_removed: bool,
     pub(crate) geometry: Geometry,
     pub(crate) counts: BusCounts,
+    /// Series without those that were forgotten, whose places others can have.
+    pub(crate) living_series: u64,
     pub(crate) lanes: Vec<LaneView>,
     pub(crate) ledger: Ledger,
     pub(crate) aggregator: Option<AggregatorView>,
@@ -77,6 +79,7 @@ impl Look {
             is_removed: bus.is_removed(),
             geometry: *bus.geometry(),
             counts: bus.counts(),
+            living_series: living_series(bus),
             lanes: bus.lanes(),
             ledger: ledger.map_err(Error::failed)?,
             aggregator: bus.aggregator(),
@@ -196,6 +199,12 @@ impl Room {
             size_bytes: found.f_blocks.saturating_mul(found.f_frsize),
         })
     }
+}
+
+/// How many series a bus has that were not forgotten.
+pub(crate) fn living_series(bus: &Bus) -> u64 {
+    let ids = bus.series_ids();
+    ids.filter(|&id| bus.forgotten_ns(id).is_none()).count() as u64
 }
 
 fn is_absent(error: &ReadError) -> bool {

@@ -5,11 +5,12 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{lchown, symlink};
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use qbus_tests::{LIMIT, Place, Process, TestBus, run, until};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 use crate::dumping::check_with_promtool;
@@ -309,6 +310,49 @@ fn an_interrupted_demo_leaves_no_bus_and_no_process() {
         pids.iter()
             .all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
     });
+}
+
+/// As ^C does it in a shell: to all processes of the group at once.
+#[test]
+fn an_interrupt_ends_a_demo_and_blames_nobody() {
+    let mut command = Command::new(QBUS);
+    command.args(["demo", "--seconds", "60", "--workers", "2"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut demo = command
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .expect("it starts");
+    let pid = Pid::from_child(&demo);
+    let bus: qbus::Address = format!("demo-{}", demo.id()).parse().expect("a name");
+    until("the workers", || {
+        let owners = qbus::Bus::open(&bus).ok().and_then(|bus| bus.owners().ok());
+        owners.is_some_and(|owners| owners.iter().filter(|owner| owner.alive).count() >= 2)
+    });
+    kill_process_group(pid, Signal::INT).expect("it is there");
+    let mut said = String::new();
+    let mut err = demo.stderr.take().expect("a pipe");
+    err.read_to_string(&mut said).expect("text");
+    assert_eq!(demo.wait().expect("it ends").code(), Some(2));
+    assert_eq!(
+        said,
+        "qbus: interrupted; the demo's processes and bus are gone\n"
+    );
+    assert!(!bus.file().exists() && !bus.snapshot_link().exists());
+}
+
+#[test]
+fn what_would_be_ignored_is_refused() {
+    let bus = TestBus::reserve(Place::Named);
+    let name = bus.address().to_string();
+    for command in ["bench", "sample", "demo"] {
+        let gist = [&*format!("`qbus {command}`"), "leave --bus out"];
+        fails(&bus, &[command, "-b", &name], 2, &gist);
+        fails(&bus, &["-b", &name, command], 2, &gist);
+    }
+    let tls = ["agg", "--web.config.file", "web.yml"];
+    fails(&bus, &tls, 2, &["nothing is served without --listen"]);
+    assert!(!bus.address().file().exists());
 }
 
 #[test]

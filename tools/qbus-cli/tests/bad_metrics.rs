@@ -256,7 +256,10 @@ fn no_free_lane_falls_back_to_a_shared_one() {
     let opened = bus.open();
     let holder = opened.producer().expect("the exclusive lane");
     assert!(holder.is_exclusive());
-    well(&bus, &["load", "--producers", "2", "--records", "100"]);
+    well(
+        &bus,
+        &["load", "--producers", "2", "--records", "100", "--keep"],
+    );
     aggregate(&bus);
     let page = well(&bus, &["dump", "--match", "qbus_load_records_total"]);
     let sums = page.lines().filter(|line| line.ends_with(" 100")).count();

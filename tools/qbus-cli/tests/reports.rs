@@ -1,6 +1,6 @@
 //! `qbus stat` and `qbus load`: the keys that others read, and totals that agree with the dump.
 
-use qbus_tests::{Place, TestBus};
+use qbus_tests::{Place, TestBus, until};
 use serde_json::Value;
 
 use crate::support::{aggregate, aggregator, fails, ledger_of, stop, well};
@@ -92,6 +92,7 @@ fn check(metric_type: &str, name: &str, more: &[&str]) {
         "20000",
         "--kind",
         metric_type,
+        "--keep",
         "--json",
     ];
     let report = json(&bus, &[&args[..], more].concat());
@@ -224,4 +225,45 @@ fn load_keeps_to_its_rate_and_prints_a_line_a_worker() {
             &["--rate is not positive"],
         );
     }
+}
+
+#[test]
+fn a_load_gives_back_the_room_that_it_took() {
+    let bus = TestBus::small(Place::Named);
+    let aggregating = aggregator(&bus, &[]);
+    // Each takes most of the room: were it not given back, the second would be refused.
+    for kind in ["counter", "gauge", "histogram", "summary"] {
+        until("the series to go", || {
+            well(&bus, &["stat"]).contains(" 0 of 256 series")
+        });
+        let args = [
+            "load",
+            "--records",
+            "200",
+            "--series",
+            "200",
+            "--kind",
+            kind,
+            "--json",
+        ];
+        assert_eq!(json(&bus, &args)["total"]["accepted"], 200, "{kind}");
+    }
+    until("the series to go", || {
+        well(&bus, &["dump", "--match", "qbus_load*"]).is_empty()
+    });
+    // More than there is room for is refused before it takes that of others.
+    let gist = [
+        "need room for 600 series",
+        "has 256 left",
+        "qbus create -b load --max-series 1024",
+    ];
+    fails(
+        &bus,
+        &["load", "--producers", "3", "--series", "200"],
+        2,
+        &gist,
+    );
+    well(&bus, &["load", "--records", "100", "--keep"]);
+    assert!(well(&bus, &["dump", "--match", "qbus_load*"]).contains("worker=\"0\""));
+    stop(aggregating);
 }

@@ -1,6 +1,5 @@
 //! `qbus agg`
 
-use std::io::{self, IsTerminal};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 
@@ -11,14 +10,19 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::args::Agg;
-use crate::command::open;
 #[cfg(feature = "http")]
 use crate::command::serve;
+use crate::command::{is_an_end, open};
 use crate::error::{Doing, Error};
 use crate::sampling::{self, warn};
 use crate::service::Manager;
 
 pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
+    #[cfg(feature = "http")]
+    if agg.listen.is_empty() && agg.web.is_typed() {
+        let why = "--web.… says how to serve, and nothing is served without --listen ADDRESS";
+        return Err(Error::Failed(why.to_owned()));
+    }
     // Before anything is made that a signal would leave behind.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).doing("handle signals")?;
     let manager = Manager::of_environment();
@@ -61,18 +65,6 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
         )));
     }
     Ok(())
-}
-
-/// Whether a signal tells the aggregator to end. A hang-up does so where a terminal hung up. To a
-/// service it means to read its configuration again, of which there is nothing.
-fn is_an_end(signal: i32) -> bool {
-    let is_on_terminal =
-        io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
-    if signal == SIGHUP && !is_on_terminal {
-        warn("hang-up: there is nothing to read again; for other arguments, start anew");
-        return false;
-    }
-    true
 }
 
 /// Tells the service manager again and again that the aggregator works: what was emitted before is

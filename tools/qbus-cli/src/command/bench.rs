@@ -3,7 +3,7 @@
 mod advice;
 mod measure;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::Write;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::args::Bench;
 use crate::command::until_signal;
 use crate::error::Error;
+use crate::progress::Progress;
 use crate::stage::Machine;
 use measure::{Cost, Latency, Load, Measuring};
 
@@ -62,7 +63,7 @@ struct Paced {
 
 impl Report {
     fn measure(time: Duration, stop: &AtomicBool) -> Result<Report, Error> {
-        let progress = Progress::default();
+        let progress = Progress::new();
         let mut measuring = Measuring::start(stop)?;
         progress.show(0.0, "emit cost");
         measuring.aggregate(false)?;
@@ -161,35 +162,4 @@ fn wrapped(text: &str) -> String {
     }
     lines.push(line);
     lines.join("\n")
-}
-
-/// A bar on a terminal, and nothing elsewhere.
-struct Progress {
-    is_terminal: bool,
-}
-
-impl Default for Progress {
-    fn default() -> Progress {
-        Progress {
-            is_terminal: io::stderr().is_terminal(),
-        }
-    }
-}
-
-impl Progress {
-    fn show(&self, done: f64, what: &str) {
-        if self.is_terminal {
-            let bar = "#".repeat((done * 20.0) as usize);
-            let percent = done * 100.0;
-            let _ = write!(io::stderr(), "\r[{bar:<20}] {percent:>3.0} %  {what:<40}");
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.is_terminal {
-            let _ = write!(io::stderr(), "\r{:70}\r", "");
-        }
-    }
 }

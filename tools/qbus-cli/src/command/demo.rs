@@ -1,7 +1,8 @@
 //! `qbus demo`
 
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +17,9 @@ use qbus_aggregate::{Ledger, ReadOptions, Reader, Snapshot, Value};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::args::Demo;
-use crate::command::{open, until_signal};
+use crate::command::{open, sleep, until_signal};
 use crate::error::{Doing, Error};
+use crate::progress::Progress;
 use crate::stage::Stage;
 
 /// Lines of each format that are shown.
@@ -61,7 +63,9 @@ impl Show {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stderr(Stdio::null())
+            // ^C is for this process alone, which ends the others in their order.
+            .process_group(0);
         self.children
             .push(command.spawn().doing(format!("start `qbus {}`", args[0]))?);
         Ok(())
@@ -126,9 +130,7 @@ fn run_show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Erro
     if demo.stay {
         writeln!(out, "All of it goes on until ^C.")?;
         out.flush()?;
-        while !stop.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(100));
-        }
+        while sleep(Duration::from_secs(1), &stop) {}
     }
     Ok(())
 }
@@ -195,11 +197,14 @@ fn report(show: &Show, demo: &Demo, out: &mut dyn Write) -> Result<(), Error> {
 /// Shows progress on a terminal until the workers have ended, or, where they stay, the time is
 /// over.
 fn watch(show: &mut Show, time: Duration, stay: bool, stop: &AtomicBool) -> Result<(), Error> {
-    let is_terminal = io::stderr().is_terminal();
+    let progress = Progress::new();
     let start = Instant::now();
     let mut reader = None;
     while !stop.load(Ordering::Relaxed) {
-        thread::sleep(Duration::from_millis(100));
+        if !sleep(Duration::from_millis(100), stop) {
+            // What ends now ends for the same reason.
+            break;
+        }
         let mut running = 0;
         for worker in &mut show.children[1..] {
             match worker.try_wait().doing("wait for a worker")? {
@@ -222,20 +227,12 @@ fn watch(show: &mut Show, time: Duration, stay: bool, stop: &AtomicBool) -> Resu
         if start.elapsed() > time + Duration::from_secs(30) {
             return Err(Error::Failed("the workers do not end".to_owned()));
         }
-        if is_terminal {
+        if progress.is_shown() {
             reader = reader.or_else(|| Reader::open(&show.stage.bus().address().snapshot()).ok());
             let requests = reader.as_mut().map_or(0.0, requests);
             let done = (start.elapsed().as_secs_f64() / time.as_secs_f64()).min(1.0);
-            let bar = "#".repeat((done * 30.0) as usize);
-            let _ = write!(
-                io::stderr(),
-                "\r[{bar:<30}] {:>3.0} %  {requests:.0} requests",
-                done * 100.0
-            );
+            progress.show(done, &format!("{requests:.0} requests"));
         }
-    }
-    if is_terminal {
-        let _ = write!(io::stderr(), "\r{:60}\r", "");
     }
     Ok(())
 }

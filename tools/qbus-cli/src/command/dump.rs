@@ -17,6 +17,12 @@ use crate::sampling::warn;
 const RECENT: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(address: &Address, dump: &Dump, out: &mut dyn Write) -> Result<(), Error> {
+    if dump.history && !matches!(dump.format, Format::Json | Format::Csv) {
+        let format = dump.format;
+        return Err(Error::Failed(format!(
+            "{format} has no place for histories: --history is for json and csv (-f json --history)"
+        )));
+    }
     if let Some(interval) = dump.follow {
         return follow(address, dump, interval, out);
     }

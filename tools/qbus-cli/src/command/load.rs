@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::args::Load;
 use crate::command::open;
 use crate::error::{Doing, Error};
+use crate::look::living_series;
+
+/// How long a worker waits for room in the registry.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What one worker, or all of them, did: the wire form of `--json`, and of a worker's last word.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
@@ -61,7 +65,8 @@ pub(crate) fn run(address: &Address, load: &Load, out: &mut dyn Write) -> Result
         ));
     }
     // A worker would say the same, only less clearly.
-    open(address)?;
+    let bus = open(address)?;
+    check_room(&bus, load)?;
     let reports = reports(address, load)?;
     if load.json {
         serde_json::to_writer_pretty(&mut *out, &reports)?;
@@ -92,6 +97,23 @@ pub(crate) fn run(address: &Address, load: &Load, out: &mut dyn Write) -> Result
         )?;
     }
     Ok(())
+}
+
+/// Series that have no room would be refused, and those of others with them.
+fn check_room(bus: &Bus, load: &Load) -> Result<(), Error> {
+    let needed = u64::from(load.producers).saturating_mul(load.series.max(1));
+    let room = bus.geometry().series.saturating_sub(living_series(bus));
+    if needed <= room {
+        return Ok(());
+    }
+    let name = bus.address();
+    Err(Error::Failed(format!(
+        "{} producers of {} series need room for {needed} series, and the bus {name} has {room} left; take fewer, \
+         or a bus that nobody else needs: qbus create -b load --max-series {}",
+        load.producers,
+        load.series,
+        needed.next_power_of_two().max(64)
+    )))
 }
 
 /// A worker process; ended when it is dropped before it has reported.
@@ -128,6 +150,7 @@ impl Worker {
         command.args(["--kind", load.kind.as_str()]);
         command.args(load.rate.map(|rate| format!("--rate={rate}")));
         command.args(load.wait.then_some("--wait"));
+        command.args(load.keep.then_some("--keep"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().doing("start a worker")?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
@@ -189,7 +212,8 @@ fn reports(address: &Address, load: &Load) -> Result<Reports, Error> {
 fn work(address: &Address, load: &Load, worker: u32, out: &mut dyn Write) -> Result<(), Error> {
     let bus = open(address)?;
     bus.set_role("load");
-    let handles = (0..load.series.max(1)).map(|series| register(&bus, load.kind, worker, series));
+    let handles =
+        (0..load.series.max(1)).map(|series| register_or_wait(&bus, load, worker, series));
     let handles = handles
         .collect::<Result<Vec<_>, _>>()
         .map_err(Error::failed)?;
@@ -260,43 +284,49 @@ fn value(n: u64) -> f64 {
     (n % 1000) as f64 / 1000.0
 }
 
-fn register(
+/// As [`register`]; what the registry has no room for may have some when the aggregator has freed what
+/// is over.
+fn register_or_wait(
     bus: &Bus,
-    kind: MetricType,
+    load: &Load,
     worker: u32,
     series: u64,
 ) -> Result<Handle, RegisterError> {
-    let labels = [
-        ("worker", worker.to_string()),
-        ("series", series.to_string()),
-    ];
-    let help = "Made by `qbus load`.";
-    Ok(match kind {
-        MetricType::Counter => Handle::Counter(
-            bus.counter("qbus_load_records_total")
-                .help(help)
-                .labels(labels)
-                .register()?,
-        ),
+    let start = Instant::now();
+    loop {
+        match register(bus, load, worker, series) {
+            Err(RegisterError::Full { .. }) if start.elapsed() < PATIENCE => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            registered => return registered,
+        }
+    }
+}
+
+/// A series of this worker. It leaves the page with the worker, unless it is to be kept: a bus that is
+/// measured is to be the same afterwards.
+fn register(bus: &Bus, load: &Load, worker: u32, series: u64) -> Result<Handle, RegisterError> {
+    let (worker, series) = (worker.to_string(), series.to_string());
+    macro_rules! register {
+        ($handle:ident, $builder:expr) => {{
+            let registration = $builder
+                .help("Made by `qbus load`.")
+                .label("worker", &worker)
+                .label("series", &series);
+            let registration = if load.keep {
+                registration
+            } else {
+                registration.bound()
+            };
+            Handle::$handle(registration.register()?)
+        }};
+    }
+    Ok(match load.kind {
+        MetricType::Counter => register!(Counter, bus.counter("qbus_load_records_total")),
         // Nobody has a handle of the untyped.
-        MetricType::Gauge | MetricType::Untyped => Handle::Gauge(
-            bus.gauge("qbus_load_level")
-                .help(help)
-                .labels(labels)
-                .register()?,
-        ),
-        MetricType::Histogram => Handle::Histogram(
-            bus.histogram("qbus_load_seconds")
-                .help(help)
-                .labels(labels)
-                .register()?,
-        ),
-        MetricType::Summary => Handle::Summary(
-            bus.summary("qbus_load_summary_seconds")
-                .help(help)
-                .labels(labels)
-                .register()?,
-        ),
+        MetricType::Gauge | MetricType::Untyped => register!(Gauge, bus.gauge("qbus_load_level")),
+        MetricType::Histogram => register!(Histogram, bus.histogram("qbus_load_seconds")),
+        MetricType::Summary => register!(Summary, bus.summary("qbus_load_summary_seconds")),
     })
 }
 

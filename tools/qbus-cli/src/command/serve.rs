@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use qbus::Address;
 use qbus_agent::serve::{Listen, ServeOptions, Server};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::args::{Serve, Web};
+use crate::command::is_an_end;
 use crate::error::{Doing, Error};
 use crate::sampling::warn;
+use crate::service::Manager;
 
 pub(crate) fn run(address: &Address, serve: &Serve) -> Result<(), Error> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).doing("handle signals")?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).doing("handle signals")?;
     // Followed each time that it is opened: an aggregator may come later, and keep it elsewhere.
     let beside = address.snapshot_link();
     let snapshot = serve.snapshot.as_deref().unwrap_or(&beside);
@@ -24,7 +26,10 @@ pub(crate) fn run(address: &Address, serve: &Serve) -> Result<(), Error> {
         serve.max_age.0,
         &serve.web,
     )?;
-    signals.forever().next();
+    let manager = Manager::of_environment();
+    manager.ready(format_args!("serving the bus {address}"));
+    signals.forever().any(is_an_end);
+    manager.stopping();
     server.stop();
     Ok(())
 }

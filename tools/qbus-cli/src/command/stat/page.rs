@@ -149,7 +149,7 @@ impl Page<'_> {
             "{} of {} lanes, {} of {} series, {} of {} processes",
             grouped(leased),
             grouped(lanes),
-            grouped(now.counts.series),
+            grouped(now.living_series),
             grouped(now.geometry.series),
             grouped(living),
             grouped(now.geometry.owners)

@@ -1,6 +1,7 @@
 """prometheus_client's programs over qbus: as a module, and unmodified through the shim."""
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from qbus import shim
+from qbus.prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
 
 @pytest.fixture
@@ -280,3 +282,21 @@ assert 'h_bucket{le="2.0"} 1.0 # {trace_id="00000000000000000000000000000abc"} 1
 """,
         shared,
     )
+
+
+def test_a_textfile_follows_links_and_leaves_devices_what_they_are(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    Gauge("level", "How much there is.", registry=registry).set(3)
+    target, link = tmp_path / "target.prom", tmp_path / "link.prom"
+    target.write_text("old")
+    target.chmod(0o640)
+    link.symlink_to("target.prom")
+    write_to_textfile(str(link), registry)
+    assert link.is_symlink() and "level 3.0\n" in target.read_text()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    # As root, a replacement of this one breaks the machine.
+    write_to_textfile("/dev/null", registry)
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    with pytest.raises(OSError):
+        write_to_textfile(str(tmp_path), registry)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.prom", "target.prom"]

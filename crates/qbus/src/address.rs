@@ -92,7 +92,7 @@ fn followed(link: &Path) -> Option<PathBuf> {
         return None;
     }
     let target = std::fs::read_link(link).ok()?;
-    target.is_absolute().then_some(target)
+    Some(link.parent()?.join(target))
 }
 
 /// Who owns the bus that a snapshot, or a link to it, lies beside.

@@ -19,7 +19,7 @@ mod stat;
 mod top;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -63,7 +63,7 @@ fn open(address: &Address) -> Result<Bus, Error> {
 
 /// Opens a snapshot: the one given, or the one beside the bus.
 fn open_snapshot(address: &Address, path: Option<&Path>) -> Result<Reader, Error> {
-    let path = path.map_or_else(|| address.snapshot(), PathBuf::from);
+    let path = path.map_or_else(|| address.snapshot(), qbus::snapshot_at);
     Reader::open(&path).map_err(|error| Error::reading(address, &error))
 }
 

@@ -59,7 +59,7 @@ pub(crate) struct Room {
 impl Look {
     /// Looks at a bus and its snapshot: the one beside it, unless told otherwise.
     pub(crate) fn at(bus: &Bus, snapshot: Option<&Path>) -> Result<Look, Error> {
-        let path = snapshot.map_or_else(|| bus.address().snapshot(), PathBuf::from);
+        let path = snapshot.map_or_else(|| bus.address().snapshot(), qbus::snapshot_at);
         let (reader, no_page) = match Reader::open(&path) {
             Ok(reader) if reader.instance() == bus.instance() => (Some(reader), None),
             Ok(_) => (

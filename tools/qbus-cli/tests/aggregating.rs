@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::{lchown, symlink};
+use std::os::unix::fs::{FileTypeExt, lchown, symlink};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -127,6 +127,49 @@ fn a_snapshot_that_lies_elsewhere_is_found_from_the_bus() {
         well(&bus, &["rm"]);
         assert!(!path.exists() && fs::symlink_metadata(&link).is_err());
     }
+}
+
+#[test]
+fn a_snapshot_can_be_told_by_a_link() {
+    let bus = TestBus::small(Place::Named);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (link, file) = (folder.path().join("link"), folder.path().join("file"));
+    symlink("file", &link).expect("a link");
+    let told = link.display().to_string();
+    well(&bus, &["emit", "level", "1"]);
+    let mut command = Command::new(QBUS);
+    command.args([
+        "agg",
+        "--no-host",
+        "--no-gpu",
+        "--no-self",
+        "--snapshot",
+        &told,
+        "-b",
+    ]);
+    command.arg(bus.address().to_string()).stderr(Stdio::null());
+    let aggregating = Process::spawn(command);
+    until("the snapshot", || {
+        file.is_file() && bus.is_aggregated(aggregating.pid())
+    });
+    stop(aggregating);
+    for args in [&["dump"][..], &["dump", "--snapshot", &told]] {
+        assert!(well(&bus, args).ends_with("level 1\n"));
+    }
+    assert!(fs::symlink_metadata(&link).expect("it").is_symlink());
+    // What is no file is no place for one, and stays what it is.
+    fails(
+        &bus,
+        &["agg", "--snapshot", "/dev/null"],
+        2,
+        &["/dev/null is not a regular file"],
+    );
+    assert!(
+        fs::metadata("/dev/null")
+            .expect("it")
+            .file_type()
+            .is_char_device()
+    );
 }
 
 /// What `qbus serve` says of a bus.

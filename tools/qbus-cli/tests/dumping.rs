@@ -300,7 +300,7 @@ fn a_page_that_is_too_old_is_not_printed() {
         well(&bus, &["dump", "--max-age", "1h"]),
         well(&bus, &["dump"])
     );
-    let gist = ["the page is", "and --max-age is 0.000 s", "qbus agg"];
+    let gist = ["the page is", "and --max-age is 1µs", "qbus agg"];
     fails(&bus, &["dump", "--max-age", "1us"], 1, &gist);
 }
 

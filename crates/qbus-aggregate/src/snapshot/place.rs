@@ -28,10 +28,15 @@ impl Place {
         };
         // A relative path means nothing to others.
         let path = std::path::absolute(told).unwrap_or_else(|_| told.to_owned());
-        if path == link && is_link(&link) {
-            // Back to where it belongs: the aggregator makes it there.
-            let _ = fs::remove_file(&link);
+        if path == link {
+            if is_link(&link) {
+                // Back to where it belongs: the aggregator makes it there.
+                let _ = fs::remove_file(&link);
+            }
+            return Place { path, link };
         }
+        // A link of the user's own is followed, as anywhere else.
+        let path = qbus::snapshot_at(&path);
         Place { path, link }
     }
 

@@ -11,6 +11,7 @@ use qbus_aggregate::{ReadOptions, Snapshot};
 use crate::args::Dump;
 use crate::command::{open_snapshot, sleep, until_signal};
 use crate::error::{Doing, Error};
+use crate::figures::span;
 use crate::sampling::warn;
 
 /// A page that is no older needs no note.
@@ -29,8 +30,8 @@ pub(crate) fn run(address: &Address, dump: &Dump, out: &mut dyn Write) -> Result
     let snapshot = read(address, dump)?;
     if dump.snapshot.is_none() && snapshot.age() > RECENT && !is_aggregated(address) {
         warn(format_args!(
-            "no aggregator runs: the page is as of {:.1} s ago; start `qbus agg -b {address}`",
-            snapshot.age().as_secs_f64()
+            "no aggregator runs: the page is as of {} ago; start `qbus agg -b {address}`",
+            span(snapshot.age())
         ));
     }
     write(&snapshot, dump, out)?;
@@ -55,10 +56,9 @@ fn read(address: &Address, dump: &Dump) -> Result<Snapshot, Error> {
         && age > max_age
     {
         return Err(Error::Absent(format!(
-            "the page is {:.3} s old, and --max-age is {:.3} s: its aggregator is gone, stuck, or has nothing to \
-             commit; start `qbus agg -b {address}`, or look with `qbus doctor`",
-            age.as_secs_f64(),
-            max_age.as_secs_f64()
+            "the page is {} old, and --max-age is {max_age:?}: its aggregator is gone, stuck, or has \
+             nothing to commit; start `qbus agg -b {address}`, or look with `qbus doctor`",
+            span(age)
         )));
     }
     snapshot.add_labels(&dump.labels);

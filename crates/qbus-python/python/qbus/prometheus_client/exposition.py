@@ -3,6 +3,7 @@
 import base64
 import gzip
 import os
+import shutil
 import socket
 import ssl
 import threading
@@ -339,12 +340,24 @@ def write_to_textfile(
     escaping: str = openmetrics.ALLOWUTF8,
     tmpdir: Optional[str] = None,
 ) -> None:
-    """Writes the page to a file, whole or not at all. ``tmpdir`` is on the same file system."""
+    """Writes the page to a file, whole or not at all. ``tmpdir`` is on the same file system.
+
+    Links are followed, and what is no regular file (a device, a pipe) is written to."""
+    page = generate_latest(registry, escaping)
+    path = os.path.realpath(path)
+    is_there = os.path.exists(path)
+    if is_there and not os.path.isfile(path):
+        with open(path, "wb") as file:
+            file.write(page)
+        return
     unique = f".{os.getpid()}.{threading.current_thread().ident}"
     place = path if tmpdir is None else os.path.join(tmpdir, os.path.basename(path))
     try:
         with open(place + unique, "wb") as file:
-            file.write(generate_latest(registry, escaping))
+            file.write(page)
+        if is_there:
+            shutil.copymode(path, place + unique)
+        # Closed by now: whoever reads the file from here on finds all of it.
         os.replace(place + unique, path)
     except Exception:
         if os.path.exists(place + unique):

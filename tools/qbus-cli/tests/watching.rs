@@ -147,6 +147,31 @@ fn a_signal_ends_it_and_a_stop_is_a_stop() {
 }
 
 #[test]
+fn a_terminal_that_is_gone_ends_it() {
+    let bus = bus();
+    let running = aggregator(&bus, &[]);
+    let folder = tempfile::tempdir().expect("a folder");
+    // As a connection that breaks, and as one that breaks under `nohup`, which hears of no signal.
+    for (name, trap) in [("heard", ""), ("unheard", "trap '' HUP; ")] {
+        let Some(terminal) = Terminal::open() else {
+            return;
+        };
+        let pid = folder.path().join(name);
+        let line = format!("{trap}exec {QBUS} top -b {}", bus.address());
+        terminal.run(&format!("(echo $BASHPID > {}; {line})", pid.display()));
+        terminal.until("METRIC");
+        let pid = fs::read_to_string(&pid).expect("its pid");
+        let process = std::path::Path::new("/proc").join(pid.trim());
+        assert!(process.exists());
+        drop(terminal);
+        qbus_tests::until("the end of a process without a terminal", || {
+            !process.exists()
+        });
+    }
+    stop(running);
+}
+
+#[test]
 fn it_follows_its_bus_to_the_end_and_says_so() {
     let Some(terminal) = Terminal::open() else {
         return;

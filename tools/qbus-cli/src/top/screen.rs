@@ -303,9 +303,9 @@ impl Screen {
         names
     }
 
-    /// Fills the time before the first reading.
-    pub(crate) fn fill(&mut self, snapshot: Snapshot) {
-        self.store.fill(snapshot);
+    /// Fills the time before the first reading of these families.
+    pub(crate) fn fill(&mut self, names: &[String], snapshot: Snapshot) {
+        self.store.fill(names, snapshot);
         self.arrange();
     }
 

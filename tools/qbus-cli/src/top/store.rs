@@ -238,9 +238,13 @@ impl Store {
         (self.epoch, self.unix_ns) = (snapshot.epoch, snapshot.unix_ns);
     }
 
-    /// Fills the ticks before the first reading from the snapshot's history.
-    pub(crate) fn fill(&mut self, snapshot: Snapshot) {
+    /// Fills the ticks before the first reading of these families from the snapshot's history.
+    pub(crate) fn fill(&mut self, names: &[String], snapshot: Snapshot) {
         let (tick_ns, tick) = (self.tick_ns, self.tick);
+        // Also those that have left the page meanwhile: they are not asked for again.
+        for view in &mut self.families {
+            view.is_filled |= names.contains(&view.family.name);
+        }
         for one in snapshot.series {
             let found = self
                 .families
@@ -248,7 +252,6 @@ impl Store {
             let Some(view) = found.ok().map(|at| &mut self.families[at]) else {
                 continue;
             };
-            view.is_filled = true;
             if is_observed(&view.family) {
                 continue;
             }

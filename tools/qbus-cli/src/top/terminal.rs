@@ -1,6 +1,9 @@
 //! The terminal: keys in, cells out, and as it was before in the end, whatever the end.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, IsTerminal, Stdin};
+use std::os::fd::AsFd;
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -13,8 +16,10 @@ use ratatui::DefaultTerminal;
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use ratatui::layout::Rect;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, getpid, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::draw;
 use super::screen::{After, Reading, Screen};
@@ -22,6 +27,8 @@ use crate::error::{Doing, Error};
 
 /// A signal that comes while nothing else does is heard after this.
 const NAP: Duration = Duration::from_millis(200);
+/// Whoever is told to end and has not ended after this is ended.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Series whose history is read in one go.
 const HISTORIES: usize = 400;
 /// A screen that is printed has no more lines.
@@ -62,7 +69,9 @@ impl World {
         let found = (!names.is_empty())
             .then(|| self.histories(&names))
             .flatten();
-        found.map(|snapshot| screen.fill(snapshot)).is_some()
+        found
+            .map(|snapshot| screen.fill(&names, snapshot))
+            .is_some()
     }
 }
 
@@ -95,45 +104,102 @@ impl Drop for Session {
     }
 }
 
+/// What is typed on.
+#[derive(Debug)]
+enum Keys {
+    Stdin(Stdin),
+    /// Standard input is something else.
+    Terminal(File),
+}
+
+/// Why a wait for keys ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waited {
+    /// Something was typed, or the size changed, or nothing happened: it is to be looked.
+    Look,
+    /// There is no terminal any more.
+    HungUp,
+}
+
+impl Keys {
+    /// The same that crossterm reads from.
+    fn open() -> io::Result<Keys> {
+        let stdin = io::stdin();
+        if stdin.is_terminal() {
+            return Ok(Keys::Stdin(stdin));
+        }
+        File::open("/dev/tty").map(Keys::Terminal)
+    }
+
+    /// Waits for keys. A terminal that hung up must not be read: crossterm would try for ever.
+    fn wait(&self, time: Duration) -> Waited {
+        let fd = match self {
+            Keys::Stdin(stdin) => stdin.as_fd(),
+            Keys::Terminal(file) => file.as_fd(),
+        };
+        let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        let time = Timespec {
+            tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(time.subsec_nanos()),
+        };
+        let ended = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+        match poll(&mut polled, Some(&time)) {
+            Ok(_) if polled[0].revents().intersects(ended) => Waited::HungUp,
+            // A signal is one way in which a size changes.
+            _ => Waited::Look,
+        }
+    }
+}
+
+/// Raises the flag at a signal that ends this process, and ends it where nobody looks at the flag:
+/// a read may hang, and what hangs on a terminal that is gone is somebody's processor.
+fn heed_signals(stop: Arc<AtomicBool>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let heed = move || {
+        if signals.forever().next().is_some() {
+            stop.store(true, Ordering::Relaxed);
+            thread::sleep(PATIENCE);
+            ratatui::restore();
+            process::exit(2);
+        }
+    };
+    thread::Builder::new()
+        .name("qbus-signals".to_owned())
+        .spawn(heed)
+        .map(drop)
+}
+
 /// Shows a screen until a key or a signal ends it.
 pub(crate) fn run(screen: &mut Screen, world: &World, tick: Duration) -> Result<(), Error> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
-        signal_hook::flag::register(signal, stop.clone()).doing("handle signals")?;
-    }
+    heed_signals(stop.clone()).doing("handle signals")?;
+    let keys = Keys::open().doing("open the terminal")?;
     let mut session = Session::start().doing("set the terminal up")?;
     let mut next = Instant::now() + tick;
     // What is seen at once comes before what was.
     session.draw(screen).doing("draw")?;
     let mut is_filling = true;
     while !stop.load(Ordering::Relaxed) {
+        let mut is_dirty = false;
         if is_filling {
             is_filling = world.fill(screen);
-            session.draw(screen).doing("draw")?;
-        }
-        let wait = if is_filling {
-            Duration::ZERO
+            is_dirty = is_filling;
         } else {
-            next.saturating_duration_since(Instant::now()).min(NAP)
-        };
-        let mut is_dirty = false;
-        // All keys that are waiting, and one drawing: a held key scrolls as fast as it repeats.
-        let mut patience = wait;
-        while event::poll(patience).doing("read keys")? {
-            patience = Duration::ZERO;
-            is_dirty = true;
-            match event::read().doing("read keys")? {
-                Event::Key(key) if key.kind != KeyEventKind::Release => match screen.key(key) {
-                    After::Quit => return Ok(()),
-                    After::Suspend => {
-                        drop(session);
-                        suspend();
-                        session = Session::start().doing("set the terminal up")?;
-                    }
-                    After::Draw => {}
-                },
-                _ => {}
+            let left = next.saturating_duration_since(Instant::now());
+            if keys.wait(left.min(NAP)) == Waited::HungUp {
+                return Ok(());
             }
+        }
+        match take_keys(screen, &keys)? {
+            Some(After::Quit) => return Ok(()),
+            Some(After::Suspend) => {
+                drop(session);
+                suspend();
+                session = Session::start().doing("set the terminal up")?;
+                is_dirty = true;
+            }
+            Some(After::Draw) => is_dirty = true,
+            None => {}
         }
         if Instant::now() >= next {
             next = (next + tick).max(Instant::now());
@@ -153,6 +219,26 @@ pub(crate) fn run(screen: &mut Screen, world: &World, tick: Duration) -> Result<
         }
     }
     Ok(())
+}
+
+/// Takes all keys that are waiting, so that there is one drawing for them: a held key scrolls as
+/// fast as it repeats. What is to be done, if anything happened.
+fn take_keys(screen: &mut Screen, keys: &Keys) -> Result<Option<After>, Error> {
+    let mut after = None;
+    while keys.wait(Duration::ZERO) == Waited::Look
+        && event::poll(Duration::ZERO).doing("read keys")?
+    {
+        after = Some(After::Draw);
+        if let Event::Key(key) = event::read().doing("read keys")?
+            && key.kind != KeyEventKind::Release
+        {
+            match screen.key(key) {
+                After::Draw => {}
+                other => return Ok(Some(other)),
+            }
+        }
+    }
+    Ok(after)
 }
 
 /// Stops this process as a shell's ^Z does, until it is continued.

@@ -634,7 +634,9 @@ fn the_past_is_filled_from_the_history() {
         };
         one.history = (90..=100).map(point).collect();
     }
-    screen.fill(history);
+    let gone = family("gone_total", MetricType::Counter);
+    history.series.push(series(&gone, &[], counter(1.0), START));
+    screen.fill(&names, history);
     let view = screen.store.find("tokens_total").unwrap();
     assert_eq!((view.now, view.series[1].now), (1_500.0, 500.0));
     let known = view.ring.last(screen.store.tick, 60, 60);

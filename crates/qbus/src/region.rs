@@ -261,7 +261,10 @@ impl MappedFile {
     /// This process may not give it to that group: the mode is as it was.
     pub fn share(&self, group: u32, mode: u32) -> io::Result<()> {
         self.file.with(&self.path, |file| {
-            rustix::fs::fchown(file, None, Some(Gid::from_raw(group)))?;
+            // A sandbox may forbid even what changes nothing.
+            if rustix::fs::fstat(file)?.st_gid != group {
+                rustix::fs::fchown(file, None, Some(Gid::from_raw(group)))?;
+            }
             Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?)
         })
     }

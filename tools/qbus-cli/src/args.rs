@@ -4,6 +4,7 @@ mod dump;
 mod emit;
 mod health;
 mod host;
+mod install;
 #[cfg(feature = "top")]
 mod top;
 
@@ -28,6 +29,7 @@ pub(crate) use emit::Emit;
 pub(crate) use health::{Column, Doctor, Stat};
 pub(crate) use host::Host;
 use host::translated;
+pub(crate) use install::{Completions, Man, Shell};
 #[cfg(feature = "top")]
 pub(crate) use top::{Top, TopSort, TopView};
 
@@ -135,6 +137,8 @@ pub(crate) enum Command {
     Rm(Rm),
     Run(Run),
     Demo(Demo),
+    Completions(Completions),
+    Man(Man),
 }
 
 /// Run a Python program whose prometheus_client metrics go to the bus, unmodified.
@@ -180,6 +184,9 @@ pub(crate) struct Create {
     /// Who may attach: 0600 (this user) or 0660 (this user and group).
     #[arg(long, default_value = "0600", value_parser = parse_mode)]
     pub(crate) mode: u32,
+    /// End well when there is a bus of that name already, however it was made.
+    #[arg(long)]
+    pub(crate) if_absent: bool,
 }
 
 /// Aggregate: drain the bus, sample host and GPU, write the snapshot; until SIGTERM or SIGINT.

@@ -8,6 +8,7 @@ mod doctor;
 mod dump;
 mod emit;
 mod forget;
+mod install;
 mod load;
 mod rm;
 mod run;
@@ -54,6 +55,8 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Error> {
         Command::Rm(rm) => rm::run(address, &rm),
         Command::Run(run) => run::run(address, &run),
         Command::Demo(demo) => demo::run(address, &demo, out),
+        Command::Completions(shell) => install::completions(&shell, out),
+        Command::Man(man) => install::man(&man),
     }
 }
 

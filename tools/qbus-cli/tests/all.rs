@@ -8,6 +8,7 @@ mod dumping;
 mod emitting;
 mod forgetting;
 mod health;
+mod installing;
 mod reports;
 mod sampling;
 mod support;

@@ -27,7 +27,14 @@ pub(crate) fn run(address: &Address, create: &Create, out: &mut dyn Write) -> Re
         geometry: geometry.with_arena(),
         mode: create.mode,
     };
-    let bus = Bus::create(address, &config).map_err(Error::failed)?;
+    let bus = match create.if_absent {
+        false => Bus::create(address, &config).map_err(Error::failed)?,
+        true => match Bus::open(address) {
+            Ok(_) => return Ok(()),
+            // Who is faster has made it.
+            Err(_) => Bus::open_or_create(address, &config).map_err(Error::failed)?,
+        },
+    };
     let path = bus.address().file().display();
     writeln!(
         out,

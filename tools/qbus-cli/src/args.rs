@@ -93,6 +93,9 @@ impl Command {
             Command::Demo(Demo { worker: None, .. }) => {
                 Some("`qbus demo` has a bus of its own: leave --bus out, or take `qbus load`")
             }
+            Command::Completions(_) | Command::Man(_) => {
+                Some("what a package has is the same for every bus: leave --bus out")
+            }
             _ => None,
         }
     }

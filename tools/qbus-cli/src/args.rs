@@ -5,6 +5,8 @@ mod emit;
 mod health;
 mod host;
 mod install;
+#[cfg(feature = "push")]
+mod push;
 #[cfg(feature = "top")]
 mod top;
 
@@ -30,6 +32,8 @@ pub(crate) use health::{Column, Doctor, Stat};
 pub(crate) use host::Host;
 use host::translated;
 pub(crate) use install::{Completions, Man, Shell};
+#[cfg(feature = "push")]
+pub(crate) use push::Push;
 #[cfg(feature = "top")]
 pub(crate) use top::{Top, TopSort, TopView};
 
@@ -124,7 +128,7 @@ fn bus(text: OsString) -> Result<Address, String> {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Create(Create),
-    Agg(Agg),
+    Agg(Box<Agg>),
     Emit(Emit),
     Dump(Dump),
     Stat(Stat),
@@ -241,6 +245,9 @@ pub(crate) struct Agg {
     #[cfg(feature = "http")]
     #[command(flatten)]
     pub(crate) web: Web,
+    #[cfg(feature = "push")]
+    #[command(flatten)]
+    pub(crate) push: Push,
 }
 
 /// Serve the snapshot over HTTP: /metrics for scrapers, the dashboard at /.

@@ -10,6 +10,8 @@ mod emit;
 mod forget;
 mod install;
 mod load;
+#[cfg(feature = "push")]
+mod push;
 mod rm;
 mod run;
 mod sample;

@@ -10,6 +10,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::args::Agg;
+#[cfg(feature = "push")]
+use crate::command::push;
 #[cfg(feature = "http")]
 use crate::command::serve;
 use crate::command::{is_an_end, open};
@@ -31,6 +33,10 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
     } else {
         Bus::open_or_create(address, &qbus::BusOptions::default()).map_err(Error::failed)?
     };
+    #[cfg(feature = "push")]
+    if agg.push.push_once {
+        return push::once(&bus, options(agg), &agg.push);
+    }
     bus.set_role("aggregator");
     let agent = Agent::start(&bus, options(agg), warn).map_err(Error::failed)?;
     let into = agent.snapshot().display();
@@ -41,6 +47,8 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
     let _server = (!agg.listen.is_empty())
         .then(|| serve::start(address, agent.snapshot(), &agg.listen, None, &agg.web))
         .transpose()?;
+    #[cfg(feature = "push")]
+    let pusher = push::start(&bus, agent.snapshot(), &agg.push, !agg.no_self)?;
     manager.ready(&status);
     let waiting = signals.handle();
     let (ending, is_ending) = mpsc::channel();
@@ -59,6 +67,9 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
         waiting.close();
     });
     agent.stop();
+    // After the last commit, which is part of what is sent.
+    #[cfg(feature = "push")]
+    pusher.into_iter().for_each(push::stop);
     if bus.is_removed() {
         return Err(Error::Absent(format!(
             "the bus {address} was removed; nothing is aggregated any more"

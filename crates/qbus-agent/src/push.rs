@@ -1,0 +1,242 @@
+//! Snapshots sent on: remote write (Prometheus, Mimir, VictoriaMetrics, …) and OTLP.
+//!
+//! One thread reads the snapshot every so often, encodes it for each destination, and puts the
+//! requests into that destination's queue. A thread a destination sends what its queue has, in
+//! order, until the receiver has taken it. Neither has anything to do with draining the bus: a
+//! receiver that is slow or away costs room in its queue, which is bounded, and nothing else.
+
+mod batch;
+mod client;
+mod destination;
+mod ended;
+mod metrics;
+mod queue;
+mod reply;
+mod retry;
+mod sender;
+mod ticks;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use qbus::Bus;
+
+pub use destination::{Destination, DestinationError, Protocol};
+
+use batch::Batches;
+use client::Client;
+use queue::{Limits, Queue};
+use sender::Sending;
+use ticks::Ticks;
+
+/// What is sent on, where to, and how much of it may wait.
+#[derive(Clone, Debug)]
+pub struct PushOptions {
+    /// Who receives it.
+    pub destinations: Vec<Destination>,
+    /// Between two readings of the snapshot.
+    pub interval: Duration,
+    /// Labels of all series of remote write, and attributes of OTLP's resource: what tells this bus
+    /// from others.
+    pub labels: Vec<(String, String)>,
+    /// Bytes that may wait for each destination; beyond that the oldest are dropped.
+    pub queue_bytes: u64,
+    /// Where they wait; in memory, if `None`. What waits there is sent after a restart.
+    pub queue_folder: Option<PathBuf>,
+    /// Also emit to the bus what became of the requests.
+    pub self_metrics: bool,
+    /// How long [`Pusher::stop`] waits for receivers to take what is left.
+    pub grace: Duration,
+}
+
+impl Default for PushOptions {
+    /// Every ten seconds to nobody, with 64 MiB of memory for each queue.
+    fn default() -> PushOptions {
+        PushOptions {
+            destinations: Vec::new(),
+            interval: Duration::from_secs(10),
+            labels: Vec::new(),
+            queue_bytes: 64 << 20,
+            queue_folder: None,
+            self_metrics: true,
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Hears what a person should know.
+type Report = Arc<dyn Fn(String) + Send + Sync>;
+
+/// Why nothing is sent on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PushError {
+    /// The destination is not as it should be.
+    Destination(DestinationError),
+    /// The folder of a queue cannot be used.
+    Queue {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The system starts no thread for it.
+    Thread(io::Error),
+}
+
+impl fmt::Display for PushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PushError::Destination(error) => error.fmt(f),
+            PushError::Queue { folder, source } => {
+                write!(
+                    f,
+                    "the queue in {} cannot be used: {source}",
+                    folder.display()
+                )
+            }
+            PushError::Thread(error) => write!(f, "could not start sending: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for PushError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            PushError::Destination(error) => Some(error),
+            PushError::Queue { source, .. } => Some(source),
+            PushError::Thread(error) => Some(error),
+        }
+    }
+}
+
+/// What [`Pusher::stop`] leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Requests that no receiver has taken. On disk they wait for the next start.
+    pub unsent: u64,
+    /// Samples that a receiver refused, or for which there was no room.
+    pub lost: u64,
+}
+
+/// Sends the snapshot of a bus on, on threads of its own, until it is stopped.
+///
+/// # Examples
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let bus = qbus::Bus::open(&"inference".parse()?)?;
+/// use qbus_agent::push::{Destination, Protocol, PushOptions, Pusher};
+///
+/// let options = PushOptions {
+///     destinations: vec![Destination::parse("http://mimir:9009/api/v1/push", Protocol::RemoteWrite)?],
+///     labels: vec![("instance".to_owned(), "gpu-7".to_owned())],
+///     ..PushOptions::default()
+/// };
+/// let pusher = Pusher::start(&bus, bus.address().snapshot(), options, |news| eprintln!("{news}"))?;
+/// // …
+/// pusher.stop();
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Pusher {
+    stop: Sender<()>,
+    ticks: JoinHandle<()>,
+    lanes: Vec<Lane>,
+    grace: Duration,
+}
+
+/// A destination at work.
+#[derive(Debug)]
+struct Lane {
+    queue: Arc<Queue>,
+    thread: JoinHandle<()>,
+}
+
+impl Pusher {
+    /// Sends the snapshot at that path. `report` hears of what a person should know.
+    ///
+    /// # Errors
+    ///
+    /// A file that a destination names cannot be read, a queue's folder cannot be used, or there is
+    /// no thread.
+    pub fn start(
+        bus: &Bus,
+        snapshot: PathBuf,
+        options: PushOptions,
+        report: impl Fn(String) + Send + Sync + 'static,
+    ) -> Result<Pusher, PushError> {
+        let report: Report = Arc::new(report);
+        let mut lanes = Vec::new();
+        let mut batches = Vec::new();
+        for destination in &options.destinations {
+            let client = Client::new(destination).map_err(PushError::Destination)?;
+            let queue = Arc::new(queue_of(bus, destination, &options)?);
+            batches.push((Batches::new(destination, &options.labels), queue.clone()));
+            let sending = Sending::new(client, queue.clone(), destination, report.clone());
+            let thread = spawn("qbus-push-send", move || sending.run())?;
+            lanes.push(Lane { queue, thread });
+        }
+        let (stop, stopped) = mpsc::channel();
+        let ticks = Ticks::new(bus, snapshot, &options, batches, report);
+        let ticks = spawn("qbus-push", move || ticks.run(&stopped))?;
+        Ok(Pusher {
+            stop,
+            ticks,
+            lanes,
+            grace: options.grace,
+        })
+    }
+
+    /// Sends the snapshot once more, waits for receivers to take what is left, at most the grace,
+    /// and ends.
+    pub fn stop(self) -> Left {
+        drop(self.stop);
+        // It only reads and encodes.
+        let _ = self.ticks.join();
+        let deadline = Instant::now() + self.grace;
+        for lane in &self.lanes {
+            lane.queue.close(deadline);
+        }
+        let mut left = Left::default();
+        for Lane { queue, thread } in self.lanes {
+            // One that waits for a receiver's answer ends with the process.
+            if queue.await_end(deadline + END) {
+                let _ = thread.join();
+            }
+            let counts = queue.counts();
+            left.unsent += counts.waiting;
+            left.lost += counts.failed + counts.rejected + counts.dropped;
+        }
+        left
+    }
+}
+
+/// A thread that is told to end has this long to do so.
+const END: Duration = Duration::from_millis(500);
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, PushError> {
+    let named = thread::Builder::new().name(name.to_owned());
+    named.spawn(run).map_err(PushError::Thread)
+}
+
+fn queue_of(
+    bus: &Bus,
+    destination: &Destination,
+    options: &PushOptions,
+) -> Result<Queue, PushError> {
+    let limits = Limits {
+        bytes: options.queue_bytes,
+    };
+    let Some(folder) = &options.queue_folder else {
+        return Ok(Queue::in_memory(limits));
+    };
+    // A folder for each: buses and destinations may share the one above.
+    let folder = folder.join(destination.folder(bus.address()));
+    Queue::on_disk(&folder, limits).map_err(|source| PushError::Queue { folder, source })
+}

@@ -135,7 +135,7 @@ pub(crate) enum Command {
     #[cfg(feature = "top")]
     Top(Top),
     Doctor(Doctor),
-    Sample(Sample),
+    Sample(Box<Sample>),
     #[cfg(feature = "http")]
     Serve(Serve),
     Load(Load),

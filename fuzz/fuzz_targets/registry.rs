@@ -21,6 +21,7 @@ fuzz_target!(|data: &[u8]| {
             unit: String::new(),
             buckets: Vec::new(),
             native: false,
+            merge: qbus::Merge::Last,
         };
         let labels = [("n".to_owned(), n.to_string())];
         if let Ok(id) = bus.intern(&family, &labels) {

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use qbus::{
-    Bus, Clock, DEFAULT_BUCKETS, EmitError, FamilyDefinition, Kind, MetricType, Record,
+    Bus, Clock, DEFAULT_BUCKETS, EmitError, FamilyDefinition, Kind, Merge, MetricType, Record,
     RegisterError, SeriesId,
 };
 
@@ -51,6 +51,9 @@ pub struct Metric<'a> {
     pub is_total: bool,
     /// Whether a gauge's value is added to what it is, and may be negative.
     pub is_change: bool,
+    /// What several processes make of a gauge; fixed by the first of them, and as registered where
+    /// it is [`Merge::Last`].
+    pub merge: Merge,
     /// Name and value of each label, at most 32; their order makes no other series.
     pub labels: &'a [(&'a str, &'a str)],
     /// What the metric means, for people.
@@ -77,6 +80,7 @@ impl<'a> Metric<'a> {
             metric_type,
             is_total: false,
             is_change: false,
+            merge: Merge::Last,
             labels: &[],
             description: "",
             unit: "",
@@ -230,6 +234,10 @@ impl Emitter {
     /// The metric is invalid, or there is no room for it.
     #[inline]
     pub fn series(&self, metric: &Metric<'_>) -> Result<SeriesId, MetricError> {
+        if metric.merge.is_by_process() {
+            // A thread that was forked would know its parent's.
+            return self.register(metric);
+        }
         let is_registered = |series| self.bus.is_registered(series);
         cache::series(self.id, metric, is_registered, || self.register(metric))
     }
@@ -263,8 +271,8 @@ impl Emitter {
         let known = self.bus.family_by_name(metric.name);
         let known = known.filter(|known| known.metric_type == metric.metric_type);
         let is_histogram = metric.metric_type == MetricType::Histogram;
-        let (unit, buckets, native) = known.map_or_else(Default::default, |known| {
-            (known.unit, known.buckets, known.native)
+        let (unit, buckets, native, merge) = known.map_or_else(Default::default, |known| {
+            (known.unit, known.buckets, known.native, known.merge)
         });
         let or = |own: &str, known: String| {
             if own.is_empty() {
@@ -284,6 +292,10 @@ impl Emitter {
                 own => own.to_vec(),
             },
             native,
+            merge: match metric.merge {
+                Merge::Last => merge,
+                own => own,
+            },
         }
     }
 }

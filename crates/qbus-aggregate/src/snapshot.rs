@@ -12,6 +12,7 @@ mod heap;
 pub(crate) mod layout;
 #[cfg(not(loom))]
 pub(crate) mod ledger;
+mod merged;
 mod order;
 #[cfg(not(loom))]
 pub(crate) mod place;

@@ -54,7 +54,7 @@ enum State {
 }
 
 enum Target {
-    Series(qbus::Handle, State),
+    Series(Box<qbus::Handle>, State),
     /// A family with labels: only what `labels()` gives can be used.
     Family,
     /// There was no room for the series, or there is no bus: what is emitted to it is lost, and was
@@ -180,7 +180,7 @@ impl Handle {
             MetricType::Histogram => State::Histogram(handle.clone().into()),
             MetricType::Gauge | MetricType::Summary | MetricType::Untyped => State::None,
         };
-        Target::Series(handle, state)
+        Target::Series(Box::new(handle), state)
     }
 
     /// What `labels()` gives.
@@ -255,12 +255,29 @@ impl Handle {
         let names = self.shared.label_names.iter().cloned();
         let labels = names.zip(texts(&values)?).collect::<Vec<_>>();
         if let Some(bus) = &self.bus {
-            ending::detach(py, || {
-                bus.find(self.name(), &labels)
-                    .is_some_and(|series| bus.forget(series))
-            });
+            ending::detach(py, || self.forget_all(bus, &labels));
         }
         Ok(())
+    }
+
+    fn forget_all(&self, bus: &Bus, labels: &[(String, String)]) {
+        if !self.definition().merge.is_by_process() {
+            if let Some(id) = bus.find(self.name(), labels) {
+                bus.forget(id);
+            }
+            return;
+        }
+        // Those of all processes.
+        for id in bus.series_ids() {
+            let Some(mut series) = bus.series(id) else {
+                continue;
+            };
+            series.labels.retain(|(name, _)| name != "pid");
+            let family = bus.family(series.family);
+            if series.labels == labels && family.is_some_and(|family| family.name == self.name()) {
+                bus.forget(id);
+            }
+        }
     }
 
     /// Takes all series that this process made off the page.
@@ -446,6 +463,7 @@ impl Handle {
             family.unit.as_str(),
             family.buckets.clone(),
             registry,
+            family.merge.as_str(),
         );
         (rebuild, arguments).into_pyobject(py)
     }

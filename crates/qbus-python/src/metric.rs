@@ -389,6 +389,7 @@ pub(crate) fn rebuild_metric(
         unit,
         buckets,
         native: false,
+        merge: qbus::Merge::Last,
     };
     let point = |(timestamp_ns, value)| Point {
         timestamp_ns,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use qbus::{Clock, DEFAULT_BUCKETS, FamilyDefinition, Kind, MetricType};
+use qbus::{Clock, DEFAULT_BUCKETS, FamilyDefinition, Kind, Merge, MetricType};
 
 use crate::convert::{Amount, number, trace_id};
 use crate::error;
@@ -49,6 +49,7 @@ fn definition(
         unit: naming.unit.to_owned(),
         buckets,
         native: false,
+        merge: qbus::Merge::Last,
     }
 }
 
@@ -149,15 +150,12 @@ macro_rules! handle {
                 &self.handle
             }
 
-            fn made(
+            fn of(
                 py: Python<'_>,
-                naming: &Naming<'_>,
-                documentation: &str,
+                family: FamilyDefinition,
                 labelnames: Option<&Bound<'_, PyAny>>,
                 registry: Option<Bound<'_, PyAny>>,
-                buckets: Vec<f64>,
             ) -> PyResult<$class> {
-                let family = definition(naming, MetricType::$metric_type, documentation, buckets);
                 let handle = Handle::new(py, family, label_names(labelnames)?, registry)?;
                 Ok($class { handle: Arc::new(handle) })
             }
@@ -191,7 +189,8 @@ handle! {
             // The unit stands before _total.
             let base = name.strip_suffix("_total").unwrap_or(name);
             let naming = Naming { name: base, namespace, subsystem, unit };
-            Counter::made(py, &naming, documentation, labelnames, registry, Vec::new())
+            let family = definition(&naming, MetricType::Counter, documentation, Vec::new());
+            Self::of(py, family, labelnames, registry)
         }
 
         /// Adds an increment, 1 if none is given. A negative one raises MetricError; one that is
@@ -227,7 +226,10 @@ handle! {
 }
 
 handle! {
-    /// A value that goes up and down; the last one of all processes counts.
+    /// A value that goes up and down. There is one, and the last process that set it counts, unless
+    /// multiprocess_mode says that each process has its own, and what they come to: "sum", "min",
+    /// "max", "mostrecent", or "all" with a label pid; with "live" before it ("livesum") what a
+    /// process said is gone when it ends, or is killed.
     ///
     /// >>> import qbus
     /// >>> load = qbus.Gauge("load", "Requests in flight.")
@@ -237,7 +239,7 @@ handle! {
     /// 3.0
     Gauge = Gauge {
         #[new]
-        #[pyo3(signature = (name, documentation="", labelnames=None, namespace="", subsystem="", unit="", registry=None))]
+        #[pyo3(signature = (name, documentation="", labelnames=None, namespace="", subsystem="", unit="", registry=None, multiprocess_mode="last"))]
         #[allow(clippy::too_many_arguments, reason = "those of prometheus_client")]
         fn new(
             py: Python<'_>,
@@ -248,9 +250,16 @@ handle! {
             subsystem: &str,
             unit: &str,
             registry: Option<Bound<'_, PyAny>>,
+            multiprocess_mode: &str,
         ) -> PyResult<Gauge> {
             let naming = Naming { name, namespace, subsystem, unit };
-            Gauge::made(py, &naming, documentation, labelnames, registry, Vec::new())
+            let family = definition(&naming, MetricType::Gauge, documentation, Vec::new());
+            let merge = Merge::from_name(multiprocess_mode).ok_or_else(|| {
+                let modes = Merge::ALL.map(Merge::as_str).join(", ");
+                let found = format_args!("argument \"multiprocess_mode\" is {multiprocess_mode:?}");
+                error::argument(py, format!("{found}, expected one of {modes}"))
+            })?;
+            Self::of(py, FamilyDefinition { merge, ..family }, labelnames, registry)
         }
 
         /// Sets the value.
@@ -326,7 +335,8 @@ handle! {
             // It is added by itself.
             buckets.pop_if(|last| *last == f64::INFINITY);
             let naming = Naming { name, namespace, subsystem, unit };
-            Histogram::made(py, &naming, documentation, labelnames, registry, buckets)
+            let family = definition(&naming, MetricType::Histogram, documentation, buckets);
+            Self::of(py, family, labelnames, registry)
         }
 
         /// Adds an observation. One that is not finite is counted as rejected.
@@ -378,7 +388,8 @@ handle! {
             registry: Option<Bound<'_, PyAny>>,
         ) -> PyResult<Summary> {
             let naming = Naming { name, namespace, subsystem, unit };
-            Summary::made(py, &naming, documentation, labelnames, registry, Vec::new())
+            let family = definition(&naming, MetricType::Summary, documentation, Vec::new());
+            Self::of(py, family, labelnames, registry)
         }
 
         /// Adds an observation. One that is not finite is counted as rejected.

@@ -26,8 +26,9 @@ use crate::thread;
 const CREATION_WAIT: Duration = Duration::from_secs(1);
 
 pub(crate) use attach::Attachment;
+pub(crate) use definitions::PROCESS_LABEL;
 pub(crate) use mapped::MappedBus;
-pub(crate) use successor::{LOOK_NS, bury};
+pub(crate) use successor::{LOOK_NS, bury, may_be_handler};
 pub use view::{AggregatorView, BusCounts, LaneView};
 
 /// How to create a bus.

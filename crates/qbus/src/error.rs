@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::layout::GeometryError;
 use crate::record::{Kind, MetricType};
+use crate::registry::Merge;
 
 /// Why a bus (or a snapshot file) could not be created.
 #[derive(Debug)]
@@ -480,7 +481,16 @@ pub enum RegisterError {
         /// Its type.
         metric_type: MetricType,
     },
-    /// The name is registered with another type, unit or buckets.
+    /// A way to merge values of something that is no gauge.
+    Merge {
+        /// The metric.
+        metric: String,
+        /// Its type.
+        metric_type: MetricType,
+        /// How its values were to be merged.
+        merge: Merge,
+    },
+    /// The name is registered with another type, unit or buckets, or merged in another way.
     Conflict {
         /// The metric.
         metric: String,
@@ -545,6 +555,15 @@ impl fmt::Display for RegisterError {
             } => write!(
                 f,
                 "metric {metric}: buckets are for histograms, and this is a {metric_type}"
+            ),
+            RegisterError::Merge {
+                metric,
+                metric_type,
+                merge,
+            } => write!(
+                f,
+                "metric {metric}: values are merged by {merge} for gauges alone, and this is a \
+                 {metric_type}"
             ),
             RegisterError::Conflict {
                 metric,

@@ -40,6 +40,11 @@ impl Generation {
         self.0 << (64 - Self::BITS) | low
     }
 
+    /// As a word, which [`ForkWord::is_word`] compares.
+    pub(crate) fn word(self) -> u64 {
+        self.0
+    }
+
     /// What was stored beside the generation, if it was this one.
     pub(crate) fn of(self, word: u64) -> Option<u64> {
         let shift = 64 - Self::BITS;
@@ -52,6 +57,12 @@ impl Generation {
 pub(crate) struct ForkWord(&'static PrivateU64);
 
 impl ForkWord {
+    /// The same of a generation's [word](Generation::word).
+    #[inline(always)]
+    pub(crate) fn is_word(self, word: u64) -> bool {
+        self.0.load(Ordering::Relaxed) == word
+    }
+
     /// Whether the process is still the one that `generation` names.
     #[inline(always)]
     pub(crate) fn is(self, generation: Generation) -> bool {

@@ -5,13 +5,14 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::bus::Bus;
+use crate::bus::{Bus, PROCESS_LABEL, may_be_handler};
 use crate::clock::Clock;
 use crate::error::{EmitError, RegisterError};
+use crate::fork;
 use crate::lane::cell::{CellOp, Keep, Unit};
 use crate::lane::count;
 use crate::record::{Kind, MetricType, Record, SeriesId};
-use crate::registry::{self, FamilyDefinition, registered};
+use crate::registry::{self, FamilyDefinition, Merge, registered};
 use crate::sync::{Ordering, PrivateU64};
 use crate::thread;
 
@@ -92,6 +93,7 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
             unit: String::new(),
             buckets,
             native: false,
+            merge: Merge::Last,
         };
         Registration {
             bus,
@@ -188,12 +190,32 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
         Ok(H::from(Handle {
             key: bus.mapped().key,
             bus,
+            process: process_of(&self.family),
             series: series.into(),
             definition: Some(Arc::new((self.family, labels))),
             clock: self.clock,
             bounds,
             is_native,
         }))
+    }
+}
+
+impl Registration<'_, Gauge> {
+    /// What several processes make of it: each has a value of its own then, also the children that
+    /// a process forks.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let address = format!("doc-merge-{}", std::process::id()).parse()?;
+    /// # let bus = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
+    /// let in_progress = bus.gauge("requests_in_progress").merge(qbus::Merge::LiveSum).register()?;
+    /// in_progress.add(1.0);
+    /// # qbus::Bus::remove(&address, qbus::Removal::Forced)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn merge(mut self, merge: Merge) -> Self {
+        self.family.merge = merge;
+        self
     }
 }
 
@@ -223,6 +245,8 @@ pub struct Handle {
     bus: Bus,
     /// Of the mapped bus, within this process.
     key: u64,
+    /// The process whose series it is, where each has its own.
+    process: Option<ProcessWord>,
     series: CurrentId,
     /// What the series is registered as, for when it was freed: the next emit registers it again.
     definition: Option<Arc<Definition>>,
@@ -237,6 +261,33 @@ impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.series.load().0, self.bus.address())
     }
+}
+
+/// A process that a handle's series is of: a forked child finds that it is another's.
+#[derive(Debug)]
+struct ProcessWord(PrivateU64);
+
+impl Clone for ProcessWord {
+    fn clone(&self) -> ProcessWord {
+        ProcessWord(PrivateU64::new(self.0.load(Ordering::Relaxed)))
+    }
+}
+
+impl ProcessWord {
+    #[inline(always)]
+    fn is_this(&self) -> bool {
+        fork::word().is_word(self.0.load(Ordering::Relaxed))
+    }
+
+    fn take(&self) {
+        self.0.store(fork::generation().word(), Ordering::Relaxed);
+    }
+}
+
+/// This process, for a family of which each has a series of its own.
+fn process_of(family: &FamilyDefinition) -> Option<ProcessWord> {
+    let own = || ProcessWord(PrivateU64::new(fork::generation().word()));
+    family.merge.is_by_process().then(own)
 }
 
 /// The id of a series, which changes when it was freed and registered again.
@@ -280,11 +331,15 @@ impl Handle {
     pub fn new(bus: &Bus, series: SeriesId, clock: Clock, bounds: &[f64]) -> Handle {
         let definition = bus.series(series).and_then(|series| {
             let family = bus.family(series.family)?;
-            Some(Arc::new((family, series.labels)))
+            let mut labels = series.labels;
+            labels.retain(|(name, _)| !family.merge.is_by_process() || name != PROCESS_LABEL);
+            Some(Arc::new((family, labels)))
         });
+        let process = definition.as_ref().and_then(|found| process_of(&found.0));
         Handle {
             bus: bus.clone(),
             key: bus.mapped().key,
+            process,
             series: series.into(),
             definition,
             clock,
@@ -317,7 +372,8 @@ impl Handle {
     #[inline(always)]
     fn current(&self) -> Result<SeriesId, EmitError> {
         let id = self.series.load();
-        if registry::is_open(self.bus.mapped().arena(), id) {
+        let is_own = self.process.as_ref().is_none_or(ProcessWord::is_this);
+        if is_own && registry::is_open(self.bus.mapped().arena(), id) {
             return Ok(id);
         }
         self.register_again()
@@ -332,8 +388,15 @@ impl Handle {
             return Ok(self.series.load());
         }
         let interned = self.definition.as_deref().and_then(|(family, labels)| {
-            let interned = mapped.registry().intern_checked(family, labels);
-            interned.ok()
+            let Some(process) = &self.process else {
+                return mapped.registry().intern_checked(family, labels).ok();
+            };
+            if may_be_handler() {
+                return None;
+            }
+            let id = self.bus.intern(family, labels).ok()?;
+            process.take();
+            Some(id)
         });
         let Some(id) = interned else {
             count(&mapped.header().dropped_unowned, 1);

@@ -82,7 +82,9 @@ pub use producer::{EmitManyError, Producer};
 pub use record::{Kind, MetricType, Record, SeriesId};
 #[cfg(not(loom))]
 pub use region::{Access, Grower, Grown, MappedFile};
-pub use registry::{FamilyDefinition, FamilyId, SeriesDefinition, check_label, is_metric_name};
+pub use registry::{
+    FamilyDefinition, FamilyId, Merge, SeriesDefinition, check_label, is_metric_name,
+};
 #[cfg(loom)]
 #[doc(hidden)]
 pub use sync::Fault;

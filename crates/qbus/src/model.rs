@@ -29,7 +29,9 @@ pub fn explore<T: Ord + Debug + Send + 'static>(
     let executions = Arc::new(Mutex::new(0_u64));
     let (noted, counted) = (outcomes.0.clone(), executions.clone());
     let start = Instant::now();
-    loom::model::Builder::new().check(move || {
+    let mut builder = loom::model::Builder::new();
+    builder.max_branches = 10_000;
+    builder.check(move || {
         *counted.lock().unwrap() += 1;
         crate::sync::cut_after(u64::MAX);
         crate::sync::drop_fences(false);

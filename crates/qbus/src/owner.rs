@@ -217,6 +217,11 @@ impl OwnerEntry {
         State::from_raw(self.state.load(Ordering::Acquire))
     }
 
+    /// Whether somebody is attached here, or died and was not found dead.
+    pub(crate) fn is_occupied(&self) -> bool {
+        self.state().phase == OwnerPhase::Active
+    }
+
     /// Whether `owner` is the present occupant, and nobody found it dead.
     pub(crate) fn is_occupied_by(&self, owner: OwnerId) -> bool {
         self.state()

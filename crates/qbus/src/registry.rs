@@ -40,6 +40,7 @@ mod definition;
 mod hash;
 #[cfg(test)]
 pub(crate) mod heap;
+mod merge;
 #[cfg(all(test, loom))]
 mod model;
 #[cfg(all(test, not(loom)))]
@@ -48,6 +49,7 @@ mod tests;
 pub(crate) use block::{FREE_STACKS, GRANULE, place_bits};
 pub use definition::{FamilyDefinition, FamilyId, SeriesDefinition, check_label, is_metric_name};
 pub(crate) use definition::{NAME_MAX, cut_values, registered};
+pub use merge::Merge;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,7 +61,7 @@ use crate::sync::{AtomicU64, Ordering, fence};
 use crate::testpoint;
 use crate::words::Words;
 use block::{Block, Blocks, Life, OWNER, TRIES, TTL, class_of};
-use definition::{NATIVE_SHIFT, Sink, check_labels, metric_type};
+use definition::{Sink, check_labels, metric_type};
 use hash::{name_hash, series_hash};
 
 /// A registry in memory that somebody else owns.
@@ -350,7 +352,7 @@ impl<'a> Registry<'a> {
     pub(crate) fn is_native(&self, id: SeriesId) -> bool {
         let family = self.family_of(id);
         let first = family.and_then(|family| self.read(family.0, |at| self.words().get(at)));
-        first.is_some_and(|first| first >> NATIVE_SHIFT == 1)
+        first.is_some_and(definition::is_native)
     }
 
     /// The type of a series' family, how many buckets it has, and in which an observation belongs;
@@ -626,10 +628,15 @@ impl<'a> Registry<'a> {
             return;
         }
         testpoint!("unlinked");
-        let less = |count: u64| count.checked_sub(1);
-        // Fails for 0, which is garbage.
+        // Saturating: who died before it counted an entry has it lag.
         let (order, relaxed) = (Ordering::Release, Ordering::Relaxed);
-        let _ = table.count.fetch_update(order, relaxed, less);
+        let mut count = table.count.load(relaxed);
+        while let Some(less) = count.checked_sub(1) {
+            match table.count.compare_exchange(count, less, order, relaxed) {
+                Ok(_) => break,
+                Err(other) => count = other,
+            }
+        }
         self.blocks.give_back(block, class);
     }
 

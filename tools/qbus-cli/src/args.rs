@@ -19,7 +19,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use qbus::{Address, MetricType, RegisterError};
+use qbus::{Address, Merge, MetricType, RegisterError};
 #[cfg(feature = "http")]
 use qbus_agent::serve::Listen;
 use qbus_aggregate::AggregatorOptions;
@@ -567,6 +567,11 @@ pub(crate) fn parse_number(text: &str) -> Result<f64, String> {
 pub(crate) fn parse_trace_id(text: &str) -> Result<u128, String> {
     u128::from_str_radix(text, 16)
         .map_err(|_| "expected a trace id: up to 32 hexadecimal digits".to_owned())
+}
+
+pub(crate) fn parse_merge(text: &str) -> Result<Merge, String> {
+    let names = Merge::ALL.map(Merge::as_str).join(", ");
+    Merge::from_name(text).ok_or_else(|| format!("expected one of {names}"))
 }
 
 pub(crate) fn parse_type(text: &str) -> Result<MetricType, String> {

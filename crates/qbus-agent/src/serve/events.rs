@@ -353,6 +353,7 @@ mod tests {
                 unit: String::new(),
                 buckets: Vec::new(),
                 native: false,
+                merge: qbus::Merge::Last,
             }),
             labels: vec![("label".to_owned(), "\"\n".to_owned())],
             value: Value::Gauge(*value),

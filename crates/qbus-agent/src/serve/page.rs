@@ -164,6 +164,7 @@ fn add_commit_time(snapshot: &mut Snapshot, query: &Query) {
         unit: "seconds".to_owned(),
         buckets: Vec::new(),
         native: false,
+        merge: qbus::Merge::Last,
     };
     let series = Series {
         family: Arc::new(family),

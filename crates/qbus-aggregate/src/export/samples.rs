@@ -38,6 +38,7 @@ pub(super) fn series(name: &str, labels: &[(&str, &str)], value: Value) -> Serie
         unit: "".into(),
         buckets,
         native: false,
+        merge: qbus::Merge::Last,
     };
     Series {
         family: Arc::new(family),
@@ -171,6 +172,7 @@ fn family_and_series() -> impl Strategy<Value = (Family, Vec<Series>)> {
                 unit,
                 buckets,
                 native: false,
+                merge: qbus::Merge::Last,
             };
             let shared = Arc::new(family.clone());
             let value = value(metric_type, family.buckets.len() + 1);

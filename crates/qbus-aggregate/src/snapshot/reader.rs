@@ -16,6 +16,7 @@ use super::layout::{
     AT_COMMITTED, AT_CREATED, AT_INSTANCE, AT_NAME, AT_PID, AT_STARTED, BLOCK_HEADER, NAME_WORDS,
     PLAIN_LEN, Shape,
 };
+use super::merged::merged;
 use super::order::Order;
 use super::ring::{self, Points, RecentRecord, decode_points, decode_recent};
 use super::row::{
@@ -325,7 +326,7 @@ impl Reader {
         });
         // Sorted before they are decoded: what is sorted then is small.
         let order = self.sorted(&cut, options);
-        let series = self.decode_all(&cut, order, options.history);
+        let series = merged(self.decode_all(&cut, order, options.history));
         Ok(Snapshot {
             epoch: cut.epoch,
             unix_ns: cut.unix_ns,

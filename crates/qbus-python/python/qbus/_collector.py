@@ -188,11 +188,14 @@ def rebuild(
     unit: str,
     buckets: list[float],
     registry: Optional[MetricsCollector],
+    multiprocess_mode: str = "last",
 ) -> Any:
     """What a handle becomes in another process: the same metric, on the bus of that process."""
     options: dict[str, Any] = {"unit": unit, "registry": registry}
     if class_name == "Histogram":
         options["buckets"] = buckets
+    if class_name == "Gauge":
+        options["multiprocess_mode"] = multiprocess_mode
     handle = getattr(_qbus, class_name)(name, documentation, labelnames, **options)
     return handle.labels(*labelvalues) if labelvalues else handle
 

@@ -240,6 +240,7 @@ class Gauge:
         subsystem: str = "",
         unit: str = "",
         registry: Optional[MetricsCollector] = None,
+        multiprocess_mode: str = "last",
     ) -> Self: ...
     @property
     def name(self) -> str: ...

@@ -7,9 +7,11 @@ use crate::clock::{self, Clock};
 use crate::doorbell;
 use crate::error::{JoinError, Largest, RegisterError};
 use crate::lane::count;
+use crate::layout::OwnerEntry;
 use crate::owner::OwnerId;
 use crate::record::SeriesId;
 use crate::registry::{self, FamilyDefinition, FamilyId, SeriesDefinition};
+use crate::sync::Ordering;
 
 /// Between two looks at who filled the registry, which decode all of it.
 const LOOK_NS: u64 = 1_000_000_000;
@@ -17,7 +19,33 @@ const LOOK_NS: u64 = 1_000_000_000;
 /// How long a registration waits for a family to be freed that is in its way.
 const WAY_MADE: Duration = Duration::from_millis(250);
 
+/// The label that tells the values of processes apart which are merged.
+pub(crate) const PROCESS_LABEL: &str = "pid";
+
 impl MappedBus {
+    /// Labels of this process's own series of a gauge that is merged: with its pid, and in another
+    /// pid namespace than somebody else who has the same one, with its place among the owners.
+    fn own_labels(&self, labels: &[(String, String)]) -> Result<Vec<(String, String)>, ()> {
+        if labels.iter().any(|(name, _)| name == PROCESS_LABEL) {
+            return Err(());
+        }
+        let pid = std::process::id();
+        let mut text = pid.to_string();
+        if let Ok(attachment) = self.attachment() {
+            let own = usize::from(attachment.owner.index);
+            let is_namesake = |(index, entry): (usize, &OwnerEntry)| {
+                index != own
+                    && entry.is_occupied()
+                    && entry.pid.load(Ordering::Relaxed) == u64::from(pid)
+            };
+            if self.owners().iter().enumerate().any(is_namesake) {
+                text = format!("{pid}-{own}");
+            }
+        }
+        let own = (PROCESS_LABEL.to_owned(), text);
+        Ok(labels.iter().cloned().chain([own]).collect())
+    }
+
     /// The family with the most series, as of at most a second ago; `None` also while another
     /// thread looks.
     fn largest(&self) -> Option<Largest> {
@@ -37,6 +65,9 @@ impl MappedBus {
 impl Bus {
     /// The id of a series, registered now if it was not. Handles do this for you.
     ///
+    /// A gauge whose values are merged ([`Merge`](crate::Merge)) has a series for each process: its
+    /// label `pid` is added here.
+    ///
     /// An empty label value is the same as no such label; of one that is longer than 1,024 bytes
     /// the beginning is registered, with a `…`.
     ///
@@ -53,9 +84,23 @@ impl Bus {
         labels: &[(String, String)],
     ) -> Result<SeriesId, RegisterError> {
         let mapped = self.mapped();
+        let own = family.merge.is_by_process().then(|| {
+            let own = mapped.own_labels(labels);
+            own.map_err(|()| RegisterError::Label {
+                metric: family.name.clone(),
+                found: PROCESS_LABEL.to_owned(),
+                reason: "tells the processes apart whose values are merged",
+            })
+        });
+        let own = own.transpose()?;
+        let labels = own.as_deref().unwrap_or(labels);
         let mut interned = mapped.registry().intern(family, labels);
         if matches!(interned, Err(RegisterError::Conflict { .. })) && self.make_way(&family.name) {
             interned = mapped.registry().intern(family, labels);
+        }
+        if let (Ok(id), true) = (&interned, family.merge.is_live()) {
+            // A process that cannot join emits nothing, and says so then.
+            let _ = self.bind(*id);
         }
         let cut = registry::cut_values(labels);
         if cut > 0 {

@@ -182,7 +182,7 @@ impl MappedBus {
 
 /// Whether this may be a signal handler, which must not allocate: while one runs, its signal is
 /// blocked. A thread that blocks signals by itself is taken for one too.
-fn may_be_handler() -> bool {
+pub(crate) fn may_be_handler() -> bool {
     // SAFETY: a set of bits, of which zeros are a value.
     let mut blocked: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: nothing is changed; the set outlives the call.

@@ -250,6 +250,7 @@ fn definitions() {
         unit: "seconds".to_owned(),
         buckets: vec![0.1, 1.0],
         native: false,
+        merge: crate::registry::Merge::Last,
     };
     check("family", &words(&family.encode()));
     let series = SeriesDefinition {

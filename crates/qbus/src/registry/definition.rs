@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::merge::Merge;
 use crate::error::RegisterError;
 use crate::record::MetricType;
 use crate::words::{Cursor, Words, pack_text};
@@ -36,15 +37,27 @@ pub struct FamilyDefinition {
     /// Of a histogram: whether it counts finer than its buckets too, as Prometheus' native
     /// histograms do.
     pub native: bool,
+    /// Of a gauge: what several processes make of it.
+    pub merge: Merge,
 }
 
-/// Where a family's first word says, above its type, whether it is native.
-pub(super) const NATIVE_SHIFT: u32 = 8;
+/// Where a family's first word says, above its type, whether it is native, and how it is merged.
+const NATIVE_SHIFT: u32 = 8;
+const MERGE_SHIFT: u32 = 16;
 
 /// The type that a family's first word says.
 pub(super) fn metric_type(first: u64) -> Option<MetricType> {
-    let is_flag = first >> NATIVE_SHIFT <= 1;
-    MetricType::from_raw(first & ((1 << NATIVE_SHIFT) - 1)).filter(|_| is_flag)
+    let is_known = first >> NATIVE_SHIFT & 0xff <= 1 && merge(first).is_some();
+    MetricType::from_raw(first & ((1 << NATIVE_SHIFT) - 1)).filter(|_| is_known)
+}
+
+/// Whether a family's first word says that it is native.
+pub(super) fn is_native(first: u64) -> bool {
+    first >> NATIVE_SHIFT & 0xff == 1
+}
+
+fn merge(first: u64) -> Option<Merge> {
+    Merge::from_raw(first >> MERGE_SHIFT)
 }
 
 /// What a series is registered as.
@@ -61,6 +74,12 @@ pub struct SeriesDefinition {
 pub struct FamilyId(pub u32);
 
 impl FamilyDefinition {
+    /// What its first word says.
+    fn first(&self) -> u64 {
+        let native = u64::from(self.native) << NATIVE_SHIFT;
+        self.metric_type.to_raw() | native | self.merge.to_raw() << MERGE_SHIFT
+    }
+
     /// As words of shared memory: type, lengths, texts, buckets.
     pub fn encode(&self) -> Vec<u64> {
         let mut words = Vec::new();
@@ -73,8 +92,7 @@ impl FamilyDefinition {
             | (self.unit.len() as u64) << 16
             | (self.help.len() as u64) << 32
             | (self.buckets.len() as u64) << 48;
-        let metric_type = self.metric_type.to_raw() | u64::from(self.native) << NATIVE_SHIFT;
-        out(metric_type);
+        out(self.first());
         out(lengths);
         for text in [&self.name, &self.unit, &self.help] {
             pack_text(text, out);
@@ -100,13 +118,12 @@ impl FamilyDefinition {
         // As `write` has it, without the help.
         let is_like = || {
             let mut cursor = Cursor::new(words, at);
-            let metric_type = self.metric_type.to_raw() | u64::from(self.native) << NATIVE_SHIFT;
             let (first, lengths) = (cursor.word()?, cursor.word()?);
             let length = |shift: u32| (lengths >> shift) as usize & 0xffff;
             let is_of_size = length(0) == self.name.len()
                 && length(16) == self.unit.len()
                 && length(48) == self.buckets.len();
-            if first != metric_type
+            if first != self.first()
                 || !is_of_size
                 || !cursor.is_text(self.name.bytes())?
                 || !cursor.is_text(self.unit.bytes())?
@@ -128,7 +145,7 @@ impl FamilyDefinition {
     pub fn decode(words: Words<'_>, start: usize) -> Option<FamilyDefinition> {
         let mut cursor = Cursor::new(words, start);
         let first = cursor.word()?;
-        let (metric_type, native) = (metric_type(first)?, first >> NATIVE_SHIFT == 1);
+        let metric_type = metric_type(first)?;
         let lengths = cursor.word()?;
         let length = |shift: u32| (lengths >> shift) as usize & 0xffff;
         let name = cursor.text(length(0))?;
@@ -144,18 +161,21 @@ impl FamilyDefinition {
             help,
             unit,
             buckets,
-            native,
+            native: is_native(first),
+            merge: merge(first)?,
         };
         family.check().is_ok().then_some(family)
     }
 
-    /// Whether series of both can be of one family: name, type, unit and buckets are the same.
+    /// Whether series of both can be of one family: name, type, unit, buckets and merging are the
+    /// same.
     pub fn agrees(&self, other: &FamilyDefinition) -> bool {
         self.name == other.name
             && self.metric_type == other.metric_type
             && self.unit == other.unit
             && self.buckets == other.buckets
             && self.native == other.native
+            && self.merge == other.merge
     }
 
     pub(super) fn check(&self) -> Result<(), RegisterError> {
@@ -193,6 +213,14 @@ impl FamilyDefinition {
                 found: self.buckets.clone(),
             });
         }
+        let is_level = matches!(self.metric_type, MetricType::Gauge | MetricType::Untyped);
+        if self.merge != Merge::Last && !is_level {
+            return Err(RegisterError::Merge {
+                metric: self.name.clone(),
+                metric_type: self.metric_type,
+                merge: self.merge,
+            });
+        }
         Ok(())
     }
 
@@ -215,6 +243,9 @@ impl fmt::Display for FamilyDefinition {
         if !self.buckets.is_empty() {
             let native = if self.native { ", native" } else { "" };
             write!(f, " with buckets {:?}{native}", self.buckets)?;
+        }
+        if self.merge != Merge::Last {
+            write!(f, " merged by {}", self.merge)?;
         }
         Ok(())
     }

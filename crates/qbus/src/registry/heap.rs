@@ -1,6 +1,6 @@
 //! A registry on the heap, for tests and models.
 
-use super::{Arena, FREE_STACKS, FamilyDefinition, Registry, Table};
+use super::{Arena, FREE_STACKS, FamilyDefinition, Merge, Registry, Table};
 use crate::record::MetricType;
 use crate::sync::AtomicU64;
 
@@ -63,6 +63,7 @@ pub(crate) fn counter(name: &str) -> FamilyDefinition {
         unit: String::new(),
         buckets: Vec::new(),
         native: false,
+        merge: Merge::Last,
     }
 }
 

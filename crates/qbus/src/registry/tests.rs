@@ -11,7 +11,6 @@ fn histogram(name: &str, buckets: &[f64]) -> FamilyDefinition {
     FamilyDefinition {
         metric_type: MetricType::Histogram,
         buckets: buckets.to_vec(),
-        native: false,
         ..counter(name)
     }
 }

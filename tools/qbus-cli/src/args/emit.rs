@@ -1,14 +1,14 @@
 //! What was typed after `emit`.
 
 use clap::Parser;
-use qbus::MetricType;
+use qbus::{Merge, MetricType};
 
-use super::{parse_label, parse_number, parse_trace_id, parse_type};
+use super::{parse_label, parse_merge, parse_number, parse_trace_id, parse_type};
 
 /// Emit one value, or a JSON line for each from standard input.
 ///
 /// A line: {"name", "value", "type", "labels", "description", "unit", "buckets", "total", "add",
-/// "timestamp", "trace_id"} with name and value required, the type "gauge" when none is given,
+/// "merge", "timestamp", "trace_id"} with name and value required, the type "gauge" when none is given,
 /// "total" and "add" true or false, and the timestamp in seconds since 1970. A bad line is reported
 /// with its number, the others go on, and the exit status is 2. Where the bus is aggregated, a dump
 /// shows what was emitted from the end of the command on; it waits two seconds for that at most.
@@ -66,6 +66,11 @@ pub(crate) struct Emit {
     /// Add the value to what the gauge is; it may be negative.
     #[arg(long, conflicts_with = "stdin")]
     pub(crate) add: bool,
+    /// What several processes make of the gauge: last, sum, min, max, all or mostrecent, or one of
+    /// these with "live" before it.
+    #[arg(long, value_parser = parse_merge, conflicts_with = "stdin", default_value = "last",
+        hide_default_value = true, value_name = "HOW")]
+    pub(crate) merge: Merge,
     /// When it was so, in seconds since 1970; now, unless given.
     #[arg(long, value_parser = parse_number, allow_hyphen_values = true, value_name = "SECONDS")]
     pub(crate) timestamp: Option<f64>,

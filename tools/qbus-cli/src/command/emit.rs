@@ -39,6 +39,7 @@ pub(crate) fn run(address: &Address, emit: &Emit) -> Result<(), Error> {
             let metric = Metric {
                 is_total: emit.total,
                 is_change: emit.add,
+                merge: emit.merge,
                 labels: &labels,
                 description: &emit.description,
                 unit: &emit.unit,
@@ -78,6 +79,9 @@ fn check_meaning(metric: &Metric<'_>) -> Result<(), String> {
         Metric {
             is_change: true, ..
         } if metric_type != MetricType::Gauge => refused("add", MetricType::Gauge),
+        Metric { merge, .. } if merge.is_by_process() && metric_type != MetricType::Gauge => {
+            refused("merge", MetricType::Gauge)
+        }
         _ => Ok(()),
     }
 }

@@ -59,6 +59,7 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
                     unit: sample.metric.unit.to_string(),
                     buckets: Vec::new(),
                     native: false,
+                    merge: qbus::Merge::Last,
                 })
             });
         let value = match family.metric_type {

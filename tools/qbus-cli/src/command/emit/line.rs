@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use qbus::MetricType;
+use qbus::{Merge, MetricType};
 use qbus_agent::Metric;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::args::{parse_number, parse_trace_id, parse_type};
+use crate::args::{parse_merge, parse_number, parse_trace_id, parse_type};
 
 /// A metric as a line states it.
 #[derive(Debug, Default)]
@@ -21,12 +21,12 @@ pub(super) struct Line {
     buckets: Vec<f64>,
     total: bool,
     add: bool,
+    merge: Merge,
     timestamp: Option<f64>,
     trace_id: u128,
 }
 
-const KEYS: &str =
-    "name, value, type, labels, description, unit, buckets, total, add, timestamp or trace_id";
+const KEYS: &str = "name, value, type, labels, description, unit, buckets, total, add, merge, timestamp or trace_id";
 
 impl Line {
     /// Reads a line; what is wrong with it, in words for who wrote it.
@@ -85,6 +85,11 @@ impl Line {
             }
             "total" => self.total = value.truth(key)?,
             "add" => self.add = value.truth(key)?,
+            "merge" => {
+                let word = value.text(key)?;
+                self.merge =
+                    parse_merge(&word).map_err(|why| format!("merge is {word:?}, {why}"))?;
+            }
             "timestamp" => self.timestamp = Some(value.number(key)?),
             "trace_id" => {
                 let word = value.text(key)?;
@@ -117,6 +122,7 @@ impl Line {
         Metric {
             is_total: self.total,
             is_change: self.add,
+            merge: self.merge,
             labels,
             description: &self.description,
             unit: &self.unit,

@@ -13,7 +13,7 @@ use crate::layout::CELL_GROUPS;
 use crate::model::explore;
 use crate::owner::OwnerId;
 use crate::record::SeriesId;
-use crate::sync::{Fault, Ordering, cut_after, drop_fences};
+use crate::sync::{AtomicU64, Fault, Ordering, cut_after, drop_fences};
 
 /// What a consumer came to: of each series the sum, of each owner the calls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -474,4 +474,45 @@ fn without_an_exchange_a_value_gets_the_time_of_another() {
             cell.value.inject(Fault::NotAtomic);
         }
     });
+}
+
+/// A series is freed while a writer finds cells for it: afterwards no unit of it is found, unless
+/// the writer came first and its call was of a living series.
+fn revoke(name: &str, prepare: impl Fn() + Send + Sync + 'static) {
+    let seen = explore(name, move |outcomes| {
+        let memory = Arc::new(HeapCells::new(CELL_GROUPS));
+        // 1 while the series is there.
+        let life = Arc::new(AtomicU64::new(1));
+        prepare();
+        let (shared, its_life) = (memory.clone(), life.clone());
+        let writing = thread::spawn(move || {
+            let writer = shared.write_as(1).expect("a free lane");
+            let unit = Unit::count(SeriesId(7));
+            let is_open = |_| its_life.load(Ordering::Relaxed) == 1;
+            let kept = writer
+                .find(&unit)
+                .filter(|&at| shared.bank().is_kept(at, is_open));
+            kept.is_some()
+        });
+        // The aggregator.
+        life.store(0, Ordering::Relaxed);
+        memory.bank().revoke(&mut |series| series == SeriesId(7));
+        let is_kept = writing.join().unwrap();
+        let key = memory.cells[0].key.load(Ordering::Relaxed);
+        let is_found = key == Unit::count(SeriesId(7)).key();
+        assert!(!is_found, "a unit of a series that is gone is found again");
+        outcomes.note(is_kept);
+    });
+    assert_eq!(seen.len(), 2, "both came first");
+}
+
+#[test]
+fn no_unit_of_a_series_that_is_gone_is_found() {
+    revoke("cells, revoke", || {});
+}
+
+#[test]
+#[should_panic(expected = "found again")]
+fn without_c5_a_unit_is_found_of_a_series_that_is_gone() {
+    revoke("cells, no C5", || drop_fences(true));
 }

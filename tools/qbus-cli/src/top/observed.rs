@@ -168,6 +168,7 @@ mod tests {
             unit: String::new(),
             buckets: buckets.to_vec(),
             native: false,
+            merge: qbus::Merge::Last,
         }
     }
 

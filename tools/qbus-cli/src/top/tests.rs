@@ -40,6 +40,7 @@ fn family(name: &str, metric_type: MetricType) -> Arc<Family> {
             Vec::new()
         },
         native: false,
+        merge: qbus::Merge::Last,
     })
 }
 

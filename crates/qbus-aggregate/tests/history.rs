@@ -70,3 +70,27 @@ fn a_counters_last_point_is_its_value() {
     is_done.store(true, Ordering::Relaxed);
     writer.join().expect("the writer does not panic");
 }
+
+#[test]
+fn one_series_is_found_by_its_name_and_labels() {
+    let (_test, bus, mut aggregator) =
+        aggregated(Geometry::default(), &AggregatorOptions::default());
+    for user in 0..100 {
+        let users = bus.counter("users_total").label("user", &user.to_string());
+        users.register().expect("room").add(f64::from(user));
+    }
+    bus.gauge("other").register().expect("room").set(7.0);
+    aggregator.finish();
+    let mut reader = Reader::open(aggregator.snapshot()).expect("a snapshot");
+    let labels = |user: &str| [("user".to_owned(), user.to_owned())];
+    let found = reader.find("users_total", &labels("42"), true);
+    let found = found.expect("the series of that label");
+    assert_eq!(found.value, Value::Counter(42.0.into()));
+    assert_eq!(found.history.last().map(|point| point.value), Some(42.0));
+    let without = reader.find("users_total", &labels("42"), false);
+    assert!(without.is_some_and(|found| found.history.is_empty()));
+    assert_eq!(reader.find("users_total", &labels("100"), true), None);
+    assert_eq!(reader.find("users_total", &[], true), None);
+    assert_eq!(reader.find("other", &labels("42"), true), None);
+    assert!(reader.find("other", &[], true).is_some());
+}

@@ -1,5 +1,7 @@
 //! Reading a snapshot: also while the aggregator writes it, after it is gone, or from a copy.
 
+mod find;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;

@@ -89,6 +89,8 @@ pub(crate) struct SeriesView {
     pub(crate) ring: Option<Ring>,
     pub(crate) window: Option<Window>,
     pub(crate) activity: f64,
+    /// Whether the snapshot's history was asked for.
+    pub(crate) is_filled: bool,
     /// The tick of its last change; 0 before the first.
     changed: u64,
 }
@@ -107,7 +109,7 @@ pub(crate) struct FamilyView {
     pub(crate) columns: Vec<(u64, Buckets<u64>)>,
     pub(crate) activity: f64,
     is_sampled: bool,
-    /// Whether the snapshot's history was asked for.
+    /// Whether the histories of all of its series were asked for.
     pub(crate) is_filled: bool,
 }
 
@@ -240,50 +242,56 @@ impl Store {
 
     /// Fills the ticks before the first reading of these families from the snapshot's history.
     pub(crate) fn fill(&mut self, names: &[String], snapshot: Snapshot) {
-        let (tick_ns, tick) = (self.tick_ns, self.tick);
         // Also those that have left the page meanwhile: they are not asked for again.
         for view in &mut self.families {
             view.is_filled |= names.contains(&view.family.name);
         }
         for one in snapshot.series {
-            let found = self
-                .families
-                .binary_search_by(|view| view.family.name.cmp(&one.family.name));
-            let Some(view) = found.ok().map(|at| &mut self.families[at]) else {
-                continue;
-            };
-            if is_observed(&view.family) {
-                continue;
-            }
-            let is_counter = !is_level(&view.family);
-            if let Some(mine) = view
-                .series
-                .iter_mut()
-                .find(|mine| mine.labels == one.labels)
-            {
-                let values = by_tick(&one.history, is_counter, tick_ns);
-                let ring = mine.ring.get_or_insert_default();
-                for (at, value) in values {
-                    if at > tick || tick - at >= KEPT as u64 || !ring.get(at).is_nan() {
-                        continue;
-                    }
-                    ring.set(at, value);
-                    let sum = f64::from(view.ring.get(at));
-                    let sum = match is_counter {
-                        _ if sum.is_nan() => value,
-                        true => sum + value,
-                        false => sum.max(value),
-                    };
-                    view.ring.set(at, sum);
-                    if is_counter && tick - at <= FRESH {
-                        mine.now = value;
-                    }
-                    mine.activity =
-                        mine.activity * ACTIVE_PART + if is_counter { value } else { 0.0 };
-                }
-            }
-            view.sum_up();
+            self.fill_series(&one);
         }
+    }
+
+    /// Fills those of one series.
+    pub(crate) fn fill_series(&mut self, series: &Series) {
+        let (tick_ns, tick) = (self.tick_ns, self.tick);
+        let name = &series.family.name;
+        let found = self
+            .families
+            .binary_search_by(|view| view.family.name.cmp(name));
+        let Some(view) = found.ok().map(|at| &mut self.families[at]) else {
+            return;
+        };
+        let is_mine = |mine: &&mut SeriesView| mine.labels == series.labels;
+        let Some(mine) = view.series.iter_mut().find(is_mine) else {
+            return;
+        };
+        // What was observed has no history of counts.
+        if mem::replace(&mut mine.is_filled, true) || is_observed(&view.family) {
+            return;
+        }
+        let is_counter = !is_level(&view.family);
+        let ring = mine.ring.get_or_insert_default();
+        for (at, value) in by_tick(&series.history, is_counter, tick_ns) {
+            if at > tick || tick - at >= KEPT as u64 || !ring.get(at).is_nan() {
+                continue;
+            }
+            ring.set(at, value);
+            let sum = f64::from(view.ring.get(at));
+            let sum = match is_counter {
+                _ if sum.is_nan() => value,
+                true => sum + value,
+                false => sum.max(value),
+            };
+            // Of a family that is not filled as a whole, the sum would be of one alone.
+            if view.is_filled {
+                view.ring.set(at, sum);
+            }
+            if is_counter && tick - at <= FRESH {
+                mine.now = value;
+            }
+            mine.activity = mine.activity * ACTIVE_PART + if is_counter { value } else { 0.0 };
+        }
+        view.sum_up();
     }
 }
 
@@ -424,6 +432,7 @@ impl SeriesView {
             ring: None,
             window: None,
             activity: 0.0,
+            is_filled: false,
             changed: 0,
         };
         if is_level(family) {

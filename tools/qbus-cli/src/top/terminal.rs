@@ -65,13 +65,25 @@ impl World {
 
     /// Fills the screen's past, a part of it at a time; whether there was something to fill.
     fn fill(&self, screen: &mut Screen) -> bool {
+        let mut is_filled = false;
+        if let Some((name, labels)) = screen.unfilled_series() {
+            let found = self
+                .source
+                .read(|reader| Ok(reader.find(name, labels, true)));
+            if let Ok(Some(series)) = found {
+                screen.store.fill_series(&series);
+                is_filled = true;
+            }
+        }
         let names = screen.unfilled(HISTORIES);
         let found = (!names.is_empty())
             .then(|| self.histories(&names))
             .flatten();
-        found
-            .map(|snapshot| screen.fill(&names, snapshot))
-            .is_some()
+        if let Some(snapshot) = found {
+            screen.fill(&names, snapshot);
+            is_filled = true;
+        }
+        is_filled
     }
 }
 
@@ -198,7 +210,8 @@ pub(crate) fn run(screen: &mut Screen, world: &World, tick: Duration) -> Result<
                 session = Session::start().doing("set the terminal up")?;
                 is_dirty = true;
             }
-            Some(After::Draw) => is_dirty = true,
+            // What was opened may have a past.
+            Some(After::Draw) => (is_dirty, is_filling) = (true, true),
             None => {}
         }
         if Instant::now() >= next {

@@ -110,8 +110,8 @@ impl fmt::Display for DestinationError {
             DestinationError::Option { found } => write!(
                 f,
                 "the option {found:?} of the destination is unknown, or lacks its value; expected basic=FILE, \
-                 bearer=FILE, headers=FILE, ca=FILE, cert=FILE, key=FILE, timeout=SECONDS, and for remote write \
-                 native, v2"
+                 bearer=FILE, headers=FILE, ca=FILE, cert=FILE, key=FILE, timeout=SECONDS, native and v2 for remote \
+                 write, plain for OTLP"
             ),
             DestinationError::File { path, source } => {
                 write!(f, "{} cannot be used: {source}", path.display())
@@ -192,6 +192,7 @@ impl Destination {
         {
             None if option == "native" && is_remote_write => self.native = true,
             None if option == "v2" && is_remote_write => self.version = RemoteWriteVersion::Two,
+            None if option == "plain" && !is_remote_write => self.gzip = false,
             Some((_, "")) | None => return Err(unknown()),
             Some(("basic", file)) => self.basic_file = Some(file.into()),
             Some(("bearer", file)) => self.bearer_file = Some(file.into()),

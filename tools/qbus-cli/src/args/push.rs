@@ -24,7 +24,7 @@ pub(crate) struct Push {
     /// speaks as one.
     ///
     /// Without a URL as the environment's OTEL_EXPORTER_OTLP_ENDPOINT and its kin say, else to
-    /// http://localhost:4318. Options as for --remote-write.
+    /// http://localhost:4318. Options as for --remote-write; and plain, for no compression.
     #[arg(
         long,
         value_name = "URL[,OPTION]…",

@@ -1,7 +1,11 @@
 //! What is sent on: to a receiver that does its worst, and to what people send to.
 
 mod faults;
+#[path = "../scraped/monitor.rs"]
+#[allow(dead_code, reason = "scraping needs more of it")]
+mod monitor;
 mod receiver;
+mod servers;
 
 mod wire;
 

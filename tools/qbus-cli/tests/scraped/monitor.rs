@@ -1,5 +1,6 @@
 //! Prometheus and VictoriaMetrics as they are packaged: started on a free port, asked over HTTP.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,11 +10,15 @@ use std::process::{Command, Stdio};
 use qbus_tests::{LIMIT, Process, until};
 use serde_json::Value;
 
-/// A monitoring system that scrapes.
+/// A monitoring system that scrapes, or is sent to.
 pub(crate) struct Monitor {
-    port: u16,
+    pub(crate) port: u16,
     log: PathBuf,
-    process: Process,
+    program: OsString,
+    args: Vec<OsString>,
+    /// A path that answers once it is ready.
+    ready: &'static str,
+    process: Option<Process>,
 }
 
 /// A port that nobody has at the moment, and that no outgoing connection is given meanwhile.
@@ -80,20 +85,61 @@ impl Monitor {
         Monitor::start(folder, "victoria", port, command, "/health")
     }
 
-    fn start(folder: &Path, name: &str, port: u16, mut command: Command, ready: &str) -> Monitor {
-        let log = folder.join(format!("{name}.log"));
-        command.stderr(File::create(&log).expect("room"));
-        let monitor = Monitor {
+    /// Starts a Prometheus that scrapes nobody, and takes what it is sent.
+    pub(crate) fn receiving(folder: &Path) -> Monitor {
+        let file = folder.join("receiving.yml");
+        fs::write(&file, "global: {}\n").expect("room");
+        let port = free_port();
+        let mut command = Command::new("prometheus");
+        command
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.join("receiving").display()
+            ))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg("--web.enable-remote-write-receiver")
+            .arg("--enable-feature=native-histograms,exemplar-storage");
+        Monitor::start(folder, "receiving", port, command, "/-/ready")
+    }
+
+    fn start(
+        folder: &Path,
+        name: &str,
+        port: u16,
+        command: Command,
+        ready: &'static str,
+    ) -> Monitor {
+        let mut monitor = Monitor {
             port,
-            log,
-            process: Process::spawn(command),
+            log: folder.join(format!("{name}.log")),
+            program: command.get_program().to_owned(),
+            args: command.get_args().map(OsStr::to_owned).collect(),
+            ready,
+            process: None,
         };
-        until(&format!("{name} to be ready"), || {
-            let said = fs::read_to_string(&monitor.log).unwrap_or_default();
-            assert!(!said.contains("\tfatal\t"), "{said}");
-            monitor.get(ready).is_some_and(|(status, _)| status == 200)
-        });
+        File::create(&monitor.log).expect("room");
+        monitor.again();
         monitor
+    }
+
+    /// Starts it, with what it has on disk.
+    pub(crate) fn again(&mut self) {
+        let log = File::options().append(true).open(&self.log);
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).stderr(log.expect("a log"));
+        self.process = Some(Process::spawn(command));
+        until(&format!("{:?} to be ready", self.program), || {
+            let said = fs::read_to_string(&self.log).unwrap_or_default();
+            assert!(!said.contains("\tfatal\t"), "{said}");
+            self.get(self.ready)
+                .is_some_and(|(status, _)| status == 200)
+        });
+    }
+
+    /// Ends it with SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.process.take().expect("it runs").kill();
     }
 
     /// What it says of a path.
@@ -157,8 +203,9 @@ impl Monitor {
 
     /// Ends it as a supervisor does; what it had to complain of.
     pub(crate) fn complaints(self) -> Vec<String> {
-        self.process.signal(rustix::process::Signal::TERM);
-        self.process.end_well();
+        let process = self.process.expect("it runs");
+        process.signal(rustix::process::Signal::TERM);
+        process.end_well();
         let log = fs::read_to_string(&self.log).expect("a log");
         let is_complaint = |line: &&str| {
             ["level=warn", "level=error", "\twarn\t", "\terror\t"]

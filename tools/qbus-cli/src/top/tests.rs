@@ -98,6 +98,24 @@ fn screens_are_as_they_were() {
 }
 
 #[test]
+fn the_documentation_shows_screens_as_they_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("../../docs/top.md")).unwrap();
+    let shown = page.split("```\n").skip(1).step_by(2);
+    let golden = fs::read_dir(root.join("src/top/golden")).unwrap();
+    let golden: Vec<String> = golden
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    assert_eq!(shown.clone().count(), 7);
+    for screen in shown {
+        assert!(
+            golden.iter().any(|golden| golden == screen),
+            "no longer so: {screen}"
+        );
+    }
+}
+
+#[test]
 fn what_is_lost_or_over_is_said_first() {
     let mut screen = screen(PLAIN);
     let mut lossy = reading(70);

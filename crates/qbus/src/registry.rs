@@ -23,7 +23,7 @@
 //! |-------------------------|-------------------|-----------------------------------|
 //! | the arena was taken     | nothing           | none: a block is lost             |
 //! | the definition          | nothing           | none: likewise                    |
-//! | the chain's head        | a whole entry     | none: the count lags by 1         |
+//! | the chain's head        | a whole entry     | the count lags by 1 until `sweep` |
 //! | `forgotten` is stored   | it at the next    | none: the aggregator reads all at |
 //! |                         | change            | its start                         |
 //!
@@ -31,7 +31,7 @@
 //! |---------------------------|-----------------------------|-------------------------------|
 //! | a family's mark           | a mark that costs nothing   | the next look at all series   |
 //! | `closed`                  | an entry that they pass by  | `sweep` of the successor      |
-//! | `unlinked`                | nothing                     | none: a block is lost         |
+//! | `unlinked`                | nothing                     | a block is lost; as above     |
 //! | `offered`                 | nothing                     | none: likewise                |
 
 mod block;
@@ -323,6 +323,17 @@ impl<'a> Registry<'a> {
             self.chain_ids(chain, &mut ids);
             ids
         })
+    }
+
+    /// The ids of all families.
+    pub(crate) fn family_ids(&self) -> Vec<FamilyId> {
+        let (mut entries, mut ids) = (Vec::new(), Vec::new());
+        for chain in 0..self.families.heads.len() {
+            self.families.entries(&self.blocks, chain, &mut entries);
+            let open = entries.iter().filter(|(_, life)| life.is_open());
+            ids.extend(open.map(|&(block, life)| FamilyId(self.blocks.id(block, life))));
+        }
+        ids
     }
 
     /// Reads a definition that an id leads to; `None` when it is stale by then.
@@ -640,7 +651,8 @@ impl<'a> Registry<'a> {
         self.blocks.give_back(block, class);
     }
 
-    /// Takes out what a predecessor has closed. For the one aggregator, at its start.
+    /// Takes out what a predecessor has closed, and counts what is left: who died before it counted
+    /// an entry has the count lag. For the one aggregator, at its start.
     pub(crate) fn sweep(&self) {
         let mut entries = Vec::new();
         for table in [&self.series, &self.families] {
@@ -652,6 +664,15 @@ impl<'a> Registry<'a> {
                     }
                 }
             }
+            let counted = table.count.load(Ordering::Acquire);
+            let mut found = 0;
+            for bucket in 0..table.heads.len() {
+                table.entries(&self.blocks, bucket, &mut entries);
+                found += entries.iter().filter(|(_, life)| life.is_open()).count() as u64;
+            }
+            // Unless somebody registers one right now: the next aggregator counts again.
+            let (order, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
+            let _ = table.count.compare_exchange(counted, found, order, relaxed);
         }
     }
 

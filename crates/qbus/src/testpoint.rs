@@ -27,7 +27,7 @@ macro_rules! testpoint {
 
 #[cfg(feature = "testpoints")]
 pub use armed::{
-    CELLS, EXCLUSIVE, JOIN, REAP, REGISTRY, SHARED, SHARED_CELLS, SNAPSHOT, is_listed, pass,
+    CELLS, EXCLUSIVE, FREE, JOIN, REAP, REGISTRY, SHARED, SHARED_CELLS, SNAPSHOT, is_listed, pass,
 };
 
 #[cfg(feature = "testpoints")]
@@ -74,6 +74,16 @@ mod armed {
         "counted",
         "forgotten",
         "remembered",
+    ];
+    /// The aggregator that frees series and their family.
+    pub const FREE: &[&str] = &[
+        "closed",
+        "unlinked",
+        "offered",
+        "revoked",
+        "unlisted",
+        "series-freed",
+        "family-suspected",
     ];
     /// Whoever repairs what the dead left: the aggregator, or a joiner.
     pub const REAP: &[&str] = &[
@@ -137,6 +147,7 @@ mod armed {
             JOIN,
             REGISTRY,
             REAP,
+            FREE,
             SNAPSHOT,
         ];
         let mut list = 0;

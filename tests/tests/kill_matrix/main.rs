@@ -5,6 +5,7 @@
 
 mod aggregator;
 mod cells;
+mod freeing;
 mod growth;
 mod producer;
 
@@ -70,13 +71,14 @@ fn await_hit(process: &mut Process, action: Action, points: &str) {
 
 /// The points that the matrices run through, each of them: a case that does not pass its point
 /// fails.
-const KILLED_AT: [&[&str]; 8] = [
+const KILLED_AT: [&[&str]; 9] = [
     testpoint::EXCLUSIVE,
     testpoint::CELLS,
     testpoint::SHARED_CELLS,
     testpoint::SHARED,
     testpoint::JOIN,
     testpoint::REGISTRY,
+    testpoint::FREE,
     testpoint::REAP,
     testpoint::SNAPSHOT,
 ];

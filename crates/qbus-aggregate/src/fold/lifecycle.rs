@@ -377,20 +377,24 @@ impl Fold {
     fn free_families(&mut self, writer: &mut Writer, consumer: &Consumer) {
         for family in take(&mut self.lifecycle.suspected) {
             let is_empty = |known: &super::PlacedFamily| known.series == 0;
-            if self.families.get(&family).is_some_and(is_empty)
-                && !consumer.is_superseded()
-                && consumer.free_family(family)
-                && let Some(known) = self.families.remove(&family)
-            {
-                writer.free_family(known.at);
+            let is_empty = self.families.get(&family).is_none_or(is_empty);
+            if is_empty && !consumer.is_superseded() && consumer.free_family(family) {
+                // Unless no series of it was ever met.
+                if let Some(known) = self.families.remove(&family) {
+                    writer.free_family(known.at);
+                }
             }
         }
     }
 
     /// After a restart: families whose series are all gone are looked at once more.
     pub(super) fn free_families_left(&mut self) {
-        let empty = self.families.iter().filter(|(_, known)| known.series == 0);
-        self.lifecycle.empty = empty.map(|(&family, _)| family).collect();
+        let is_known = |family: &FamilyId| {
+            let known = self.families.get(family);
+            known.is_some_and(|known| known.series > 0)
+        };
+        let ids = self.bus.family_ids().into_iter();
+        self.lifecycle.empty = ids.filter(|family| !is_known(family)).collect();
         let retired = self.series.iter().filter(|series| series.retired_ns() != 0);
         for id in retired.map(|series| series.id).collect::<Vec<_>>() {
             self.free_later(id);

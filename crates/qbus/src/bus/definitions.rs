@@ -236,6 +236,11 @@ impl Bus {
         })
     }
 
+    /// The ids of all families.
+    pub fn family_ids(&self) -> Vec<FamilyId> {
+        self.mapped().registry().family_ids()
+    }
+
     /// How many chains the series lie in: for [`chain_ids`](Self::chain_ids).
     pub fn chains(&self) -> usize {
         self.mapped().registry().chains()

@@ -84,7 +84,7 @@ fn sections() {
             &"directory",
             &shape.directory(),
             &1,
-            &"series ids: where the series' block lies; 0 = nowhere",
+            &"places: where a series' block lies; 0 = nowhere",
         ]),
         row([
             &"blocks",

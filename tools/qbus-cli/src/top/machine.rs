@@ -47,31 +47,31 @@ const GPU_POWER: Names = &[
     ("gpu_power_watts", 1.0),
 ];
 
-/// Rates of all of a kind: disks, networks; devices that lead to themselves are left out.
+/// Rates of all of a kind: of disks, of networks; the loopback device is left out.
 const SUMS: [(&str, &[&str]); 4] = [
     (
-        "disk read",
+        "read",
         &[
             "qbus_host_disk_read_bytes_total",
             "node_disk_read_bytes_total",
         ],
     ),
     (
-        "disk write",
+        "written",
         &[
             "qbus_host_disk_written_bytes_total",
             "node_disk_written_bytes_total",
         ],
     ),
     (
-        "net in",
+        "received",
         &[
             "qbus_host_network_receive_bytes_total",
             "node_network_receive_bytes_total",
         ],
     ),
     (
-        "net out",
+        "sent",
         &[
             "qbus_host_network_transmit_bytes_total",
             "node_network_transmit_bytes_total",

@@ -19,6 +19,8 @@ const SELDOM: u64 = 7;
 const PAUSE_MAX: u64 = 60;
 /// What moved so few ticks before the first reading moves now.
 const FRESH: u64 = 2;
+/// A reading after so many ticks is a late one; a later one leaves a gap.
+const BRIDGE: u64 = 3;
 /// How much of its activity a series keeps a tick.
 const ACTIVE_PART: f64 = 0.9;
 
@@ -33,8 +35,26 @@ impl Default for Ring {
 }
 
 impl Ring {
-    pub(crate) fn set(&mut self, tick: u64, value: f64) {
+    fn set(&mut self, tick: u64, value: f64) {
         self.0[tick as usize % KEPT] = value as f32;
+    }
+
+    /// Empties the ticks after one up to another.
+    fn clear(&mut self, from: u64, to: u64) {
+        let first = to.saturating_sub(KEPT as u64 - 1).max(from + 1);
+        (first..=to).for_each(|tick| self.set(tick, f64::NAN));
+    }
+
+    /// Sets the value of a tick. A reading that came late speaks of the ticks since the one before
+    /// as well: they are no gap.
+    pub(crate) fn go_on(&mut self, from: u64, to: u64, value: f64) {
+        self.clear(from, to);
+        let first = if to.saturating_sub(from) <= BRIDGE {
+            from + 1
+        } else {
+            to
+        };
+        (first.min(to)..=to).for_each(|tick| self.set(tick, value));
     }
 
     fn get(&self, tick: u64) -> f32 {
@@ -64,15 +84,6 @@ impl Ring {
         let values = self.last(tick, ticks, ticks);
         let known = values.into_iter().filter(|value| !value.is_nan());
         known.fold(f64::NAN, |max, value| max.max(f64::from(value)))
-    }
-}
-
-/// Empties the ticks after one up to another.
-fn clear(ring: Option<&mut Ring>, from: u64, to: u64) {
-    if let Some(ring) = ring {
-        for tick in to.saturating_sub(KEPT as u64 - 1).max(from + 1)..=to {
-            ring.set(tick, f64::NAN);
-        }
     }
 }
 
@@ -164,6 +175,8 @@ fn is_sampled(family: &Family) -> bool {
 #[derive(Clone, Copy)]
 struct Step {
     tick: u64,
+    /// The tick of the reading before.
+    from: u64,
     tick_seconds: f64,
     /// Since the last reading; `None` where nothing follows from their difference.
     seconds: Option<f64>,
@@ -208,6 +221,7 @@ impl Store {
         let follows = self.tick > 0 && tick - self.tick < PAUSE_MAX && seconds > 0.0;
         let step = Step {
             tick,
+            from: self.tick,
             tick_seconds: self.seconds(),
             seconds: follows.then_some(seconds),
         };
@@ -344,9 +358,9 @@ impl FamilyView {
     }
 
     fn clear(&mut self, from: u64, to: u64) {
-        clear(Some(&mut self.ring), from, to);
-        for one in &mut self.series {
-            clear(one.ring.as_mut(), from, to);
+        self.ring.clear(from, to);
+        for ring in self.series.iter_mut().filter_map(|one| one.ring.as_mut()) {
+            ring.clear(from, to);
         }
     }
 
@@ -378,7 +392,7 @@ impl FamilyView {
             self.series.push(view);
         }
         self.sum_up();
-        self.ring.set(step.tick, self.now);
+        self.ring.go_on(step.from, step.tick, self.now);
         if is_observed(&self.family) && step.seconds.is_some() {
             self.observe(&observed, step.tick);
         }
@@ -436,15 +450,16 @@ impl SeriesView {
             changed: 0,
         };
         if is_level(family) {
-            view.put(step.tick, level(&view.value), true);
+            view.put(step, level(&view.value), true);
         }
         view
     }
 
-    fn put(&mut self, tick: u64, value: f64, is_level: bool) {
+    fn put(&mut self, step: Step, value: f64, is_level: bool) {
         self.now = value;
         if self.ring.is_some() || is_level || value > 0.0 {
-            self.ring.get_or_insert_default().set(tick, value);
+            let ring = self.ring.get_or_insert_default();
+            ring.go_on(step.from, step.tick, value);
         }
     }
 
@@ -462,7 +477,7 @@ impl SeriesView {
         let has_changed = before.to_bits() != after.to_bits();
         if is_level(family) {
             self.activity = self.activity * ACTIVE_PART + f64::from(u8::from(has_changed));
-            self.put(step.tick, after, true);
+            self.put(step, after, true);
             return None;
         }
         if !has_changed {
@@ -482,7 +497,7 @@ impl SeriesView {
             false => (after - before) / seconds,
         };
         self.activity = self.activity * ACTIVE_PART + rate;
-        self.put(step.tick, rate, false);
+        self.put(step, rate, false);
         if let Some(ring) = self.ring.as_mut().filter(|_| is_spread) {
             (step.tick + 1 - since..step.tick).for_each(|tick| ring.set(tick, rate));
         }
@@ -503,7 +518,7 @@ impl SeriesView {
         match step.seconds {
             None => self.now = f64::NAN,
             Some(_) if is_sampled && self.changed > 0 && since < SELDOM => {}
-            Some(_) => self.put(step.tick, 0.0, false),
+            Some(_) => self.put(step, 0.0, false),
         }
     }
 }

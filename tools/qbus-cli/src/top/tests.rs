@@ -310,8 +310,17 @@ fn rates_follow_from_the_readings_and_gaps_are_gaps() {
         .unwrap()
         .last(screen.store.tick, 100, 100);
     assert_eq!(ring.iter().filter(|value| !value.is_nan()).count(), 3);
+    // A reading that came a little late is none.
+    screen.take(reading(102));
+    let view = screen.store.find("batch_size").unwrap();
+    assert!(
+        view.ring
+            .last(screen.store.tick, 3, 3)
+            .iter()
+            .all(|value| !value.is_nan())
+    );
     // What left the page leaves the screen.
-    let mut less = reading(101);
+    let mut less = reading(103);
     less.snapshot
         .series
         .retain(|one| one.family.name != "tokens_total");

@@ -175,16 +175,13 @@ pub(crate) fn cut(text: &str, width: usize, look: Look) -> Cow<'_, str> {
     })
 }
 
-/// As [`cut`], but without a part of the middle: names of one kind begin alike.
-pub(crate) fn cut_middle(text: &str, width: usize, look: Look) -> Cow<'_, str> {
-    /// Of the beginning so much is kept.
-    const HEAD: usize = 10;
-    if text.width() <= width || width < HEAD + 8 || !text.is_ascii() {
+/// As [`cut`], but without the beginning: names of one kind begin alike.
+pub(crate) fn cut_start(text: &str, width: usize, look: Look) -> Cow<'_, str> {
+    if text.width() <= width || width == 0 || !text.is_ascii() {
         return cut(text, width, look);
     }
     let more = look.sign("…", "~");
-    let tail = text.len() - (width - HEAD - 1);
-    Cow::Owned(format!("{}{more}{}", &text[..HEAD], &text[tail..]))
+    Cow::Owned(format!("{more}{}", &text[text.len() + 1 - width..]))
 }
 
 #[cfg(test)]
@@ -217,9 +214,10 @@ mod tests {
         assert_eq!(cut("漢字漢字", 6, RICH), "漢字…");
         assert_eq!(cut("abc", 0, RICH), "");
         let name = "qbus_host_memory_available_bytes";
-        assert_eq!(cut_middle(name, 25, RICH), "qbus_host_…vailable_bytes");
-        assert_eq!(cut_middle(name, 12, RICH), "qbus_host_m…");
-        assert_eq!(cut_middle(name, 40, RICH), name);
+        assert_eq!(cut_start(name, 23, PLAIN), "~memory_available_bytes");
+        assert_eq!(cut_start(name, 1, RICH), "…");
+        assert_eq!(cut_start(name, 0, RICH), "");
+        assert_eq!(cut_start(name, 40, RICH), name);
     }
 
     #[test]

@@ -36,7 +36,10 @@ pub(crate) struct Usage {
 
 /// What each owner had delivered, and how fast it delivers.
 #[derive(Debug, Default)]
-pub(crate) struct Rates(HashMap<String, Rate>);
+pub(crate) struct Rates {
+    by_owner: HashMap<String, Rate>,
+    tick: u64,
+}
 
 #[derive(Debug)]
 struct Rate {
@@ -49,19 +52,23 @@ impl Rates {
     /// Takes a report over that was read so many seconds after the last one.
     pub(crate) fn take(&mut self, report: &Report, tick: u64, seconds: Option<f64>) {
         let owners = report.owners.as_deref().unwrap_or(&[]);
-        self.0
+        self.by_owner
             .retain(|id, _| owners.iter().any(|owner| owner.id == *id));
         for owner in owners {
-            let known = self.0.entry(owner.id.clone()).or_insert_with(|| Rate {
-                delivered: owner.delivered,
-                rate: f64::NAN,
-                ring: Ring::default(),
-            });
+            let known = self
+                .by_owner
+                .entry(owner.id.clone())
+                .or_insert_with(|| Rate {
+                    delivered: owner.delivered,
+                    rate: f64::NAN,
+                    ring: Ring::default(),
+                });
             let more = owner.delivered.saturating_sub(known.delivered);
             known.rate = seconds.map_or(f64::NAN, |seconds| more as f64 / seconds);
             known.delivered = owner.delivered;
-            known.ring.set(tick, known.rate);
+            known.ring.go_on(self.tick, tick, known.rate);
         }
+        self.tick = tick;
     }
 }
 
@@ -124,7 +131,7 @@ pub(crate) fn of(
 }
 
 fn attached(store: &Store, owners: &[Owner], owner: &Owner, rates: &Rates) -> Worker {
-    let rate = rates.0.get(&owner.id);
+    let rate = rates.by_owner.get(&owner.id);
     let is_kin = |other: &&Owner| {
         other.alive
             && other.role == owner.role

@@ -45,7 +45,7 @@ pub(super) fn draw(machine: &Machine, look: Look, height: usize, canvas: &mut Ca
         let told = values
             .iter()
             .map(|(name, value)| format!("{name} {}", show_rate(*value, unit)));
-        told.collect::<Vec<_>>().join("   ")
+        told.collect::<Vec<_>>().join("  ")
     };
     if !machine.rates.is_empty() {
         tell("moved", &named(&machine.rates, Unit::Bytes), &[]);

@@ -3,14 +3,17 @@
 use qbus::MetricType;
 
 use super::canvas::{Canvas, Side};
-use crate::top::rows::{self, Row, label_order, telling_text};
-use crate::top::screen::Screen;
+use crate::top::observed::{self, Buckets, buckets};
+use crate::top::rows::{self, Row, Sort, label_order, telling_text};
+use crate::top::screen::{Life, Screen};
 use crate::top::store::{FamilyView, Ring, SeriesView, is_level, is_observed, level};
-use crate::top::text::{cut, cut_middle};
+use crate::top::text::{cut, cut_start};
 use crate::top::units::{Unit, brief, show, show_rate};
 
 /// Ticks of the small charts.
 const MINUTE: usize = 60;
+/// The quantiles that are shown.
+const PARTS: [f64; 2] = [0.5, 0.99];
 const TYPE: usize = 5;
 /// Width of what is now, and of a quantile.
 const NOW: usize = 10;
@@ -63,6 +66,8 @@ pub(super) fn short(metric_type: MetricType) -> &'static str {
 
 pub(super) fn list(screen: &mut Screen, canvas: &mut Canvas<'_>) {
     let columns = Columns::of(canvas.width());
+    let sort = Sort::ALL.iter().find(|(sort, _)| *sort == screen.sort);
+    let metric = format!(" METRIC by {}", sort.map_or("", |(_, name)| name));
     let now = if screen.totals { "total" } else { "now" };
     let minute = match screen.store.seconds() {
         1.0 => "last minute".to_owned(),
@@ -70,7 +75,7 @@ pub(super) fn list(screen: &mut Screen, canvas: &mut Canvas<'_>) {
     };
     titles(
         &columns,
-        [" METRIC", "type", now, &minute],
+        [&metric, "type", now, &minute],
         &mut canvas.line(),
     );
     let (len, height) = (screen.rows.len(), canvas.height());
@@ -130,10 +135,10 @@ pub(super) fn write(columns: &Columns, cells: &Cells, is_chosen: bool, line: &mu
     };
     line.put(0, mark, plain);
     let name = look.text(&cells.name);
-    // Of a series the beginning says which it is.
+    // The beginning says which series it is, and the end which metric.
     let name = match cells.kind {
         "" => cut(&name, columns.name, look),
-        _ => cut_middle(&name, columns.name, look),
+        _ => cut_start(&name, columns.name, look),
     };
     line.write(1, columns.name, Side::Left, &name, plain);
     let mut at = columns.name + 2;
@@ -176,8 +181,18 @@ fn of_family(screen: &Screen, view: &FamilyView, is_open: bool, chart: usize) ->
     let total = view.series.iter().map(|one| level(&one.value)).sum();
     let len = view.series.len();
     let beside = if is_observed(family) {
-        let quantile = |part| show(view.window.quantile(family, part, tick), view.unit);
-        Beside::Quantiles([0.5, 0.99].map(quantile))
+        let of_all = || {
+            view.series
+                .iter()
+                .flat_map(|one| buckets(&one.value))
+                .collect()
+        };
+        quantiles(
+            screen,
+            view,
+            |part| view.window.quantile(family, part, tick),
+            of_all,
+        )
     } else if is_level(family) && len == 1 {
         most(screen, view, &view.ring)
     } else if is_level(family) {
@@ -209,6 +224,26 @@ fn of_family(screen: &Screen, view: &FamilyView, is_open: bool, chart: usize) ->
     }
 }
 
+/// The quantiles of the last ticks. Of what is over, where nobody looked at those, all that was
+/// observed speaks.
+fn quantiles(
+    screen: &Screen,
+    view: &FamilyView,
+    late: impl Fn(f64) -> f64,
+    all: impl FnOnce() -> Buckets<u64>,
+) -> Beside {
+    let mut found = PARTS.map(late);
+    if found[0].is_nan() && screen.life() == Life::Over {
+        let mut counts: Buckets<f64> = all()
+            .into_iter()
+            .map(|(bucket, count)| (bucket, count as f64))
+            .collect();
+        counts.sort_by_key(|(bucket, _)| *bucket);
+        found = PARTS.map(|part| observed::quantile(&view.family, &counts, part));
+    }
+    Beside::Quantiles(found.map(|value| show(value, view.unit)))
+}
+
 /// The largest value of the last minute, where that is not a point in time.
 fn most(screen: &Screen, view: &FamilyView, ring: &Ring) -> Beside {
     let most = ring.max(screen.store.tick, MINUTE);
@@ -228,8 +263,8 @@ pub(super) fn of_series(
     let tick = screen.store.tick;
     let beside = match one.ring.as_ref() {
         _ if is_observed(&view.family) => {
-            let quantile = |part| show(rows::quantile(view, one, part, tick), view.unit);
-            Beside::Quantiles([0.5, 0.99].map(quantile))
+            let late = |part| rows::quantile(view, one, part, tick);
+            quantiles(screen, view, late, || buckets(&one.value))
         }
         Some(ring) if is_level(&view.family) => most(screen, view, ring),
         _ => Beside::Text(String::new()),

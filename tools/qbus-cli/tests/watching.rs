@@ -196,6 +196,20 @@ fn it_follows_its_bus_to_the_end_and_says_so() {
 }
 
 #[test]
+fn it_waits_for_the_first_aggregator() {
+    let Some(terminal) = Terminal::open() else {
+        return;
+    };
+    let bus = bus();
+    terminal.run(&format!("{QBUS} top -b {} -i 100ms", bus.address()));
+    terminal.until("WAITING: no aggregator so far: start `qbus agg");
+    let running = aggregator(&bus, &[]);
+    terminal.until("requests_total");
+    stop(running);
+    terminal.press(&["q"]);
+}
+
+#[test]
 fn once_is_plain_text_of_a_live_bus_a_dead_one_and_a_copy() {
     let bus = bus();
     let running = aggregator(&bus, &[]);

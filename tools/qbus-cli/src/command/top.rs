@@ -5,8 +5,9 @@ use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use qbus::Address;
+use qbus::{Address, Bus, OpenError};
 use qbus_agent::view::{Ledgers, Source, Unready};
+use qbus_aggregate::ReadError;
 use ratatui::crossterm::terminal::size;
 
 use crate::args::{Top, TopSort, TopView};
@@ -38,10 +39,17 @@ pub(crate) fn run(address: &Address, top: &Top, out: &mut dyn Write) -> Result<(
         source: Source::new(top.snapshot.clone().unwrap_or(beside), None),
         ledgers: Ledgers::new(Some(address.clone())),
     };
-    let reading = world.look().map_err(|unready| match unready {
-        Unready::Read(error) => Error::reading(address, &error),
-        unready => Error::Absent(unready.to_string()),
-    })?;
+    let reading = match world.look() {
+        Ok(reading) => Some(reading),
+        // Who watches a bus may come before its aggregator.
+        Err(Unready::Read(error))
+            if !top.once && is_awaited(&error) && Bus::open(address).is_ok() =>
+        {
+            None
+        }
+        Err(Unready::Read(error)) => return Err(Error::reading(address, &error)),
+        Err(unready) => return Err(Error::Absent(unready.to_string())),
+    };
     let mut screen = Screen::new(look(top, is_terminal), host(), top.interval);
     screen.filter = top.filter.clone();
     screen.sort = match top.sort {
@@ -56,7 +64,12 @@ pub(crate) fn run(address: &Address, top: &Top, out: &mut dyn Write) -> Result<(
         TopView::Machine => View::Machine,
         TopView::Bus => View::Bus,
     });
-    screen.take(reading);
+    match reading {
+        Some(reading) => screen.take(reading),
+        None => screen.lose(format!(
+            "no aggregator so far: start `qbus agg -b {address}`"
+        )),
+    }
     if !top.once {
         return terminal::run(&mut screen, &world, top.interval);
     }
@@ -67,6 +80,14 @@ pub(crate) fn run(address: &Address, top: &Top, out: &mut dyn Write) -> Result<(
     let text = terminal::print(&mut screen, &world, top.interval, width)?;
     out.write_all(text.as_bytes())?;
     Ok(())
+}
+
+/// Whether a snapshot may yet come.
+fn is_awaited(error: &ReadError) -> bool {
+    matches!(
+        error,
+        ReadError::Empty | ReadError::Open(OpenError::Absent { .. } | OpenError::Unfinished { .. })
+    )
 }
 
 /// What the terminal can show: <https://no-color.org>, and what `TERM` says.

@@ -186,7 +186,11 @@ fn used(used: f64, all: f64) -> String {
 fn notices(screen: &Screen) -> Vec<(String, bool)> {
     let mut notices = Vec::new();
     let Some(report) = &screen.report else {
-        return notices;
+        let awaited = screen
+            .down
+            .iter()
+            .map(|reason| (format!("WAITING: {reason}"), false));
+        return awaited.collect();
     };
     let aggregator = &report.aggregator;
     if let Some(reason) = &screen.down {

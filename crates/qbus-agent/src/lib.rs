@@ -9,6 +9,8 @@
 mod agent;
 mod by_name;
 mod error;
+#[cfg(feature = "statsd")]
+pub mod listen;
 #[cfg(feature = "push")]
 pub mod push;
 mod sampling;

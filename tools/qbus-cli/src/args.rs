@@ -7,6 +7,8 @@ mod host;
 mod install;
 #[cfg(feature = "push")]
 mod push;
+#[cfg(feature = "statsd")]
+mod statsd;
 #[cfg(feature = "top")]
 mod top;
 
@@ -34,6 +36,8 @@ use host::translated;
 pub(crate) use install::{Completions, Man, Shell};
 #[cfg(feature = "push")]
 pub(crate) use push::Push;
+#[cfg(feature = "statsd")]
+pub(crate) use statsd::Statsd;
 #[cfg(feature = "top")]
 pub(crate) use top::{Top, TopSort, TopView};
 
@@ -248,6 +252,9 @@ pub(crate) struct Agg {
     #[cfg(feature = "push")]
     #[command(flatten)]
     pub(crate) push: Push,
+    #[cfg(feature = "statsd")]
+    #[command(flatten)]
+    pub(crate) statsd: Statsd,
 }
 
 /// Serve the snapshot over HTTP: /metrics for scrapers, the dashboard at /.

@@ -9,6 +9,8 @@ mod emitting;
 mod forgetting;
 mod health;
 mod installing;
+#[cfg(feature = "statsd")]
+mod listening;
 mod reports;
 mod sampling;
 mod support;

@@ -4,6 +4,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 
 use qbus::{Address, Bus};
+#[cfg(feature = "statsd")]
+use qbus_agent::listen::{ListenOptions, Listeners};
 use qbus_agent::{Agent, AgentOptions, SamplingOptions};
 use qbus_aggregate::AggregatorOptions;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -47,6 +49,8 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
     let _server = (!agg.listen.is_empty())
         .then(|| serve::start(address, agent.snapshot(), &agg.listen, None, &agg.web))
         .transpose()?;
+    #[cfg(feature = "statsd")]
+    let listeners = listen(&bus, &agg.statsd.options())?;
     #[cfg(feature = "push")]
     let pusher = push::start(&bus, agent.snapshot(), &agg.push, !agg.no_self)?;
     manager.ready(&status);
@@ -56,6 +60,9 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
         scope.spawn(|| {
             if signals.forever().any(is_an_end) {
                 manager.stopping();
+                // What it has taken is part of the last commit.
+                #[cfg(feature = "statsd")]
+                drop(listeners);
                 agent.stop();
             }
         });
@@ -76,6 +83,16 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
         )));
     }
     Ok(())
+}
+
+/// Listens for StatsD, and says where.
+#[cfg(feature = "statsd")]
+fn listen(bus: &Bus, options: &ListenOptions) -> Result<Listeners, Error> {
+    let listeners = Listeners::start(bus, options).map_err(Error::failed)?;
+    for address in listeners.addresses() {
+        warn(format_args!("listening for StatsD at {address}"));
+    }
+    Ok(listeners)
 }
 
 /// Tells the service manager again and again that the aggregator works: what was emitted before is

@@ -1,0 +1,278 @@
+//! From datagrams to records of the bus.
+
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use qbus::{Bus, MetricType, Record};
+
+use super::Counts;
+use super::line::{self, Cause, Kind, Line, Parsed};
+use super::mapping::{Mapped, Mapping};
+use super::names::labels;
+use crate::by_name::{Emitter, Metric};
+
+/// Lines that differ in name, type or tags, of which the series is known without looking.
+const KNOWN_MAX: usize = 1 << 16;
+/// Bytes of what tells those lines apart: hostile ones are long.
+const KNOWN_BYTES_MAX: usize = 16 << 20;
+/// Values of all sets that are told apart between two sums.
+const MEMBERS_MAX: usize = 1 << 20;
+/// A full lane is waited for so long: the kernel keeps what comes meanwhile, or counts it.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// A sample rate stands for so many equal observations at most.
+const REPEATS_MAX: f64 = 1e9;
+
+pub(super) struct Translator {
+    bus: Bus,
+    emitter: Emitter,
+    mapping: Arc<Mapping>,
+    gauge_deltas: bool,
+    known: HashMap<Box<str>, Target, RandomState>,
+    known_bytes: usize,
+    members: usize,
+    key: String,
+    /// Distinguishes values of sets; the same for all of them.
+    hasher: RandomState,
+    pub(super) counts: Counts,
+}
+
+/// Where the values of a line go.
+struct Target {
+    name: String,
+    labels: Vec<(String, String)>,
+    metric_type: MetricType,
+    help: String,
+    unit: &'static str,
+    buckets: Vec<f64>,
+    scale: f64,
+    ttl: Option<Duration>,
+    /// The mapping says to leave it out.
+    is_dropped: bool,
+    /// Of a gauge that is changed: where it stands.
+    level: f64,
+    /// Of a set: its values since the last sum.
+    members: HashSet<u64, RandomState>,
+}
+
+impl Translator {
+    pub(super) fn new(bus: &Bus, mapping: Arc<Mapping>, gauge_deltas: bool) -> Translator {
+        Translator {
+            bus: bus.clone(),
+            emitter: Emitter::new(bus),
+            mapping,
+            gauge_deltas,
+            known: HashMap::default(),
+            known_bytes: 0,
+            members: 0,
+            key: String::new(),
+            hasher: RandomState::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    pub(super) fn datagram(&mut self, bytes: &[u8]) {
+        for line in bytes.split(|byte| *byte == b'\n') {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.is_empty() {
+                continue;
+            }
+            let parsed = std::str::from_utf8(line).map_err(|_| Cause::Encoding);
+            match parsed.and_then(line::parse) {
+                Ok(Parsed::Metric(line)) => self.line(&line),
+                Ok(Parsed::Event) => self.counts.events += 1,
+                Ok(Parsed::ServiceCheck) => self.counts.service_checks += 1,
+                Err(cause) => self.note(cause),
+            }
+        }
+    }
+
+    fn note(&mut self, cause: Cause) {
+        self.counts.bad[cause as usize] += 1;
+    }
+
+    fn line(&mut self, line: &Line<'_>) {
+        self.key.clear();
+        for part in [line.name, "|", kind_name(line.kind), "|", line.tags] {
+            self.key.push_str(part);
+        }
+        if !self.known.contains_key(self.key.as_str()) {
+            self.known_bytes += self.key.len();
+            if self.known.len() >= KNOWN_MAX || self.known_bytes > KNOWN_BYTES_MAX {
+                // Sets say what they have; gauges that are changed begin anew.
+                self.sum_up_sets();
+                self.known.clear();
+                self.known_bytes = self.key.len();
+            }
+            let target = target(line, &self.mapping);
+            self.known.insert(self.key.as_str().into(), target);
+        }
+        let Translator {
+            bus,
+            emitter,
+            known,
+            key,
+            hasher,
+            counts,
+            gauge_deltas,
+            members,
+            ..
+        } = self;
+        let Some(target) = known
+            .get_mut(key.as_str())
+            .filter(|target| !target.is_dropped)
+        else {
+            return;
+        };
+        if line.kind == Kind::Set {
+            let member = hasher.hash_one(line.values);
+            if !target.members.contains(&member) {
+                if *members >= MEMBERS_MAX {
+                    counts.bad[Cause::Refused as usize] += 1;
+                    return;
+                }
+                *members += 1;
+                target.members.insert(member);
+            }
+            counts.values += 1;
+            return;
+        }
+        for text in line.values.split(':') {
+            let emitted = match text.parse::<f64>() {
+                Ok(value) => emit(
+                    bus,
+                    emitter,
+                    target,
+                    line,
+                    value,
+                    *gauge_deltas && is_signed(text),
+                ),
+                Err(_) => Err(Cause::Value),
+            };
+            match emitted {
+                Ok(()) => counts.values += 1,
+                Err(cause) => counts.bad[cause as usize] += 1,
+            }
+        }
+    }
+
+    /// Emits of each set how many values it had since the last time.
+    pub(super) fn sum_up_sets(&mut self) {
+        self.members = 0;
+        for target in self.known.values_mut() {
+            if target.metric_type == MetricType::Gauge && !target.members.is_empty() {
+                let size = target.members.len() as f64;
+                target.members = HashSet::default();
+                let record = |record: Record| self.bus.emit_or_wait(record, PATIENCE);
+                if target.emit_as(&self.emitter, size, None, &record).is_err() {
+                    self.counts.bad[Cause::Refused as usize] += 1;
+                }
+            }
+        }
+    }
+}
+
+fn is_signed(text: &str) -> bool {
+    text.starts_with(['+', '-'])
+}
+
+/// How the key of what is known names a kind.
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Counter => "c",
+        Kind::Gauge => "g",
+        Kind::Timer => "ms",
+        Kind::Histogram => "h",
+        Kind::Distribution => "d",
+        Kind::Set => "s",
+    }
+}
+
+fn target(line: &Line<'_>, mapping: &Mapping) -> Target {
+    let mut labels = labels(line.tags);
+    let mapped: Mapped = mapping.find(line.name, line.kind, &mut labels);
+    let is_timer = line.kind == Kind::Timer;
+    Target {
+        name: mapped.name,
+        labels,
+        metric_type: mapped.metric_type,
+        help: mapped.help,
+        unit: if is_timer { "seconds" } else { "" },
+        buckets: mapped.buckets,
+        scale: mapped.scale * if is_timer { 1e-3 } else { 1.0 },
+        ttl: mapped.ttl,
+        is_dropped: mapped.is_dropped,
+        level: 0.0,
+        members: HashSet::default(),
+    }
+}
+
+fn emit(
+    bus: &Bus,
+    emitter: &Emitter,
+    target: &mut Target,
+    line: &Line<'_>,
+    value: f64,
+    is_change: bool,
+) -> Result<(), Cause> {
+    let value = value * target.scale;
+    let timed = matches!(line.kind, Kind::Counter | Kind::Gauge);
+    let timestamp = line.timestamp.filter(|_| timed);
+    let (value, count) = match line.kind {
+        Kind::Counter => (value / line.rate, 1),
+        Kind::Gauge if is_change => (target.level + value, 1),
+        Kind::Gauge | Kind::Set => (value, 1),
+        Kind::Timer | Kind::Histogram | Kind::Distribution => (
+            value,
+            (1.0 / line.rate).round().clamp(1.0, REPEATS_MAX) as u64,
+        ),
+    };
+    if !Metric::new("", value, target.metric_type).takes_value() {
+        return Err(Cause::Value);
+    }
+    let ttl = target.ttl.take();
+    let record = |record: Record| {
+        if let Some(ttl) = ttl
+            && let Some(series) = bus.series(record.series)
+        {
+            bus.set_ttl(series.family, ttl);
+        }
+        bus.emit_or_wait(Record { count, ..record }, PATIENCE)
+    };
+    target.emit_as(emitter, value, timestamp, &record)?;
+    if line.kind == Kind::Gauge {
+        target.level = value;
+    }
+    Ok(())
+}
+
+/// As many labels as a series can have.
+const LABELS_MAX: usize = 32;
+
+impl Target {
+    fn emit_as(
+        &self,
+        emitter: &Emitter,
+        value: f64,
+        timestamp: Option<f64>,
+        emit: &dyn Fn(Record) -> Result<(), qbus::EmitError>,
+    ) -> Result<(), Cause> {
+        let mut labels = [("", ""); LABELS_MAX];
+        let labels = labels.get_mut(..self.labels.len()).ok_or(Cause::Refused)?;
+        for (label, (name, value)) in labels.iter_mut().zip(&self.labels) {
+            *label = (name, value);
+        }
+        let metric = Metric {
+            labels,
+            description: &self.help,
+            unit: self.unit,
+            buckets: &self.buckets,
+            timestamp,
+            ..Metric::new(&self.name, value, self.metric_type)
+        };
+        emitter.emit_with(&metric, emit).map_err(|_| Cause::Refused)
+    }
+}

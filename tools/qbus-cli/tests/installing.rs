@@ -84,8 +84,10 @@ fn shells_complete_commands_and_values() {
         path.to_str().expect("a path").to_owned()
     };
     let complete = format!(
-        "source {}; COMP_WORDS=(qbus du); COMP_CWORD=1; _qbus qbus du qbus; echo \"${{COMPREPLY[@]}}\"; \
-         COMP_WORDS=(qbus top --view ''); COMP_CWORD=3; _qbus qbus '' --view; echo \"${{COMPREPLY[@]}}\"",
+        "source {}; COMP_WORDS=(qbus du); COMP_CWORD=1; _qbus qbus du qbus; \
+         echo \"${{COMPREPLY[@]}}\"; \
+         COMP_WORDS=(qbus top --view ''); COMP_CWORD=3; _qbus qbus '' --view; \
+         echo \"${{COMPREPLY[@]}}\"",
         file("bash")
     );
     if let Some((_, told)) = with("bash", &["-c", &complete]) {

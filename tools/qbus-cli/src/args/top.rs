@@ -9,16 +9,23 @@ use super::parse_duration;
 
 /// Watch the bus on a terminal: metrics, workers, machine, ledger.
 ///
-/// It reads the snapshot alone, and what the bus says of its processes: also after the aggregator is
-/// gone (it says so), or from a copy. `?` shows the keys.
+/// It reads the snapshot alone, and what the bus says of its processes: also after the aggregator
+/// is gone (it says so), or from a copy. `?` shows the keys.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "Examples:\n  qbus top -b inference --filter model=qwen3-vl\n  qbus top --once --view workers\n  \
+    after_help = "Examples:\n  qbus top -b inference --filter model=qwen3-vl\n  \
+    qbus top --once --view workers\n  \
     qbus top --snapshot copy.snap"
 )]
 pub(crate) struct Top {
     /// Between two readings.
-    #[arg(short = 'i', long, default_value = "1s", value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(
+        short = 'i',
+        long,
+        default_value = "1s",
+        value_parser = parse_duration,
+        value_name = "DURATION"
+    )]
     pub(crate) interval: Duration,
     /// Print one screen as plain text, all of its lines, and end: after one interval, as rates need
     /// two readings.
@@ -39,8 +46,8 @@ pub(crate) struct Top {
     /// By what metrics are sorted.
     #[arg(long, value_enum, default_value = "activity", value_name = "COLUMN")]
     pub(crate) sort: TopSort,
-    /// Draw with ASCII alone; so it does where the locale says so. Colours are off where NO_COLOR is
-    /// set.
+    /// Draw with ASCII alone; so it does where the locale says so. Colours are off where NO_COLOR
+    /// is set.
     #[arg(long)]
     pub(crate) ascii: bool,
     /// Read this snapshot file instead of the one beside the bus.

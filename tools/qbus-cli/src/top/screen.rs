@@ -336,8 +336,8 @@ impl Screen {
             &self.store,
             self.report.as_ref(),
             &self.rates,
-            self.worker_sort,
-            self.reversed,
+            self.life() == Life::Over,
+            (self.worker_sort, self.reversed),
         );
         all.retain(|worker| self.takes(worker));
         self.workers = all;

@@ -132,7 +132,8 @@ pub(crate) fn range(values: &[f32]) -> (f32, f32) {
 /// Whether a character would move the cursor, hide itself, or turn what follows around.
 fn is_unfit(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}' | '\u{2028}' | '\u{2029}'
+        || matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}'
+            | '\u{2028}' | '\u{2029}'
             | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }

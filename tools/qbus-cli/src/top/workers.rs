@@ -1,6 +1,6 @@
 //! The processes that emit: from the ledger, with what the sampler knows of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use qbus_agent::view::{Owner, Report, program};
 
@@ -52,8 +52,8 @@ impl Rates {
     /// Takes a report over that was read so many seconds after the last one.
     pub(crate) fn take(&mut self, report: &Report, tick: u64, seconds: Option<f64>) {
         let owners = report.owners.as_deref().unwrap_or(&[]);
-        self.by_owner
-            .retain(|id, _| owners.iter().any(|owner| owner.id == *id));
+        let present: HashSet<&str> = owners.iter().map(|owner| owner.id.as_str()).collect();
+        self.by_owner.retain(|id, _| present.contains(id.as_str()));
         for owner in owners {
             let known = self
                 .by_owner
@@ -92,20 +92,22 @@ impl WorkerSort {
     ];
 }
 
-/// All of them; those that are attached first.
+/// All of them; those that are attached first. Of what is over, `is_over`, the last samples speak
+/// of those that are gone.
 pub(crate) fn of(
     store: &Store,
     report: Option<&Report>,
     rates: &Rates,
-    sort: WorkerSort,
-    reversed: bool,
+    is_over: bool,
+    (sort, reversed): (WorkerSort, bool),
 ) -> Vec<Worker> {
     let owners = report.and_then(|report| report.owners.as_deref());
     let mut workers = match owners {
-        Some(owners) => owners
-            .iter()
-            .map(|owner| attached(store, owners, owner, rates))
-            .collect(),
+        Some(owners) => {
+            let sampled = Sampled::of(store, owners, is_over);
+            let worker = |owner| attached(owner, rates, &sampled);
+            owners.iter().map(worker).collect()
+        }
         None => sampled(store),
     };
     let key = |worker: &Worker| match sort {
@@ -116,11 +118,8 @@ pub(crate) fn of(
         WorkerSort::Pid => -(worker.pid.unwrap_or(0) as f64),
     };
     let rank = |worker: &Worker| {
-        if key(worker).is_nan() {
-            f64::MIN
-        } else {
-            key(worker)
-        }
+        let key = key(worker);
+        if key.is_nan() { f64::MIN } else { key }
     };
     workers.sort_by(|a: &Worker, b: &Worker| {
         let by_key = rank(b).total_cmp(&rank(a));
@@ -130,13 +129,9 @@ pub(crate) fn of(
     workers
 }
 
-fn attached(store: &Store, owners: &[Owner], owner: &Owner, rates: &Rates) -> Worker {
+fn attached(owner: &Owner, rates: &Rates, sampled: &Sampled<'_>) -> Worker {
     let rate = rates.by_owner.get(&owner.id);
-    let is_kin = |other: &&Owner| {
-        other.alive
-            && other.role == owner.role
-            && program(&other.command) == program(&owner.command)
-    };
+    let refused = owner.dropped.saturating_add(owner.torn);
     Worker {
         id: owner.id.clone(),
         pid: Some(owner.pid),
@@ -145,127 +140,144 @@ fn attached(store: &Store, owners: &[Owner], owner: &Owner, rates: &Rates) -> Wo
         alive: owner.alive,
         rate: rate.map_or(f64::NAN, |rate| rate.rate),
         ring: rate.map(|rate| rate.ring.clone()),
-        lost: owner
-            .dropped
-            .saturating_add(owner.torn)
-            .saturating_add(owner.revoked),
-        lane: if owner.lanes > 0 {
-            owner.fill_ratio
-        } else {
-            f64::NAN
+        lost: refused.saturating_add(owner.revoked),
+        lane: match owner.lanes {
+            0 => f64::NAN,
+            _ => owner.fill_ratio,
         },
-        usage: match owner.alive {
-            true => usage(store, owner, owners.iter().filter(is_kin).count()),
-            false => Usage::unknown(),
-        },
+        usage: sampled.usage(owner),
         owner: Some(owner.clone()),
     }
 }
 
-impl Usage {
-    fn unknown() -> Usage {
+/// Role and command, as the sampler names a process.
+type Group<'a> = (&'a str, &'a str);
+
+/// What the sampler knows of processes: by pid where it labels them with theirs, else by role and
+/// command.
+struct Sampled<'a> {
+    by_metric: [Values<'a>; 3],
+    /// Processes of a role and command.
+    kin: HashMap<Group<'a>, usize>,
+    is_over: bool,
+}
+
+/// The values of a metric.
+#[derive(Default)]
+struct Values<'a> {
+    by_pid: HashMap<&'a str, f64>,
+    by_group: HashMap<Group<'a>, f64>,
+}
+
+/// In the order of [`Usage`].
+const METRICS: [&str; 3] = [
+    "qbus_process_cpu_usage_ratio",
+    "qbus_process_resident_memory_bytes",
+    "qbus_gpu_process_memory_bytes",
+];
+
+impl<'a> Sampled<'a> {
+    fn of(store: &'a Store, owners: &'a [Owner], is_over: bool) -> Sampled<'a> {
+        let mut kin = HashMap::new();
+        for owner in owners.iter().filter(|owner| owner.alive || is_over) {
+            *kin.entry(group(owner)).or_insert(0) += 1;
+        }
+        let of_metric = |name| {
+            let mut values = Values::default();
+            let all = store.find(name).map_or(&[][..], |view| &view.series);
+            for one in all.iter().filter(|one| !one.now.is_nan()) {
+                // A process may use several GPUs.
+                match label(one, "pid") {
+                    "" => {
+                        let group = (label(one, "role"), label(one, "command"));
+                        *values.by_group.entry(group).or_insert(0.0) += one.now;
+                    }
+                    pid => *values.by_pid.entry(pid).or_insert(0.0) += one.now,
+                }
+            }
+            values
+        };
+        Sampled {
+            by_metric: METRICS.map(of_metric),
+            kin,
+            is_over,
+        }
+    }
+
+    fn usage(&self, owner: &Owner) -> Usage {
+        if !(owner.alive || self.is_over) {
+            return Usage::from(([f64::NAN; 3], 1));
+        }
+        let (pid, group) = (owner.pid.to_string(), group(owner));
+        let kin = self.kin.get(&group).copied().unwrap_or(1);
+        let mut of = 1;
+        let values = [0, 1, 2].map(|metric| {
+            let Values { by_pid, by_group } = &self.by_metric[metric];
+            match (by_pid.get(pid.as_str()), by_group.get(&group)) {
+                (Some(value), _) => *value,
+                (None, Some(sum)) => {
+                    of = kin;
+                    sum / kin as f64
+                }
+                (None, None) => f64::NAN,
+            }
+        });
+        Usage::from((values, of))
+    }
+}
+
+impl From<([f64; 3], usize)> for Usage {
+    fn from(([cpu, resident, gpu_memory], of): ([f64; 3], usize)) -> Usage {
         Usage {
-            cpu: f64::NAN,
-            resident: f64::NAN,
-            gpu_memory: f64::NAN,
-            of: 1,
+            cpu,
+            resident,
+            gpu_memory,
+            of,
         }
     }
 }
 
-fn has(one: &SeriesView, name: &str, value: &str) -> bool {
-    one.labels
-        .iter()
-        .any(|(label, known)| label == name && known == value)
+fn group(owner: &Owner) -> Group<'_> {
+    (&owner.role, program(&owner.command))
 }
 
-/// What the sampler knows of a process, or of all that have its role and command.
-fn usage(store: &Store, owner: &Owner, kin: usize) -> Usage {
-    let pid = owner.pid.to_string();
-    let mut of = 1;
-    let mut value = |names: &[&str], factor: f64| {
-        let Some(view) = names.iter().find_map(|name| store.find(name)) else {
-            return f64::NAN;
-        };
-        let of_pid: Vec<&SeriesView> = view
-            .series
-            .iter()
-            .filter(|one| has(one, "pid", &pid))
-            .collect();
-        if !of_pid.is_empty() {
-            return sum(of_pid.into_iter()) * factor;
-        }
-        let is_of_group = |one: &&SeriesView| {
-            has(one, "role", &owner.role) && has(one, "command", program(&owner.command))
-        };
-        let all = sum(view.series.iter().filter(is_of_group));
-        of = kin.max(1);
-        all * factor / of as f64
-    };
-    Usage {
-        cpu: value(&["qbus_process_cpu_usage_ratio"], 1.0),
-        resident: value(&["qbus_process_resident_memory_bytes"], 1.0),
-        gpu_memory: value(&["qbus_gpu_process_memory_bytes"], 1.0),
-        of,
-    }
-}
-
-fn sum<'a>(series: impl Iterator<Item = &'a SeriesView>) -> f64 {
-    let known = series.map(|one| one.now).filter(|now| !now.is_nan());
-    known.fold(
-        f64::NAN,
-        |sum, now| if sum.is_nan() { now } else { sum + now },
-    )
+/// A label's value; empty where there is none.
+fn label<'a>(one: &'a SeriesView, name: &str) -> &'a str {
+    let found = one.labels.iter().find(|(known, _)| known == name);
+    found.map_or("", |(_, value)| value)
 }
 
 /// Who was sampled last, where the bus is gone: the snapshot does not know who is who.
 fn sampled(store: &Store) -> Vec<Worker> {
-    let empty: &[SeriesView] = &[];
     let of = |name| {
         store
             .find(name)
-            .map_or(empty, |view: &FamilyView| &view.series)
+            .map_or(&[][..], |view: &FamilyView| &view.series)
     };
-    let label = |one: &SeriesView, name: &str| {
-        let found = one.labels.iter().find(|(known, _)| known == name);
-        found.map_or_else(String::new, |(_, value)| value.clone())
-    };
-    let same = |a: &SeriesView, b: &SeriesView| a.labels == b.labels;
-    let value = |name, one: &SeriesView| {
-        of(name)
-            .iter()
-            .find(|other| same(one, other))
-            .map_or(f64::NAN, |other| other.now)
-    };
+    let [cpu, resident, gpu_memory] = METRICS.map(of);
     let worker = |one: &SeriesView| {
-        let (role, command, pid) = (label(one, "role"), label(one, "command"), label(one, "pid"));
-        let on_gpus = of("qbus_gpu_process_memory_bytes").iter();
+        let named = ["role", "command", "pid"].map(|name| label(one, name));
         let is_mine = |other: &&SeriesView| {
-            has(other, "role", &role)
-                && has(other, "command", &command)
-                && (pid.is_empty() || has(other, "pid", &pid))
+            ["role", "command", "pid"].map(|name| label(other, name)) == named
         };
+        let sum = |all: &[SeriesView]| {
+            let mine = all.iter().filter(is_mine).map(|other| other.now);
+            mine.reduce(|sum, now| sum + now).unwrap_or(f64::NAN)
+        };
+        let [role, command, pid] = named;
         Worker {
             id: String::new(),
             pid: pid.parse().ok(),
+            role: role.to_owned(),
+            command: command.to_owned(),
             alive: false,
             rate: f64::NAN,
             ring: None,
             lost: 0,
             lane: f64::NAN,
-            usage: Usage {
-                cpu: value("qbus_process_cpu_usage_ratio", one),
-                resident: one.now,
-                gpu_memory: sum(on_gpus.filter(is_mine)),
-                of: 1,
-            },
+            usage: Usage::from(([sum(cpu), one.now, sum(gpu_memory)], 1)),
             owner: None,
-            role,
-            command,
         }
     };
-    of("qbus_process_resident_memory_bytes")
-        .iter()
-        .map(worker)
-        .collect()
+    resident.iter().map(worker).collect()
 }

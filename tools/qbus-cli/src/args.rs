@@ -11,6 +11,8 @@ mod push;
 mod statsd;
 #[cfg(feature = "top")]
 mod top;
+#[cfg(feature = "http")]
+mod web;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -28,6 +30,8 @@ use qbus_aggregate::AggregatorOptions;
 use qbus_aggregate::export::Format;
 use qbus_sampler::{GpuNames, Names, Source};
 
+use crate::log::Level;
+
 pub(crate) use dump::Dump;
 pub(crate) use emit::Emit;
 pub(crate) use health::{Column, Doctor, Stat};
@@ -40,6 +44,8 @@ pub(crate) use push::Push;
 pub(crate) use statsd::Statsd;
 #[cfg(feature = "top")]
 pub(crate) use top::{Top, TopSort, TopView};
+#[cfg(feature = "http")]
+pub(crate) use web::{Serve, Web};
 
 /// A lock-free shared-memory telemetry bus.
 ///
@@ -240,6 +246,9 @@ pub(crate) struct Agg {
     /// Do not emit the metrics of the bus itself and of the sampler.
     #[arg(long)]
     pub(crate) no_self: bool,
+    /// What is said on standard error.
+    #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
+    pub(crate) log_level: Level,
     #[command(flatten)]
     pub(crate) sources: Sources,
     /// Also serve /metrics and the dashboard on this address (repeatable); see `qbus serve`.
@@ -255,79 +264,6 @@ pub(crate) struct Agg {
     #[cfg(feature = "statsd")]
     #[command(flatten)]
     pub(crate) statsd: Statsd,
-}
-
-/// Serve the snapshot over HTTP: /metrics for scrapers, the dashboard at /.
-///
-/// It needs the snapshot alone, and survives every restart of the aggregator. Without a snapshot,
-/// or with an old one, it answers 503 and says why. /metrics answers in OpenMetrics, text or
-/// protobuf (with native histograms), as the scraper asks.
-#[cfg(feature = "http")]
-#[derive(Debug, Parser)]
-#[command(
-    after_help = "Examples:\n  qbus serve\n  qbus serve --listen '[::1]:9464' --listen unix:/run/qbus.sock,mode=0660"
-)]
-pub(crate) struct Serve {
-    /// Where to listen (repeatable): 127.0.0.1:9464, [::1]:9464, :9464 (all addresses),
-    /// unix:PATH[,mode=0660], or systemd for the sockets of its unit.
-    #[arg(
-        long,
-        alias = "web.listen-address",
-        default_value = "127.0.0.1:9464",
-        value_name = "ADDRESS"
-    )]
-    pub(crate) listen: Vec<Listen>,
-    /// Serve this snapshot file instead of the one beside the bus.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) snapshot: Option<PathBuf>,
-    /// Answer 503 when the last commit is longer ago, or "off". (The sampler of `qbus agg` sees to
-    /// a commit a second; where it is off, an idle bus ages.)
-    #[arg(long, default_value = "1m", value_name = "DURATION")]
-    pub(crate) max_age: MaxAge,
-    #[command(flatten)]
-    pub(crate) web: Web,
-}
-
-/// Who may ask, and how much.
-#[cfg(feature = "http")]
-#[derive(Debug, Parser)]
-pub(crate) struct Web {
-    /// TLS and passwords: a file in the format of Prometheus' exporter toolkit, read again when it
-    /// changes.
-    #[arg(long = "web.config.file", value_name = "FILE")]
-    pub(crate) web_config: Option<PathBuf>,
-    /// Answer 503 to more requests at once; 0 for no limit.
-    #[arg(long = "web.max-requests", default_value_t = 40, value_name = "NUMBER")]
-    pub(crate) max_requests: usize,
-    /// A name of this host by which its own clients may call it (repeatable), beside localhost,
-    /// addresses and the host's name. Clients from elsewhere may use any.
-    #[arg(long = "web.allowed-host", value_name = "NAME")]
-    pub(crate) allowed_hosts: Vec<String>,
-}
-
-#[cfg(feature = "http")]
-impl Web {
-    /// Whether anything of it was typed that would change what is served.
-    pub(crate) fn is_typed(&self) -> bool {
-        self.web_config.is_some() || !self.allowed_hosts.is_empty()
-    }
-}
-
-/// How old a snapshot may be that is served.
-#[cfg(feature = "http")]
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct MaxAge(pub(crate) Option<Duration>);
-
-#[cfg(feature = "http")]
-impl std::str::FromStr for MaxAge {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<MaxAge, String> {
-        if text == "off" {
-            return Ok(MaxAge(None));
-        }
-        parse_duration(text).map(|age| MaxAge(Some(age)))
-    }
 }
 
 /// What the sampler reads, and how it names it.

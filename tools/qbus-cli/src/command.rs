@@ -34,7 +34,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::{Args, Command};
 use crate::error::{Doing, Error};
-use crate::sampling::warn;
+use crate::log::info;
 
 /// Runs what was typed.
 pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Error> {
@@ -103,7 +103,7 @@ fn is_an_end(signal: i32) -> bool {
     let is_on_terminal =
         io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
     if signal == SIGHUP && !is_on_terminal {
-        warn("hang-up: nothing is read again but what --web.config.file names, when it changes");
+        info("hang-up: nothing is read again but what --web.config.file names, when it changes");
         return false;
     }
     true

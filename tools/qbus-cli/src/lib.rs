@@ -5,6 +5,7 @@ mod command;
 mod error;
 mod figures;
 mod health;
+mod log;
 mod look;
 mod progress;
 mod sampling;

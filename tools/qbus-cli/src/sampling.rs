@@ -1,6 +1,4 @@
-//! What the sampler is to do, as typed; and what it says.
-
-use std::io::{self, Write};
+//! What the sampler is to do, as typed.
 
 use qbus_sampler::{SamplerOptions, Source};
 
@@ -33,9 +31,4 @@ pub(crate) fn options(sources: &Sources, no_host: bool, no_gpu: bool) -> Sampler
         gpm: sources.gpm,
         ..SamplerOptions::default()
     }
-}
-
-/// A line on standard error.
-pub(crate) fn warn(text: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "qbus: {text}");
 }

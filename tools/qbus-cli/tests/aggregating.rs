@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::{FileTypeExt, lchown, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, lchown, symlink};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -393,8 +393,10 @@ fn what_would_be_ignored_is_refused() {
         fails(&bus, &[command, "-b", &name], 2, &gist);
         fails(&bus, &["-b", &name, command], 2, &gist);
     }
-    let tls = ["agg", "--web.config.file", "web.yml"];
-    fails(&bus, &tls, 2, &["nothing is served without --listen"]);
+    for web in [["--web.config.file", "web.yml"], ["--label", "host=a7"]] {
+        let args = [&["agg"][..], &web].concat();
+        fails(&bus, &args, 2, &["nothing is served without --listen"]);
+    }
     assert!(!bus.address().file().exists());
 }
 
@@ -482,6 +484,57 @@ fn a_service_manager_hears_when_it_is_ready_that_it_works_and_that_it_ends() {
     aggregating.signal(Signal::TERM);
     until("the word that it ends", || heard() == "STOPPING=1");
     aggregating.end_well();
+}
+
+/// What an aggregator says from its start to its end.
+fn said(bus: &TestBus, level: &str, journal: bool) -> String {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let log = fs::File::create(folder.path().join("log")).expect("a file");
+    let mut command = Command::new(QBUS);
+    command.args(["agg", "--no-gpu", "--no-self", "--log-level", level, "-b"]);
+    command.arg(bus.address().to_string());
+    if journal {
+        let found = log.metadata().expect("a file");
+        command.env("JOURNAL_STREAM", format!("{}:{}", found.dev(), found.ino()));
+    }
+    let aggregating = Process::spawn({
+        command.stderr(log);
+        command
+    });
+    until("the aggregator", || bus.is_aggregated(aggregating.pid()));
+    aggregating.signal(Signal::HUP);
+    until("its samples", || {
+        qbus(bus, &["dump"])
+            .out
+            .contains("\nqbus_host_memory_total_bytes ")
+    });
+    stop(aggregating);
+    fs::read_to_string(folder.path().join("log")).expect("text")
+}
+
+#[test]
+fn it_says_as_much_as_it_is_told_to_a_line_an_event() {
+    let bus = TestBus::small(Place::Named);
+    let info = said(&bus, "info", false);
+    let begin = format!("qbus: aggregating the bus {} into ", bus.address());
+    assert!(info.starts_with(&begin), "{info}");
+    assert!(
+        info.lines().all(|line| line.starts_with("qbus: ")),
+        "{info}"
+    );
+    for level in ["warn", "error"] {
+        let less = said(&bus, level, false);
+        assert!(
+            !less.contains("aggregating") && !less.contains("hang-up"),
+            "{less}"
+        );
+    }
+    let journal = said(&bus, "info", true);
+    assert!(journal.starts_with("<6>aggregating the bus"), "{journal}");
+    assert!(
+        journal.lines().all(|line| line.starts_with('<')),
+        "{journal}"
+    );
 }
 
 #[test]

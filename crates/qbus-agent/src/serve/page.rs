@@ -29,6 +29,8 @@ pub(super) struct Wanted {
 #[derive(Debug)]
 pub(super) struct Pages {
     source: Arc<Source>,
+    /// For every series of what scrapers get.
+    labels: Arc<[(String, String)]>,
     kept: Mutex<Vec<Arc<Page>>>,
 }
 
@@ -62,9 +64,10 @@ impl Commit {
 }
 
 impl Pages {
-    pub(super) fn new(source: Arc<Source>) -> Pages {
+    pub(super) fn new(source: Arc<Source>, labels: Vec<(String, String)>) -> Pages {
         Pages {
             source,
+            labels: labels.into(),
             kept: Mutex::default(),
         }
     }
@@ -83,11 +86,11 @@ impl Pages {
         {
             return Ok(bytes);
         }
-        let source = self.source.clone();
+        let (source, labels) = (self.source.clone(), self.labels.clone());
         let made = tokio::task::spawn_blocking(move || {
             let page = match shared {
                 Some(page) => page,
-                None => renew(&source, known, wanted)?,
+                None => renew(&source, &labels, known, wanted)?,
             };
             let bytes = page.bytes(gzip);
             Ok((page, bytes))
@@ -104,7 +107,12 @@ impl Pages {
 }
 
 /// The known page, if nothing was committed since; else a new one.
-fn renew(source: &Source, known: Option<Arc<Page>>, wanted: Wanted) -> Result<Arc<Page>, Unready> {
+fn renew(
+    source: &Source,
+    labels: &[(String, String)],
+    known: Option<Arc<Page>>,
+    wanted: Wanted,
+) -> Result<Arc<Page>, Unready> {
     let begun = Instant::now();
     let (commit, snapshot) = source.read(|reader| {
         let commit = Commit::of(reader);
@@ -125,6 +133,7 @@ fn renew(source: &Source, known: Option<Arc<Page>>, wanted: Wanted) -> Result<Ar
         snapshot.unwrap_or_else(|| unreachable!("only a known page needs no snapshot"));
     if wanted.format != Format::Json {
         add_commit_time(&mut snapshot, &wanted.query);
+        snapshot.add_labels(labels);
     }
     let options = Options {
         timestamps: false,

@@ -92,7 +92,7 @@ impl Routes {
         let ledgers = Arc::new(Ledgers::new(options.bus.clone()));
         Routes {
             names: Names::new(&options.hosts),
-            pages: Pages::new(source.clone()),
+            pages: Pages::new(source.clone(), options.labels.clone()),
             feed: Arc::new(Feed::new(source.clone(), ledgers.clone())),
             source,
             ledgers,

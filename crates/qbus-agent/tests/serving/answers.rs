@@ -122,6 +122,24 @@ fn families_are_chosen_by_the_query() {
 }
 
 #[test]
+fn labels_of_the_host_are_on_every_page_but_the_dashboard_s() {
+    let served = served(|options| {
+        options.labels = vec![("host".to_owned(), "a7".to_owned())];
+    });
+    for accept in [
+        "",
+        "Accept: application/openmetrics-text; version=1.0.0\r\n",
+    ] {
+        let page = served.ask("GET", "/metrics", accept).text();
+        assert!(page.contains("jobs_total{queue=\"a\",host=\"a7\"} 3"), "{page}");
+        let time = "qbus_bus_commit_timestamp_seconds{host=\"a7\"} ";
+        assert!(page.contains(time), "{page}");
+    }
+    let json = served.ask("GET", "/api/v1/series", "").text();
+    assert!(!json.contains("a7"), "{json}");
+}
+
+#[test]
 fn programs_get_json() {
     let served = served(|_| ());
     let json = |path: &str| -> serde_json::Value {

@@ -18,13 +18,16 @@ use crate::command::push;
 use crate::command::serve;
 use crate::command::{is_an_end, open};
 use crate::error::{Doing, Error};
-use crate::sampling::{self, warn};
+use crate::log::{self, info, warn};
+use crate::sampling;
 use crate::service::Manager;
 
 pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
+    log::set_level(agg.log_level);
     #[cfg(feature = "http")]
     if agg.listen.is_empty() && agg.web.is_typed() {
-        let why = "--web.… says how to serve, and nothing is served without --listen ADDRESS";
+        let why =
+            "--web.… and --label say how to serve, and nothing is served without --listen ADDRESS";
         return Err(Error::Failed(why.to_owned()));
     }
     // Before anything is made that a signal would leave behind.
@@ -43,7 +46,7 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
     let agent = Agent::start(&bus, options(agg), warn).map_err(Error::failed)?;
     let into = agent.snapshot().display();
     let status = format!("aggregating the bus {address} into {into}");
-    warn(&status);
+    info(&status);
     // It goes when this returns.
     #[cfg(feature = "http")]
     let _server = (!agg.listen.is_empty())

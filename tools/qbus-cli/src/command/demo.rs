@@ -144,7 +144,7 @@ fn serve(address: &Address, demo: &Demo) -> Result<Server, Error> {
             bus: Some(address.clone()),
             ..ServeOptions::new(address.snapshot())
         };
-        Server::start(options, crate::sampling::warn)
+        Server::start(options, crate::log::warn)
     };
     let any = "127.0.0.1:0".parse().map_err(Error::failed)?;
     start(demo.listen.clone())

@@ -12,7 +12,7 @@ use crate::args::Dump;
 use crate::command::{open_snapshot, sleep, until_signal};
 use crate::error::{Doing, Error};
 use crate::figures::span;
-use crate::sampling::warn;
+use crate::log::warn;
 
 /// A page that is no older needs no note.
 const RECENT: Duration = Duration::from_secs(2);

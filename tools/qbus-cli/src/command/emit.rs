@@ -11,7 +11,7 @@ use qbus_agent::{Emitter, Metric};
 use crate::args::Emit;
 use crate::command::open;
 use crate::error::{Doing, Error};
-use crate::sampling::warn;
+use crate::log::warn;
 use line::Line;
 
 /// How long a record waits for a full lane.

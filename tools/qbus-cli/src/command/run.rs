@@ -16,7 +16,7 @@ use signal_hook::iterator::Signals;
 
 use crate::args::Run;
 use crate::error::{Doing, Error};
-use crate::sampling::warn;
+use crate::log::warn;
 
 /// What is to stand on PYTHONPATH, for who knows better than the interpreter that is asked.
 const FOLDER: &str = "QBUS_SHIM";

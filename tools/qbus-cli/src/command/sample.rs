@@ -14,7 +14,8 @@ use qbus_sampler::{News, Outcome, Sampler, SamplerOptions, Source};
 
 use crate::args::Sample;
 use crate::error::Error;
-use crate::sampling::{options, warn};
+use crate::log::warn;
+use crate::sampling::options;
 
 /// How long sources have to answer that may hang.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -11,10 +11,11 @@ use signal_hook::iterator::Signals;
 use crate::args::{Serve, Web};
 use crate::command::is_an_end;
 use crate::error::{Doing, Error};
-use crate::sampling::warn;
+use crate::log::{self, info, warn};
 use crate::service::Manager;
 
 pub(crate) fn run(address: &Address, serve: &Serve) -> Result<(), Error> {
+    log::set_level(serve.log_level);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).doing("handle signals")?;
     // Followed each time that it is opened: an aggregator may come later, and keep it elsewhere.
     let beside = address.snapshot_link();
@@ -49,11 +50,12 @@ pub(crate) fn start(
         max_requests: web.max_requests,
         hosts: web.allowed_hosts.clone(),
         web_config: web.web_config.clone(),
+        labels: web.labels.clone(),
         ..ServeOptions::new(snapshot.to_owned())
     };
     let server = Server::start(options, warn).map_err(Error::failed)?;
     for url in server.urls() {
-        warn(format_args!("serving the bus {address} at {url}"));
+        info(format_args!("serving the bus {address} at {url}"));
     }
     Ok(server)
 }

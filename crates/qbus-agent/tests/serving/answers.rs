@@ -131,7 +131,10 @@ fn labels_of_the_host_are_on_every_page_but_the_dashboard_s() {
         "Accept: application/openmetrics-text; version=1.0.0\r\n",
     ] {
         let page = served.ask("GET", "/metrics", accept).text();
-        assert!(page.contains("jobs_total{queue=\"a\",host=\"a7\"} 3"), "{page}");
+        assert!(
+            page.contains("jobs_total{queue=\"a\",host=\"a7\"} 3"),
+            "{page}"
+        );
         let time = "qbus_bus_commit_timestamp_seconds{host=\"a7\"} ";
         assert!(page.contains(time), "{page}");
     }

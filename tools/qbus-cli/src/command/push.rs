@@ -10,7 +10,7 @@ use qbus_agent::{Agent, AgentOptions};
 
 use crate::args::Push;
 use crate::error::Error;
-use crate::sampling::warn;
+use crate::log::warn;
 
 /// How long a receiver has to take what a job has left.
 const PATIENCE: Duration = Duration::from_secs(30);

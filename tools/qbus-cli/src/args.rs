@@ -249,6 +249,11 @@ pub(crate) struct Agg {
     /// What is said on standard error.
     #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
     pub(crate) log_level: Level,
+    /// A label for every series that is served or sent on (repeatable), `host=a7` say; one that has a
+    /// label of the name keeps its own. What is sent on also has job, the bus, and instance, the host,
+    /// unless given: service.name and service.instance.id in OTLP.
+    #[arg(long = "label", value_parser = parse_static_label, value_name = "NAME=VALUE")]
+    pub(crate) labels: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) sources: Sources,
     /// Also serve /metrics and the dashboard on this address (repeatable); see `qbus serve`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use qbus_agent::push::{Destination, Protocol};
 
-use super::{parse_interval, parse_static_label};
+use super::parse_interval;
 
 /// Who receives the snapshot, and how.
 #[derive(Debug, Parser)]
@@ -36,10 +36,6 @@ pub(crate) struct Push {
     /// Between two times that the series are sent on.
     #[arg(long, default_value = "10s", value_parser = parse_interval, value_name = "DURATION")]
     pub(crate) push_interval: Duration,
-    /// A label for all that is sent on (repeatable). Without one of these names, job is the bus and
-    /// instance the host; OTLP has them as service.name and service.instance.id.
-    #[arg(long = "label", value_parser = parse_static_label, value_name = "NAME=VALUE")]
-    pub(crate) labels: Vec<(String, String)>,
     /// Keep what waits for a receiver in this folder: it survives restarts and kills.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) push_queue: Option<PathBuf>,

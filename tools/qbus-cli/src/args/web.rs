@@ -35,6 +35,10 @@ pub(crate) struct Serve {
     /// a commit a second; where it is off, an idle bus ages.)
     #[arg(long, default_value = "1m", value_name = "DURATION")]
     pub(crate) max_age: MaxAge,
+    /// A label for every series of a page (repeatable), `host=a7` say; one that has a label of the
+    /// name keeps its own. The dashboard shows them without.
+    #[arg(long = "label", value_parser = parse_static_label, value_name = "NAME=VALUE")]
+    pub(crate) labels: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) web: Web,
     /// What is said on standard error.
@@ -56,17 +60,12 @@ pub(crate) struct Web {
     /// addresses and the host's name. Clients from elsewhere may use any.
     #[arg(long = "web.allowed-host", value_name = "NAME")]
     pub(crate) allowed_hosts: Vec<String>,
-    /// A label for every series of a page (repeatable), `host=a7` say; one that has a label of the
-    /// name keeps its own. The dashboard shows them without.
-    #[arg(long = "label", value_parser = parse_static_label, value_name = "NAME=VALUE")]
-    pub(crate) labels: Vec<(String, String)>,
 }
 
 impl Web {
     /// Whether anything of it was typed that would change what is served.
     pub(crate) fn is_typed(&self) -> bool {
-        let lists = [self.allowed_hosts.is_empty(), self.labels.is_empty()];
-        self.web_config.is_some() || lists.contains(&false)
+        self.web_config.is_some() || !self.allowed_hosts.is_empty()
     }
 }
 

@@ -26,8 +26,7 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
     log::set_level(agg.log_level);
     #[cfg(feature = "http")]
     if agg.listen.is_empty() && agg.web.is_typed() {
-        let why =
-            "--web.… and --label say how to serve, and nothing is served without --listen ADDRESS";
+        let why = "--web.… says how to serve, and nothing is served without --listen ADDRESS";
         return Err(Error::Failed(why.to_owned()));
     }
     // Before anything is made that a signal would leave behind.
@@ -40,7 +39,7 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
     };
     #[cfg(feature = "push")]
     if agg.push.push_once {
-        return push::once(&bus, options(agg), &agg.push);
+        return push::once(&bus, options(agg), &agg.push, &agg.labels);
     }
     bus.set_role("aggregator");
     let agent = Agent::start(&bus, options(agg), warn).map_err(Error::failed)?;
@@ -50,12 +49,21 @@ pub(crate) fn run(address: &Address, agg: &Agg) -> Result<(), Error> {
     // It goes when this returns.
     #[cfg(feature = "http")]
     let _server = (!agg.listen.is_empty())
-        .then(|| serve::start(address, agent.snapshot(), &agg.listen, None, &agg.web))
+        .then(|| {
+            serve::start(
+                address,
+                agent.snapshot(),
+                &agg.listen,
+                None,
+                &agg.web,
+                &agg.labels,
+            )
+        })
         .transpose()?;
     #[cfg(feature = "statsd")]
     let listeners = listen(&bus, &agg.statsd.options())?;
     #[cfg(feature = "push")]
-    let pusher = push::start(&bus, agent.snapshot(), &agg.push, !agg.no_self)?;
+    let pusher = push::start(&bus, agent.snapshot(), &agg.push, &agg.labels, !agg.no_self)?;
     manager.ready(&status);
     let waiting = signals.handle();
     let (ending, is_ending) = mpsc::channel();

@@ -10,7 +10,7 @@ use qbus_agent::{Agent, AgentOptions};
 
 use crate::args::Push;
 use crate::error::Error;
-use crate::log::warn;
+use crate::log::{info, warn};
 
 /// How long a receiver has to take what a job has left.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,17 +20,18 @@ pub(crate) fn start(
     bus: &Bus,
     snapshot: &Path,
     push: &Push,
+    labels: &[(String, String)],
     self_metrics: bool,
 ) -> Result<Option<Pusher>, Error> {
     let options = PushOptions {
         self_metrics,
-        ..options(bus.address(), push)
+        ..options(bus.address(), push, labels)
     };
     if options.destinations.is_empty() {
         return Ok(None);
     }
     for destination in &options.destinations {
-        warn(format_args!(
+        info(format_args!(
             "sending the bus {} on to {} every {:?}",
             bus.address(),
             destination.shown(),
@@ -53,13 +54,18 @@ pub(crate) fn stop(pusher: Pusher) {
 }
 
 /// Aggregates a bus, unless somebody does so already, and sends it on once.
-pub(crate) fn once(bus: &Bus, agent: AgentOptions, push: &Push) -> Result<(), Error> {
+pub(crate) fn once(
+    bus: &Bus,
+    agent: AgentOptions,
+    push: &Push,
+    labels: &[(String, String)],
+) -> Result<(), Error> {
     let options = PushOptions {
         self_metrics: false,
         grace: PATIENCE,
         // What is not taken is an error, and sent again by whoever handles it.
         queue_folder: None,
-        ..options(bus.address(), push)
+        ..options(bus.address(), push, labels)
     };
     if options.destinations.is_empty() {
         return Err(Error::failed(
@@ -89,11 +95,11 @@ pub(crate) fn once(bus: &Bus, agent: AgentOptions, push: &Push) -> Result<(), Er
     }
 }
 
-fn options(address: &Address, push: &Push) -> PushOptions {
+fn options(address: &Address, push: &Push, typed: &[(String, String)]) -> PushOptions {
     PushOptions {
         destinations: push.destinations(),
         interval: push.push_interval,
-        labels: labels(address, &push.labels),
+        labels: labels(address, typed),
         queue_bytes: push.push_queue_size,
         queue_folder: push.push_queue.clone(),
         ..PushOptions::default()

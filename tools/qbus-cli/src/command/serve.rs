@@ -26,6 +26,7 @@ pub(crate) fn run(address: &Address, serve: &Serve) -> Result<(), Error> {
         &serve.listen,
         serve.max_age.0,
         &serve.web,
+        &serve.labels,
     )?;
     let manager = Manager::of_environment();
     manager.ready(format_args!("serving the bus {address}"));
@@ -42,6 +43,7 @@ pub(crate) fn start(
     listen: &[Listen],
     max_age: Option<Duration>,
     web: &Web,
+    labels: &[(String, String)],
 ) -> Result<Server, Error> {
     let options = ServeOptions {
         listen: listen.to_vec(),
@@ -50,7 +52,7 @@ pub(crate) fn start(
         max_requests: web.max_requests,
         hosts: web.allowed_hosts.clone(),
         web_config: web.web_config.clone(),
-        labels: web.labels.clone(),
+        labels: labels.to_vec(),
         ..ServeOptions::new(snapshot.to_owned())
     };
     let server = Server::start(options, warn).map_err(Error::failed)?;

@@ -18,6 +18,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Order<'a> {
     families: HashMap<&'a str, u32>,
+    /// The family of what was added last: what lies together is often of one.
+    last: Option<(&'a str, u32)>,
     entries: Vec<Entry>,
     keys: Vec<u8>,
 }
@@ -30,8 +32,14 @@ impl<'a> Order<'a> {
         name: &'a str,
         write_key: impl FnOnce(&mut Vec<u8>),
     ) {
-        let next = self.families.len() as u32;
-        let family = *self.families.entry(name).or_insert(next);
+        let family = match self.last {
+            Some((last, family)) if last == name => family,
+            _ => {
+                let next = self.families.len() as u32;
+                *self.families.entry(name).or_insert(next)
+            }
+        };
+        self.last = Some((name, family));
         let start = self.keys.len();
         write_key(&mut self.keys);
         self.entries.push(Entry {
@@ -74,14 +82,19 @@ impl<'a> Order<'a> {
     /// Finds what the keys of each family begin with, all of them, and marks each with what
     /// follows.
     fn mark(&mut self) {
-        let mut common: HashMap<u32, (Range<usize>, usize)> = HashMap::new();
+        // By the place of the family's name.
+        let families = self.entries.iter().map(|entry| entry.family as usize + 1);
+        let mut common: Vec<Option<(Range<usize>, usize)>> =
+            vec![None; families.max().unwrap_or(0)];
         for Entry { family, key, .. } in &self.entries {
-            let (first, len) = common.entry(*family).or_insert((key.clone(), key.len()));
+            let place = &mut common[*family as usize];
+            let (first, len) = place.get_or_insert((key.clone(), key.len()));
             let pairs = self.keys[first.clone()].iter().zip(&self.keys[key.clone()]);
             *len = pairs.take(*len).take_while(|(a, b)| a == b).count();
         }
         for entry in &mut self.entries {
-            let begin = entry.key.start + common[&entry.family].1;
+            let common = common[entry.family as usize].as_ref();
+            let begin = entry.key.start + common.map_or(0, |(_, len)| *len);
             let mut bytes = [0; 16];
             let rest = &self.keys[begin..entry.key.end];
             let known = rest.len().min(bytes.len());

@@ -335,7 +335,7 @@ mod tests {
         let program = std::env::current_exe().unwrap();
         let name = "top::terminal::tests::panics_on_a_terminal";
         terminal.run(&format!(
-            "{} --exact {name} --ignored --nocapture; echo ended-$?",
+            "RUST_BACKTRACE=0 {} --exact {name} --ignored --nocapture; echo ended-$?",
             program.display()
         ));
         let screen = terminal.until("ended-101");

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use qbus::{Address, Bus, OpenError};
-use qbus_agent::view::{Ledgers, Source, Unready};
+use qbus_agent::view::Unready;
 use qbus_aggregate::ReadError;
 use ratatui::crossterm::terminal::size;
 
@@ -35,10 +35,7 @@ pub(crate) fn run(address: &Address, top: &Top, out: &mut dyn Write) -> Result<(
         ));
     }
     let beside = address.snapshot();
-    let world = World {
-        source: Source::new(top.snapshot.clone().unwrap_or(beside), None),
-        ledgers: Ledgers::new(Some(address.clone())),
-    };
+    let world = World::new(top.snapshot.clone().unwrap_or(beside), address);
     let reading = match world.look() {
         Ok(reading) => Some(reading),
         // Who watches a bus may come before its aggregator.

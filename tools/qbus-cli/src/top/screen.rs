@@ -254,7 +254,12 @@ impl Screen {
 
     /// How old what is shown is, in seconds.
     pub(crate) fn age(&self) -> f64 {
-        self.now_ns.saturating_sub(self.store.unix_ns) as f64 / 1e9
+        // By the aggregator's clock when it was read, and by ours since then.
+        let then = self
+            .report
+            .as_ref()
+            .map_or(0.0, |report| report.age_seconds);
+        then + self.now_ns.saturating_sub(self.read_ns) as f64 / 1e9
     }
 
     pub(crate) fn is_old(&self) -> bool {

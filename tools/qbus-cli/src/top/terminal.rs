@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Stdin};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qbus::Clock;
+use qbus::{Address, Clock};
 use qbus_agent::view::{Ledgers, Source, Unready};
 use qbus_aggregate::{ReadOptions, Snapshot};
 use ratatui::DefaultTerminal;
@@ -37,11 +38,28 @@ const LINES_MAX: usize = 20_000;
 /// What is looked at: a snapshot, and the bus beside it where there is one.
 #[derive(Debug)]
 pub(crate) struct World {
-    pub(crate) source: Source,
-    pub(crate) ledgers: Ledgers,
+    source: Source,
+    ledgers: Ledgers,
+    /// Rates and gaps go by a clock that nobody sets.
+    start: Instant,
+    start_ns: u64,
 }
 
 impl World {
+    pub(crate) fn new(snapshot: PathBuf, address: &Address) -> World {
+        World {
+            source: Source::new(snapshot, None),
+            ledgers: Ledgers::new(Some(address.clone())),
+            start: Instant::now(),
+            start_ns: Clock::Precise.now_ns(),
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        let passed = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.start_ns.saturating_add(passed)
+    }
+
     pub(crate) fn look(&self) -> Result<Reading, Unready> {
         let (snapshot, report) = self.source.read(|reader| {
             let snapshot = reader.read(&ReadOptions::default())?;
@@ -50,7 +68,7 @@ impl World {
         Ok(Reading {
             snapshot,
             report,
-            now_ns: Clock::Precise.now_ns(),
+            now_ns: self.now_ns(),
         })
     }
 
@@ -97,8 +115,8 @@ impl Session {
         ratatui::try_init().map(Session)
     }
 
-    fn draw(&mut self, screen: &mut Screen) -> io::Result<()> {
-        screen.pass(Clock::Precise.now_ns());
+    fn draw(&mut self, screen: &mut Screen, world: &World) -> io::Result<()> {
+        screen.pass(world.now_ns());
         self.0.draw(|frame| {
             let area = frame.area();
             draw::draw(screen, area, frame.buffer_mut());
@@ -189,7 +207,7 @@ pub(crate) fn run(screen: &mut Screen, world: &World, tick: Duration) -> Result<
     let mut session = Session::start().doing("set the terminal up")?;
     let mut next = Instant::now() + tick;
     // What is seen at once comes before what was.
-    session.draw(screen).doing("draw")?;
+    session.draw(screen, world).doing("draw")?;
     let mut is_filling = true;
     while !stop.load(Ordering::Relaxed) {
         let mut is_dirty = false;
@@ -228,7 +246,7 @@ pub(crate) fn run(screen: &mut Screen, world: &World, tick: Duration) -> Result<
             }
         }
         if is_dirty {
-            session.draw(screen).doing("draw")?;
+            session.draw(screen, world).doing("draw")?;
         }
     }
     Ok(())
@@ -276,7 +294,7 @@ pub(crate) fn print(
             Err(unready) => screen.lose(unready.to_string()),
         }
     }
-    screen.pass(Clock::Precise.now_ns());
+    screen.pass(world.now_ns());
     let height = u16::try_from(draw::lines(screen).min(LINES_MAX)).unwrap_or(u16::MAX);
     let area = Rect::new(0, 0, width, height);
     let mut buffer = Buffer::empty(area);

@@ -1,6 +1,7 @@
 //! `qbus stat` and `qbus doctor`: what a person is told of a bus, and with which exit status.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,7 +11,7 @@ use qbus_tests::{Finished, Place, Process, TestBus, until};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{QBUS, aggregate, aggregator, fails, qbus, stop, well};
+use crate::support::{QBUS, aggregate, aggregator, fails, is_root, qbus, stop, well};
 
 /// What the doctor finds, and its exit status.
 fn doctor(bus: &TestBus) -> (Value, Option<i32>) {
@@ -315,4 +316,89 @@ fn no_bus_and_what_the_dead_left() {
         "{report}"
     );
     assert!(!bus.address().file().exists(), "asking makes nothing");
+}
+
+#[test]
+fn a_snapshot_that_its_group_may_not_go_on_with_is_found() {
+    let bus = TestBus::reserve(Place::Named);
+    well(
+        &bus,
+        &["create", "--mode", "0660", "--lanes", "8", "--slots", "256"],
+    );
+    let aggregating = aggregator(&bus, &[]);
+    check_healthy(&bus);
+    let path = bus.address().snapshot();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode");
+    let (report, code) = doctor(&bus);
+    assert_eq!(code, Some(1), "{report}");
+    let gist = ["may not write to its snapshot", &path.display().to_string()];
+    assert!(has(&report, "look", &gist), "{report}");
+    stop(aggregating);
+}
+
+#[test]
+fn processes_of_another_pid_namespace_are_noted() {
+    if !is_root("another pid namespace") {
+        return;
+    }
+    let bus = TestBus::small(Place::Named);
+    let aggregating = aggregator(&bus, &[]);
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", QBUS, "emit", "--stdin", "-b"]);
+    command.arg(bus.address().to_string());
+    let mut emitting = Process::spawn(command);
+    emitting.tell(r#"{"name":"level","value":1}"#);
+    until("the line", || well(&bus, &["dump"]).contains("level 1"));
+    let (report, code) = doctor(&bus);
+    assert_eq!(code, Some(0), "nothing is wrong with it: {report}");
+    let gist = [
+        "1 process is in another pid namespace",
+        "shareProcessNamespace",
+    ];
+    assert!(has(&report, "note", &gist), "{report}");
+    emitting.end_well();
+    stop(aggregating);
+}
+
+#[test]
+fn a_file_system_that_is_nearly_full_is_found() {
+    if !is_root("a file system of its own") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path().display().to_string();
+    let mount = ["-t", "tmpfs", "-o", "size=6m", "tmpfs", &at];
+    assert!(
+        Command::new("mount")
+            .args(mount)
+            .status()
+            .is_ok_and(|status| status.success())
+    );
+    let _unmounted = Unmounted(folder);
+    let bus = format!("{at}/bus");
+    let run = |args: &[&str]| qbus_tests::run(Command::new(QBUS).args(args).args(["-b", &bus]), "");
+    let geometry = [
+        "--lanes=8",
+        "--slots=256",
+        "--max-series=256",
+        "--max-owners=64",
+        "--cells=256",
+    ];
+    assert_eq!(run(&[&["create"][..], &geometry].concat()).code, Some(0));
+    let doctor = run(&["doctor"]);
+    assert_eq!(doctor.code, Some(1), "{doctor:?}");
+    let room = format!(" left of 6.0 MiB in {at}");
+    assert!(
+        doctor.out.contains(&room) && doctor.out.contains("--shm-size"),
+        "{doctor:?}"
+    );
+}
+
+/// A folder that something is mounted on until this is dropped.
+struct Unmounted(tempfile::TempDir);
+
+impl Drop for Unmounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
 }

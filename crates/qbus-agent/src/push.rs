@@ -145,8 +145,9 @@ pub struct Left {
 /// ```
 #[derive(Debug)]
 pub struct Pusher {
-    stop: Sender<()>,
-    ticks: JoinHandle<()>,
+    /// With it, reading ends; `None` once it was told to.
+    stop: Option<Sender<()>>,
+    ticks: Option<JoinHandle<()>>,
     lanes: Vec<Lane>,
     grace: Duration,
 }
@@ -172,39 +173,50 @@ impl Pusher {
         report: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<Pusher, PushError> {
         let report: Report = Arc::new(report);
-        let mut lanes = Vec::new();
         let mut batches = Vec::new();
+        let mut sendings = Vec::new();
         for destination in &options.destinations {
             let client = Client::new(destination).map_err(PushError::Destination)?;
             let queue = Arc::new(queue_of(bus, destination, &options)?);
             batches.push((Batches::new(destination, &options.labels), queue.clone()));
             let sending = Sending::new(client, queue.clone(), destination, report.clone());
+            sendings.push((queue, sending));
+        }
+        let ticks = Ticks::new(bus, snapshot, &options, batches, report);
+        // Where one of its threads does not start, the others end with it.
+        let mut pusher = Pusher {
+            stop: None,
+            ticks: None,
+            lanes: Vec::new(),
+            grace: options.grace,
+        };
+        for (queue, sending) in sendings {
             let thread = spawn("qbus-push-send", move || sending.run())?;
-            lanes.push(Lane { queue, thread });
+            pusher.lanes.push(Lane { queue, thread });
         }
         let (stop, stopped) = mpsc::channel();
-        let ticks = Ticks::new(bus, snapshot, &options, batches, report);
-        let ticks = spawn("qbus-push", move || ticks.run(&stopped))?;
-        Ok(Pusher {
-            stop,
-            ticks,
-            lanes,
-            grace: options.grace,
-        })
+        pusher.stop = Some(stop);
+        pusher.ticks = Some(spawn("qbus-push", move || ticks.run(&stopped))?);
+        Ok(pusher)
     }
 
     /// Sends the snapshot once more, waits for receivers to take what is left, at most the grace,
-    /// and ends.
-    pub fn stop(self) -> Left {
-        drop(self.stop);
+    /// and ends. (Dropping does the same.)
+    pub fn stop(mut self) -> Left {
+        self.end()
+    }
+
+    fn end(&mut self) -> Left {
+        self.stop = None;
         // It only reads and encodes.
-        let _ = self.ticks.join();
+        let ticks = self.ticks.take();
+        let _ = ticks.map(JoinHandle::join);
         let deadline = Instant::now() + self.grace;
         for lane in &self.lanes {
             lane.queue.close(deadline);
         }
         let mut left = Left::default();
-        for Lane { queue, thread } in self.lanes {
+        for Lane { queue, thread } in self.lanes.drain(..) {
             // One that waits for a receiver's answer ends with the process.
             if queue.await_end(deadline + END) {
                 let _ = thread.join();
@@ -214,6 +226,12 @@ impl Pusher {
             left.lost += counts.failed + counts.rejected + counts.dropped;
         }
         left
+    }
+}
+
+impl Drop for Pusher {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -1,0 +1,275 @@
+//! What the doors out and in cost: encoding for remote write and OTLP, and metrics of StatsD.
+#![allow(clippy::print_stdout)]
+
+use std::fs;
+use std::hint::black_box;
+use std::io::Write;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use qbus::{Bus, BusOptions, FamilyDefinition, Geometry, MetricType};
+use qbus_agent::listen::{ListenOptions, Listeners};
+use qbus_aggregate::export::{
+    OtlpOptions, RemoteWriteOptions, RemoteWriteVersion, Request, otlp, remote_write,
+};
+use qbus_aggregate::{ReadOptions, Reader, Series, Value};
+use qbus_benches::{is_measured, print_machine, start, start_with};
+
+fn main() {
+    print_machine("doors out and in");
+    let many = series(if is_measured() { 100_000 } else { 1_000 });
+    println!(
+        "\n{:<44} {:>8} {:>8}",
+        format!("{} series", many.len()),
+        "ms",
+        "MB"
+    );
+    encoding(&many);
+    pushing(if is_measured() { 10_000 } else { 100 });
+    statsd(Duration::from_millis(if is_measured() { 3000 } else { 50 }));
+}
+
+/// Counters and gauges of a hundred families, with three labels each.
+fn series(number: usize) -> Vec<Series> {
+    let families: Vec<Arc<FamilyDefinition>> = (0..100)
+        .map(|family| {
+            let is_counter = family % 2 == 0;
+            Arc::new(FamilyDefinition {
+                name: format!("demo_requests_{family:02}_total"),
+                metric_type: if is_counter {
+                    MetricType::Counter
+                } else {
+                    MetricType::Gauge
+                },
+                help: "Requests answered.".to_owned(),
+                unit: String::new(),
+                buckets: Vec::new(),
+                native: false,
+                merge: Default::default(),
+            })
+        })
+        .collect();
+    let one = |at: usize| {
+        let family = families[at * 100 / number].clone();
+        let value = match family.metric_type {
+            MetricType::Counter => Value::Counter((at as f64).into()),
+            _ => Value::Gauge(at as f64 / 7.0),
+        };
+        Series {
+            family,
+            labels: vec![
+                ("endpoint".to_owned(), format!("/api/v1/predict/{:05}", at)),
+                ("model".to_owned(), "qwen3-vl".to_owned()),
+                ("worker".to_owned(), (at % 64).to_string()),
+            ],
+            value,
+            timestamp_ns: NOW_NS,
+            start_ns: NOW_NS,
+            records: 1,
+            history: Vec::new(),
+            exemplars: Vec::new(),
+        }
+    };
+    (0..number).map(one).collect()
+}
+
+const NOW_NS: u64 = 1_700_000_000_000_000_000;
+
+/// The least of a few, with what came out.
+fn least(what: &str, mut run: impl FnMut() -> usize) {
+    let mut best = f64::INFINITY;
+    let mut bytes = 0;
+    for _ in 0..if is_measured() { 9 } else { 1 } {
+        let start = Instant::now();
+        bytes = run();
+        best = best.min(start.elapsed().as_secs_f64() * 1e3);
+    }
+    println!("{what:<44} {best:>8.1} {:>8.1}", bytes as f64 / 1e6);
+}
+
+fn encoding(series: &[Series]) {
+    let labels = [("instance", "gpu-7"), ("job", "inference")];
+    let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    for (name, version) in [
+        ("remote write 1.0", RemoteWriteVersion::One),
+        ("remote write 2.0", RemoteWriteVersion::Two),
+    ] {
+        let options = RemoteWriteOptions {
+            version,
+            time_ms: NOW_NS / 1_000_000,
+            labels: &labels,
+            native: false,
+            metadata: false,
+            exemplars_since_ns: 0,
+            is_end: false,
+        };
+        let run = |pack: &dyn Fn(&[u8]) -> usize| {
+            let mut bytes = 0;
+            remote_write(series, &options, &mut |request: Request| {
+                bytes += pack(&request.message)
+            });
+            bytes
+        };
+        least(name, || run(&|message| black_box(message).len()));
+        least(&format!("{name}, and Snappy"), || {
+            run(&|message| {
+                snap::raw::Encoder::new()
+                    .compress_vec(message)
+                    .expect("room")
+                    .len()
+            })
+        });
+    }
+    let options = OtlpOptions {
+        time_ns: NOW_NS,
+        resource: &labels,
+        exemplars_since_ns: 0,
+        is_end: false,
+    };
+    let run = |pack: &dyn Fn(&[u8]) -> usize| {
+        let mut bytes = 0;
+        otlp(series, &options, &mut |request: Request| {
+            bytes += pack(&request.message)
+        });
+        bytes
+    };
+    least("OTLP", || run(&|message| black_box(message).len()));
+    least("OTLP, and gzip", || {
+        run(&|message| {
+            let level = flate2::Compression::fast();
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            encoder.write_all(message).expect("room");
+            encoder.finish().expect("room").len()
+        })
+    });
+}
+
+/// What a push takes of a core, every ten seconds: to read the snapshot, to encode and to pack.
+fn pushing(number: u64) {
+    let geometry = Geometry {
+        series: 20_000,
+        ..Geometry::default()
+    };
+    let options = BusOptions {
+        geometry: geometry.with_arena(),
+        ..BusOptions::default()
+    };
+    let stage = start_with("doors", &options, false);
+    let bus: &Bus = stage.bus();
+    for at in 0..number {
+        let counter = bus
+            .counter("requests_total")
+            .label("endpoint", &at.to_string());
+        counter.register().expect("room").inc();
+    }
+    bus.flush(Duration::from_secs(10)).expect("it is committed");
+    let mut reader = Reader::open(&bus.address().snapshot()).expect("a snapshot");
+    let options = RemoteWriteOptions {
+        version: RemoteWriteVersion::One,
+        time_ms: NOW_NS / 1_000_000,
+        labels: &[],
+        native: false,
+        metadata: true,
+        exemplars_since_ns: 0,
+        is_end: false,
+    };
+    let mut best = f64::INFINITY;
+    for _ in 0..if is_measured() { 9 } else { 1 } {
+        let start = Instant::now();
+        let snapshot = reader.read(&ReadOptions::default()).expect("a commit");
+        let send = &mut |request: Request| {
+            let packed = snap::raw::Encoder::new().compress_vec(&request.message);
+            black_box(packed.expect("room"));
+        };
+        remote_write(&snapshot.series, &options, send);
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    println!(
+        "\n{:<44} {:>8.1} ms, {:.2} % of a core every 10 s",
+        format!("read, encode and pack {number} series"),
+        best * 1e3,
+        best / 10.0 * 100.0
+    );
+}
+
+/// Values of StatsD, as fast as another thread sends them.
+fn statsd(time: Duration) {
+    for (name, lines) in [("forty lines a datagram", 40), ("a line a datagram", 1)] {
+        let stage = start("statsd", false);
+        let options = ListenOptions {
+            statsd: vec!["127.0.0.1:0".parse().expect("an address")],
+            ..ListenOptions::default()
+        };
+        let listeners = Listeners::start(stage.bus(), &options).expect("it listens");
+        let to = listeners.addresses()[0].clone();
+        let sent = send(&to, lines, time);
+        // It says how it fares once a second, and at its end.
+        thread::sleep(Duration::from_millis(if is_measured() {
+            1500
+        } else {
+            300
+        }));
+        let core = core_seconds();
+        drop(listeners);
+        stage
+            .bus()
+            .flush(Duration::from_secs(10))
+            .expect("it is committed");
+        let mut reader = Reader::open(&stage.bus().address().snapshot()).expect("a snapshot");
+        let snapshot = reader.read(&ReadOptions::default()).expect("a commit");
+        let total = |name: &str| -> f64 {
+            let all = snapshot
+                .series
+                .iter()
+                .filter(|series| series.family.name == name);
+            all.map(|series| match &series.value {
+                Value::Counter(sum) => sum.value(),
+                _ => 0.0,
+            })
+            .sum()
+        };
+        let values = total("qbus_statsd_values_total");
+        assert_eq!(
+            values,
+            total("page_views"),
+            "each that the kernel delivered"
+        );
+        println!(
+            "\nStatsD, {name:<36} {:>8.2} M/s of a core, {:.0} of {sent} datagrams dropped by the kernel",
+            values / core / 1e6,
+            total("qbus_statsd_kernel_drops_total"),
+        );
+    }
+}
+
+fn send(to: &str, lines: usize, time: Duration) -> u64 {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    socket.connect(to).expect("an address");
+    let line = |at: usize| format!("page.views:1|c|#region:east,worker:{}\n", at % 16);
+    let datagram: String = (0..lines).map(line).collect();
+    let (start, mut sent) = (Instant::now(), 0);
+    while start.elapsed() < time {
+        for _ in 0..100 {
+            // Refused where nobody listens any more.
+            sent += u64::from(socket.send(datagram.as_bytes()).is_ok());
+        }
+    }
+    sent
+}
+
+/// Processor time of the thread that listens.
+fn core_seconds() -> f64 {
+    let tasks = fs::read_dir("/proc/self/task").expect("threads").flatten();
+    let ticks = tasks.filter_map(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+        let (head, rest) = stat.rsplit_once(") ")?;
+        let mut fields = rest.split(' ').skip(11);
+        let time = |text: Option<&str>| text?.parse::<f64>().ok();
+        let total = time(fields.next())? + time(fields.next())?;
+        head.ends_with("qbus-statsd").then_some(total)
+    });
+    // The kernel counts in hundredths of a second.
+    ticks.sum::<f64>().max(1.0) / 100.0
+}

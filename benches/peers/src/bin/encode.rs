@@ -1,0 +1,191 @@
+//! What it takes to encode 100,000 series for a monitoring system: qbus beside the encoders that
+//! other clients have. Each makes its message of what it keeps.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::metrics::v1::{
+    Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric, number_data_point,
+};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use prost::Message;
+use qbus::{FamilyDefinition, MetricType};
+use qbus_aggregate::export::{
+    OtlpOptions, RemoteWriteOptions, RemoteWriteVersion, Request, otlp, remote_write,
+};
+use qbus_aggregate::{Series, Value};
+
+const FAMILIES: usize = 100;
+const EACH: usize = 1000;
+const NOW_NS: u64 = 1_700_000_000_000_000_000;
+
+fn labels(at: usize) -> Vec<(String, String)> {
+    vec![
+        ("endpoint".to_owned(), format!("/api/v1/predict/{at:05}")),
+        ("model".to_owned(), "qwen3-vl".to_owned()),
+        ("worker".to_owned(), (at % 64).to_string()),
+    ]
+}
+
+fn name(family: usize) -> String {
+    format!("demo_requests_{family:02}")
+}
+
+fn main() {
+    let series = series();
+    let registry = registry();
+    let points = points();
+    println!("{:<44} {:>8} {:>8}", "100,000 counters", "ms", "MB");
+    // In turn, so that a neighbour on this machine takes from all of them.
+    let mut best = [f64::INFINITY; 4];
+    let mut bytes = [0; 4];
+    for _ in 0..9 {
+        let runs: [&dyn Fn() -> usize; 4] = [
+            &|| written(&series),
+            &|| exported(&series),
+            &|| text(&registry),
+            &|| points_encoded(&points),
+        ];
+        for (at, run) in runs.into_iter().enumerate() {
+            let start = Instant::now();
+            bytes[at] = run();
+            best[at] = best[at].min(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    let names = [
+        "qbus, remote write 1.0",
+        "qbus, OTLP",
+        "prometheus-client 0.26, OpenMetrics text",
+        "opentelemetry-proto 0.33, OTLP by prost",
+    ];
+    for ((name, ms), bytes) in names.into_iter().zip(best).zip(bytes) {
+        println!("{name:<44} {ms:>8.1} {:>8.1}", bytes as f64 / 1e6);
+    }
+}
+
+fn series() -> Vec<Series> {
+    let family = |family: usize| {
+        Arc::new(FamilyDefinition {
+            name: format!("{}_total", name(family)),
+            metric_type: MetricType::Counter,
+            help: "Requests answered.".to_owned(),
+            unit: String::new(),
+            buckets: Vec::new(),
+            native: false,
+            merge: Default::default(),
+        })
+    };
+    let of_family = |at: usize| {
+        let family = family(at);
+        (0..EACH).map(move |one| Series {
+            family: family.clone(),
+            labels: labels(one),
+            value: Value::Counter((one as f64).into()),
+            timestamp_ns: NOW_NS,
+            start_ns: NOW_NS,
+            records: 1,
+            history: Vec::new(),
+            exemplars: Vec::new(),
+        })
+    };
+    (0..FAMILIES).flat_map(of_family).collect()
+}
+
+fn written(series: &[Series]) -> usize {
+    let options = RemoteWriteOptions {
+        version: RemoteWriteVersion::One,
+        time_ms: NOW_NS / 1_000_000,
+        labels: &[],
+        native: false,
+        metadata: true,
+        exemplars_since_ns: 0,
+        is_end: false,
+    };
+    let mut bytes = 0;
+    remote_write(series, &options, &mut |request: Request| {
+        bytes += request.message.len()
+    });
+    bytes
+}
+
+fn exported(series: &[Series]) -> usize {
+    let options = OtlpOptions {
+        time_ns: NOW_NS,
+        resource: &[],
+        exemplars_since_ns: 0,
+        is_end: false,
+    };
+    let mut bytes = 0;
+    otlp(series, &options, &mut |request: Request| {
+        bytes += request.message.len()
+    });
+    bytes
+}
+
+fn registry() -> Registry {
+    let mut registry = Registry::default();
+    for at in 0..FAMILIES {
+        let family = Family::<Vec<(String, String)>, Counter>::default();
+        for one in 0..EACH {
+            family.get_or_create(&labels(one)).inc_by(one as u64);
+        }
+        registry.register(name(at), "Requests answered", family);
+    }
+    registry
+}
+
+fn text(registry: &Registry) -> usize {
+    let mut page = String::new();
+    prometheus_client::encoding::text::encode(&mut page, registry).expect("room");
+    page.len()
+}
+
+/// What an SDK keeps: label sets and values.
+fn points() -> Vec<(String, Vec<(Vec<(String, String)>, f64)>)> {
+    let of_family = |at| {
+        let points = (0..EACH).map(|one| (labels(one), one as f64)).collect();
+        (name(at), points)
+    };
+    (0..FAMILIES).map(of_family).collect()
+}
+
+fn points_encoded(all: &[(String, Vec<(Vec<(String, String)>, f64)>)]) -> usize {
+    let attribute = |(key, value): &(String, String)| KeyValue {
+        key: key.clone(),
+        value: Some(AnyValue {
+            value: Some(any_value::Value::StringValue(value.clone())),
+        }),
+        ..KeyValue::default()
+    };
+    let point = |(labels, value): &(Vec<(String, String)>, f64)| NumberDataPoint {
+        attributes: labels.iter().map(attribute).collect(),
+        start_time_unix_nano: NOW_NS,
+        time_unix_nano: NOW_NS,
+        value: Some(number_data_point::Value::AsDouble(*value)),
+        ..NumberDataPoint::default()
+    };
+    let metric = |(name, points): &(String, Vec<_>)| Metric {
+        name: name.clone(),
+        description: "Requests answered.".to_owned(),
+        data: Some(metric::Data::Sum(Sum {
+            data_points: points.iter().map(point).collect(),
+            aggregation_temporality: 2,
+            is_monotonic: true,
+        })),
+        ..Metric::default()
+    };
+    let request = ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            scope_metrics: vec![ScopeMetrics {
+                metrics: all.iter().map(metric).collect(),
+                ..ScopeMetrics::default()
+            }],
+            ..ResourceMetrics::default()
+        }],
+    };
+    request.encode_to_vec().len()
+}

@@ -1,7 +1,7 @@
 //! Other users: two containers of a pod that share a folder, and one who was there first.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, lchown};
 use std::path::Path;
 
 use qbus::Address;
@@ -209,6 +209,8 @@ fn what_another_user_planted_is_refused_and_left_alone() {
                 fs::hard_link(&precious, planted).expect("a link");
             } else {
                 std::os::unix::fs::symlink(&precious, planted).expect("a link");
+                // Root's own could be followed: it can do anything as it is.
+                lchown(planted, Some(stranger), Some(stranger)).expect("root may");
             }
             if planted == &snapshot {
                 host.expect_refusal("aggregate", &["bus.snapshot"]);

@@ -13,7 +13,7 @@ use crate::lane::cell::{CellOp, Keep, Unit};
 use crate::lane::count;
 use crate::record::{Kind, MetricType, Record, SeriesId};
 use crate::registry::{self, FamilyDefinition, Merge, registered};
-use crate::sync::{Ordering, PrivateU64};
+use crate::sync::{AtomicU64, Ordering, PrivateU64};
 use crate::thread;
 
 /// Upper bounds of a histogram in seconds when none are given: 5 ms to 10 s, as other Prometheus
@@ -174,6 +174,7 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
     /// An invalid name or label, a conflict with what is registered, or a full registry.
     pub fn register(self) -> Result<H, RegisterError> {
         let bus = self.bus.present();
+        let (freed, looked) = freed_word(&bus);
         let series = bus.intern(&self.family, &self.labels)?;
         let bounds = self.family.buckets.as_slice().into();
         let is_native = self.family.native;
@@ -191,7 +192,9 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
             key: bus.mapped().key,
             bus,
             process: process_of(&self.family),
-            series: series.into(),
+            series: OwnWord::new(u64::from(series.0)),
+            freed,
+            looked,
             definition: Some(Arc::new((self.family, labels))),
             clock: self.clock,
             bounds,
@@ -246,8 +249,13 @@ pub struct Handle {
     /// Of the mapped bus, within this process.
     key: u64,
     /// The process whose series it is, where each has its own.
-    process: Option<ProcessWord>,
-    series: CurrentId,
+    process: Option<OwnWord>,
+    /// Its id, which changes when it was freed and registered again.
+    series: OwnWord,
+    /// Whether it is stale is looked up when any series was freed: then this word of the bus, which
+    /// keeps its mapping, is not what it was at the last look.
+    freed: &'static AtomicU64,
+    looked: OwnWord,
     /// What the series is registered as, for when it was freed: the next emit registers it again.
     definition: Option<Arc<Definition>>,
     clock: Clock,
@@ -259,59 +267,49 @@ pub struct Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", self.series.load().0, self.bus.address())
+        write!(f, "{} of {}", self.series().0, self.bus.address())
     }
 }
 
-/// A process that a handle's series is of: a forked child finds that it is another's.
+/// A word of a handle that its emits may change.
 #[derive(Debug)]
-struct ProcessWord(PrivateU64);
+struct OwnWord(PrivateU64);
 
-impl Clone for ProcessWord {
-    fn clone(&self) -> ProcessWord {
-        ProcessWord(PrivateU64::new(self.0.load(Ordering::Relaxed)))
+impl OwnWord {
+    fn new(value: u64) -> OwnWord {
+        OwnWord(PrivateU64::new(value))
+    }
+
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        // Relaxed: what is out of date here is looked up again.
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn store(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
     }
 }
 
-impl ProcessWord {
-    #[inline(always)]
-    fn is_this(&self) -> bool {
-        fork::word().is_word(self.0.load(Ordering::Relaxed))
+impl Clone for OwnWord {
+    fn clone(&self) -> OwnWord {
+        OwnWord::new(self.load())
     }
+}
 
-    fn take(&self) {
-        self.0.store(fork::generation().word(), Ordering::Relaxed);
-    }
+/// The word that changes when a series of a bus is freed, for a handle, which keeps the bus; and what
+/// it says.
+fn freed_word(bus: &Bus) -> (&'static AtomicU64, OwnWord) {
+    let word: *const AtomicU64 = bus.mapped().freed_word();
+    // SAFETY: it lies in the mapping, which the handle's bus keeps for as long as the handle.
+    let word = unsafe { &*word };
+    (word, OwnWord::new(word.load(Ordering::Acquire)))
 }
 
 /// This process, for a family of which each has a series of its own.
-fn process_of(family: &FamilyDefinition) -> Option<ProcessWord> {
-    let own = || ProcessWord(PrivateU64::new(fork::generation().word()));
+fn process_of(family: &FamilyDefinition) -> Option<OwnWord> {
+    let own = || OwnWord::new(fork::generation().word());
     family.merge.is_by_process().then(own)
-}
-
-/// The id of a series, which changes when it was freed and registered again.
-#[derive(Debug)]
-struct CurrentId(PrivateU64);
-
-impl From<SeriesId> for CurrentId {
-    fn from(id: SeriesId) -> CurrentId {
-        CurrentId(PrivateU64::new(u64::from(id.0)))
-    }
-}
-
-impl Clone for CurrentId {
-    fn clone(&self) -> CurrentId {
-        self.load().into()
-    }
-}
-
-impl CurrentId {
-    #[inline(always)]
-    fn load(&self) -> SeriesId {
-        // Relaxed: an id that is stale is found to be.
-        SeriesId(self.0.load(Ordering::Relaxed) as u32)
-    }
 }
 
 impl Handle {
@@ -329,6 +327,7 @@ impl Handle {
     /// # Ok(()) }
     /// ```
     pub fn new(bus: &Bus, series: SeriesId, clock: Clock, bounds: &[f64]) -> Handle {
+        let (freed, looked) = freed_word(bus);
         let definition = bus.series(series).and_then(|series| {
             let family = bus.family(series.family)?;
             let mut labels = series.labels;
@@ -340,7 +339,9 @@ impl Handle {
             bus: bus.clone(),
             key: bus.mapped().key,
             process,
-            series: series.into(),
+            series: OwnWord::new(u64::from(series.0)),
+            freed,
+            looked,
             definition,
             clock,
             bounds: bounds.into(),
@@ -350,7 +351,7 @@ impl Handle {
 
     /// The series, as it was registered last.
     pub fn series(&self) -> SeriesId {
-        self.series.load()
+        SeriesId(self.series.load() as u32)
     }
 
     /// Emits a record of the series: `record.series` counts for nothing.
@@ -371,21 +372,32 @@ impl Handle {
     /// The id of the series, registered anew if it was freed.
     #[inline(always)]
     fn current(&self) -> Result<SeriesId, EmitError> {
-        let id = self.series.load();
-        let is_own = self.process.as_ref().is_none_or(ProcessWord::is_this);
-        if is_own && registry::is_open(self.bus.mapped().arena(), id) {
-            return Ok(id);
+        if self.is_current() {
+            return Ok(self.series());
         }
         self.register_again()
+    }
+
+    /// Whether the series was there when it was looked up last, and nothing was freed since. Where
+    /// each process has its own, it is looked up each time.
+    #[inline(always)]
+    fn is_current(&self) -> bool {
+        self.process.is_none() && self.freed.load(Ordering::Acquire) == self.looked.load()
     }
 
     /// Asks for no memory unless it fails: a signal handler may emit.
     #[cold]
     fn register_again(&self) -> Result<SeriesId, EmitError> {
         let mapped = self.bus.mapped();
-        if mapped.is_removed() {
-            // Its successor knows the series by what this bus says of it, or not at all.
-            return Ok(self.series.load());
+        let freed = self.freed.load(Ordering::Acquire);
+        let is_this = |process: &OwnWord| fork::word().is_word(process.load());
+        let is_there = registry::is_open(mapped.arena(), self.series())
+            && self.process.as_ref().is_none_or(is_this);
+        // Of a bus that was removed its successor knows the series by what this one says of it, or
+        // not at all.
+        if is_there || mapped.is_removed() {
+            self.looked.store(freed);
+            return Ok(self.series());
         }
         let interned = self.definition.as_deref().and_then(|(family, labels)| {
             let Some(process) = &self.process else {
@@ -395,14 +407,15 @@ impl Handle {
                 return None;
             }
             let id = self.bus.intern(family, labels).ok()?;
-            process.take();
+            process.store(fork::generation().word());
             Some(id)
         });
         let Some(id) = interned else {
             count(&mapped.header().dropped_unowned, 1);
             return Err(EmitError::Unregistered);
         };
-        self.series.0.store(u64::from(id.0), Ordering::Relaxed);
+        self.series.store(u64::from(id.0));
+        self.looked.store(freed);
         Ok(id)
     }
 
@@ -449,8 +462,17 @@ impl Handle {
         value: f64,
         keep: Keep<'_>,
     ) -> Result<(), EmitError> {
-        let record = Record::new(timestamp_ns, self.current()?, kind, value);
+        if !self.is_current() {
+            return self.emit_again(timestamp_ns, kind, value);
+        }
+        let record = Record::new(timestamp_ns, self.series(), kind, value);
         thread::emit(self.bus.mapped(), record, keep)
+    }
+
+    #[cold]
+    fn emit_again(&self, timestamp_ns: u64, kind: Kind, value: f64) -> Result<(), EmitError> {
+        let record = Record::new(timestamp_ns, self.register_again()?, kind, value);
+        thread::emit(self.bus.mapped(), record, Keep::Record)
     }
 }
 
@@ -490,8 +512,8 @@ handle! {
     /// Increments go to this thread's cells in shared memory, which cannot be full: nothing is
     /// lost, with or without an aggregator. A bus whose cells are used up takes them as records.
     Counter {
-        count: |handle: &Handle| Unit::count(handle.series.load()),
-        sum: |handle: &Handle| Unit::sum(handle.series.load())
+        count: |handle: &Handle| Unit::count(handle.series()),
+        sum: |handle: &Handle| Unit::sum(handle.series())
     }
 }
 
@@ -586,8 +608,8 @@ handle! {
     /// Each change is an event of its own, with a time. Where the lane is full, the last value and
     /// the sum of differences get through as state, and the points between are missing.
     Gauge {
-        level: |handle: &Handle| Unit::level(handle.series.load()),
-        sum: |handle: &Handle| Unit::sum(handle.series.load())
+        level: |handle: &Handle| Unit::level(handle.series()),
+        sum: |handle: &Handle| Unit::sum(handle.series())
     }
 }
 
@@ -700,7 +722,7 @@ handle! {
     /// They go to this thread's cells in shared memory, as a [`Counter`]'s increments do: nothing
     /// is lost.
     Histogram {
-        unit: |handle: &Handle| Unit::histogram(handle.series.load(), handle.bounds.len() + 1)
+        unit: |handle: &Handle| Unit::histogram(handle.series(), handle.bounds.len() + 1)
     }
 }
 observer!(Histogram);
@@ -725,7 +747,7 @@ handle! {
     /// Each is an event of its own. Where the lane is full, they are counted by bucket as state:
     /// nothing is lost but their points.
     Summary {
-        unit: |handle: &Handle| Unit::summary(handle.series.load())
+        unit: |handle: &Handle| Unit::summary(handle.series())
     }
 }
 observer!(Summary);

@@ -198,7 +198,7 @@ const CAUSES: [Cause; 7] = [
         name: "unplaced",
         what: "no room in the snapshot",
         of: |tally| tally.unplaced,
-        meaning: "the snapshot could not grow for the series of these records",
+        meaning: "the snapshot could not grow for the series of these records, or it was forgotten",
         mend: "make room in its file system (df), or aggregate elsewhere: qbus agg --snapshot PATH",
         past: Severity::Look,
     },

@@ -113,7 +113,8 @@ pub struct Tally {
     pub rejected: u64,
     /// Slots and records that made no sense, and gauges set for a time that lies ahead by minutes.
     pub violations: u64,
-    /// Records that reached the aggregator and are lost: the snapshot had no room for their series.
+    /// Records that reached the aggregator and are lost: the snapshot had no room for their series,
+    /// or it had been freed ([`Globals::stale`]).
     pub unplaced: u64,
 }
 

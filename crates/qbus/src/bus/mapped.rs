@@ -179,6 +179,11 @@ impl MappedBus {
         arena.expect("the region has the size of its geometry")
     }
 
+    /// Changes when a series was freed.
+    pub(crate) fn freed_word(&self) -> &AtomicU64 {
+        &self.header().series_freed
+    }
+
     pub(crate) fn registry(&self) -> Registry<'_> {
         let header = self.header();
         let sized = "the region has the size of its geometry";

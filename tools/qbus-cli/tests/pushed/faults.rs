@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use qbus::{Bus, Removal};
 use qbus_tests::{Finished, Place, TestBus, run, until};
 
 use crate::receiver::{Act, Received, Receiver};
@@ -320,6 +321,39 @@ fn a_job_sends_once_and_says_how_it_went() {
     let nobody = once(&bus, &[]);
     assert_eq!(nobody.code, Some(2), "{nobody:?}");
     assert!(nobody.err.contains("--remote-write"), "{}", nobody.err);
+}
+
+#[test]
+fn since_when_a_counter_counts_moves_with_the_bus_alone() {
+    let bus = bus();
+    let receiver = Receiver::start(&[]);
+    let count = || -> (u64, f64) {
+        let finished = once(&bus, &["--otlp", &receiver.url("")]);
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        let last = receiver.taken().pop().expect("a request");
+        let (metrics, _) = metrics(&last);
+        let jobs = metrics.iter().find(|metric| metric.text(1) == "jobs_total");
+        let point = jobs.expect("the counter").messages(7)[0]
+            .messages(1)
+            .remove(0);
+        let value = point.number(4).map(f64::from_bits);
+        (point.number(2).expect("a start"), value.expect("a value"))
+    };
+    let jobs = |bus: &TestBus| {
+        let opened = bus.open();
+        opened.counter("jobs_total").register().expect("room").inc();
+    };
+    let (start, first) = count();
+    // Each time another aggregator goes on with the snapshot.
+    jobs(&bus);
+    assert_eq!((count(), first), ((start, 8.0), 7.0));
+    let removed = Bus::remove(bus.address(), Removal::Forced);
+    removed.expect("nobody is attached");
+    bus.make(TestBus::small_geometry());
+    jobs(&bus);
+    let (later, value) = count();
+    assert!(later > start, "{later} {start}");
+    assert_eq!(value, 1.0);
 }
 
 #[test]

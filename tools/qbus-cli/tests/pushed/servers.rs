@@ -1,6 +1,8 @@
 //! What people send to, as it is packaged: Prometheus, VictoriaMetrics, and a receiver of OTLP.
 
+use std::ffi::OsString;
 use std::fs;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
@@ -243,10 +245,26 @@ fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
+/// The Python of the tests, if it has a package; says so aloud when a test is skipped for want of
+/// it.
+fn python_with(package: &str) -> Option<OsString> {
+    let found = std::env::var_os("QBUS_PYTHON").filter(|python| {
+        let mut import = Command::new(python);
+        run(import.args(["-c", &format!("import {package}")]), "").code == Some(0)
+    });
+    if found.is_none() {
+        // Not captured, as `eprintln!` would be.
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED, QBUS_PYTHON names no Python with {package}"
+        );
+    }
+    found
+}
+
 #[test]
 fn a_receiver_of_otlp_reads_all_of_it() {
-    let Some(python) = std::env::var_os("QBUS_PYTHON") else {
-        eprintln!("SKIPPED, QBUS_PYTHON names no Python with the package oteltap");
+    let Some(python) = python_with("oteltap") else {
         return;
     };
     let port = free_port();

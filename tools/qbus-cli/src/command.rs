@@ -108,3 +108,14 @@ fn is_an_end(signal: i32) -> bool {
     }
     true
 }
+
+/// Has this process end with the one that started it: a worker is nobody's when its command is gone,
+/// however that ended. That one may be gone already.
+fn end_with_parent() {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    let parent = getppid();
+    let _ = set_parent_process_death_signal(Some(Signal::TERM));
+    if getppid() != parent {
+        std::process::exit(1);
+    }
+}

@@ -267,3 +267,30 @@ fn a_load_gives_back_the_room_that_it_took() {
     assert!(well(&bus, &["dump", "--match", "qbus_load*"]).contains("worker=\"0\""));
     stop(aggregating);
 }
+
+#[test]
+fn no_worker_outlives_its_load() {
+    let bus = TestBus::small(Place::Named);
+    let mut load = std::process::Command::new(crate::support::QBUS);
+    load.args([
+        "load",
+        "--producers",
+        "2",
+        "--rate",
+        "1000",
+        "-b",
+        &bus.address().to_string(),
+    ]);
+    let load = qbus_tests::Process::spawn(load);
+    let opened = bus.open();
+    let living = || {
+        let owners = opened.owners().expect("the locks answer");
+        owners
+            .iter()
+            .filter(|owner| owner.alive && owner.role == "load")
+            .count()
+    };
+    until("the workers", || living() == 2);
+    load.kill();
+    until("their end", || living() == 0);
+}

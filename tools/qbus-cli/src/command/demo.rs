@@ -17,7 +17,7 @@ use qbus_aggregate::{Ledger, ReadOptions, Reader, Snapshot, Value};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::args::Demo;
-use crate::command::{open, sleep, until_signal};
+use crate::command::{end_with_parent, open, sleep, until_signal};
 use crate::error::{Doing, Error};
 use crate::progress::Progress;
 use crate::stage::Stage;
@@ -307,6 +307,7 @@ fn brief(
 
 /// A worker that behaves as an inference server: requests in batches, some of them slow.
 fn work(address: &Address, worker: u32, time: Duration) -> Result<(), Error> {
+    end_with_parent();
     let bus = open(address)?;
     bus.set_role("inference");
     let (model, name) = ("qwen3-vl", worker.to_string());

@@ -12,7 +12,7 @@ use qbus::{
 use serde::{Deserialize, Serialize};
 
 use crate::args::Load;
-use crate::command::open;
+use crate::command::{end_with_parent, open};
 use crate::error::{Doing, Error};
 use crate::look::living_series;
 
@@ -210,6 +210,7 @@ fn reports(address: &Address, load: &Load) -> Result<Reports, Error> {
 
 /// A worker's life: attach, say so, wait for the others, emit, report.
 fn work(address: &Address, load: &Load, worker: u32, out: &mut dyn Write) -> Result<(), Error> {
+    end_with_parent();
     let bus = open(address)?;
     bus.set_role("load");
     let handles =

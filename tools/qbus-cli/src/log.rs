@@ -43,8 +43,8 @@ fn say(level: Level, text: impl Display) {
     }
 }
 
-/// A line, whatever the text is. The journal wants its priority in front (sd-daemon(3)), and has the
-/// name of the program already.
+/// A line, whatever the text is. The journal wants its priority in front (sd-daemon(3)), and has
+/// the name of the program already.
 fn line(level: Level, text: &str, is_journal: bool) -> String {
     let text = text.trim_end().replace('\n', " ");
     match (is_journal, level) {

@@ -1,8 +1,8 @@
 //! Where a snapshot lies, and how others find it.
 //!
-//! Beside the bus, as a rule. An aggregator that is told to keep it elsewhere leaves a symbolic link
-//! in that place, so that whoever knows the bus finds the snapshot (`Address::snapshot`), and a
-//! removal of the bus takes it away too. The next aggregator that is told nothing follows the link.
+//! Beside the bus, as a rule. An aggregator that is told to keep it elsewhere leaves a symbolic
+//! link in that place, so that whoever knows the bus finds the snapshot (`Address::snapshot`), and
+//! a removal of the bus takes it away too. The next aggregator that is told nothing follows it.
 
 use std::fs;
 use std::io;

@@ -68,8 +68,9 @@ pub struct ServeOptions {
     /// Names of this host that a client on it may call it by, beside `localhost`, addresses and its
     /// own.
     pub hosts: Vec<String>,
-    /// Labels for every series of a page, as [`Snapshot::add_labels`](qbus_aggregate::Snapshot::add_labels)
-    /// adds them; the dashboard has none of them.
+    /// Labels for every series of a page, as
+    /// [`Snapshot::add_labels`](qbus_aggregate::Snapshot::add_labels) adds them; the dashboard has
+    /// none of them.
     pub labels: Vec<(String, String)>,
     /// TLS and passwords: a file in the format of Prometheus' exporter toolkit, read again when it
     /// changes.

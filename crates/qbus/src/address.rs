@@ -50,8 +50,8 @@ impl Address {
         snapshot_at(&self.snapshot_link())
     }
 
-    /// Where the aggregator keeps the snapshot unless told otherwise, and where it leaves a symbolic
-    /// link to it else.
+    /// Where the aggregator keeps the snapshot unless told otherwise, and where it leaves a
+    /// symbolic link to it else.
     pub fn snapshot_link(&self) -> PathBuf {
         self.beside(SNAPSHOT)
     }
@@ -76,8 +76,8 @@ impl Address {
     }
 }
 
-/// The snapshot that is to be found at a path: where a link leads that an aggregator has left there,
-/// or the path itself. The link of a stranger, who could lead anywhere, is not followed.
+/// The snapshot that is to be found at a path: where a link leads that an aggregator has left
+/// there, or the path itself. The link of a stranger, who could lead anywhere, is not followed.
 pub fn snapshot_at(path: &Path) -> PathBuf {
     let target = followed(path);
     target.unwrap_or_else(|| path.to_owned())

@@ -226,8 +226,8 @@ pub(crate) struct Agg {
     /// Last records of all series that are kept.
     #[arg(long, default_value_t = AggregatorOptions::default().recent)]
     pub(crate) recent: usize,
-    /// Where the snapshot goes instead of beside the bus; a link there leads to it, for all who read it
-    /// and for the next aggregator.
+    /// Where the snapshot goes instead of beside the bus; a link there leads to it, for all who
+    /// read it and for the next aggregator.
     #[arg(long, value_name = "PATH")]
     pub(crate) snapshot: Option<PathBuf>,
     /// How long a record may wait for its commit on a bus in use: a shorter time costs more of a
@@ -249,9 +249,9 @@ pub(crate) struct Agg {
     /// What is said on standard error.
     #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
     pub(crate) log_level: Level,
-    /// A label for every series that is served or sent on (repeatable), `host=a7` say; one that has a
-    /// label of the name keeps its own. What is sent on also has job, the bus, and instance, the host,
-    /// unless given: service.name and service.instance.id in OTLP.
+    /// A label for every series that is served or sent on (repeatable), `host=a7` say; one that has
+    /// a label of the name keeps its own. What is sent on also has job, the bus, and instance, the
+    /// host, unless given: service.name and service.instance.id in OTLP.
     #[arg(long = "label", value_parser = parse_static_label, value_name = "NAME=VALUE")]
     pub(crate) labels: Vec<(String, String)>,
     #[command(flatten)]

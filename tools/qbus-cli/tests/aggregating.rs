@@ -122,7 +122,8 @@ fn a_snapshot_that_lies_elsewhere_is_found_from_the_bus() {
         ));
         assert!(fs::symlink_metadata(&link).expect("a file").is_file());
         assert!(well(&bus, &["dump"]).ends_with("jobs_total 1\n"));
-        // Elsewhere again: what lies in the place of the link is moved aside, and all goes with the bus.
+        // Elsewhere again: what lies in the place of the link is moved aside, and all goes with the
+        // bus.
         stop(aggregator(&bus, &["--snapshot", &told]));
         well(&bus, &["rm"]);
         assert!(!path.exists() && fs::symlink_metadata(&link).is_err());

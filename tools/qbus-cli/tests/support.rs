@@ -31,8 +31,8 @@ pub(crate) fn well(bus: &TestBus, args: &[&str]) -> String {
     finished.out
 }
 
-/// What a command said on standard error, without the note that nobody aggregates the bus any more: on
-/// a slow machine a page is seconds old before a test gets to read it.
+/// What a command said on standard error, without the note that nobody aggregates the bus any more:
+/// on a slow machine a page is seconds old before a test gets to read it.
 pub(crate) fn complaints(finished: &Finished) -> String {
     let is_note = |line: &&str| line.starts_with("qbus: no aggregator runs: the page is as of");
     let lines = finished.err.lines().filter(|line| !is_note(line));

@@ -62,8 +62,8 @@ struct Opened {
 type FileId = (u64, u64);
 
 impl Source {
-    /// Of that file, which need not be there yet, and may be a link that an aggregator has left. A snapshot that was committed longer than
-    /// `max_age` ago is refused; `None` takes any.
+    /// Of that file, which need not be there yet, and may be a link that an aggregator has left. A
+    /// snapshot that was committed longer than `max_age` ago is refused; `None` takes any.
     pub fn new(path: PathBuf, max_age: Option<Duration>) -> Source {
         Source {
             path,

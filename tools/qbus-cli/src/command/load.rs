@@ -285,8 +285,8 @@ fn value(n: u64) -> f64 {
     (n % 1000) as f64 / 1000.0
 }
 
-/// As [`register`]; what the registry has no room for may have some when the aggregator has freed what
-/// is over.
+/// As [`register`]; what the registry has no room for may have some when the aggregator has freed
+/// what is over.
 fn register_or_wait(
     bus: &Bus,
     load: &Load,
@@ -304,8 +304,8 @@ fn register_or_wait(
     }
 }
 
-/// A series of this worker. It leaves the page with the worker, unless it is to be kept: a bus that is
-/// measured is to be the same afterwards.
+/// A series of this worker. It leaves the page with the worker, unless it is to be kept: a bus that
+/// is measured is to be the same afterwards.
 fn register(bus: &Bus, load: &Load, worker: u32, series: u64) -> Result<Handle, RegisterError> {
     let (worker, series) = (worker.to_string(), series.to_string());
     macro_rules! register {

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::series::Snapshot;
+use crate::snapshot::reader::{Listing, Named};
 
 mod csv;
 #[cfg(test)]
@@ -122,6 +123,57 @@ pub struct Options {
     pub history: bool,
 }
 
+/// What is exported: a [`Snapshot`], or a [`Listing`] of what has yet to be decoded.
+#[derive(Clone, Copy, Debug)]
+pub enum Exported<'a> {
+    /// All of it is at hand.
+    Snapshot(&'a Snapshot),
+    /// Each series is decoded when its turn comes.
+    Listing(&'a Listing<'a>),
+}
+
+impl<'a> From<&'a Snapshot> for Exported<'a> {
+    fn from(snapshot: &'a Snapshot) -> Exported<'a> {
+        Exported::Snapshot(snapshot)
+    }
+}
+
+impl<'a> From<&'a Listing<'a>> for Exported<'a> {
+    fn from(listing: &'a Listing<'a>) -> Exported<'a> {
+        Exported::Listing(listing)
+    }
+}
+
+impl<'a> Exported<'a> {
+    fn names(self) -> Vec<Named<'a>> {
+        match self {
+            Exported::Snapshot(snapshot) => exposition::in_families(&snapshot.series).collect(),
+            Exported::Listing(listing) => listing.names(),
+        }
+    }
+
+    fn epoch(self) -> u64 {
+        match self {
+            Exported::Snapshot(snapshot) => snapshot.epoch,
+            Exported::Listing(listing) => listing.epoch(),
+        }
+    }
+
+    fn unix_ns(self) -> u64 {
+        match self {
+            Exported::Snapshot(snapshot) => snapshot.unix_ns,
+            Exported::Listing(listing) => listing.unix_ns(),
+        }
+    }
+
+    fn is_consistent(self) -> bool {
+        match self {
+            Exported::Snapshot(snapshot) => snapshot.consistent,
+            Exported::Listing(listing) => listing.is_consistent(),
+        }
+    }
+}
+
 /// What a writer had to leave out so that the rest stays readable. JSON and CSV leave out nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
@@ -140,7 +192,7 @@ pub struct Request {
     pub samples: u64,
 }
 
-/// Writes `snapshot` to `out` as `format` and flushes `out`.
+/// Writes a [`Snapshot`] or a [`Listing`] to `out` as `format` and flushes `out`.
 ///
 /// The output is buffered inside; `out` need not be.
 ///
@@ -161,18 +213,19 @@ pub struct Request {
 /// assert_eq!(page, b"name,value,type,labels,description,timestamp,datetime\r\n");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn export(
-    snapshot: &Snapshot,
+pub fn export<'a>(
+    what: impl Into<Exported<'a>>,
     format: Format,
     options: &Options,
     out: &mut dyn Write,
 ) -> io::Result<LeftOut> {
+    let what = what.into();
     match format {
-        Format::Json => json(snapshot, options, out).map(|()| LeftOut::default()),
-        Format::Csv => csv(snapshot, options, out).map(|()| LeftOut::default()),
-        Format::Prometheus => prometheus(snapshot, options, out),
-        Format::OpenMetrics => openmetrics(snapshot, options, out),
-        Format::Protobuf => protobuf(snapshot, options, out),
+        Format::Json => json(what, options, out).map(|()| LeftOut::default()),
+        Format::Csv => csv(what, options, out).map(|()| LeftOut::default()),
+        Format::Prometheus => prometheus(what, options, out),
+        Format::OpenMetrics => openmetrics(what, options, out),
+        Format::Protobuf => protobuf(what, options, out),
     }
 }
 

@@ -9,6 +9,7 @@
 #[cfg(not(loom))]
 mod aggregator;
 mod distribution;
+#[cfg(not(loom))]
 pub mod export;
 #[cfg(not(loom))]
 mod fold;
@@ -25,7 +26,7 @@ pub use snapshot::file::{MovedAside, SnapshotError, Unfit};
 #[cfg(not(loom))]
 pub use snapshot::ledger::{Ledger, OwnerLedger};
 #[cfg(not(loom))]
-pub use snapshot::reader::{QUANTILES, ReadError, ReadOptions, Reader};
+pub use snapshot::reader::{Listing, QUANTILES, ReadError, ReadOptions, Reader};
 pub use snapshot::ring::RecentRecord;
 pub use snapshot::tally::{Globals, OwnerRow, Tally};
 pub use sum::Sum;

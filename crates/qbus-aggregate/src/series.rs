@@ -54,6 +54,16 @@ pub struct Series {
     pub exemplars: Vec<Exemplar>,
 }
 
+impl Series {
+    pub(crate) fn add_labels(&mut self, labels: &[(String, String)]) {
+        for (name, value) in labels {
+            if !self.labels.iter().any(|(own, _)| own == name) {
+                self.labels.push((name.clone(), value.clone()));
+            }
+        }
+    }
+}
+
 /// What the records of a series add up to, by type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -139,11 +149,7 @@ impl Snapshot {
     /// ```
     pub fn add_labels(&mut self, labels: &[(String, String)]) {
         for series in &mut self.series {
-            for (name, value) in labels {
-                if !series.labels.iter().any(|(own, _)| own == name) {
-                    series.labels.push((name.clone(), value.clone()));
-                }
-            }
+            series.add_labels(labels);
         }
     }
 

@@ -5,6 +5,7 @@ mod exemplars;
 mod growth;
 mod history;
 mod lifecycle;
+mod listing;
 mod native;
 mod room;
 mod rounds;

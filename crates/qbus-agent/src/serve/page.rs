@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use hyper::body::Bytes;
 use qbus::MetricType;
 use qbus_aggregate::export::{Format, Options, export};
-use qbus_aggregate::{Family, ReadOptions, Reader, Series, Snapshot, Value};
+use qbus_aggregate::{Family, ReadOptions, Reader, Series, Value};
 use tokio::sync::Mutex;
 
 use super::query::Query;
@@ -86,6 +86,8 @@ impl Pages {
         {
             return Ok(bytes);
         }
+        // The last page makes room for the next one, unless that is the same.
+        kept.retain(|page| page.wanted != wanted);
         let (source, labels) = (self.source.clone(), self.labels.clone());
         let made = tokio::task::spawn_blocking(move || {
             let page = match shared {
@@ -99,7 +101,6 @@ impl Pages {
             Ok(made) => made?,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
-        kept.retain(|known| known.wanted != page.wanted);
         kept.truncate(KEPT - 1);
         kept.insert(0, page);
         Ok(bytes)
@@ -114,60 +115,50 @@ fn renew(
     wanted: Wanted,
 ) -> Result<Arc<Page>, Unready> {
     let begun = Instant::now();
-    let (commit, snapshot) = source.read(|reader| {
+    source.read(|reader| {
         let commit = Commit::of(reader);
-        if known.as_ref().is_some_and(|page| page.commit == commit) {
-            return Ok((commit, None));
+        let plain_len = known.as_ref().map_or(0, |page| page.plain.len());
+        match known {
+            Some(page) if page.commit == commit => return Ok(page),
+            // What is not sent to anybody any more makes room.
+            old => drop(old),
         }
         let takes = |name: &str| wanted.query.takes(name);
-        let snapshot = reader.read(&ReadOptions {
+        let mut listing = reader.list(&ReadOptions {
             history: wanted.query.history,
             matches: Some(&takes),
         })?;
-        Ok((commit, Some(snapshot)))
-    })?;
-    if let (Some(page), None) = (&known, &snapshot) {
-        return Ok(page.clone());
-    }
-    let mut snapshot =
-        snapshot.unwrap_or_else(|| unreachable!("only a known page needs no snapshot"));
-    if wanted.format != Format::Json {
-        add_commit_time(&mut snapshot, &wanted.query);
-        snapshot.add_labels(labels);
-    }
-    let options = Options {
-        timestamps: false,
-        history: wanted.query.history,
-    };
-    let mut plain = Vec::new();
-    // A vector takes everything, and what had to be left out is left out of `qbus dump` too, which
-    // says so.
-    let _ = export(&snapshot, wanted.format, &options, &mut plain);
-    Ok(Arc::new(Page {
-        wanted,
-        commit,
-        begun,
-        plain: Bytes::from(plain),
-        packed: OnceLock::new(),
-    }))
+        if wanted.format != Format::Json {
+            if wanted.query.takes(COMMIT_TIME) {
+                listing.add(commit_time(listing.unix_ns()));
+            }
+            listing.add_labels(labels);
+        }
+        let options = Options {
+            timestamps: false,
+            history: wanted.query.history,
+        };
+        let mut plain = Vec::with_capacity(plain_len + plain_len / 64);
+        // A vector takes everything, and what had to be left out is left out of `qbus dump` too,
+        // which says so.
+        let _ = export(&listing, wanted.format, &options, &mut plain);
+        Ok(Arc::new(Page {
+            wanted,
+            commit,
+            begun,
+            plain: Bytes::from(plain),
+            packed: OnceLock::new(),
+        }))
+    })
 }
 
 /// Says on the page itself when it was committed: the age of what a scraper gets is then an
 /// expression, and an alert. The page of one commit stays the same.
-fn add_commit_time(snapshot: &mut Snapshot, query: &Query) {
-    const NAME: &str = "qbus_bus_commit_timestamp_seconds";
-    let place = snapshot
-        .series
-        .partition_point(|series| series.family.name.as_str() < NAME);
-    let is_there = snapshot
-        .series
-        .get(place)
-        .is_some_and(|series| series.family.name == NAME);
-    if is_there || !query.takes(NAME) {
-        return;
-    }
+const COMMIT_TIME: &str = "qbus_bus_commit_timestamp_seconds";
+
+fn commit_time(unix_ns: u64) -> Series {
     let family = Family {
-        name: NAME.to_owned(),
+        name: COMMIT_TIME.to_owned(),
         metric_type: MetricType::Gauge,
         help: "When the aggregator committed this page, in seconds since 1970.".to_owned(),
         unit: "seconds".to_owned(),
@@ -175,17 +166,16 @@ fn add_commit_time(snapshot: &mut Snapshot, query: &Query) {
         native: false,
         merge: qbus::Merge::Last,
     };
-    let series = Series {
+    Series {
         family: Arc::new(family),
         labels: Vec::new(),
-        value: Value::Gauge(qbus_aggregate::export::seconds(snapshot.unix_ns)),
-        timestamp_ns: snapshot.unix_ns,
-        start_ns: snapshot.unix_ns,
+        value: Value::Gauge(qbus_aggregate::export::seconds(unix_ns)),
+        timestamp_ns: unix_ns,
+        start_ns: unix_ns,
         records: 0,
         history: Vec::new(),
         exemplars: Vec::new(),
-    };
-    snapshot.series.insert(place, series);
+    }
 }
 
 impl Page {

@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use ::csv::{ErrorKind, Terminator, WriterBuilder};
 use serde::ser::{SerializeMap, Serializer};
 
-use super::Options;
 use super::number::{push, push_datetime, push_float, seconds};
-use crate::series::{HistogramValue, Series, Snapshot, SummaryValue, Value};
+use super::{Exported, Options};
+use crate::series::{HistogramValue, Series, SummaryValue, Value};
+use crate::snapshot::reader::Named;
 use crate::sum::Sum;
 
 const HEADER: [&str; 7] = [
@@ -23,7 +24,7 @@ const HEADER: [&str; 7] = [
 /// The last column, where there are histories.
 const POINT: &str = "point";
 
-/// Writes `snapshot` as a table (RFC 4180: a header, CRLF, quotes where needed; UTF-8), and flushes
+/// Writes series as a table (RFC 4180: a header, CRLF, quotes where needed; UTF-8), and flushes
 /// `out`.
 ///
 /// ```csv
@@ -61,7 +62,11 @@ const POINT: &str = "point";
 /// # Errors
 ///
 /// The first error of `out`, as it is.
-pub fn csv(snapshot: &Snapshot, options: &Options, out: &mut dyn Write) -> io::Result<()> {
+pub fn csv<'a>(
+    what: impl Into<Exported<'a>>,
+    options: &Options,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let mut table = Table {
         rows: WriterBuilder::new()
             .terminator(Terminator::CRLF)
@@ -72,13 +77,13 @@ pub fn csv(snapshot: &Snapshot, options: &Options, out: &mut dyn Write) -> io::R
     let point = options.history.then_some(POINT);
     let header = HEADER.into_iter().chain(point);
     table.rows.write_record(header).map_err(as_io)?;
-    for series in &snapshot.series {
+    for series in what.into().names().iter().flat_map(Named::iter) {
         if options.history {
             table.cells.point = Some("0".to_owned());
         }
-        table.series(series)?;
+        table.series(&series)?;
         if options.history {
-            table.history(series)?;
+            table.history(&series)?;
         }
     }
     table.rows.flush()

@@ -3,6 +3,7 @@
 //!
 //! Nothing spoils a page: what a reader would refuse is left out and counted.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
@@ -10,19 +11,16 @@ use std::io::{self, Write};
 use qbus::MetricType;
 
 use super::LeftOut;
-use crate::series::{Exemplar, Family, Series, Snapshot, Value};
+use crate::series::{Exemplar, Family, Series, Value};
+use crate::snapshot::reader::Named;
 
 /// How much of a page gathers before it goes out.
 pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Series of one name, in the order of the snapshot, where they are adjacent.
-pub(super) fn families(snapshot: &Snapshot) -> impl Iterator<Item = &[Series]> {
-    in_families(&snapshot.series)
-}
-
-/// The same, of series without a snapshot.
-pub(super) fn in_families(series: &[Series]) -> impl Iterator<Item = &[Series]> {
-    series.chunk_by(|a, b| a.family.name == b.family.name)
+/// The series of each name, of series that are sorted by it.
+pub(super) fn in_families(series: &[Series]) -> impl Iterator<Item = Named<'_>> {
+    let families = series.chunk_by(|a, b| a.family.name == b.family.name);
+    families.map(Named::Decoded)
 }
 
 /// The sample names that the families of a page have taken so far.
@@ -48,7 +46,7 @@ impl Names {
 }
 
 impl LeftOut {
-    pub(super) fn family(&mut self, series: &[Series]) {
+    pub(super) fn family(&mut self, series: &Named<'_>) {
         self.families += 1;
         self.series += series.len() as u64;
     }
@@ -62,19 +60,29 @@ impl LeftOut {
 /// not end with the count.
 pub(super) struct Sound<'a> {
     family: &'a Family,
-    rest: std::slice::Iter<'a, Series>,
-    seen: Option<HashSet<LabelSet<'a>>>,
+    all: Named<'a>,
+    rest: Box<dyn Iterator<Item = Cow<'a, Series>> + 'a>,
+    passed: usize,
+    /// Labels of the last one, while each came after the one before and had the same label names,
+    /// as nearly all do: no two can be the same set then.
+    last: Option<Labels>,
+    /// The sets so far, from the first on that did not come so.
+    seen: Option<HashSet<LabelSet>>,
     left_out: u64,
 }
 
+/// As a series has them.
+type Labels = Vec<(String, String)>;
+
 impl<'a> Sound<'a> {
-    /// `all` is not empty.
-    pub(super) fn new(all: &'a [Series]) -> Sound<'a> {
+    pub(super) fn new(all: Named<'a>) -> Sound<'a> {
         Sound {
-            family: &all[0].family,
+            family: all.family(),
             rest: all.iter(),
-            // In order and of the same label names, as nearly all are, no two can be the same set.
-            seen: (!all.is_sorted_by(ascends)).then(HashSet::new),
+            all,
+            passed: 0,
+            last: None,
+            seen: None,
             left_out: 0,
         }
     }
@@ -83,15 +91,43 @@ impl<'a> Sound<'a> {
     pub(super) fn left_out(&self) -> u64 {
         self.left_out
     }
+
+    /// Whether no earlier series has the same labels, as a set.
+    fn is_new(&mut self, series: &Series) -> bool {
+        let labels = &series.labels;
+        match (&self.seen, &mut self.last) {
+            (None, last @ None) => {
+                *last = Some(labels.clone());
+                return true;
+            }
+            (None, Some(last)) if ascends(last, labels) => {
+                // The names are the same.
+                for ((_, last), (_, value)) in last.iter_mut().zip(labels) {
+                    last.clone_from(value);
+                }
+                return true;
+            }
+            _ => {}
+        }
+        let (all, family, before) = (&self.all, self.family, self.passed - 1);
+        let seen = self.seen.get_or_insert_with(|| {
+            let earlier = all.iter().take(before);
+            earlier
+                .filter(|series| is_sound(series, family))
+                .map(|series| LabelSet(series.into_owned().labels))
+                .collect()
+        });
+        seen.insert(LabelSet(labels.clone()))
+    }
 }
 
 impl<'a> Iterator for Sound<'a> {
-    type Item = &'a Series;
+    type Item = Cow<'a, Series>;
 
-    fn next(&mut self) -> Option<&'a Series> {
-        for series in self.rest.by_ref() {
-            let is_new = |seen: &mut HashSet<_>| seen.insert(LabelSet(&series.labels));
-            if is_sound(series, self.family) && self.seen.as_mut().is_none_or(is_new) {
+    fn next(&mut self) -> Option<Cow<'a, Series>> {
+        while let Some(series) = self.rest.next() {
+            self.passed += 1;
+            if is_sound(&series, self.family) && self.is_new(&series) {
                 return Some(series);
             }
             self.left_out += 1;
@@ -226,10 +262,9 @@ pub(super) fn push_escaped(out: &mut String, text: &str, quotes: bool) {
 }
 
 /// Whether `b` has the label names of `a`, in the same order, and comes after it.
-fn ascends(a: &Series, b: &Series) -> bool {
-    let names_agree =
-        a.labels.len() == b.labels.len() && a.labels.iter().zip(&b.labels).all(|(a, b)| a.0 == b.0);
-    names_agree && a.labels < b.labels
+fn ascends(a: &[(String, String)], b: &[(String, String)]) -> bool {
+    let names_agree = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0);
+    names_agree && a < b
 }
 
 /// Whether a series fits its family and the format.
@@ -283,15 +318,15 @@ fn is_word(name: &str, is_letter: impl Fn(u8) -> bool) -> bool {
 
 /// Labels that compare as Prometheus compares them: in any order, and an empty value is no label.
 /// No name occurs twice.
-struct LabelSet<'a>(&'a [(String, String)]);
+struct LabelSet(Labels);
 
-impl LabelSet<'_> {
+impl LabelSet {
     fn iter(&self) -> impl Iterator<Item = &(String, String)> {
         self.0.iter().filter(|(_, value)| !value.is_empty())
     }
 }
 
-impl PartialEq for LabelSet<'_> {
+impl PartialEq for LabelSet {
     fn eq(&self, other: &Self) -> bool {
         // The same order is the usual case, and cheap.
         self.0 == other.0
@@ -300,9 +335,9 @@ impl PartialEq for LabelSet<'_> {
     }
 }
 
-impl Eq for LabelSet<'_> {}
+impl Eq for LabelSet {}
 
-impl Hash for LabelSet<'_> {
+impl Hash for LabelSet {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // A sum does not depend on the order.
         let sum = self.iter().fold(0u64, |sum, label| {

@@ -2,17 +2,18 @@
 
 use std::io::{self, BufWriter, Write};
 
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
-use super::Options;
 use super::number::{push_datetime, push_float, seconds, word};
-use crate::series::{Exemplar, HistogramValue, Series, Snapshot, SummaryValue, Value};
+use super::{Exported, Options};
+use crate::series::{Exemplar, HistogramValue, Series, SummaryValue, Value};
+use crate::snapshot::reader::Named;
 use crate::sum::Sum;
 
 /// Counts the incompatible changes of the document. New members may come without one.
 pub const SCHEMA_VERSION: u32 = 2;
 
-/// Writes `snapshot` as one JSON document (RFC 8259) on one line, and flushes `out`.
+/// Writes series as one JSON document (RFC 8259) on one line, and flushes `out`.
 ///
 /// ```json
 /// {
@@ -73,20 +74,21 @@ pub const SCHEMA_VERSION: u32 = 2;
 /// # Errors
 ///
 /// The first error of `out`, as it is.
-pub fn json(snapshot: &Snapshot, options: &Options, out: &mut dyn Write) -> io::Result<()> {
+pub fn json<'a>(
+    what: impl Into<Exported<'a>>,
+    options: &Options,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let what = what.into();
     let mut out = BufWriter::with_capacity(64 * 1024, out);
     let document = Document {
         schema_version: SCHEMA_VERSION,
-        epoch: snapshot.epoch,
-        consistent: snapshot.consistent,
-        timestamp: Datetime(snapshot.unix_ns),
-        unix_ns: snapshot.unix_ns,
-        metrics: Metrics(&snapshot.series),
-        history: History(if options.history {
-            &snapshot.series
-        } else {
-            &[]
-        }),
+        epoch: what.epoch(),
+        consistent: what.is_consistent(),
+        timestamp: Datetime(what.unix_ns()),
+        unix_ns: what.unix_ns(),
+        metrics: Metrics(what),
+        history: History(options.history.then_some(what)),
     };
     serde_json::to_writer(&mut out, &document)?;
     out.write_all(b"\n")?;
@@ -104,11 +106,15 @@ struct Document<'a> {
     history: History<'a>,
 }
 
-struct Metrics<'a>(&'a [Series]);
+struct Metrics<'a>(Exported<'a>);
 
 impl Serialize for Metrics<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(Metric::new))
+        let mut metrics = serializer.serialize_seq(None)?;
+        for series in self.0.names().iter().flat_map(Named::iter) {
+            metrics.serialize_element(&Metric::new(&series))?;
+        }
+        metrics.end()
     }
 }
 
@@ -267,22 +273,22 @@ impl Serialize for Quantiles<'_> {
 }
 
 /// By name, the points of all series of the name.
-struct History<'a>(&'a [Series]);
+/// Of what; of nothing where nobody asks for it.
+struct History<'a>(Option<Exported<'a>>);
 
 impl Serialize for History<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut names = serializer.serialize_map(None)?;
-        // The series of a family are adjacent, so no name comes twice.
-        for family in self.0.chunk_by(|a, b| a.family.name == b.family.name) {
-            if family.iter().any(|series| !series.history.is_empty()) {
-                names.serialize_entry(&family[0].family.name, &Points(family))?;
+        for all in self.0.map_or(Vec::new(), |what| what.names()) {
+            if all.iter().any(|series| !series.history.is_empty()) {
+                names.serialize_entry(&all.family().name, &Points(all))?;
             }
         }
         names.end()
     }
 }
 
-struct Points<'a>(&'a [Series]);
+struct Points<'a>(Named<'a>);
 
 impl Serialize for Points<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -293,14 +299,18 @@ impl Serialize for Points<'_> {
             timestamp: f64,
             datetime: Datetime,
         }
-        serializer.collect_seq(self.0.iter().flat_map(|series| {
-            series.history.iter().map(move |point| Entry {
-                labels: Labels(&series.labels),
-                value: Float(point.value),
-                timestamp: seconds(point.timestamp_ns),
-                datetime: Datetime(point.timestamp_ns),
-            })
-        }))
+        let mut points = serializer.serialize_seq(None)?;
+        for series in self.0.iter() {
+            for point in &series.history {
+                points.serialize_element(&Entry {
+                    labels: Labels(&series.labels),
+                    value: Float(point.value),
+                    timestamp: seconds(point.timestamp_ns),
+                    datetime: Datetime(point.timestamp_ns),
+                })?;
+            }
+        }
+        points.end()
     }
 }
 

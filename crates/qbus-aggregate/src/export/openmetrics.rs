@@ -4,12 +4,11 @@ use std::io::{self, Write};
 
 use qbus::MetricType;
 
-use super::exposition::{
-    Exemplars, Lines, Names, Sound, families, has_growing_sum, labels, push_escaped,
-};
+use super::exposition::{Exemplars, Lines, Names, Sound, has_growing_sum, labels, push_escaped};
 use super::number::{canonical, push, push_float, push_sum};
-use super::{LeftOut, Options};
-use crate::series::{Exemplar, Family, HistogramValue, Series, Snapshot, SummaryValue, Value};
+use super::{Exported, LeftOut, Options};
+use crate::series::{Exemplar, Family, HistogramValue, Series, SummaryValue, Value};
+use crate::snapshot::reader::Named;
 use crate::sum::Sum;
 
 /// The media type to serve an OpenMetrics page with.
@@ -19,7 +18,7 @@ pub const OPENMETRICS_CONTENT_TYPE: &str =
 /// Nanoseconds of a second.
 const NS: u64 = 1_000_000_000;
 
-/// Writes `snapshot` as a page of OpenMetrics 1.0 (`application/openmetrics-text`), and flushes
+/// Writes series as a page of OpenMetrics 1.0 (`application/openmetrics-text`), and flushes
 /// `out`.
 ///
 /// ```text
@@ -53,8 +52,8 @@ const NS: u64 = 1_000_000_000;
 /// # Errors
 ///
 /// The first error of `out`, as it is. Part of the page may have been written by then.
-pub fn openmetrics(
-    snapshot: &Snapshot,
+pub fn openmetrics<'a>(
+    what: impl Into<Exported<'a>>,
     options: &Options,
     out: &mut dyn Write,
 ) -> io::Result<LeftOut> {
@@ -64,10 +63,10 @@ pub fn openmetrics(
     };
     let mut names = Names::default();
     let mut left_out = LeftOut::default();
-    for series in families(snapshot) {
-        match Group::claim(&mut names, series) {
-            Some(group) => left_out.series += page.family(&group, series)?,
-            None => left_out.family(series),
+    for all in what.into().names() {
+        match Group::claim(&mut names, &all) {
+            Some(group) => left_out.series += page.family(&group, all)?,
+            None => left_out.family(&all),
         }
     }
     page.lines.text.push_str("# EOF\n");
@@ -86,8 +85,8 @@ struct Group<'a> {
 
 impl<'a> Group<'a> {
     /// Names a family, unless others have the names that it needs.
-    fn claim(names: &mut Names, series: &'a [Series]) -> Option<Group<'a>> {
-        let family = &*series[0].family;
+    fn claim(names: &mut Names, all: &Named<'a>) -> Option<Group<'a>> {
+        let family = all.family();
         let name = family.name.as_str();
         let mut named = |name, suffix, metric_type, suffixes: &[&str]| {
             names.claim(name, suffixes).then_some(Group {
@@ -105,9 +104,9 @@ impl<'a> Group<'a> {
             MetricType::Gauge => {
                 let info = name
                     .strip_suffix("_info")
-                    .filter(|_| series.iter().all(is_one))
+                    .filter(|_| all.iter().all(|series| is_one(&series)))
                     .and_then(|short| named(short, "_info", "info", &["", "_info"]));
-                let is_stateset = || series.iter().all(|series| is_state(series, name));
+                let is_stateset = || all.iter().all(|series| is_state(&series, name));
                 info.or_else(|| {
                     let metric_type = if is_stateset() { "stateset" } else { "gauge" };
                     named(name, "", metric_type, &[""])
@@ -143,8 +142,8 @@ struct Page<'a> {
 
 impl Page<'_> {
     /// Writes the series of a family. Returns how many of them it left out.
-    fn family(&mut self, group: &Group<'_>, all: &[Series]) -> io::Result<u64> {
-        let family = &*all[0].family;
+    fn family(&mut self, group: &Group<'_>, all: Named<'_>) -> io::Result<u64> {
+        let family = all.family();
         let bounds: Vec<String> = match family.metric_type {
             MetricType::Histogram => family
                 .buckets
@@ -167,7 +166,7 @@ impl Page<'_> {
                 self.head(group, family);
                 has_head = true;
             }
-            self.series(group, series, &bounds);
+            self.series(group, &series, &bounds);
             self.lines.pass_on()?;
         }
         Ok(sound.left_out() + negative)

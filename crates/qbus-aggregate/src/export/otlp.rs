@@ -1,5 +1,7 @@
 //! The OpenTelemetry protocol: `ExportMetricsServiceRequest`, as it is sent over HTTP.
 
+use std::borrow::Cow;
+
 use qbus::MetricType;
 
 use super::LeftOut;
@@ -69,7 +71,7 @@ pub fn otlp(
         let mut sound = Sound::new(all);
         let mut rest = sound.by_ref().peekable();
         while rest.peek().is_some() {
-            request.metric(&all[0].family, &mut rest);
+            request.metric(all.family(), &mut rest);
         }
         left_out.series += sound.left_out();
     }
@@ -98,7 +100,7 @@ impl Building<'_> {
     fn metric<'s>(
         &mut self,
         family: &Family,
-        all: &mut std::iter::Peekable<impl Iterator<Item = &'s Series>>,
+        all: &mut std::iter::Peekable<impl Iterator<Item = Cow<'s, Series>>>,
     ) {
         const METRICS: Field = Field(2);
         const NAME: Field = Field(1);
@@ -133,7 +135,7 @@ impl Building<'_> {
                     && let Some(series) = all.next()
                 {
                     points += 1;
-                    data.message(POINTS, |point| encode_point(point, series, options));
+                    data.message(POINTS, |point| encode_point(point, &series, options));
                 }
                 if data_is_cumulative {
                     data.unsigned(TEMPORALITY, CUMULATIVE);

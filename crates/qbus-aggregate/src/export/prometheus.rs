@@ -4,16 +4,17 @@ use std::io::{self, Write};
 
 use qbus::MetricType;
 
-use super::exposition::{Lines, Names, Sound, families, push_escaped};
+use super::exposition::{Lines, Names, Sound, push_escaped};
 use super::number::{push, push_float, push_sum};
-use super::{LeftOut, Options};
-use crate::series::{Family, HistogramValue, Series, Snapshot, SummaryValue, Value};
+use super::{Exported, LeftOut, Options};
+use crate::series::{Family, HistogramValue, Series, SummaryValue, Value};
+use crate::snapshot::reader::Named;
 use crate::sum::Sum;
 
 /// The media type to serve a page with. Prometheus 3 refuses a page that has none.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Writes `snapshot` as a page of the text format 0.0.4 (Prometheus documentation, "Exposition
+/// Writes series as a page of the text format 0.0.4 (Prometheus documentation, "Exposition
 /// formats"), and flushes `out`.
 ///
 /// ```text
@@ -44,8 +45,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// # Errors
 ///
 /// The first error of `out`, as it is. Part of the page may have been written by then.
-pub fn prometheus(
-    snapshot: &Snapshot,
+pub fn prometheus<'a>(
+    what: impl Into<Exported<'a>>,
     options: &Options,
     out: &mut dyn Write,
 ) -> io::Result<LeftOut> {
@@ -55,14 +56,12 @@ pub fn prometheus(
     };
     let mut names = Names::default();
     let mut left_out = LeftOut::default();
-    for family in families(snapshot) {
-        if names.claim(
-            &family[0].family.name,
-            suffixes(family[0].family.metric_type),
-        ) {
-            left_out.series += page.family(family)?;
+    for all in what.into().names() {
+        let family = all.family();
+        if names.claim(&family.name, suffixes(family.metric_type)) {
+            left_out.series += page.family(all)?;
         } else {
-            left_out.family(family);
+            left_out.family(&all);
         }
     }
     page.lines.finish()?;
@@ -86,8 +85,8 @@ struct Page<'a> {
 
 impl Page<'_> {
     /// Writes the series of a family. Returns how many of them it left out.
-    fn family(&mut self, all: &[Series]) -> io::Result<u64> {
-        let family = &*all[0].family;
+    fn family(&mut self, all: Named<'_>) -> io::Result<u64> {
+        let family = all.family();
         let mut bounds = Vec::new();
         if family.metric_type == MetricType::Histogram {
             bounds.extend(family.buckets.iter().chain([&f64::INFINITY]).map(|&bound| {
@@ -103,7 +102,7 @@ impl Page<'_> {
                 self.head(family);
                 has_head = true;
             }
-            self.series(series, &bounds);
+            self.series(&series, &bounds);
             self.lines.pass_on()?;
         }
         Ok(sound.left_out())

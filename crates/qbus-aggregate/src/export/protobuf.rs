@@ -4,13 +4,12 @@ use std::io::{self, Write};
 
 use qbus::MetricType;
 
-use super::LeftOut;
-use super::Options;
-use super::exposition::{CHUNK_BYTES, Exemplars, Names, Sound, families, has_growing_sum, labels};
+use super::exposition::{CHUNK_BYTES, Exemplars, Names, Sound, has_growing_sum, labels};
 use super::prometheus::suffixes;
 use super::wire::{Field, Message};
+use super::{Exported, LeftOut, Options};
 use crate::distribution::{CLASSIC_BOUNDS, CLASSIC_POWERS, Exponential};
-use crate::series::{Exemplar, Family, HistogramValue, Series, Snapshot, SummaryValue, Value};
+use crate::series::{Exemplar, Family, HistogramValue, Series, SummaryValue, Value};
 
 /// The media type to serve a protobuf page with.
 pub const PROTOBUF_CONTENT_TYPE: &str = "application/vnd.google.protobuf; \
@@ -26,7 +25,7 @@ const GAUGE: u64 = 1;
 const UNTYPED: u64 = 3;
 const HISTOGRAM: u64 = 4;
 
-/// Writes `snapshot` as messages `io.prometheus.client.MetricFamily`, each after its length, and
+/// Writes series as messages `io.prometheus.client.MetricFamily`, each after its length, and
 /// flushes `out`. To be sent only to who asks for it.
 ///
 /// It says what the page of [`prometheus()`](super::prometheus()) says, and leaves out the same;
@@ -41,25 +40,25 @@ const HISTOGRAM: u64 = 4;
 /// # Errors
 ///
 /// The first error of `out`, as it is. Part of the page may have been written by then.
-pub fn protobuf(
-    snapshot: &Snapshot,
+pub fn protobuf<'a>(
+    what: impl Into<Exported<'a>>,
     options: &Options,
     out: &mut dyn Write,
 ) -> io::Result<LeftOut> {
     let mut names = Names::default();
     let mut left_out = LeftOut::default();
     let mut page = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
-    for all in families(snapshot) {
-        let family = &*all[0].family;
+    for all in what.into().names() {
+        let family = all.family();
         if !names.claim(&family.name, suffixes(family.metric_type)) {
-            left_out.family(all);
+            left_out.family(&all);
             continue;
         }
         let mut sound = Sound::new(all);
         let mut message = head(family);
         let bare = message.len();
         for series in sound.by_ref() {
-            metric(&mut message, series, options);
+            metric(&mut message, &series, options);
         }
         left_out.series += sound.left_out();
         if message.len() > bare {

@@ -88,16 +88,16 @@ pub fn remote_write(
     let mut left_out = LeftOut::default();
     let mut request = Building::new(options, send);
     for all in in_families(series) {
-        let family = &*all[0].family;
+        let family = all.family();
         if !names.claim(&family.name, suffixes(family.metric_type)) {
-            left_out.family(all);
+            left_out.family(&all);
             continue;
         }
         let bounds = Bounds::of(family);
         let mut sound = Sound::new(all);
         request.begin_family(family);
         for one in sound.by_ref() {
-            request.series(one, &bounds);
+            request.series(&one, &bounds);
         }
         left_out.series += sound.left_out();
     }

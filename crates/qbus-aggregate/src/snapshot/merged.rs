@@ -5,25 +5,27 @@ use std::mem::take;
 
 use qbus::Merge;
 
-use crate::series::{Point, Series, Value};
+use crate::series::{Family, Point, Series, Value};
 
 /// The label that says whose a value is.
 const PROCESS_LABEL: &str = "pid";
 
+/// Whether the series of a family are merged.
+pub(crate) fn is_merged(family: &Family) -> bool {
+    let merge = family.merge;
+    merge.is_by_process() && !matches!(merge, Merge::All | Merge::LiveAll)
+}
+
 /// Merges the series of processes, of families that ask for it. The order stays that of names and
 /// labels.
 pub(crate) fn merged(series: Vec<Series>) -> Vec<Series> {
-    let is_merged = |series: &Series| {
-        let merge = series.family.merge;
-        merge.is_by_process() && !matches!(merge, Merge::All | Merge::LiveAll)
-    };
-    if !series.iter().any(is_merged) {
+    if !series.iter().any(|series| is_merged(&series.family)) {
         return series;
     }
     let mut out: Vec<Series> = Vec::with_capacity(series.len());
     let mut series = series.into_iter().peekable();
     while let Some(first) = series.next() {
-        if !is_merged(&first) {
+        if !is_merged(&first.family) {
             out.push(first);
             continue;
         }

@@ -5,10 +5,9 @@ mod find;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
-use std::panic::resume_unwind;
+use std::mem::take;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 
 use qbus::{Access, MappedFile, MetricType, OpenError, SeriesDefinition, SeriesId, Words};
 
@@ -16,10 +15,8 @@ use super::exemplars;
 use super::file;
 use super::layout::{
     AT_COMMITTED, AT_CREATED, AT_INSTANCE, AT_NAME, AT_PID, AT_STARTED, BLOCK_HEADER, NAME_WORDS,
-    PLAIN_LEN, Shape,
+    Shape,
 };
-use super::merged::merged;
-use super::order::Order;
 use super::ring::{self, Points, RecentRecord, decode_points, decode_recent};
 use super::row::{
     BlockHeader, LEN_MAX, Observed, Plain, Span, block_of, is_same_series, row_at, take_room,
@@ -31,16 +28,18 @@ use crate::series::{
     Exemplar, Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value,
 };
 
+mod cut;
+mod listing;
+
+pub use self::listing::Listing;
+pub(crate) use self::listing::Named;
+
 /// The quantiles that a snapshot states of a summary.
 pub const QUANTILES: [f64; 5] = [0.5, 0.9, 0.95, 0.99, 0.999];
 /// How often a cut is tried before rows that were overtaken are taken as they are.
 const CUTS: usize = 8;
 /// How often what is read is read again because the file has grown meanwhile.
 const GROWTHS: usize = 32;
-/// So few series are decoded in less time than a thread takes to start.
-const FEW: usize = 8192;
-/// More threads wait for the same memory.
-const THREADS_MAX: usize = 4;
 
 /// Why there is nothing to read.
 #[derive(Debug)]
@@ -83,13 +82,15 @@ impl fmt::Debug for ReadOptions<'_> {
     }
 }
 
+/// Where the definition of a family lies, and its id on the bus.
+type FamilyKey = (usize, u64);
+
 /// An open snapshot file, mapped read-only.
 #[derive(Debug)]
 pub struct Reader {
     file: MappedFile,
     shape: Shape,
-    /// By where its definition lies, and its id on the bus.
-    families: HashMap<(usize, u64), Arc<Family>>,
+    families: HashMap<FamilyKey, Arc<Family>>,
     retries: u64,
 }
 
@@ -252,9 +253,16 @@ impl Reader {
         if history {
             self.capacity(Plain::decode(&version)?.history, Points::History, beyond);
         }
-        let family = self.family(&listed)?;
+        let mut known = take(&mut self.families);
+        let family = self.family(&listed, &mut known);
+        self.families = known;
+        let located = Located {
+            labels: listed.header.labels,
+            place,
+            word: listed.word,
+        };
         let mut room = self.words().len();
-        self.decode(family, &listed, &version, history, &mut room)
+        self.decode(family?, &located, &version, history, &mut room)
     }
 
     /// Reads the row of a place at an epoch, or the newest one, and what the directory says of it;
@@ -311,183 +319,44 @@ impl Reader {
     ///
     /// Nothing was committed yet.
     pub fn read(&mut self, options: &ReadOptions<'_>) -> Result<Snapshot, ReadError> {
-        if self.epoch() == 0 {
-            return Err(ReadError::Empty);
-        }
-        let cut = self.read_growing(|reader, beyond| {
-            let mut cut = reader.whole_cut(beyond);
-            if options.history {
-                let plains = cut.rows.iter().map(|(_, range)| &cut.words[range.clone()]);
-                for plain in plains.filter_map(Plain::decode) {
-                    reader.capacity(plain.history, Points::History, beyond);
-                }
-            }
-            // Where the file grows faster than it can be mapped.
-            cut.consistent &= !beyond.0.get();
-            cut
-        });
-        // Sorted before they are decoded: what is sorted then is small.
-        let order = self.sorted(&cut, options);
-        let series = merged(self.decode_all(&cut, order, options.history));
-        Ok(Snapshot {
-            epoch: cut.epoch,
-            unix_ns: cut.unix_ns,
-            consistent: cut.consistent,
-            series,
-        })
-    }
-
-    /// A cut of all rows within the map.
-    fn whole_cut(&mut self, beyond: &Beyond) -> Cut {
-        for attempt in 1..=CUTS {
-            let cut = self.cut(attempt == CUTS, beyond);
-            if cut.is_some() || beyond.0.get() {
-                // The last attempt takes every row.
-                return cut.unwrap_or_default();
-            }
-            self.retries += 1;
-        }
-        Cut::default()
-    }
-
-    /// Decodes rows of a cut, on several threads where they are many.
-    fn decode_all(
-        &self,
-        cut: &Cut,
-        order: Vec<(usize, Arc<Family>)>,
-        history: bool,
-    ) -> Vec<Series> {
-        let decode = |part: &[(usize, Arc<Family>)]| {
-            let mut room = self.words().len();
-            let decode = |(index, family): &(usize, Arc<Family>)| {
-                let (listed, range) = &cut.rows[*index];
-                let version = &cut.words[range.clone()];
-                self.decode(family.clone(), listed, version, history, &mut room)
-            };
-            let mut series = Vec::with_capacity(part.len());
-            series.extend(part.iter().filter_map(decode));
-            series
-        };
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        let threads = (order.len() / FEW).clamp(1, processors.min(THREADS_MAX));
-        let mut parts = order.chunks(order.len().div_ceil(threads).max(1));
-        let first = parts.next().unwrap_or_default();
-        thread::scope(|scope| {
-            let others: Vec<_> = parts
-                .map(|part| scope.spawn(move || decode(part)))
-                .collect();
-            let mut series = decode(first);
-            for other in others {
-                // A thread that panicked would have panicked here.
-                series.append(&mut other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            }
-            series
-        })
+        self.list(options).map(Listing::decoded)
     }
 
     /// Whether a series is still there, be it in another block: its definitions are its own then.
-    fn is_there(&self, listed: &Listed) -> bool {
+    fn is_there(&self, place: usize, word: u64) -> bool {
         // Acquire: as in `is_listed`.
         self.words().acquire();
-        let word = self.words().get(self.shape.directory() + listed.place);
-        word.is_some_and(|word| is_same_series(word, listed.word))
+        let now = self.words().get(self.shape.directory() + place);
+        now.is_some_and(|now| is_same_series(now, word))
     }
 
-    /// Copies the version of each row that counts at one epoch; `None` when one was overtaken.
-    fn cut(&self, take_newer: bool, beyond: &Beyond) -> Option<Cut> {
-        let words = self.words();
-        let mut cut = Cut {
-            epoch: committed(words, AT_COMMITTED)?,
-            consistent: true,
-            ..Cut::default()
-        };
-        let newest = take_newer.then_some(AT_COMMITTED);
-        let mut room = words.len();
-        // In the order of the file, which a processor fetches ahead.
-        let directory = self.shape.directory();
-        let mut places: Vec<(usize, u64)> = (0..self.shape.series_places)
-            .filter_map(|place| Some((place, words.get(directory + place)?)))
-            .filter(|&(_, word)| word != 0)
-            .collect();
-        places.sort_unstable_by_key(|&(_, word)| block_of(word));
-        cut.rows.reserve(places.len());
-        cut.words.reserve(places.len() * PLAIN_LEN);
-        for (place, _) in places {
-            let start = cut.words.len();
-            let epoch = (cut.epoch, newest);
-            let Some((listed, found)) = self.read_listed(place, epoch, &mut cut.words, beyond)
-            else {
-                continue;
-            };
-            if !take_room(&mut room, listed.header.len) {
-                cut.words.truncate(start);
-                continue;
-            }
-            match found {
-                Found::Version => cut.rows.push((listed, start..cut.words.len())),
-                Found::Nothing => {}
-                // A series made after this epoch looks overtaken too.
-                Found::Overtaken if take_newer => {}
-                Found::Overtaken => return None,
-            }
-        }
-        let mut version = Vec::new();
-        let found = GLOBALS_ROW.read(words, cut.epoch, newest, &mut version);
-        cut.unix_ns = (found == Found::Version).then(|| version[0])?;
-        // With newer rows among them the cut may be of several epochs.
-        cut.consistent = !take_newer;
-        Some(cut)
-    }
-
-    /// The places of a cut's rows whose families are wanted, each with its family, in the order of
-    /// names and labels.
-    fn sorted(&mut self, cut: &Cut, options: &ReadOptions<'_>) -> Vec<(usize, Arc<Family>)> {
-        let mut wanted = Vec::with_capacity(cut.rows.len());
-        for (place, (listed, _)) in cut.rows.iter().enumerate() {
-            let Some(family) = self.family(listed) else {
-                continue;
-            };
-            if options.matches.is_none_or(|matches| matches(&family.name)) {
-                wanted.push((place, family));
-            }
-        }
-        let words = self.words();
-        let mut order = Order::default();
-        // Definitions that are garbage may all lie in one place.
-        let mut room = words.len();
-        for (index, (place, family)) in wanted.iter().enumerate() {
-            let at = cut.rows[*place].0.header.labels;
-            order.push(index, &family.name, |key| {
-                let start = key.len();
-                let is_read = SeriesDefinition::sort_key(words, at, key);
-                if !is_read || !take_room(&mut room, (key.len() - start) / 8) {
-                    key.truncate(start);
-                }
-            });
-        }
-        let sorted = order.sorted();
-        sorted.map(|index| wanted[index].clone()).collect()
-    }
-
-    /// The family of a series.
-    fn family(&mut self, listed: &Listed) -> Option<Arc<Family>> {
-        let words = self.words();
+    /// What the family of a series is known by.
+    fn family_key(&self, listed: &Listed) -> Option<FamilyKey> {
         let header = listed.header;
-        let key = (header.family, words.get(header.labels)? >> 32);
-        if let Some(family) = self.families.get(&key) {
+        Some((header.family, self.words().get(header.labels)? >> 32))
+    }
+
+    /// The family of a series that is still there, among those that are known or to be known.
+    fn family(
+        &self,
+        listed: &Listed,
+        known: &mut HashMap<FamilyKey, Arc<Family>>,
+    ) -> Option<Arc<Family>> {
+        let key = self.family_key(listed)?;
+        if let Some(family) = known.get(&key) {
             return Some(family.clone());
         }
-        let family = Arc::new(Family::decode(words, header.family)?);
-        if self.is_there(listed) {
-            self.families.insert(key, family.clone());
-        }
-        Some(family)
+        let family = Arc::new(Family::decode(self.words(), listed.header.family)?);
+        self.is_there(listed.place, listed.word).then(|| {
+            known.insert(key, family.clone());
+            family
+        })
     }
 
     fn decode(
         &self,
         family: Arc<Family>,
-        listed: &Listed,
+        located: &Located,
         version: &[u64],
         history: bool,
         room: &mut usize,
@@ -496,7 +365,7 @@ impl Reader {
         if !plain.is_shown(family.metric_type) {
             return None;
         }
-        let labels = SeriesDefinition::decode(self.words(), listed.header.labels)?.labels;
+        let labels = SeriesDefinition::decode(self.words(), located.labels)?.labels;
         let texts = labels
             .iter()
             .map(|(name, value)| (name.len() + value.len()) / 8);
@@ -504,28 +373,38 @@ impl Reader {
             return None;
         }
         let history = if history {
-            self.history(&family, listed, &plain, room)?
+            self.history(&family, located.place, &plain, room)?
         } else {
             Vec::new()
         };
         let value = decode_value(&family, &plain, version)?;
-        let exemplars = self.exemplars(&family, listed, room);
+        let exemplars = self.exemplars(&family, located, room);
         // Else it was freed, and what was read of it may be another's.
-        self.is_there(listed).then_some(Series {
-            family,
-            labels,
-            value,
-            timestamp_ns: plain.last_ns,
-            start_ns: plain.start_ns,
-            records: plain.records,
-            history,
-            exemplars,
-        })
+        self.is_there(located.place, located.word)
+            .then_some(Series {
+                family,
+                labels,
+                value,
+                timestamp_ns: plain.last_ns,
+                start_ns: plain.start_ns,
+                records: plain.records,
+                history,
+                exemplars,
+            })
     }
 
     /// A series' exemplars: the newest ones, whichever epoch the series is of.
-    fn exemplars(&self, family: &Family, listed: &Listed, room: &mut usize) -> Vec<Exemplar> {
-        let found = exemplars::row_at(self.words(), self.shape, listed.header.exemplars)
+    fn exemplars(&self, family: &Family, located: &Located, room: &mut usize) -> Vec<Exemplar> {
+        if matches!(family.metric_type, MetricType::Gauge | MetricType::Untyped) {
+            return Vec::new();
+        }
+        let words = self.words();
+        let block = words.get(self.shape.directory() + located.place);
+        let header = block
+            .and_then(|word| row_at(words, self.shape, word))
+            .and_then(|row| BlockHeader::of(words, row));
+        let found = header
+            .and_then(|header| exemplars::row_at(words, self.shape, header.exemplars))
             .filter(|row| take_room(room, row.len));
         found
             .and_then(|row| self.newest(row))
@@ -538,7 +417,7 @@ impl Reader {
     fn history(
         &self,
         family: &Family,
-        listed: &Listed,
+        place: usize,
         plain: &Plain,
         room: &mut usize,
     ) -> Option<Vec<Point>> {
@@ -547,7 +426,7 @@ impl Reader {
             let points = self.points(family, &plain, room)?;
             // The ring of a version that does not count any more may hold another's points.
             let (mut version, newest) = (Vec::new(), (self.epoch(), Some(AT_COMMITTED)));
-            let found = self.read_listed(listed.place, newest, &mut version, &Beyond::default());
+            let found = self.read_listed(place, newest, &mut version, &Beyond::default());
             match Plain::decode(&version).filter(|_| found.is_some()) {
                 Some(newest) if newest.history.ring != plain.history.ring => plain = newest,
                 _ => return Some(points),
@@ -641,23 +520,20 @@ impl Beyond {
     }
 }
 
+/// What a series is decoded from beside its version: it stays so for as long as the series is there.
+struct Located {
+    labels: usize,
+    place: usize,
+    /// What the directory said of the place; the block may be another by now.
+    word: u64,
+}
+
 /// What stands before the row of a series, and what the directory said of its place.
 #[derive(Clone, Copy)]
 struct Listed {
     header: BlockHeader,
     place: usize,
     word: u64,
-}
-
-/// Versions of rows at one epoch.
-#[derive(Default)]
-struct Cut {
-    epoch: u64,
-    unix_ns: u64,
-    consistent: bool,
-    /// A row, and where its version lies in `words`.
-    rows: Vec<(Listed, std::ops::Range<usize>)>,
-    words: Vec<u64>,
 }
 
 fn decode_value(family: &Family, plain: &Plain, version: &[u64]) -> Option<Value> {

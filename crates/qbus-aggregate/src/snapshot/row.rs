@@ -22,6 +22,8 @@
 //! the last timestamp are then when the aggregator met them. The history's last point of a counter
 //! has the row's sum, whatever its place in the ring says.
 
+use std::ops::Range;
+
 use qbus::exponential::OCTAVE;
 use qbus::{MetricType, SeriesId, Words};
 
@@ -39,6 +41,9 @@ const OCTAVE_WORDS: usize = 1 + OCTAVE;
 const BUCKETS_MAX: usize = 257;
 /// The longest version: a native histogram's with all octaves.
 pub(crate) const LEN_MAX: usize = OBSERVED_LEN + BUCKETS_MAX + 2 + OCTAVES_MAX * OCTAVE_WORDS;
+
+/// The words of a version that say nothing of a series that is on the page, but for its history.
+pub(crate) const ASIDE: Range<usize> = 5..PLAIN_LEN;
 
 /// What the rows of all types begin with.
 #[derive(Clone, Copy, Debug, Default)]
@@ -285,7 +290,8 @@ pub(crate) fn is_same_series(one: u64, other: u64) -> bool {
     one != 0 && other != 0 && one >> BLOCK_BITS == other >> BLOCK_BITS
 }
 
-const BLOCK_BITS: u32 = 40;
+/// Bits of a word of the directory that say where the block lies.
+pub(crate) const BLOCK_BITS: u32 = 40;
 
 /// The row of the series at a place; `None` when the directory has none, or what it has does not
 /// fit.

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::export::samples::{self, ClosedPipe, same};
+use crate::series::Snapshot;
 
 fn text(snapshot: &Snapshot, options: &Options) -> String {
     let mut out = Vec::new();

@@ -3,6 +3,7 @@ use serde_json::{Map, Value as Json};
 
 use super::*;
 use crate::export::samples::{self, ClosedPipe, same};
+use crate::series::Snapshot;
 
 fn text(snapshot: &Snapshot, options: &Options) -> String {
     let mut out = Vec::new();

@@ -11,6 +11,7 @@ use proptest::test_runner::TestRunner;
 use super::*;
 use crate::export::exposition::CHUNK_BYTES;
 use crate::export::samples::{self, ClosedPipe, histogram, same, series, snapshot, with_family};
+use crate::series::Snapshot;
 
 const STAMPED: Options = Options {
     timestamps: true,

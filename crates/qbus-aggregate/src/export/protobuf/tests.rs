@@ -5,6 +5,7 @@ use super::*;
 use crate::distribution::Distribution;
 use crate::export::decoded::{Fields, decode, messages, numbers, signed, text, varint};
 use crate::export::samples::{self, empty_summary, histogram, series, snapshot};
+use crate::series::Snapshot;
 
 fn page(snapshot: &Snapshot) -> Vec<Fields> {
     let mut out = Vec::new();

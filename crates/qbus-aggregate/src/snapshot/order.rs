@@ -23,13 +23,21 @@ impl Entry {
 }
 
 /// Sorts things by a name that many of them have, and a key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Order {
     entries: Vec<Entry>,
     keys: Vec<u8>,
 }
 
 impl Order {
+    /// Of so many things.
+    pub(crate) fn of(things: usize) -> Order {
+        Order {
+            entries: Vec::with_capacity(things),
+            keys: Vec::new(),
+        }
+    }
+
     /// Adds a thing of a family; `write_key` appends its key.
     pub(crate) fn push(&mut self, index: usize, family: u32, write_key: impl FnOnce(&mut Vec<u8>)) {
         let start = self.keys.len();
@@ -111,7 +119,7 @@ mod tests {
         fn it_is_that_of_names_and_keys(
             things in prop::collection::vec(("[abc]{1,2}", "(same_start_|)[ab\0]{0,20}"), 0..60)
         ) {
-            let (mut order, mut names) = (Order::default(), Vec::new());
+            let (mut order, mut names) = (Order::of(things.len()), Vec::new());
             for (index, (name, key)) in things.iter().enumerate() {
                 order.push(index, index as u32, |out| out.extend(key.as_bytes()));
                 names.push(name.as_str());

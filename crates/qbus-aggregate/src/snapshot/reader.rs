@@ -253,16 +253,14 @@ impl Reader {
         if history {
             self.capacity(Plain::decode(&version)?.history, Points::History, beyond);
         }
-        let mut known = take(&mut self.families);
-        let family = self.family(&listed, &mut known);
-        self.families = known;
+        let family = self.family(&listed)?;
         let located = Located {
             labels: listed.header.labels,
             place,
             word: listed.word,
         };
         let mut room = self.words().len();
-        self.decode(family?, &located, &version, history, &mut room)
+        self.decode(family, &located, &version, history, &mut room)
     }
 
     /// Reads the row of a place at an epoch, or the newest one, and what the directory says of it;
@@ -336,8 +334,16 @@ impl Reader {
         Some((header.family, self.words().get(header.labels)? >> 32))
     }
 
-    /// The family of a series that is still there, among those that are known or to be known.
-    fn family(
+    /// The family of a series that is still there.
+    fn family(&mut self, listed: &Listed) -> Option<Arc<Family>> {
+        let mut known = take(&mut self.families);
+        let family = self.family_among(listed, &mut known);
+        self.families = known;
+        family
+    }
+
+    /// The same, among those that are known; it is one of them then.
+    fn family_among(
         &self,
         listed: &Listed,
         known: &mut HashMap<FamilyKey, Arc<Family>>,

@@ -126,7 +126,10 @@ impl Reader {
         let mut room = words.len();
         let places = self.places();
         cut.rows.reserve(places.len());
-        cut.words.reserve(places.len() * PLAIN_LEN);
+        let aside = if options.history { 0 } else { ASIDE.len() };
+        // The last one is cut short after it was read.
+        cut.words
+            .reserve((places.len() + 1) * (PLAIN_LEN - aside) + aside);
         let mut families = Families::new(options);
         for place in places {
             let start = cut.words.len();
@@ -142,7 +145,7 @@ impl Reader {
             let is_found = found == Found::Version && take_room(&mut room, listed.header.len);
             let family = is_found.then(|| {
                 families.number(self.family_key(&listed), &mut cut.families, || {
-                    self.family(&listed, known)
+                    self.family_among(&listed, known)
                 })
             });
             match family.flatten() {

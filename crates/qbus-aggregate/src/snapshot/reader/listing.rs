@@ -97,7 +97,7 @@ impl Reader {
     /// Sorts the rows of a cut by name and labels.
     fn sort(&self, cut: &mut Cut) {
         let words = self.words();
-        let mut order = Order::default();
+        let mut order = Order::of(cut.rows.len());
         // Definitions that are garbage may all lie in one place.
         let mut room = words.len();
         for (index, row) in cut.rows.iter().enumerate() {
@@ -158,7 +158,7 @@ impl Listing<'_> {
     /// As [`Snapshot::add_labels`].
     pub fn add_labels(&mut self, labels: &[(String, String)]) {
         self.labels.extend_from_slice(labels);
-        for series in &mut self.added {
+        if let Some(series) = &mut self.added {
             series.add_labels(labels);
         }
     }

@@ -99,7 +99,10 @@ fn written(series: &[Series]) -> usize {
     let options = RemoteWriteOptions {
         version: RemoteWriteVersion::One,
         time_ms: NOW_NS / 1_000_000,
-        labels: &[],
+        labels: &[
+            ("instance".to_owned(), "gpu-7".to_owned()),
+            ("job".to_owned(), "inference".to_owned()),
+        ],
         native: false,
         metadata: true,
         exemplars_since_ns: 0,

@@ -137,6 +137,8 @@ struct Building<'a> {
     samples: u64,
     /// Type, help and unit of the family at hand, for 2.0.
     family: [u32; 3],
+    /// The labels of all series, sorted.
+    of_all: Vec<(String, String)>,
     labels: Labels,
     name: String,
 }
@@ -158,6 +160,11 @@ impl<'a> Building<'a> {
             symbols: Symbols::default(),
             samples: 0,
             family: [0; 3],
+            of_all: {
+                let mut sorted = options.labels.to_vec();
+                sorted.sort_unstable();
+                sorted
+            },
             labels: Labels::default(),
             name: String::new(),
         }
@@ -211,13 +218,8 @@ impl<'a> Building<'a> {
                 self.note_family(&series.family);
             }
         }
-        let mut own_labels = std::mem::take(&mut self.labels);
-        own_labels.begin(
-            series,
-            self.options.labels,
-            self.is_two().then_some(&mut self.symbols),
-        );
-        self.labels = own_labels;
+        let symbols = self.is_two().then_some(&mut self.symbols);
+        self.labels.begin(series, &self.of_all, symbols);
         let mut exemplars = Exemplars(&series.exemplars);
         match &series.value {
             Value::Counter(sum) => {
@@ -480,12 +482,25 @@ impl Labels {
         &mut self,
         series: &Series,
         of_all: &[(String, String)],
-        mut symbols: Option<&mut Symbols>,
+        symbols: Option<&mut Symbols>,
     ) {
-        let own = match series.value {
-            Value::Summary(_) => "quantile",
-            _ => "le",
-        };
+        let is_free = |name: &str| of_all.iter().all(|(taken, _)| taken != name);
+        let is_plain = labels(series).is_sorted_by(|a, b| a.0 < b.0)
+            && labels(series).all(|(name, _)| is_free(name));
+        if is_plain {
+            // As nearly all are: two sorted lists, merged.
+            let mut common = of_all.iter().peekable();
+            let mut own = labels(series).peekable();
+            let next = || {
+                let is_common = match (common.peek(), own.peek()) {
+                    (Some(one), Some(other)) => one.0 < other.0,
+                    (one, _) => one.is_some(),
+                };
+                let (name, value) = if is_common { common.next() } else { own.next() }?;
+                Some((name.as_str(), value.as_str()))
+            };
+            return self.fill(series, std::iter::from_fn(next), symbols);
+        }
         let mut sorted: Vec<(Cow<'_, str>, &str)> = of_all
             .iter()
             .map(|(name, value)| (name.into(), value.as_str()))
@@ -494,19 +509,34 @@ impl Labels {
             sorted.push((own_name(name, of_all), value));
         }
         sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let sorted = sorted.iter().map(|(name, value)| (&**name, *value));
+        self.fill(series, sorted, symbols);
+    }
+
+    /// Encodes sorted labels, and notes where others come between them.
+    fn fill<'l>(
+        &mut self,
+        series: &Series,
+        sorted: impl Iterator<Item = (&'l str, &'l str)>,
+        mut symbols: Option<&mut Symbols>,
+    ) {
+        let own = match series.value {
+            Value::Summary(_) => "quantile",
+            _ => "le",
+        };
         self.bytes.clear();
         self.numbers.clear();
         let (mut name_at, mut own_at) = (None, None);
-        for (name, value) in &sorted {
+        for (name, value) in sorted {
             let at = match symbols {
                 None => self.bytes.len(),
                 Some(_) => self.numbers.len(),
             };
-            if **name > *NAME {
-                name_at.get_or_insert(at);
+            if name_at.is_none() && *name > *NAME {
+                name_at = Some(at);
             }
-            if **name > *own {
-                own_at.get_or_insert(at);
+            if own_at.is_none() && *name > *own {
+                own_at = Some(at);
             }
             match &mut symbols {
                 None => label(&mut self.bytes, name, value),

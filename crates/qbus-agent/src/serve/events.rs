@@ -85,18 +85,22 @@ impl Feed {
     async fn serve(self: Arc<Self>) {
         loop {
             let feed = self.clone();
-            let (full, delta) = blocking(move || feed.events()).await;
+            let somebody_came = !self.clients().new.is_empty();
+            let (full, delta) = blocking(move || feed.events(somebody_came)).await;
             {
                 let mut clients = self.clients();
                 clients
                     .told
                     .retain(|client| client.try_send(delta.clone()).is_ok());
-                let new = std::mem::take(&mut clients.new);
-                let told = new
-                    .into_iter()
-                    .filter(|client| client.try_send(full.clone()).is_ok());
-                clients.told.extend(told);
-                if clients.told.is_empty() {
+                // Without a full event they came meanwhile, and get the next one.
+                if let Some(full) = full {
+                    let new = std::mem::take(&mut clients.new);
+                    let told = new
+                        .into_iter()
+                        .filter(|client| client.try_send(full.clone()).is_ok());
+                    clients.told.extend(told);
+                }
+                if clients.told.is_empty() && clients.new.is_empty() {
                     clients.is_served = false;
                     return;
                 }
@@ -106,8 +110,9 @@ impl Feed {
         }
     }
 
-    /// The present event for who knows nothing, and for who knows the last one.
-    fn events(&self) -> (Bytes, Bytes) {
+    /// The present event for who knows nothing, if somebody is to get it, and for who knows the
+    /// last one.
+    fn events(&self, somebody_came: bool) -> (Option<Bytes>, Bytes) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let read = self.source.read(|reader| {
             let snapshot = reader.read(&ReadOptions::default())?;
@@ -117,16 +122,14 @@ impl Feed {
             Ok((snapshot, ledger)) => {
                 let news = known.take(&snapshot);
                 let ledger = serde_json::to_value(ledger).unwrap_or(Json::Null);
-                let full = known.everything();
-                (
-                    event("full", &full, &snapshot, &ledger),
-                    event("delta", &news, &snapshot, &ledger),
-                )
+                let full =
+                    somebody_came.then(|| event("full", &known.everything(), &snapshot, &ledger));
+                (full, event("delta", &news, &snapshot, &ledger))
             }
             Err(unready) => {
                 let reason = json!({ "reason": unready.to_string() });
                 let event = Bytes::from(format!("event: down\ndata: {reason}\n\n"));
-                (event.clone(), event)
+                (Some(event.clone()), event)
             }
         }
     }

@@ -114,17 +114,15 @@ function remember(owners, second) {
   }
 }
 
-/** Empties the columns after one second up to another. */
+/** Empties the columns after one second up to another: all of them at first, when hardly a series has any. */
 function clear(from, to) {
-  const count = Math.min(to - from, KEPT);
-  for (let s = to - count + 1; s <= to && count > 0; s++) {
-    const column = s % KEPT;
-    for (const one of series.values()) if (one.ring) one.ring[column] = NaN;
-    for (const one of rates.values()) one[column] = NaN;
-    for (const family of families.values()) {
-      if (family.ring) family.ring[column] = NaN;
-      if (family.columns) family.columns[column] = undefined;
-    }
+  const columns = Array.from({ length: Math.max(0, Math.min(to - from, KEPT)) }, (_, back) => (to - back) % KEPT);
+  const empty = (ring, nothing) => { for (const column of columns) ring[column] = nothing; };
+  for (const one of series.values()) if (one.ring) empty(one.ring, NaN);
+  for (const one of rates.values()) empty(one, NaN);
+  for (const family of families.values()) {
+    if (family.ring) empty(family.ring, NaN);
+    if (family.columns) empty(family.columns, undefined);
   }
 }
 

@@ -396,3 +396,36 @@ fn after_a_flush_every_new_series_has_its_count() {
     assert_eq!(series.iter().filter(counted).count(), 2000);
     aggregator.end_well();
 }
+
+/// The process joins, and more threads than there are lanes look for one, all in one moment.
+#[test]
+fn first_emits_at_the_same_moment_are_all_there() {
+    const THREADS: u64 = 48;
+    for _ in 0..10 {
+        let test = TestBus::small(Place::Path);
+        let bus = test.open();
+        let made = bus.counter("made_total").register().expect("room");
+        let wait = bus.histogram("wait_seconds").register().expect("room");
+        let barrier = Barrier::new(THREADS as usize);
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    barrier.wait();
+                    made.inc();
+                    wait.observe(1.0);
+                });
+            }
+        });
+        let mut aggregator =
+            Aggregator::open(&bus, &AggregatorOptions::default()).expect("the only one");
+        aggregator.finish();
+        let totals = Totals::read(&bus, &mut test.reader());
+        assert_eq!(totals.counter("made_total"), THREADS as f64);
+        let Some(Value::Histogram(wait)) =
+            totals.get("wait_seconds", &[]).map(|series| &series.value)
+        else {
+            panic!("a histogram");
+        };
+        assert_eq!(wait.count, THREADS);
+    }
+}

@@ -114,12 +114,30 @@ impl<'a> Registry<'a> {
         family: &FamilyDefinition,
         labels: &[(String, String)],
     ) -> Result<SeriesId, RegisterError> {
+        if let Some(id) = self.known(family, labels) {
+            return Ok(id);
+        }
         family.check()?;
         check_labels(&family.name, labels)?;
         for (name, _) in labels {
             check_label(&family.name, family.metric_type, name)?;
         }
         self.intern_checked(family, &registered(labels))
+    }
+
+    /// The id of a series that is registered as that: then nothing is wrong with it.
+    fn known(&self, family: &FamilyDefinition, labels: &[(String, String)]) -> Option<SeriesId> {
+        let is_as_given = |(_, value): &(String, String)| definition::is_as_given(value);
+        if !labels.iter().all(is_as_given) {
+            return None;
+        }
+        let id = self.find_family(&family.name)?;
+        if self.read(id.0, |at| Some(family.is_like(self.words(), at))) != Some(true) {
+            return None;
+        }
+        let same = |at: usize| self.is_series(at, id, labels);
+        let series = self.find(&self.series, series_hash(id, labels), &same)?;
+        (self.remember(SeriesId(series)) && self.keep_family(id)).then_some(SeriesId(series))
     }
 
     /// The same for a family and labels that were found right, as they are registered. Asks for no
@@ -676,11 +694,10 @@ impl<'a> Registry<'a> {
         }
     }
 
-    /// Whether what is forgotten is to be freed soon: more than three quarters are used.
+    /// Whether what is forgotten is to be freed soon: more than half is used. Many may come at once.
     pub(crate) fn is_filling(&self) -> bool {
         let used = self.series.count.load(Ordering::Relaxed);
-        used.saturating_mul(4) > self.series.capacity.saturating_mul(3)
-            || self.blocks.is_nearly_full()
+        used.saturating_mul(2) > self.series.capacity || self.blocks.is_nearly_full()
     }
 
     fn full(

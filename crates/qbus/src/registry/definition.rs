@@ -348,6 +348,11 @@ pub(crate) fn registered(labels: &[(String, String)]) -> Vec<(String, String)> {
     cut.collect()
 }
 
+/// Whether a label of that value is registered as it is.
+pub(super) fn is_as_given(value: &str) -> bool {
+    !value.is_empty() && value.len() <= VALUE_MAX
+}
+
 /// What the end of a value that was cut says.
 const CUT: char = '…';
 

@@ -329,10 +329,13 @@ impl Fold {
                     self.globals.unknown_series += 1;
                     return Placed::Yes;
                 }
-                Err(NoPlace::Stale) => {
-                    self.globals.stale += 1;
-                    return Placed::Yes;
-                }
+                Err(NoPlace::Stale) => match self.place_again(writer, id) {
+                    Some(found) => place = found,
+                    None => {
+                        self.globals.stale += 1;
+                        return Placed::Yes;
+                    }
+                },
             }
         }
         let now_ns = self.now_ns;
@@ -528,15 +531,32 @@ impl Fold {
                 None
             }
             Err(NoPlace::Stale) => {
-                self.globals.stale += 1;
-                self.lose();
-                None
+                let again = self.place_again(writer, id);
+                if again.is_none() {
+                    self.globals.stale += 1;
+                    self.lose();
+                }
+                again
             }
             Err(NoPlace::NoRoom) => {
                 self.lose();
                 None
             }
         }
+    }
+
+    /// Registers a series again that was freed a moment ago: what comes under its old id was emitted
+    /// while that happened.
+    #[cold]
+    fn place_again(&mut self, writer: &mut Writer, stale: SeriesId) -> Option<usize> {
+        let (family, labels) = self.lifecycle.departed(stale)?;
+        let id = self.bus.intern(family, labels).ok()?;
+        let index = self.index_of(id);
+        let is_met = self.series.get(index).is_some_and(|series| series.id == id);
+        if is_met {
+            return Some(index);
+        }
+        self.find_place(writer, id).ok()
     }
 
     /// Finds the definition of a series that was not met yet, and makes room for it.

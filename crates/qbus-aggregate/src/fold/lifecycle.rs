@@ -18,12 +18,13 @@
 //! family with another definition; then it is freed. From the exchange in the registry
 //! on its id is stale ([`qbus::Consumer::free_series`]): then its row is taken out of the
 //! directory, and the words that it had are given to others. A successor of an aggregator that was
-//! killed in between finds rows whose ids are stale, and goes on from there.
+//! killed in between finds rows whose ids are stale, and goes on from there. What was emitted under
+//! the old id while that happened registers the series again.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem::take;
 
-use qbus::{Consumer, FamilyId, OwnerId, SeriesId, testpoint};
+use qbus::{Consumer, FamilyDefinition, FamilyId, OwnerId, SeriesId, testpoint};
 
 use super::{Fold, PASSED_OVER, Writer};
 
@@ -42,6 +43,15 @@ const FREED_A_ROUND: usize = 256;
 /// How long what may come back is kept, by the aggregator's clock.
 const KEPT_NS: u64 = 60_000_000_000;
 
+/// How long it is remembered what was freed: nobody takes as long from a look at an id to what it
+/// emits under it, unless it is stopped.
+const DEPARTED_NS: u64 = 1_000_000_000;
+/// And of how many series.
+const DEPARTED_MAX: usize = 1 << 14;
+
+/// What a series was registered as.
+type Definition = (FamilyDefinition, Vec<(String, String)>);
+
 /// Where the walk through all chains is, and what it found.
 #[derive(Debug, Default)]
 pub(super) struct Lifecycle {
@@ -59,6 +69,9 @@ pub(super) struct Lifecycle {
     leaving_due: usize,
     /// Series that are retired, and since when on the aggregator's clock, in order.
     kept: VecDeque<(SeriesId, u64)>,
+    /// Series that were freed a moment ago, the first one first, and what they were.
+    departed: VecDeque<(SeriesId, u64)>,
+    definitions: HashMap<SeriesId, Definition>,
     /// Rounds since the walk went on.
     put_off: u32,
     /// Series that are bound to an owner, as of the last whole walk, and those that this one found.
@@ -79,6 +92,24 @@ struct Walk {
     version: (u64, u64),
     /// Whether series may have been forgotten or remembered since the last one.
     is_changed: bool,
+}
+
+impl Lifecycle {
+    /// What a series was that was freed a moment ago.
+    pub(super) fn departed(&self, id: SeriesId) -> Option<&Definition> {
+        self.definitions.get(&id)
+    }
+
+    fn remember(&mut self, id: SeriesId, definition: Definition, now_ns: u64) {
+        self.departed.push_back((id, now_ns));
+        self.definitions.insert(id, definition);
+        while let Some(&(first, since_ns)) = self.departed.front()
+            && (self.departed.len() > DEPARTED_MAX || now_ns.saturating_sub(since_ns) > DEPARTED_NS)
+        {
+            self.departed.pop_front();
+            self.definitions.remove(&first);
+        }
+    }
 }
 
 impl Fold {
@@ -337,10 +368,20 @@ impl Fold {
         if ids.is_empty() || consumer.is_superseded() {
             return;
         }
+        let definition = |&id: &SeriesId| Some((id, self.definition(id)?));
+        let mut definitions: HashMap<_, _> = ids.iter().filter_map(definition).collect();
         consumer.free_series(&mut ids);
         for id in ids {
+            if let Some(definition) = definitions.remove(&id) {
+                self.lifecycle.remember(id, definition, self.monotonic_ns);
+            }
             self.leave(writer, id);
         }
+    }
+
+    fn definition(&self, id: SeriesId) -> Option<Definition> {
+        let series = self.bus.series(id)?;
+        Some((self.bus.family(series.family)?, series.labels))
     }
 
     /// Gives back what a series had that was freed.

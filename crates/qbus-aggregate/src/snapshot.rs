@@ -8,10 +8,12 @@ pub(crate) mod file;
 mod format;
 #[cfg(not(loom))]
 mod gaps;
+#[cfg(not(loom))]
 mod heap;
 pub(crate) mod layout;
 #[cfg(not(loom))]
 pub(crate) mod ledger;
+#[cfg(not(loom))]
 mod merged;
 mod order;
 #[cfg(not(loom))]

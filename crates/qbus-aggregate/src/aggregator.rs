@@ -30,6 +30,8 @@ const SURVEY_NS: u64 = 200_000_000;
 const SURVEY_PARTS: u64 = 16;
 /// And those of a round: what is overdue after a stop of this process is made up for bit by bit.
 const SURVEY_PARTS_MAX: u64 = 2;
+/// So many rounds in a row may leave something in cells before they count as if they had not.
+const UNREAD_MAX: u32 = 16;
 /// Records that are drained at once while there are series that were not met yet.
 const PORTION: u64 = 64;
 
@@ -136,6 +138,8 @@ pub struct Aggregator {
     changed: Vec<usize>,
     /// The lane that the next round begins with.
     next_lane: usize,
+    /// Rounds in a row that left something in cells.
+    unread: u32,
     /// When the last part of a survey was made, and which is next.
     surveyed_ns: u64,
     next_part: u64,
@@ -182,6 +186,7 @@ impl Aggregator {
             moved: Vec::new(),
             changed: Vec::new(),
             next_lane: 0,
+            unread: 0,
             surveyed_ns: 0,
             next_part: 0,
         };
@@ -209,8 +214,8 @@ impl Aggregator {
         self.fold
             .begin(now_ns(), monotonic_ns, self.writer.take_room());
         let mut round = self.drain(monotonic_ns);
-        self.fold
-            .end(&mut self.writer, &self.consumer, round.is_whole);
+        let is_read = round.is_whole && self.is_read();
+        self.fold.end(&mut self.writer, &self.consumer, is_read);
         round.is_waiting = self.fold.is_waiting();
         let due = monotonic_ns.saturating_sub(self.surveyed_ns) / (SURVEY_NS / SURVEY_PARTS);
         if due > 0 {
@@ -223,6 +228,14 @@ impl Aggregator {
             self.commit();
         }
         round
+    }
+
+    /// Whether the round took all that it saw in cells: what was forgotten before it is retired, or
+    /// freed, after such a round. Not for ever put off by a lane that is never empty.
+    fn is_read(&mut self) -> bool {
+        let is_unread = (0..self.consumer.lanes()).any(|lane| self.consumer.has_unread_cells(lane));
+        self.unread = if is_unread { self.unread + 1 } else { 0 };
+        self.unread.is_multiple_of(UNREAD_MAX)
     }
 
     /// Drains lanes into the fold, all of them unless it gets too busy.

@@ -550,7 +550,7 @@ impl Fold {
     #[cold]
     fn place_again(&mut self, writer: &mut Writer, stale: SeriesId) -> Option<usize> {
         let (family, labels) = self.lifecycle.departed(stale)?;
-        let id = self.bus.intern(family, labels).ok()?;
+        let id = self.bus.register_again(family, labels)?;
         let index = self.index_of(id);
         let is_met = self.series.get(index).is_some_and(|series| series.id == id);
         if is_met {

@@ -239,3 +239,43 @@ fn what_nothing_is_emitted_to_lives_as_long_as_its_family_says() {
     settle(&mut aggregator);
     assert!(shows(&aggregator) || begin.elapsed() >= ttl);
 }
+
+#[test]
+fn a_handle_registers_again_what_was_said_of_its_series() {
+    let (_test, bus, mut aggregator) = small();
+    let hour = Duration::from_secs(3600);
+    let gauge = bus.gauge("g").label("pid", "7").bound().ttl(hour);
+    let gauge = gauge.register().expect("room");
+    let counter = bus.counter("c_total").register().expect("room");
+    gauge.set(1.0);
+    counter.inc();
+    settle(&mut aggregator);
+    let (old, family) = (gauge.series(), bus.family_of(gauge.series()));
+    gauge.forget();
+    counter.forget();
+    // More than half of what there is room for: what is forgotten gives its place back.
+    for n in 0..40 {
+        let other = bus.gauge("other").label("n", &n.to_string());
+        other.register().expect("room");
+    }
+    let is_freed = || {
+        let families = bus.family_ids();
+        family.is_some_and(|family| !families.contains(&family))
+    };
+    while bus.is_registered(old) || !is_freed() {
+        settle(&mut aggregator);
+    }
+    gauge.set(2.0);
+    counter.add(5.0);
+    settle(&mut aggregator);
+    expect(&aggregator, &[("c_total", 5.0), ("g7", 2.0)]);
+    let new = gauge.series();
+    assert_ne!(new, old);
+    assert!(
+        bus.bound(new).is_some(),
+        "it leaves the page with its process"
+    );
+    let family = bus.family_of(new).expect("its family");
+    assert_eq!(bus.ttl_ns(family), Some(hour.as_nanos() as u64));
+    assert_eq!(aggregator.globals().stale, 0);
+}

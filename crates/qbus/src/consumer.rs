@@ -57,6 +57,8 @@ struct LaneCursor {
     look: Look,
     /// Where the ring ended after that look.
     look_end: u64,
+    /// Whether what it saw was not handed on yet.
+    has_unread: bool,
     /// Claims that are not published, by position, and since when each is known.
     claims: BTreeMap<u64, (Stall, u64)>,
     /// When claims were last looked for, while one is in the way.
@@ -118,6 +120,7 @@ impl Consumer {
                 ring,
                 look: cells.look(),
                 look_end: 0,
+                has_unread: false,
                 cells,
                 is_shared: index < mapped.geometry().shared_lanes as usize,
                 position: head,
@@ -245,7 +248,8 @@ impl Consumer {
         visit: &mut impl FnMut(SeriesId, CellChange) -> Placed,
     ) -> Option<TakenCells> {
         let cursor = &mut self.lanes[lane];
-        if !cursor.cells.is_due(&cursor.look) || cursor.position < cursor.look_end {
+        cursor.has_unread = cursor.cells.is_due(&cursor.look);
+        if !cursor.has_unread || cursor.position < cursor.look_end {
             return None;
         }
         let mut changed = 0;
@@ -254,7 +258,14 @@ impl Consumer {
             changed += u64::from(placed == Placed::Yes);
             placed
         });
+        cursor.has_unread = cursor.cells.was_skipped();
         Some(TakenCells { changed, calls })
+    }
+
+    /// Whether something that the last look saw in the cells of a lane was not handed on yet: what
+    /// is in its ring comes first, or a cell got another key just then.
+    pub fn has_unread_cells(&self, lane: usize) -> bool {
+        self.lanes[lane].has_unread
     }
 
     /// Says whose the calls were that wrote to the cells of a lane. What owners write to shared

@@ -180,22 +180,28 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
         let is_native = self.family.native;
         let labels = registered(&self.labels);
         if let Some(ttl) = self.ttl
-            && let Some(definition) = bus.series(series)
+            && let Some(family) = bus.family_of(series)
         {
-            bus.set_ttl(definition.family, ttl);
+            bus.set_ttl(family, ttl);
         }
         if self.is_bound {
             // A process that cannot join emits nothing, and says so then.
             let _ = bus.bind(series);
         }
+        let definition = Definition {
+            family: self.family,
+            labels,
+            bound: self.is_bound.then(|| fork::generation().word()),
+            ttl: self.ttl,
+        };
         Ok(H::from(Handle {
             key: bus.mapped().key,
             bus,
-            process: process_of(&self.family),
+            process: process_of(&definition.family),
             series: OwnWord::new(u64::from(series.0)),
             freed,
             looked,
-            definition: Some(Arc::new((self.family, labels))),
+            definition: Some(Arc::new(definition)),
             clock: self.clock,
             bounds,
             is_native,
@@ -239,8 +245,34 @@ impl Registration<'_, Histogram> {
     }
 }
 
-/// A family and labels, as they are registered.
-type Definition = (FamilyDefinition, Vec<(String, String)>);
+/// What a series is registered as, for when it was freed.
+#[derive(Debug)]
+struct Definition {
+    family: FamilyDefinition,
+    labels: Vec<(String, String)>,
+    /// The process that the series was bound to, which registers it; no child of it.
+    bound: Option<u64>,
+    ttl: Option<Duration>,
+}
+
+impl Definition {
+    /// What the registry says of a series.
+    fn of(bus: &Bus, series: SeriesId) -> Option<Definition> {
+        let found = bus.series(series)?;
+        let family = bus.family(found.family)?;
+        let mut labels = found.labels;
+        labels.retain(|(name, _)| !family.merge.is_by_process() || name != PROCESS_LABEL);
+        let owner = bus.mapped().attached_now();
+        let owner = owner.map(|attachment| attachment.owner);
+        let is_own = owner.is_some() && bus.bound(series) == owner;
+        Some(Definition {
+            bound: is_own.then(|| fork::generation().word()),
+            ttl: bus.ttl_ns(found.family).map(Duration::from_nanos),
+            family,
+            labels,
+        })
+    }
+}
 
 /// What all handles are: a bus, a series and a clock.
 #[derive(Clone)]
@@ -328,13 +360,9 @@ impl Handle {
     /// ```
     pub fn new(bus: &Bus, series: SeriesId, clock: Clock, bounds: &[f64]) -> Handle {
         let (freed, looked) = freed_word(bus);
-        let definition = bus.series(series).and_then(|series| {
-            let family = bus.family(series.family)?;
-            let mut labels = series.labels;
-            labels.retain(|(name, _)| !family.merge.is_by_process() || name != PROCESS_LABEL);
-            Some(Arc::new((family, labels)))
-        });
-        let process = definition.as_ref().and_then(|found| process_of(&found.0));
+        let definition = Definition::of(bus, series).map(Arc::new);
+        let process = definition.as_ref();
+        let process = process.and_then(|definition| process_of(&definition.family));
         Handle {
             bus: bus.clone(),
             key: bus.mapped().key,
@@ -399,17 +427,8 @@ impl Handle {
             self.looked.store(freed);
             return Ok(self.series());
         }
-        let interned = self.definition.as_deref().and_then(|(family, labels)| {
-            let Some(process) = &self.process else {
-                return mapped.registry().intern_checked(family, labels).ok();
-            };
-            if may_be_handler() {
-                return None;
-            }
-            let id = self.bus.intern(family, labels).ok()?;
-            process.store(fork::generation().word());
-            Some(id)
-        });
+        let definition = self.definition.as_deref();
+        let interned = definition.and_then(|definition| self.intern_again(definition));
         let Some(id) = interned else {
             count(&mapped.header().dropped_unowned, 1);
             return Err(EmitError::Unregistered);
@@ -417,6 +436,37 @@ impl Handle {
         self.series.store(u64::from(id.0));
         self.looked.store(freed);
         Ok(id)
+    }
+
+    /// Registers the series as it was, with what was said of it.
+    fn intern_again(&self, definition: &Definition) -> Option<SeriesId> {
+        let Definition {
+            family,
+            labels,
+            bound,
+            ttl,
+        } = definition;
+        let id = match &self.process {
+            None => self.bus.register_again(family, labels)?,
+            // It needs memory, for the text of the pid.
+            Some(_) if may_be_handler() => return None,
+            Some(process) => {
+                let id = self.bus.intern(family, labels).ok()?;
+                process.store(fork::generation().word());
+                id
+            }
+        };
+        if *bound == Some(fork::generation().word())
+            && let Some(attachment) = self.bus.mapped().attached_now()
+        {
+            self.bus.mapped().registry().bind(id, attachment.owner);
+        }
+        if let Some(ttl) = ttl
+            && let Some(family) = self.bus.family_of(id)
+        {
+            self.bus.set_ttl(family, *ttl);
+        }
+        Some(id)
     }
 
     /// Does something to the cells of the series that are this thread's own; whether it did.

@@ -103,6 +103,11 @@ impl Lifecycle {
     fn remember(&mut self, id: SeriesId, definition: Definition, now_ns: u64) {
         self.departed.push_back((id, now_ns));
         self.definitions.insert(id, definition);
+        self.let_go(now_ns);
+    }
+
+    /// Remembers no more what was freed long ago.
+    fn let_go(&mut self, now_ns: u64) {
         while let Some(&(first, since_ns)) = self.departed.front()
             && (self.departed.len() > DEPARTED_MAX || now_ns.saturating_sub(since_ns) > DEPARTED_NS)
         {
@@ -122,6 +127,7 @@ impl Fold {
             self.lifecycle.due = self.lifecycle.forgotten.len();
         }
         self.retire();
+        self.lifecycle.let_go(self.monotonic_ns);
         self.free(writer, consumer);
         if is_whole {
             self.lifecycle.leaving_due = self.lifecycle.leaving.len();
@@ -370,7 +376,14 @@ impl Fold {
         }
         let definition = |&id: &SeriesId| Some((id, self.definition(id)?));
         let mut definitions: HashMap<_, _> = ids.iter().filter_map(definition).collect();
+        let chosen = ids.clone();
         consumer.free_series(&mut ids);
+        for id in chosen {
+            // Forgotten once more just then: it stays retired, and is freed another time.
+            if ids.binary_search(&id).is_err() && self.bus.forgotten_ns(id).is_some() {
+                self.free_later(id);
+            }
+        }
         for id in ids {
             if let Some(definition) = definitions.remove(&id) {
                 self.lifecycle.remember(id, definition, self.monotonic_ns);

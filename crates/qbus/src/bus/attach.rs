@@ -95,7 +95,7 @@ impl MappedBus {
     }
 
     /// What this process joined as, if it did.
-    pub(super) fn attached_now(&self) -> Option<Attachment> {
+    pub(crate) fn attached_now(&self) -> Option<Attachment> {
         self.attached(fork::generation())
     }
 

@@ -166,6 +166,11 @@ impl<'a> Blocks<'a> {
         Blocks { arena, next, free }
     }
 
+    /// How many blocks there can be: no chain is longer.
+    pub(super) fn count(&self) -> usize {
+        self.arena.len() / GRANULE
+    }
+
     /// What names a block in that life.
     pub(super) fn id(&self, block: Block, life: Life) -> u32 {
         id(self.arena.len(), block, life)

@@ -41,7 +41,7 @@ impl Table<'_> {
             // E5 (acquire): pairs with the exchange in `insert`.
             found.head = head.load(Ordering::Acquire);
             found.entry = None;
-            walk(blocks, found.head, &mut |block, life, next| {
+            walk(blocks, (head, found.head), &mut |block, life, next| {
                 let is_it = life.is_open() && is_tagged(next, hash) && same(block.definition());
                 if is_it {
                     found.entry = Some((block, life));
@@ -83,7 +83,7 @@ impl Table<'_> {
             let next = blocks.next(block) as u32;
             let mut before = None;
             let mut last = Block(0);
-            walk(blocks, found, &mut |at, _, next| {
+            walk(blocks, (head, found), &mut |at, _, next| {
                 last = at;
                 if next as u32 == block.0 {
                     before = Some((at, next));
@@ -97,6 +97,8 @@ impl Table<'_> {
                     found as u32
                 }
                 None if last == block => next,
+                // The walk ended early, or nothing leads to it.
+                None if head.load(Ordering::Relaxed) != found => continue,
                 None => return false,
             };
             // Release: who finds this head searches the chain without the block.
@@ -137,7 +139,7 @@ impl Table<'_> {
             if found as u32 == 0 {
                 return;
             }
-            walk(blocks, found, &mut |block, life, _| {
+            walk(blocks, (head, found), &mut |block, life, _| {
                 out.push((block, life));
                 false
             });
@@ -149,11 +151,16 @@ impl Table<'_> {
     }
 }
 
-/// Visits the blocks of a chain until `visit` says that it is enough. Not for ever, whatever they
-/// say.
-fn walk(blocks: &Blocks<'_>, head: u64, visit: &mut dyn FnMut(Block, Life, u64) -> bool) {
-    let mut block = Block(head as u32);
-    for _ in 0..LONGEST {
+/// Visits the blocks of a chain, from what its head said, until `visit` says that it is enough. Not
+/// for ever, whatever they say: a block that was taken meanwhile may lead back to itself, and then
+/// the head has changed.
+fn walk(
+    blocks: &Blocks<'_>,
+    (head, found): (&AtomicU64, u64),
+    visit: &mut dyn FnMut(Block, Life, u64) -> bool,
+) {
+    let mut block = Block(found as u32);
+    for step in 1..=blocks.count() {
         if block.0 == 0 {
             return;
         }
@@ -165,12 +172,15 @@ fn walk(blocks: &Blocks<'_>, head: u64, visit: &mut dyn FnMut(Block, Life, u64) 
         if visit(block, life, next) {
             return;
         }
+        if step % PATIENCE == 0 && head.load(Ordering::Relaxed) != found {
+            return;
+        }
         block = Block(next as u32);
     }
 }
 
-/// No chain is as long: one that is is garbage, or a block of it was taken meanwhile.
-const LONGEST: usize = if cfg!(loom) { 6 } else { 4096 };
+/// After so many blocks it is looked whether the chain is still the same.
+const PATIENCE: usize = if cfg!(loom) { 4 } else { 64 };
 
 /// A head that begins with a block, after one more change.
 fn changed(head: u64, first: u32) -> u64 {

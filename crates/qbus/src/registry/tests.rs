@@ -416,3 +416,25 @@ fn a_successor_takes_out_what_was_closed() {
         Some(again)
     );
 }
+
+/// Whoever knows the hash can give a program label values that all lie in one chain.
+#[test]
+fn a_chain_holds_as_many_as_there_are() {
+    const SERIES: usize = 6000;
+    let memory = HeapRegistry::new(8192, 16 * 8192);
+    let registry = memory.registry();
+    let mut one_chain = registry;
+    one_chain.series.heads = &memory.series[..1];
+    let intern = |n: usize| {
+        let labels = labels(&[("l", &n.to_string())]);
+        one_chain.intern_checked(&counter("a"), &labels).unwrap()
+    };
+    let ids: Vec<SeriesId> = (0..SERIES).map(intern).collect();
+    for n in [0, 1, SERIES / 2, SERIES - 1] {
+        assert_eq!(intern(n), ids[n], "it is there once");
+    }
+    assert_eq!(one_chain.series_ids().count(), SERIES);
+    // Also taken out from its end.
+    assert!(one_chain.forget(ids[0], 1) && one_chain.free_series(ids[0]));
+    assert_ne!(intern(0), ids[0]);
+}

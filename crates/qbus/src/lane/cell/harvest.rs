@@ -71,6 +71,8 @@ pub(crate) struct Harvest<'a> {
     changed: Vec<u32>,
     /// Groups of which something is not committed yet.
     touched: [bool; CELL_GROUPS],
+    /// Whether a group was passed by: a cell got another key while it was read.
+    was_skipped: bool,
 }
 
 impl<'a> Harvest<'a> {
@@ -86,6 +88,7 @@ impl<'a> Harvest<'a> {
             due: [!bank.cells.is_empty(); CELL_GROUPS],
             changed: Vec::new(),
             touched: [false; CELL_GROUPS],
+            was_skipped: false,
         }
     }
 
@@ -152,6 +155,7 @@ impl<'a> Harvest<'a> {
         visit: &mut impl FnMut(SeriesId, CellChange) -> Placed,
     ) -> (u64, u64) {
         let before = super::calls(&self.known);
+        self.was_skipped = false;
         for group in 0..CELL_GROUPS {
             if look.0[group] == self.known[group] && !self.due[group] {
                 continue;
@@ -166,10 +170,18 @@ impl<'a> Harvest<'a> {
                 }
                 // A cell got another key meanwhile: what its value belongs to is not known. The
                 // pulse stays unknown, so that the group is read again.
-                None => self.due[group] = true,
+                None => {
+                    self.due[group] = true;
+                    self.was_skipped = true;
+                }
             }
         }
         (before, calls(&self.known))
+    }
+
+    /// Whether the last [`take`](Self::take) passed a group by, which is read again.
+    pub(crate) fn was_skipped(&self) -> bool {
+        self.was_skipped
     }
 
     /// Hands on what came to the cells of a group. `None` when a key changed meanwhile.

@@ -8,6 +8,8 @@
 
 mod agent;
 mod by_name;
+#[cfg(any(feature = "http", feature = "statsd"))]
+mod endpoint;
 mod error;
 #[cfg(feature = "statsd")]
 pub mod listen;

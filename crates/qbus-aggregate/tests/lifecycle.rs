@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use qbus::{Bus, Clock, Geometry};
+use qbus::{Bus, Clock, Geometry, Merge};
 use qbus_aggregate::{Aggregator, AggregatorOptions, Reader, Value};
 
 use crate::{aggregated, read};
@@ -278,4 +278,29 @@ fn a_handle_registers_again_what_was_said_of_its_series() {
     let family = bus.family_of(new).expect("its family");
     assert_eq!(bus.ttl_ns(family), Some(hour.as_nanos() as u64));
     assert_eq!(aggregator.globals().stale, 0);
+}
+
+#[test]
+fn a_gauge_of_processes_is_found_as_one() {
+    let (_test, bus, mut aggregator) = small();
+    let depth = |merge| bus.gauge("depth").label("model", "m").merge(merge);
+    let gauge = depth(Merge::Sum).register().expect("room");
+    gauge.set(1.0);
+    gauge.add(2.0);
+    settle(&mut aggregator);
+    expect(&aggregator, &[("depthm", 3.0)]);
+    let mut reader = Reader::open(aggregator.snapshot()).expect("a snapshot");
+    let labels = [("model".to_owned(), "m".to_owned())];
+    let found = reader.find("depth", &labels, true).expect("the sum");
+    assert_eq!(
+        (found.value, found.labels),
+        (Value::Gauge(3.0), labels.to_vec())
+    );
+    assert_eq!(found.history.len(), 2);
+    assert!(
+        depth(Merge::Max).register().is_err(),
+        "it is merged otherwise"
+    );
+    let counter = bus.counter("c_total").label("pid", "7");
+    assert!(counter.register().is_ok(), "a label as any other");
 }

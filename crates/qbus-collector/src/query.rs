@@ -32,11 +32,16 @@ impl Collector {
             .iter()
             .map(|&(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        let exact = self
-            .bus()
-            .find(name, &owned)
-            .and_then(|id| reader.series(id, false))
-            .filter(|series| series.records > 0);
+        let found = match self.bus().find(name, &owned) {
+            Some(id) => reader.series(id, false),
+            None => {
+                let family = self.bus().family_by_name(name);
+                let is_by_process = family.is_some_and(|family| family.merge.is_by_process());
+                let merged = is_by_process.then(|| reader.find_merged(name, &owned, false));
+                merged.flatten()
+            }
+        };
+        let exact = found.filter(|series| series.records > 0);
         if exact.is_some() || !labels.is_empty() {
             return exact;
         }

@@ -58,6 +58,8 @@ def test_values_of_processes_come_to_one(
         return None if found is None else found.value
 
     until(f"{mode}: {together}", lambda: value() == together)
+    shown = collector.get_metric("depth", {"model": "m"})
+    assert shown is not None and shown.value == together
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::endpoint::Endpoint;
+
 /// Of a new socket: its user and group.
 const MODE: u32 = 0o660;
 
@@ -45,30 +47,13 @@ impl FromStr for StatsdAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<StatsdAddress, AddressError> {
-        let malformed = || AddressError {
-            found: text.to_owned(),
-        };
-        if let Some(rest) = text.strip_prefix("unix:") {
-            let (path, mode) = match rest.rsplit_once(",mode=") {
-                Some((path, mode)) => {
-                    (path, u32::from_str_radix(mode, 8).map_err(|_| malformed())?)
-                }
-                None => (rest, MODE),
-            };
-            if path.is_empty() || mode > 0o777 {
-                return Err(malformed());
-            }
-            return Ok(StatsdAddress::Unix {
-                path: path.into(),
-                mode,
-            });
+        match Endpoint::parse(text, MODE) {
+            Some(Endpoint::Host(address)) => Ok(StatsdAddress::Udp(address)),
+            Some(Endpoint::Unix { path, mode }) => Ok(StatsdAddress::Unix { path, mode }),
+            None => Err(AddressError {
+                found: text.to_owned(),
+            }),
         }
-        let (host, port) = text.rsplit_once(':').ok_or_else(malformed)?;
-        if port.parse::<u16>().is_err() || host.contains(':') && !host.starts_with('[') {
-            return Err(malformed());
-        }
-        let host = if host.is_empty() { "[::]" } else { host };
-        Ok(StatsdAddress::Udp(format!("{host}:{port}")))
     }
 }
 

@@ -13,6 +13,8 @@ use std::str::FromStr;
 use listenfd::ListenFd;
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::endpoint::Endpoint;
+
 /// The port of OpenTelemetry's Prometheus exporter: no other of qbus' kind has a better one.
 const PORT: u16 = 9464;
 /// Who may use a unix socket unless it is said: this user.
@@ -106,35 +108,16 @@ impl FromStr for Listen {
     type Err = ListenError;
 
     fn from_str(text: &str) -> Result<Listen, ListenError> {
-        let malformed = || ListenError::Malformed {
-            found: text.to_owned(),
-        };
         if text == "systemd" {
             return Ok(Listen::Systemd);
         }
-        if let Some(rest) = text.strip_prefix("unix:") {
-            let (path, mode) = match rest.rsplit_once(",mode=") {
-                Some((path, mode)) => {
-                    (path, u32::from_str_radix(mode, 8).map_err(|_| malformed())?)
-                }
-                None => (rest, MODE),
-            };
-            if path.is_empty() || mode > 0o777 {
-                return Err(malformed());
-            }
-            return Ok(Listen::Unix {
-                path: path.into(),
-                mode,
-            });
+        match Endpoint::parse(text, MODE) {
+            Some(Endpoint::Host(address)) => Ok(Listen::Tcp(address)),
+            Some(Endpoint::Unix { path, mode }) => Ok(Listen::Unix { path, mode }),
+            None => Err(ListenError::Malformed {
+                found: text.to_owned(),
+            }),
         }
-        let (host, port) = text.rsplit_once(':').ok_or_else(malformed)?;
-        let is_bare_v6 = host.contains(':') && !host.starts_with('[');
-        if port.parse::<u16>().is_err() || is_bare_v6 {
-            return Err(malformed());
-        }
-        // As Prometheus' own servers read it: all addresses.
-        let host = if host.is_empty() { "[::]" } else { host };
-        Ok(Listen::Tcp(format!("{host}:{port}")))
     }
 }
 

@@ -1,93 +1,49 @@
 //! Requests as a decoder reads them that knows nothing of the writer.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 
 use crate::receiver::Received;
 
-/// Numbers and bytes of a message, by field.
+/// What the tests of the exporters decode with.
+#[path = "../../../../crates/qbus-aggregate/src/export/decoded.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod decoded;
+
+/// A message.
 #[derive(Debug, Default)]
-pub(crate) struct Fields {
-    numbers: BTreeMap<u64, Vec<u64>>,
-    bytes: BTreeMap<u64, Vec<Vec<u8>>>,
-}
+pub(crate) struct Fields(decoded::Fields);
 
 impl Fields {
-    pub(crate) fn decode(mut rest: &[u8]) -> Fields {
-        let mut fields = Fields::default();
-        while !rest.is_empty() {
-            let tag = varint(&mut rest);
-            match tag & 7 {
-                0 => fields
-                    .numbers
-                    .entry(tag >> 3)
-                    .or_default()
-                    .push(varint(&mut rest)),
-                1 => {
-                    let (word, more) = rest.split_first_chunk().expect("eight bytes");
-                    let word = u64::from_le_bytes(*word);
-                    fields.numbers.entry(tag >> 3).or_default().push(word);
-                    rest = more;
-                }
-                2 => {
-                    let len = varint(&mut rest) as usize;
-                    let (inner, more) = rest.split_at(len);
-                    fields
-                        .bytes
-                        .entry(tag >> 3)
-                        .or_default()
-                        .push(inner.to_vec());
-                    rest = more;
-                }
-                other => panic!("wire type {other}"),
-            }
-        }
-        fields
+    pub(crate) fn decode(bytes: &[u8]) -> Fields {
+        Fields(decoded::decode(bytes))
     }
 
     pub(crate) fn number(&self, field: u64) -> Option<u64> {
-        self.numbers.get(&field).map(|all| all[0])
+        decoded::numbers(&self.0, field).first().copied()
     }
 
     pub(crate) fn messages(&self, field: u64) -> Vec<Fields> {
-        let all = self.bytes.get(&field).into_iter().flatten();
-        all.map(|bytes| Fields::decode(bytes)).collect()
+        let all = decoded::messages(&self.0, field).into_iter();
+        all.map(Fields).collect()
     }
 
     pub(crate) fn text(&self, field: u64) -> String {
-        let bytes = self.bytes.get(&field).map(|all| all[0].clone());
-        String::from_utf8(bytes.unwrap_or_default()).expect("UTF-8")
+        decoded::text(&self.0, field)
     }
 
     /// The numbers of a packed row.
     fn row(&self, field: u64) -> Vec<u64> {
         let mut found = Vec::new();
-        for bytes in self.bytes.get(&field).into_iter().flatten() {
-            let mut rest = bytes.as_slice();
+        for mut rest in decoded::rows(&self.0, field) {
             while !rest.is_empty() {
-                found.push(varint(&mut rest));
+                found.push(decoded::varint(&mut rest));
             }
         }
         found
     }
 
     fn texts(&self, field: u64) -> Vec<String> {
-        let all = self.bytes.get(&field).into_iter().flatten();
-        all.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-            .collect()
-    }
-}
-
-fn varint(bytes: &mut &[u8]) -> u64 {
-    let (mut value, mut shift) = (0, 0);
-    loop {
-        let (&first, rest) = bytes.split_first().expect("a varint");
-        *bytes = rest;
-        value |= u64::from(first & 0x7f) << shift;
-        shift += 7;
-        if first < 0x80 {
-            return value;
-        }
+        decoded::texts(&self.0, field)
     }
 }
 

@@ -3,8 +3,9 @@
 use qbus::{SeriesDefinition, SeriesId};
 
 use super::super::layout::AT_COMMITTED;
-use super::{Beyond, Reader};
+use super::{Beyond, ReadOptions, Reader};
 use crate::series::Series;
+use crate::snapshot::merged::is_merged;
 
 impl Reader {
     /// The series of that name with those labels, in the order in which they were registered, at
@@ -16,8 +17,31 @@ impl Reader {
         labels: &[(String, String)],
         history: bool,
     ) -> Option<Series> {
-        let id = self.read_growing(|reader, beyond| reader.find_id(name, labels, beyond))?;
-        self.series(id, history)
+        match self.read_growing(|reader, beyond| reader.find_id(name, labels, beyond)) {
+            Some(id) => self.series(id, history),
+            None => self.find_merged(name, labels, history),
+        }
+    }
+
+    /// What the values of all processes come to, of a gauge of which each has its own
+    /// ([`qbus::Merge`]), whatever the order of its labels.
+    pub fn find_merged(
+        &mut self,
+        name: &str,
+        labels: &[(String, String)],
+        history: bool,
+    ) -> Option<Series> {
+        let options = ReadOptions {
+            history,
+            matches: Some(&|found| found == name),
+        };
+        let found = self.read(&options).ok()?.series.into_iter();
+        let mut merged = found.filter(|series| is_merged(&series.family));
+        let is_it = |series: &Series| {
+            let has = |label| series.labels.contains(label);
+            series.labels.len() == labels.len() && labels.iter().all(has)
+        };
+        merged.find(is_it)
     }
 
     fn find_id(

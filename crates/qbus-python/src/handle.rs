@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use qbus::{
-    Bus, Clock, EmitError, FamilyDefinition, Kind, MetricType, Record, RegisterError, SeriesId,
+    Bus, Clock, EmitError, FamilyDefinition, Kind, Merge, MetricType, Record, RegisterError,
+    SeriesId,
 };
 
 use crate::collector::MetricsCollector;
@@ -272,7 +273,9 @@ impl Handle {
             let Some(mut series) = bus.series(id) else {
                 continue;
             };
-            series.labels.retain(|(name, _)| name != "pid");
+            series
+                .labels
+                .retain(|(name, _)| name != Merge::PROCESS_LABEL);
             let family = bus.family(series.family);
             if series.labels == labels && family.is_some_and(|family| family.name == self.name()) {
                 bus.forget(id);

@@ -26,7 +26,6 @@ use crate::thread;
 const CREATION_WAIT: Duration = Duration::from_secs(1);
 
 pub(crate) use attach::Attachment;
-pub(crate) use definitions::PROCESS_LABEL;
 pub(crate) use mapped::MappedBus;
 pub(crate) use successor::{LOOK_NS, bury, may_be_handler};
 pub use view::{AggregatorView, BusCounts, LaneView};

@@ -180,11 +180,6 @@ impl Consumer {
         self.bus.mapped().registry().free_family(id)
     }
 
-    /// Takes a mark back: the look found a series.
-    pub fn trust_family(&self, id: FamilyId) {
-        self.bus.mapped().registry().trust_family(id);
-    }
-
     /// Whether so much is registered that what was forgotten is to be freed soon.
     pub fn is_filling(&self) -> bool {
         self.bus.mapped().registry().is_filling()

@@ -1,258 +1,29 @@
 //! Handles: a metric registered once, used from any thread.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::bus::{Bus, PROCESS_LABEL, may_be_handler};
+use crate::bus::{Bus, may_be_handler};
 use crate::clock::Clock;
 use crate::error::{EmitError, RegisterError};
 use crate::fork;
 use crate::lane::cell::{CellOp, Keep, Unit};
 use crate::lane::count;
-use crate::record::{Kind, MetricType, Record, SeriesId};
-use crate::registry::{self, FamilyDefinition, Merge, registered};
+use crate::record::{Kind, Record, SeriesId};
+use crate::registry::{self, FamilyDefinition, Merge};
 use crate::sync::{AtomicU64, Ordering, PrivateU64};
 use crate::thread;
 
-/// Upper bounds of a histogram in seconds when none are given: 5 ms to 10 s, as other Prometheus
-/// clients have them.
-pub const DEFAULT_BUCKETS: [f64; 11] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
-
-impl Bus {
-    /// A counter of that name.
-    pub fn counter(&self, name: &str) -> Registration<'_, Counter> {
-        Registration::new(self, name, MetricType::Counter)
-    }
-
-    /// A gauge of that name.
-    pub fn gauge(&self, name: &str) -> Registration<'_, Gauge> {
-        Registration::new(self, name, MetricType::Gauge)
-    }
-
-    /// A histogram of that name.
-    pub fn histogram(&self, name: &str) -> Registration<'_, Histogram> {
-        Registration::new(self, name, MetricType::Histogram)
-    }
-
-    /// A summary of that name.
-    pub fn summary(&self, name: &str) -> Registration<'_, Summary> {
-        Registration::new(self, name, MetricType::Summary)
-    }
-}
-
-/// A metric that is being described; [`register`](Self::register) gives its handle.
-///
-/// # Examples
-///
-/// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let address = format!("doc-registration-{}", std::process::id()).parse()?;
-/// # let bus = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
-/// let latency = bus
-///     .histogram("inference_latency_seconds")
-///     .help("Time from request to answer.")
-///     .label("model", "qwen3-vl")
-///     .buckets([0.01, 0.1, 1.0])
-///     .register()?;
-/// latency.observe(0.125);
-/// # qbus::Bus::remove(&address, qbus::Removal::Forced)?;
-/// # Ok(()) }
-/// ```
-#[derive(Debug)]
-#[must_use = "nothing is registered before `register` is called"]
-pub struct Registration<'a, H> {
-    bus: &'a Bus,
-    family: FamilyDefinition,
-    labels: Vec<(String, String)>,
-    clock: Clock,
-    is_bound: bool,
-    ttl: Option<Duration>,
-    handle: PhantomData<H>,
-}
-
-impl<'a, H: From<Handle>> Registration<'a, H> {
-    pub(crate) fn new(bus: &'a Bus, name: &str, metric_type: MetricType) -> Registration<'a, H> {
-        let buckets = if metric_type == MetricType::Histogram {
-            DEFAULT_BUCKETS.to_vec()
-        } else {
-            Vec::new()
-        };
-        let clock = if metric_type == MetricType::Counter {
-            Clock::Coarse
-        } else {
-            Clock::Precise
-        };
-        let family = FamilyDefinition {
-            name: name.to_owned(),
-            metric_type,
-            help: String::new(),
-            unit: String::new(),
-            buckets,
-            native: false,
-            merge: Merge::Last,
-        };
-        Registration {
-            bus,
-            family,
-            labels: Vec::new(),
-            clock,
-            is_bound: false,
-            ttl: None,
-            handle: PhantomData,
-        }
-    }
-
-    /// What the metric means, for people. The first registration of a name counts.
-    pub fn help(mut self, help: &str) -> Self {
-        self.family.help = help.to_owned();
-        self
-    }
-
-    /// The base unit: `seconds`, `bytes`, `ratio`, ….
-    pub fn unit(mut self, unit: &str) -> Self {
-        self.family.unit = unit.to_owned();
-        self
-    }
-
-    /// Adds a label.
-    pub fn label(mut self, name: &str, value: &str) -> Self {
-        self.labels.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Adds labels.
-    pub fn labels<N: AsRef<str>, V: AsRef<str>>(
-        mut self,
-        labels: impl IntoIterator<Item = (N, V)>,
-    ) -> Self {
-        let owned = |(name, value): (N, V)| (name.as_ref().to_owned(), value.as_ref().to_owned());
-        self.labels.extend(labels.into_iter().map(owned));
-        self
-    }
-
-    /// Which clock stamps the records.
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Binds the series to this process: when it ends, well or not, the series leaves the page. For
-    /// what says something of the process itself, such as a gauge of requests in progress, with a
-    /// label that tells it from others. Emits of other processes bring it back, and then it stays.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let address = format!("doc-bound-{}", std::process::id()).parse()?;
-    /// # let bus = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
-    /// let pid = std::process::id().to_string();
-    /// let in_progress = bus.gauge("requests_in_progress").label("pid", &pid).bound().register()?;
-    /// in_progress.add(1.0);
-    /// # qbus::Bus::remove(&address, qbus::Removal::Forced)?;
-    /// # Ok(()) }
-    /// ```
-    pub fn bound(mut self) -> Self {
-        self.is_bound = true;
-        self
-    }
-
-    /// Has series of this family leave the page when nothing was emitted to them for so long, by
-    /// the aggregator's clock; zero is for ever. The last registration that says so counts. The
-    /// next emit brings a series back, and a counter goes on from its sum.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
-
-    /// Registers the metric, or finds it registered, and gives a handle.
-    ///
-    /// # Errors
-    ///
-    /// An invalid name or label, a conflict with what is registered, or a full registry.
-    pub fn register(self) -> Result<H, RegisterError> {
-        let bus = self.bus.present();
-        let (freed, looked) = freed_word(&bus);
-        let series = bus.intern(&self.family, &self.labels)?;
-        let bounds = self.family.buckets.as_slice().into();
-        let is_native = self.family.native;
-        let labels = registered(&self.labels);
-        if let Some(ttl) = self.ttl
-            && let Some(family) = bus.family_of(series)
-        {
-            bus.set_ttl(family, ttl);
-        }
-        if self.is_bound {
-            // A process that cannot join emits nothing, and says so then.
-            let _ = bus.bind(series);
-        }
-        let definition = Definition {
-            family: self.family,
-            labels,
-            bound: self.is_bound.then(|| fork::generation().word()),
-            ttl: self.ttl,
-        };
-        Ok(H::from(Handle {
-            key: bus.mapped().key,
-            bus,
-            process: process_of(&definition.family),
-            series: OwnWord::new(u64::from(series.0)),
-            freed,
-            looked,
-            definition: Some(Arc::new(definition)),
-            clock: self.clock,
-            bounds,
-            is_native,
-        }))
-    }
-}
-
-impl Registration<'_, Gauge> {
-    /// What several processes make of it: each has a value of its own then, also the children that
-    /// a process forks.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let address = format!("doc-merge-{}", std::process::id()).parse()?;
-    /// # let bus = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
-    /// let in_progress = bus.gauge("requests_in_progress").merge(qbus::Merge::LiveSum).register()?;
-    /// in_progress.add(1.0);
-    /// # qbus::Bus::remove(&address, qbus::Removal::Forced)?;
-    /// # Ok(()) }
-    /// ```
-    pub fn merge(mut self, merge: Merge) -> Self {
-        self.family.merge = merge;
-        self
-    }
-}
-
-impl Registration<'_, Histogram> {
-    /// Upper bounds of the buckets: finite and ascending; `+Inf` is added by itself.
-    pub fn buckets(mut self, bounds: impl IntoIterator<Item = f64>) -> Self {
-        self.family.buckets = bounds.into_iter().collect();
-        self
-    }
-
-    /// Also counts 32 buckets an octave, as Prometheus' native histograms do: quantiles within 1.1
-    /// % of any value, exact over all instances, for scrapers that take them. Its observations are
-    /// records then, each with its time, as a summary's are; what a full lane does not take counts
-    /// in the middle of its bucket.
-    pub fn native(mut self) -> Self {
-        self.family.native = true;
-        self
-    }
-}
-
 /// What a series is registered as, for when it was freed.
 #[derive(Debug)]
-struct Definition {
-    family: FamilyDefinition,
-    labels: Vec<(String, String)>,
+pub(crate) struct Definition {
+    pub(crate) family: FamilyDefinition,
+    /// As they are registered.
+    pub(crate) labels: Vec<(String, String)>,
     /// The process that the series was bound to, which registers it; no child of it.
-    bound: Option<u64>,
-    ttl: Option<Duration>,
+    pub(crate) bound: Option<u64>,
+    pub(crate) ttl: Option<Duration>,
 }
 
 impl Definition {
@@ -261,7 +32,7 @@ impl Definition {
         let found = bus.series(series)?;
         let family = bus.family(found.family)?;
         let mut labels = found.labels;
-        labels.retain(|(name, _)| !family.merge.is_by_process() || name != PROCESS_LABEL);
+        labels.retain(|(name, _)| !family.merge.is_by_process() || name != Merge::PROCESS_LABEL);
         let owner = bus.mapped().attached_now();
         let owner = owner.map(|attachment| attachment.owner);
         let is_own = owner.is_some() && bus.bound(series) == owner;
@@ -345,6 +116,38 @@ fn process_of(family: &FamilyDefinition) -> Option<OwnWord> {
 }
 
 impl Handle {
+    /// Registers a series, with what is said of it; `labels` as they were given.
+    pub(crate) fn registered(
+        bus: Bus,
+        definition: Definition,
+        labels: &[(String, String)],
+        clock: Clock,
+    ) -> Result<Handle, RegisterError> {
+        let (freed, looked) = freed_word(&bus);
+        let series = bus.intern(&definition.family, labels)?;
+        if let Some(ttl) = definition.ttl
+            && let Some(family) = bus.family_of(series)
+        {
+            bus.set_ttl(family, ttl);
+        }
+        if definition.bound.is_some() {
+            // A process that cannot join emits nothing, and says so then.
+            let _ = bus.bind(series);
+        }
+        Ok(Handle {
+            key: bus.mapped().key,
+            bus,
+            process: process_of(&definition.family),
+            series: OwnWord::new(u64::from(series.0)),
+            freed,
+            looked,
+            clock,
+            bounds: definition.family.buckets.as_slice().into(),
+            is_native: definition.family.native,
+            definition: Some(Arc::new(definition)),
+        })
+    }
+
     /// Of a series that is registered; its type is for the caller to know. The bounds are a
     /// histogram's.
     ///

@@ -51,6 +51,8 @@ mod producer;
 mod record;
 #[cfg(not(loom))]
 mod region;
+#[cfg(not(loom))]
+mod registration;
 mod registry;
 mod sync;
 #[doc(hidden)]
@@ -70,9 +72,7 @@ pub use error::{
     OpenOrCreateError, RegisterError, RemoveError,
 };
 #[cfg(not(loom))]
-pub use handle::{
-    Counter, DEFAULT_BUCKETS, Gauge, Handle, Histogram, Registration, Summary, Timer, bucket_of,
-};
+pub use handle::{Counter, Gauge, Handle, Histogram, Summary, Timer, bucket_of};
 pub use lane::Drained;
 pub use lane::cell::{CellChange, Placed};
 pub use layout::{Geometry, GeometryError};
@@ -82,6 +82,8 @@ pub use producer::{EmitManyError, Producer};
 pub use record::{Kind, MetricType, Record, SeriesId};
 #[cfg(not(loom))]
 pub use region::{Access, Grower, Grown, MappedFile};
+#[cfg(not(loom))]
+pub use registration::{DEFAULT_BUCKETS, Registration};
 pub use registry::{
     FamilyDefinition, FamilyId, Merge, SeriesDefinition, check_label, is_metric_name,
 };

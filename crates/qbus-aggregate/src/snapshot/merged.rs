@@ -7,9 +7,6 @@ use qbus::Merge;
 
 use crate::series::{Family, Point, Series, Value};
 
-/// The label that says whose a value is.
-const PROCESS_LABEL: &str = "pid";
-
 /// Whether the series of a family are merged.
 pub(crate) fn is_merged(family: &Family) -> bool {
     let merge = family.merge;
@@ -44,7 +41,9 @@ fn groups(members: Vec<Series>) -> Vec<Vec<Series>> {
     let mut groups: Vec<Vec<Series>> = Vec::new();
     let mut known: HashMap<Vec<(String, String)>, usize> = HashMap::new();
     for mut series in members {
-        series.labels.retain(|(name, _)| name != PROCESS_LABEL);
+        series
+            .labels
+            .retain(|(name, _)| name != Merge::PROCESS_LABEL);
         let mut key = series.labels.clone();
         key.sort_unstable();
         let at = *known.entry(key).or_insert(groups.len());

@@ -10,7 +10,7 @@ use crate::lane::count;
 use crate::layout::OwnerEntry;
 use crate::owner::OwnerId;
 use crate::record::SeriesId;
-use crate::registry::{self, FamilyDefinition, FamilyId, SeriesDefinition};
+use crate::registry::{self, FamilyDefinition, FamilyId, Merge, SeriesDefinition};
 use crate::sync::Ordering;
 
 /// Between two looks at who filled the registry, which decode all of it.
@@ -19,14 +19,11 @@ const LOOK_NS: u64 = 1_000_000_000;
 /// How long a registration waits for a family to be freed that is in its way.
 const WAY_MADE: Duration = Duration::from_millis(250);
 
-/// The label that tells the values of processes apart which are merged.
-pub(crate) const PROCESS_LABEL: &str = "pid";
-
 impl MappedBus {
     /// Labels of this process's own series of a gauge that is merged: with its pid, and in another
     /// pid namespace than somebody else who has the same one, with its place among the owners.
     fn own_labels(&self, labels: &[(String, String)]) -> Result<Vec<(String, String)>, ()> {
-        if labels.iter().any(|(name, _)| name == PROCESS_LABEL) {
+        if labels.iter().any(|(name, _)| name == Merge::PROCESS_LABEL) {
             return Err(());
         }
         let pid = std::process::id();
@@ -42,7 +39,7 @@ impl MappedBus {
                 text = format!("{pid}-{own}");
             }
         }
-        let own = (PROCESS_LABEL.to_owned(), text);
+        let own = (Merge::PROCESS_LABEL.to_owned(), text);
         Ok(labels.iter().cloned().chain([own]).collect())
     }
 
@@ -88,7 +85,7 @@ impl Bus {
             let own = mapped.own_labels(labels);
             own.map_err(|()| RegisterError::Label {
                 metric: family.name.clone(),
-                found: PROCESS_LABEL.to_owned(),
+                found: Merge::PROCESS_LABEL.to_owned(),
                 reason: "tells the processes apart whose values are merged",
             })
         });

@@ -43,6 +43,9 @@ pub enum Merge {
 }
 
 impl Merge {
+    /// The label that tells the values of processes apart: their pids.
+    pub const PROCESS_LABEL: &'static str = "pid";
+
     /// All of them.
     pub const ALL: [Merge; 11] = [
         Merge::Last,

@@ -304,3 +304,28 @@ fn a_gauge_of_processes_is_found_as_one() {
     let counter = bus.counter("c_total").label("pid", "7");
     assert!(counter.register().is_ok(), "a label as any other");
 }
+
+#[test]
+fn names_come_and_go_as_label_sets_do() {
+    let geometry = Geometry {
+        families: 32,
+        ..Geometry::default()
+    };
+    let (_test, bus, mut aggregator) = aggregated(geometry, &AggregatorOptions::default());
+    for n in 0..400 {
+        let name = format!("job_{n}_total");
+        let counter = bus.counter(&name).register().expect("room for a name");
+        counter.inc();
+        if n % 8 == 7 {
+            settle(&mut aggregator);
+        }
+        counter.forget();
+    }
+    bus.gauge("job_0_total")
+        .register()
+        .expect("another by now")
+        .set(1.0);
+    settle(&mut aggregator);
+    settle(&mut aggregator);
+    expect(&aggregator, &[("job_0_total", 1.0)]);
+}

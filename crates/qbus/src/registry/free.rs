@@ -147,7 +147,10 @@ impl Registry<'_> {
 
     /// Whether what is forgotten is to be freed soon: more than half is used. Many may come at once.
     pub(crate) fn is_filling(&self) -> bool {
-        let used = self.series.count.load(Ordering::Relaxed);
-        used.saturating_mul(2) > self.series.capacity || self.blocks.is_nearly_full()
+        let is_half_full = |table: &Table<'_>| {
+            let used = table.count.load(Ordering::Relaxed);
+            used.saturating_mul(2) > table.capacity
+        };
+        is_half_full(&self.series) || is_half_full(&self.families) || self.blocks.is_nearly_full()
     }
 }

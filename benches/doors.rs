@@ -48,6 +48,7 @@ fn series(number: usize) -> Vec<Series> {
                 buckets: Vec::new(),
                 native: false,
                 merge: Default::default(),
+                window: Default::default(),
             })
         })
         .collect();

@@ -22,6 +22,7 @@ fuzz_target!(|data: &[u8]| {
             buckets: Vec::new(),
             native: false,
             merge: qbus::Merge::Last,
+            window: qbus::Window::default(),
         };
         let labels = [("n".to_owned(), n.to_string())];
         if let Ok(id) = bus.intern(&family, &labels) {

@@ -17,6 +17,7 @@ fn what_is_untyped_is_dropped_as_a_gauge_is() {
         buckets: Vec::new(),
         native: false,
         merge: qbus::Merge::Last,
+        window: qbus::Window::default(),
     };
     let series = bus.intern(&family, &[]).expect("room");
     let record = Record::new(1, series, Kind::Set, 1.0);

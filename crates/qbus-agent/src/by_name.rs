@@ -271,8 +271,14 @@ impl Emitter {
         let known = self.bus.family_by_name(metric.name);
         let known = known.filter(|known| known.metric_type == metric.metric_type);
         let is_histogram = metric.metric_type == MetricType::Histogram;
-        let (unit, buckets, native, merge) = known.map_or_else(Default::default, |known| {
-            (known.unit, known.buckets, known.native, known.merge)
+        let (unit, buckets, native, merge, window) = known.map_or_else(Default::default, |known| {
+            (
+                known.unit,
+                known.buckets,
+                known.native,
+                known.merge,
+                known.window,
+            )
         });
         let or = |own: &str, known: String| {
             if own.is_empty() {
@@ -296,6 +302,7 @@ impl Emitter {
                 Merge::Last => merge,
                 own => own,
             },
+            window,
         }
     }
 }

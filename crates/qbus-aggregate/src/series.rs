@@ -140,7 +140,7 @@ impl Snapshot {
     /// # use qbus_aggregate::{Family, Series, Snapshot, Value};
     /// # let family = Arc::new(Family { name: "load".into(), metric_type: qbus::MetricType::Gauge,
     /// #     help: "".into(), unit: "".into(), buckets: vec![], native: false,
-    /// #     merge: qbus::Merge::Last });
+    /// #     merge: qbus::Merge::Last, window: qbus::Window::default() });
     /// # let load = Series { family, labels: vec![], value: Value::Gauge(0.5), timestamp_ns: 0,
     /// #     start_ns: 0, records: 1, history: vec![], exemplars: vec![] };
     /// # let mut snapshot = Snapshot { epoch: 1, unix_ns: 0, consistent: true, series: vec![load] };

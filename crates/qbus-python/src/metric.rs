@@ -390,6 +390,7 @@ pub(crate) fn rebuild_metric(
         buckets,
         native: false,
         merge: qbus::Merge::Last,
+        window: qbus::Window::default(),
     };
     let point = |(timestamp_ns, value)| Point {
         timestamp_ns,

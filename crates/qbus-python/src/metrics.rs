@@ -50,6 +50,7 @@ fn definition(
         buckets,
         native: false,
         merge: qbus::Merge::Last,
+        window: qbus::Window::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::layout::GeometryError;
 use crate::record::{Kind, MetricType};
-use crate::registry::Merge;
+use crate::registry::{Merge, Window};
 
 /// Why a bus (or a snapshot file) could not be created.
 #[derive(Debug)]
@@ -490,7 +490,16 @@ pub enum RegisterError {
         /// How its values were to be merged.
         merge: Merge,
     },
-    /// The name is registered with another type, unit or buckets, or merged in another way.
+    /// A window that a summary cannot have, or one of something that is no summary.
+    Window {
+        /// The metric.
+        metric: String,
+        /// Its type.
+        metric_type: MetricType,
+        /// The window.
+        window: Window,
+    },
+    /// The name is registered with another type, unit, buckets or window, or merged in another way.
     Conflict {
         /// The metric.
         metric: String,
@@ -564,6 +573,25 @@ impl fmt::Display for RegisterError {
                 f,
                 "metric {metric}: values are merged by {merge} for gauges alone, and this is a \
                  {metric_type}"
+            ),
+            RegisterError::Window {
+                metric,
+                metric_type: MetricType::Summary,
+                window: Window { length, steps },
+            } => write!(
+                f,
+                "metric {metric}: a window of {length:?} in {steps} steps, expected 1 to {} steps of at \
+                 least {:?} each, and whole milliseconds",
+                Window::STEPS_MAX,
+                Window::STEP_MIN
+            ),
+            RegisterError::Window {
+                metric,
+                metric_type,
+                ..
+            } => write!(
+                f,
+                "metric {metric}: windows are for summaries, and this is a {metric_type}"
             ),
             RegisterError::Conflict {
                 metric,

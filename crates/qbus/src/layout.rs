@@ -29,7 +29,7 @@ use crate::sync::AtomicU64;
 /// `qbusbus1`, little end first. Stored last at creation.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"qbusbus1");
 /// Raised with every change of the layout.
-pub(crate) const VERSION: u64 = 5;
+pub(crate) const VERSION: u64 = 6;
 
 const PAGE: usize = 4096;
 /// The most that any geometry may ask for: 64 GiB.

@@ -85,7 +85,7 @@ pub use region::{Access, Grower, Grown, MappedFile};
 #[cfg(not(loom))]
 pub use registration::{DEFAULT_BUCKETS, Registration};
 pub use registry::{
-    FamilyDefinition, FamilyId, Merge, SeriesDefinition, check_label, is_metric_name,
+    FamilyDefinition, FamilyId, Merge, SeriesDefinition, Window, check_label, is_metric_name,
 };
 #[cfg(loom)]
 #[doc(hidden)]

@@ -9,7 +9,7 @@ use crate::error::RegisterError;
 use crate::fork;
 use crate::handle::{Counter, Definition, Gauge, Handle, Histogram, Summary};
 use crate::record::MetricType;
-use crate::registry::{FamilyDefinition, Merge, registered};
+use crate::registry::{FamilyDefinition, Merge, Window, registered};
 
 /// Upper bounds of a histogram in seconds when none are given: 5 ms to 10 s, as other Prometheus
 /// clients have them.
@@ -89,6 +89,7 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
             buckets,
             native: false,
             merge: Merge::Last,
+            window: Window::default(),
         };
         Registration {
             bus,
@@ -216,6 +217,33 @@ impl Registration<'_, Histogram> {
     /// in the middle of its bucket.
     pub fn native(mut self) -> Self {
         self.family.native = true;
+        self
+    }
+}
+
+impl Registration<'_, Summary> {
+    /// What its quantiles are of: observations of that time before now, which slides in so many
+    /// steps; ten minutes in five steps unless this says otherwise. Count and sum are of all time.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let address = format!("doc-window-{}", std::process::id()).parse()?;
+    /// # let bus = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
+    /// use std::time::Duration;
+    /// let waits = bus.summary("wait_seconds").window(Duration::from_secs(60), 6).register()?;
+    /// waits.observe(0.25);
+    /// let sizes = bus.summary("request_bytes").all_time().register()?;
+    /// # qbus::Bus::remove(&address, qbus::Removal::Forced)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn window(mut self, length: Duration, steps: u32) -> Self {
+        self.family.window = Window { length, steps };
+        self
+    }
+
+    /// Has its quantiles be of all observations, however old.
+    pub fn all_time(mut self) -> Self {
+        self.family.window = Window::ALL_TIME;
         self
     }
 }

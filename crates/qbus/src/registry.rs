@@ -46,11 +46,13 @@ mod merge;
 mod model;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod window;
 
 pub(crate) use block::{FREE_STACKS, GRANULE, place_bits};
 pub use definition::{FamilyDefinition, FamilyId, SeriesDefinition, check_label, is_metric_name};
 pub(crate) use definition::{NAME_MAX, cut_values, registered};
 pub use merge::Merge;
+pub use window::Window;
 
 use std::collections::{BTreeMap, BTreeSet};
 

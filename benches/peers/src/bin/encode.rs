@@ -77,6 +77,7 @@ fn series() -> Vec<Series> {
             buckets: Vec::new(),
             native: false,
             merge: Default::default(),
+            window: Default::default(),
         })
     };
     let of_family = |at: usize| {

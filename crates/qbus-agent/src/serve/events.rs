@@ -357,6 +357,7 @@ mod tests {
                 buckets: Vec::new(),
                 native: false,
                 merge: qbus::Merge::Last,
+                window: qbus::Window::default(),
             }),
             labels: vec![("label".to_owned(), "\"\n".to_owned())],
             value: Value::Gauge(*value),

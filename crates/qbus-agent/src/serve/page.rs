@@ -165,6 +165,7 @@ fn commit_time(unix_ns: u64) -> Series {
         buckets: Vec::new(),
         native: false,
         merge: qbus::Merge::Last,
+        window: qbus::Window::default(),
     };
     Series {
         family: Arc::new(family),

@@ -39,6 +39,7 @@ pub(super) fn series(name: &str, labels: &[(&str, &str)], value: Value) -> Serie
         buckets,
         native: false,
         merge: qbus::Merge::Last,
+        window: qbus::Window::default(),
     };
     Series {
         family: Arc::new(family),
@@ -173,6 +174,7 @@ fn family_and_series() -> impl Strategy<Value = (Family, Vec<Series>)> {
                 buckets,
                 native: false,
                 merge: qbus::Merge::Last,
+                window: qbus::Window::default(),
             };
             let shared = Arc::new(family.clone());
             let value = value(metric_type, family.buckets.len() + 1);

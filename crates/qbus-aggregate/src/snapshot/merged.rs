@@ -130,6 +130,7 @@ mod tests {
             buckets: Vec::new(),
             native: false,
             merge,
+            window: qbus::Window::default(),
         };
         let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let point = |timestamp_ns, value| Point {

@@ -251,6 +251,7 @@ fn definitions() {
         buckets: vec![0.1, 1.0],
         native: false,
         merge: crate::registry::Merge::Last,
+        window: crate::registry::Window::default(),
     };
     check("family", &words(&family.encode()));
     let series = SeriesDefinition {

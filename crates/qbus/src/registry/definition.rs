@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::merge::Merge;
+use super::window::Window;
 use crate::error::RegisterError;
 use crate::record::MetricType;
 use crate::words::{Cursor, Words, pack_text};
@@ -39,15 +40,20 @@ pub struct FamilyDefinition {
     pub native: bool,
     /// Of a gauge: what several processes make of it.
     pub merge: Merge,
+    /// Of a summary: what its quantiles are of. Else as by default.
+    pub window: Window,
 }
 
-/// Where a family's first word says, above its type, whether it is native, and how it is merged.
+/// Where a family's first word says, above its type, whether it is native, how it is merged, and what
+/// its window is.
 const NATIVE_SHIFT: u32 = 8;
 const MERGE_SHIFT: u32 = 16;
+const WINDOW_SHIFT: u32 = 24;
 
 /// The type that a family's first word says.
 pub(super) fn metric_type(first: u64) -> Option<MetricType> {
-    let is_known = first >> NATIVE_SHIFT & 0xff <= 1 && merge(first).is_some();
+    let is_known =
+        first >> NATIVE_SHIFT & 0xff <= 1 && merge(first).is_some() && window(first).is_some();
     MetricType::from_raw(first & ((1 << NATIVE_SHIFT) - 1)).filter(|_| is_known)
 }
 
@@ -57,7 +63,11 @@ pub(super) fn is_native(first: u64) -> bool {
 }
 
 fn merge(first: u64) -> Option<Merge> {
-    Merge::from_raw(first >> MERGE_SHIFT)
+    Merge::from_raw(first >> MERGE_SHIFT & 0xff)
+}
+
+fn window(first: u64) -> Option<Window> {
+    Window::from_raw(first >> WINDOW_SHIFT)
 }
 
 /// What a series is registered as.
@@ -77,7 +87,8 @@ impl FamilyDefinition {
     /// What its first word says.
     fn first(&self) -> u64 {
         let native = u64::from(self.native) << NATIVE_SHIFT;
-        self.metric_type.to_raw() | native | self.merge.to_raw() << MERGE_SHIFT
+        let window = self.window.to_raw() << WINDOW_SHIFT;
+        self.metric_type.to_raw() | native | self.merge.to_raw() << MERGE_SHIFT | window
     }
 
     /// As words of shared memory: type, lengths, texts, buckets.
@@ -163,12 +174,13 @@ impl FamilyDefinition {
             buckets,
             native: is_native(first),
             merge: merge(first)?,
+            window: window(first)?,
         };
         family.check().is_ok().then_some(family)
     }
 
-    /// Whether series of both can be of one family: name, type, unit, buckets and merging are the
-    /// same.
+    /// Whether series of both can be of one family: name, type, unit, buckets, merging and window
+    /// are the same.
     pub fn agrees(&self, other: &FamilyDefinition) -> bool {
         self.name == other.name
             && self.metric_type == other.metric_type
@@ -176,6 +188,7 @@ impl FamilyDefinition {
             && self.buckets == other.buckets
             && self.native == other.native
             && self.merge == other.merge
+            && self.window == other.window
     }
 
     pub(super) fn check(&self) -> Result<(), RegisterError> {
@@ -221,6 +234,14 @@ impl FamilyDefinition {
                 merge: self.merge,
             });
         }
+        let is_summary = self.metric_type == MetricType::Summary;
+        if !self.window.is_valid() || (!is_summary && self.window != Window::default()) {
+            return Err(RegisterError::Window {
+                metric: self.name.clone(),
+                metric_type: self.metric_type,
+                window: self.window,
+            });
+        }
         Ok(())
     }
 
@@ -246,6 +267,9 @@ impl fmt::Display for FamilyDefinition {
         }
         if self.merge != Merge::Last {
             write!(f, " merged by {}", self.merge)?;
+        }
+        if self.window != Window::default() {
+            write!(f, " with quantiles of {}", self.window)?;
         }
         Ok(())
     }

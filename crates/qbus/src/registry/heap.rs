@@ -1,6 +1,6 @@
 //! A registry on the heap, for tests and models.
 
-use super::{Arena, FREE_STACKS, FamilyDefinition, Merge, Registry, Table};
+use super::{Arena, FREE_STACKS, FamilyDefinition, Merge, Registry, Table, Window};
 use crate::record::MetricType;
 use crate::sync::AtomicU64;
 
@@ -64,6 +64,7 @@ pub(crate) fn counter(name: &str) -> FamilyDefinition {
         buckets: Vec::new(),
         native: false,
         merge: Merge::Last,
+        window: Window::default(),
     }
 }
 

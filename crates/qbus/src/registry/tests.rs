@@ -1,8 +1,10 @@
 //! The registry, sequentially: what it refuses and how it says so, and garbage.
 
+use std::time::Duration;
+
 use super::definition::{LABELS_MAX, VALUE_MAX};
 use super::heap::{HeapRegistry, counter, labels};
-use super::{FamilyDefinition, FamilyId, NAME_MAX};
+use super::{FamilyDefinition, FamilyId, NAME_MAX, Window};
 use crate::error::RegisterError;
 use crate::record::{MetricType, SeriesId};
 use crate::sync::Ordering;
@@ -200,6 +202,41 @@ fn le_and_quantile_are_reserved_where_they_mean_something() {
             assert!(registry.series(id).is_some(), "it can be read");
         }
     }
+}
+
+#[test]
+fn a_window_is_a_summarys_and_part_of_its_definition() {
+    let memory = HeapRegistry::new(16, 4096);
+    let registry = memory.registry();
+    let summary = |length, steps| FamilyDefinition {
+        metric_type: MetricType::Summary,
+        window: Window {
+            length: Duration::from_secs(length),
+            steps,
+        },
+        ..counter("s")
+    };
+    let id = registry.intern(&summary(60, 6), &[]).expect("room");
+    let found = registry
+        .series(id)
+        .and_then(|found| registry.family(found.family));
+    assert_eq!(found, Some(summary(60, 6)));
+    let refused = |family: &FamilyDefinition| refusal(registry.intern(family, &[]));
+    let conflict = refused(&summary(60, 5));
+    assert!(
+        conflict.contains("with quantiles of 1m in 6 steps"),
+        "{conflict}"
+    );
+    assert!(
+        conflict.contains("with quantiles of 1m in 5 steps"),
+        "{conflict}"
+    );
+    assert!(refused(&summary(60, 61)).contains("expected 1 to 60 steps"));
+    let counter = FamilyDefinition {
+        window: Window::ALL_TIME,
+        ..counter("c")
+    };
+    assert!(refused(&counter).contains("windows are for summaries"));
 }
 
 #[test]

@@ -61,6 +61,7 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
                     buckets: Vec::new(),
                     native: false,
                     merge: qbus::Merge::Last,
+                    window: qbus::Window::default(),
                 })
             });
         let value = match family.metric_type {

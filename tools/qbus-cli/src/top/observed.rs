@@ -169,6 +169,7 @@ mod tests {
             buckets: buckets.to_vec(),
             native: false,
             merge: qbus::Merge::Last,
+            window: qbus::Window::default(),
         }
     }
 

@@ -26,6 +26,7 @@ pub(super) fn family(name: &str, metric_type: MetricType) -> Arc<Family> {
         },
         native: false,
         merge: qbus::Merge::Last,
+        window: qbus::Window::default(),
     })
 }
 

@@ -12,7 +12,9 @@ mod translate;
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::path::PathBuf;
+use std::process;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::{self, JoinHandle};
@@ -79,7 +81,7 @@ impl std::error::Error for ListenError {
     }
 }
 
-/// Listens on threads of its own, until it is dropped.
+/// Listens on threads of its own, until it is dropped. In a forked child it does nothing.
 ///
 /// # Examples
 ///
@@ -102,6 +104,8 @@ impl std::error::Error for ListenError {
 pub struct Listeners {
     addresses: Vec<String>,
     threads: Vec<(Sender<()>, JoinHandle<()>)>,
+    /// The process that has the threads.
+    pid: u32,
 }
 
 impl Listeners {
@@ -119,6 +123,7 @@ impl Listeners {
         let mut listeners = Listeners {
             addresses: Vec::new(),
             threads: Vec::new(),
+            pid: process::id(),
         };
         for address in &options.statsd {
             let socket = Socket::bind(address).map_err(|source| ListenError::Socket {
@@ -152,6 +157,10 @@ impl Listeners {
 
 impl Drop for Listeners {
     fn drop(&mut self) {
+        if self.pid != process::id() {
+            // Of the parent's threads there is only memory here, in whatever state it was.
+            return mem::forget(mem::take(&mut self.threads));
+        }
         for (stop, thread) in self.threads.drain(..) {
             drop(stop);
             // What it panicked of is on the standard error already.

@@ -20,10 +20,17 @@ fn label_name(name: &str) -> String {
     name
 }
 
-/// The labels of tags, sorted by name; of a name that comes twice the last value.
+/// As many labels as a series can have.
+pub(super) const LABELS_MAX: usize = 32;
+
+/// The labels of tags, sorted by name; of a name that comes twice the last value. Once there are
+/// more than a series can have, the rest is not read: hostile lines have thousands.
 pub(super) fn labels(tags: &str) -> Vec<(String, String)> {
     let mut labels: Vec<(String, String)> = Vec::new();
     for tag in tags.split(',').filter(|tag| !tag.is_empty()) {
+        if labels.len() > LABELS_MAX {
+            break;
+        }
         // One without a value says that it is so.
         let (name, value) = tag.split_once(':').unwrap_or((tag, "true"));
         if name.is_empty() {
@@ -67,5 +74,7 @@ mod tests {
             pairs("le:1,quantile:2,__name__:3"),
             ["tag_le=1", "tag_name__=3", "tag_quantile=2"]
         );
+        let many: String = (0..20_000).map(|at| format!("t{at}:x,")).collect();
+        assert_eq!(labels(&many).len(), LABELS_MAX + 1);
     }
 }

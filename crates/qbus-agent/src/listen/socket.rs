@@ -132,11 +132,15 @@ fn remove_left_behind(path: &Path) -> io::Result<()> {
             "there is a file of that name, which is no socket",
         )),
         Ok(_) => {
-            let is_in_use = UnixDatagram::unbound()?.connect(path).is_ok();
-            if is_in_use {
-                return Err(io::ErrorKind::AddrInUse.into());
+            match UnixDatagram::unbound()?.connect(path) {
+                // Nobody has it any more.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    fs::remove_file(path)
+                }
+                Ok(()) => Err(io::ErrorKind::AddrInUse.into()),
+                // Another user's, say: it may well be in use.
+                Err(error) => Err(error),
             }
-            fs::remove_file(path)
         }
         Err(_) => Ok(()),
     }

@@ -1,5 +1,6 @@
 //! From datagrams to records of the bus.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use qbus::{Bus, MetricType, Record};
 use super::Counts;
 use super::line::{self, Cause, Kind, Line, Parsed};
 use super::mapping::{Mapped, Mapping};
-use super::names::labels;
+use super::names::{LABELS_MAX, labels};
 use crate::by_name::{Emitter, Metric};
 
 /// Lines that differ in name, type or tags, of which the series is known without looking.
@@ -21,8 +22,11 @@ const KNOWN_MAX: usize = 1 << 16;
 const KNOWN_BYTES_MAX: usize = 16 << 20;
 /// Values of all sets that are told apart between two sums.
 const MEMBERS_MAX: usize = 1 << 20;
-/// A full lane is waited for so long: the kernel keeps what comes meanwhile, or counts it.
+/// A full lane is waited for so long: the kernel keeps what comes meanwhile, or counts it. Once
+/// that was in vain it is not waited for again until it takes something.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// No name of a metric is nearly so long, nor what a mapping could make one of.
+const NAME_MAX: usize = 1024;
 /// A sample rate stands for so many equal observations at most.
 const REPEATS_MAX: f64 = 1e9;
 
@@ -37,6 +41,8 @@ pub(super) struct Translator {
     key: String,
     /// Distinguishes values of sets; the same for all of them.
     hasher: RandomState,
+    /// How long a full lane is waited for: not again and again.
+    patience: Cell<Duration>,
     pub(super) counts: Counts,
 }
 
@@ -52,8 +58,6 @@ struct Target {
     ttl: Option<Duration>,
     /// The mapping says to leave it out.
     is_dropped: bool,
-    /// Of a gauge that is changed: where it stands.
-    level: f64,
     /// Of a set: its values since the last sum.
     members: HashSet<u64, RandomState>,
 }
@@ -70,6 +74,7 @@ impl Translator {
             members: 0,
             key: String::new(),
             hasher: RandomState::default(),
+            patience: Cell::new(PATIENCE),
             counts: Counts::default(),
         }
     }
@@ -95,6 +100,9 @@ impl Translator {
     }
 
     fn line(&mut self, line: &Line<'_>) {
+        if line.name.len() > NAME_MAX {
+            return self.note(Cause::Refused);
+        }
         self.key.clear();
         for part in [line.name, "|", kind_name(line.kind), "|", line.tags] {
             self.key.push_str(part);
@@ -102,7 +110,7 @@ impl Translator {
         if !self.known.contains_key(self.key.as_str()) {
             self.known_bytes += self.key.len();
             if self.known.len() >= KNOWN_MAX || self.known_bytes > KNOWN_BYTES_MAX {
-                // Sets say what they have; gauges that are changed begin anew.
+                // Sets say what they have.
                 self.sum_up_sets();
                 self.known.clear();
                 self.known_bytes = self.key.len();
@@ -119,6 +127,7 @@ impl Translator {
             counts,
             gauge_deltas,
             members,
+            patience,
             ..
         } = self;
         let Some(target) = known
@@ -148,7 +157,8 @@ impl Translator {
                     target,
                     line,
                     value,
-                    *gauge_deltas && is_signed(text),
+                    *gauge_deltas && line.kind == Kind::Gauge && is_signed(text),
+                    patience,
                 ),
                 Err(_) => Err(Cause::Value),
             };
@@ -166,13 +176,29 @@ impl Translator {
             if target.metric_type == MetricType::Gauge && !target.members.is_empty() {
                 let size = target.members.len() as f64;
                 target.members = HashSet::default();
-                let record = |record: Record| self.bus.emit_or_wait(record, PATIENCE);
-                if target.emit_as(&self.emitter, size, None, &record).is_err() {
+                let record = |record: Record| emit_patiently(&self.bus, record, &self.patience);
+                let emitted = target.emit_as(&self.emitter, size, None, false, &record);
+                if emitted.is_err() {
                     self.counts.bad[Cause::Refused as usize] += 1;
                 }
             }
         }
     }
+}
+
+/// Emits, and waits for a full lane unless the last one was waited for in vain: an aggregator that
+/// is gone must not keep the listener from its end.
+fn emit_patiently(
+    bus: &Bus,
+    record: Record,
+    patience: &Cell<Duration>,
+) -> Result<(), qbus::EmitError> {
+    let emitted = bus.emit_or_wait(record, patience.get());
+    patience.set(match emitted {
+        Err(qbus::EmitError::Full) => Duration::ZERO,
+        _ => PATIENCE,
+    });
+    emitted
 }
 
 fn is_signed(text: &str) -> bool {
@@ -205,7 +231,6 @@ fn target(line: &Line<'_>, mapping: &Mapping) -> Target {
         scale: mapped.scale * if is_timer { 1e-3 } else { 1.0 },
         ttl: mapped.ttl,
         is_dropped: mapped.is_dropped,
-        level: 0.0,
         members: HashSet::default(),
     }
 }
@@ -217,20 +242,24 @@ fn emit(
     line: &Line<'_>,
     value: f64,
     is_change: bool,
+    patience: &Cell<Duration>,
 ) -> Result<(), Cause> {
     let value = value * target.scale;
     let timed = matches!(line.kind, Kind::Counter | Kind::Gauge);
     let timestamp = line.timestamp.filter(|_| timed);
     let (value, count) = match line.kind {
         Kind::Counter => (value / line.rate, 1),
-        Kind::Gauge if is_change => (target.level + value, 1),
         Kind::Gauge | Kind::Set => (value, 1),
         Kind::Timer | Kind::Histogram | Kind::Distribution => (
             value,
             (1.0 / line.rate).round().clamp(1.0, REPEATS_MAX) as u64,
         ),
     };
-    if !Metric::new("", value, target.metric_type).takes_value() {
+    let metric = Metric {
+        is_change,
+        ..Metric::new("", value, target.metric_type)
+    };
+    if !metric.takes_value() {
         return Err(Cause::Value);
     }
     let ttl = target.ttl.take();
@@ -240,17 +269,10 @@ fn emit(
         {
             bus.set_ttl(series.family, ttl);
         }
-        bus.emit_or_wait(Record { count, ..record }, PATIENCE)
+        emit_patiently(bus, Record { count, ..record }, patience)
     };
-    target.emit_as(emitter, value, timestamp, &record)?;
-    if line.kind == Kind::Gauge {
-        target.level = value;
-    }
-    Ok(())
+    target.emit_as(emitter, value, timestamp, is_change, &record)
 }
-
-/// As many labels as a series can have.
-const LABELS_MAX: usize = 32;
 
 impl Target {
     fn emit_as(
@@ -258,6 +280,7 @@ impl Target {
         emitter: &Emitter,
         value: f64,
         timestamp: Option<f64>,
+        is_change: bool,
         emit: &dyn Fn(Record) -> Result<(), qbus::EmitError>,
     ) -> Result<(), Cause> {
         let mut labels = [("", ""); LABELS_MAX];
@@ -271,6 +294,7 @@ impl Target {
             unit: self.unit,
             buckets: &self.buckets,
             timestamp,
+            is_change,
             ..Metric::new(&self.name, value, self.metric_type)
         };
         emitter.emit_with(&metric, emit).map_err(|_| Cause::Refused)

@@ -13,12 +13,15 @@ mod metrics;
 mod queue;
 mod reply;
 mod retry;
+mod said;
 mod sender;
 mod ticks;
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::path::PathBuf;
+use std::process;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
@@ -124,7 +127,8 @@ pub struct Left {
     pub lost: u64,
 }
 
-/// Sends the snapshot of a bus on, on threads of its own, until it is stopped.
+/// Sends the snapshot of a bus on, on threads of its own, until it is stopped. In a forked child
+/// it does nothing.
 ///
 /// # Examples
 ///
@@ -150,6 +154,8 @@ pub struct Pusher {
     ticks: Option<JoinHandle<()>>,
     lanes: Vec<Lane>,
     grace: Duration,
+    /// The process that has the threads.
+    pid: u32,
 }
 
 /// A destination at work.
@@ -175,11 +181,13 @@ impl Pusher {
         let report: Report = Arc::new(report);
         let mut batches = Vec::new();
         let mut sendings = Vec::new();
-        for destination in &options.destinations {
+        let shown = shown(&options.destinations);
+        for (destination, shown) in options.destinations.iter().zip(shown) {
             let client = Client::new(destination).map_err(PushError::Destination)?;
             let queue = Arc::new(queue_of(bus, destination, &options)?);
-            batches.push((Batches::new(destination, &options.labels), queue.clone()));
-            let sending = Sending::new(client, queue.clone(), destination, report.clone());
+            let encoding = Batches::new(destination, &options.labels);
+            batches.push((shown.clone(), encoding, queue.clone()));
+            let sending = Sending::new(client, queue.clone(), shown, report.clone());
             sendings.push((queue, sending));
         }
         let ticks = Ticks::new(bus, snapshot, &options, batches, report);
@@ -189,6 +197,7 @@ impl Pusher {
             ticks: None,
             lanes: Vec::new(),
             grace: options.grace,
+            pid: process::id(),
         };
         for (queue, sending) in sendings {
             let thread = spawn("qbus-push-send", move || sending.run())?;
@@ -207,6 +216,15 @@ impl Pusher {
     }
 
     fn end(&mut self) -> Left {
+        if self.pid != process::id() {
+            // In a forked child there is only memory of the threads, in whatever state it was.
+            mem::forget((
+                self.stop.take(),
+                self.ticks.take(),
+                mem::take(&mut self.lanes),
+            ));
+            return Left::default();
+        }
         self.stop = None;
         // It only reads and encodes.
         let ticks = self.ticks.take();
@@ -238,6 +256,22 @@ impl Drop for Pusher {
 /// A thread that is told to end has this long to do so.
 const END: Duration = Duration::from_millis(500);
 
+/// What destinations are called in logs and labels: each otherwise, also where what tells them
+/// apart is not to be shown.
+fn shown(destinations: &[Destination]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for destination in destinations {
+        let own = destination.shown();
+        let earlier = destinations.iter().take(all.len());
+        let number = earlier.filter(|earlier| earlier.shown() == own).count() + 1;
+        all.push(match number {
+            1 => own.to_owned(),
+            number => format!("{own} ({number})"),
+        });
+    }
+    all
+}
+
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, PushError> {
     let named = thread::Builder::new().name(name.to_owned());
     named.spawn(run).map_err(PushError::Thread)
@@ -257,4 +291,30 @@ fn queue_of(
     // A folder for each: buses and destinations may share the one above.
     let folder = folder.join(destination.folder(bus.address()));
     Queue::on_disk(&folder, limits).map_err(|source| PushError::Queue { folder, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_are_told_apart_without_what_they_hide() {
+        let urls = [
+            "http://a/w?key=1",
+            "http://b/w",
+            "http://a/w?key=2",
+            "http://a/w?key=3",
+        ];
+        let parse = |url| Destination::parse(url, Protocol::RemoteWrite).expect("a destination");
+        let found = shown(&urls.map(parse));
+        assert_eq!(
+            found,
+            [
+                "http://a/w",
+                "http://b/w",
+                "http://a/w (2)",
+                "http://a/w (3)"
+            ]
+        );
+    }
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use qbus::Clock;
+use qbus::{Clock, MetricType};
 
 use crate::distribution::Distribution;
+use crate::snapshot::reader::QUANTILES;
 use crate::sum::Sum;
 
 /// A metric name with its type, help, unit and buckets: as it was registered.
@@ -55,6 +56,21 @@ pub struct Series {
 }
 
 impl Series {
+    /// A series of which nothing is known but what it is called: without any value, for saying
+    /// that it has ended.
+    pub fn named(family: Arc<Family>, labels: Vec<(String, String)>) -> Series {
+        Series {
+            value: Value::empty(&family),
+            family,
+            labels,
+            timestamp_ns: 0,
+            start_ns: 0,
+            records: 0,
+            history: Vec::new(),
+            exemplars: Vec::new(),
+        }
+    }
+
     pub(crate) fn add_labels(&mut self, labels: &[(String, String)]) {
         for (name, value) in labels {
             if !self.labels.iter().any(|(own, _)| own == name) {
@@ -75,6 +91,35 @@ pub enum Value {
     Histogram(HistogramValue),
     /// Quantiles.
     Summary(SummaryValue),
+}
+
+impl Value {
+    /// What no record at all adds up to; a gauge is NaN then.
+    fn empty(family: &Family) -> Value {
+        let sum = Sum::from(0.0);
+        match family.metric_type {
+            MetricType::Counter => Value::Counter(sum),
+            MetricType::Gauge | MetricType::Untyped => Value::Gauge(f64::NAN),
+            MetricType::Histogram => Value::Histogram(HistogramValue {
+                last: f64::NAN,
+                count: 0,
+                sum,
+                min: f64::NAN,
+                max: f64::NAN,
+                cumulative: vec![0; family.buckets.len() + 1],
+                distribution: family.native.then(Distribution::default),
+            }),
+            MetricType::Summary => Value::Summary(SummaryValue {
+                last: f64::NAN,
+                count: 0,
+                sum,
+                min: f64::NAN,
+                max: f64::NAN,
+                quantiles: QUANTILES.map(|quantile| (quantile, f64::NAN)).to_vec(),
+                distribution: Distribution::default(),
+            }),
+        }
+    }
 }
 
 /// The observations of a histogram.

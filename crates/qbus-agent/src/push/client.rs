@@ -1,12 +1,14 @@
 //! One receiver over HTTP.
 
 use std::io::Read;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ureq::Agent;
+use ureq::http::{HeaderName, HeaderValue};
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use super::batch::Body;
@@ -72,7 +74,6 @@ impl Client {
         let sent = request.send(body.bytes.as_slice());
         let mut response = match sent {
             Ok(response) => response,
-            Err(ureq::Error::Http(error)) => return Verdict::Refused(error.to_string()),
             Err(error) => return later(error.to_string()),
         };
         let header = |name: &str| {
@@ -97,10 +98,15 @@ impl Client {
         let mut headers = self.destination.headers.clone();
         if let Some(path) = &self.destination.headers_file {
             let text = read(path)?;
-            let lines = text.lines().filter_map(|line| line.split_once(':'));
-            headers.extend(
-                lines.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())),
-            );
+            for (at, line) in text.lines().enumerate() {
+                if line.trim().is_empty() {
+                    continue;
+                }
+                // What the line says may be secret.
+                let why = || format!("line {} is no `Name: value`", at + 1);
+                let (name, value) = line.split_once(':').ok_or_else(|| unusable(path, &why()))?;
+                headers.push((name.trim().to_owned(), value.trim().to_owned()));
+            }
         }
         if let Some(path) = &self.destination.bearer_file {
             headers.push((
@@ -112,7 +118,14 @@ impl Client {
             let pair = BASE64_STANDARD.encode(read(path)?.trim_end_matches(['\r', '\n']));
             headers.push(("Authorization".to_owned(), format!("Basic {pair}")));
         }
-        Ok(headers)
+        // Found here, it is told without its value, and tried again once the file is mended.
+        let is_header = |(name, value): &(String, String)| {
+            HeaderName::from_str(name).is_ok() && HeaderValue::from_str(value).is_ok()
+        };
+        match headers.iter().find(|header| !is_header(header)) {
+            Some((name, _)) => Err(DestinationError::Header { name: name.clone() }),
+            None => Ok(headers),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub enum Protocol {
 }
 
 /// A receiver, and how to reach it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Destination {
     /// What it speaks.
     pub protocol: Protocol,
@@ -84,6 +85,11 @@ pub enum DestinationError {
         /// Why not.
         source: io::Error,
     },
+    /// A header that HTTP does not have: a line feed in a token, say.
+    Header {
+        /// Its name.
+        name: String,
+    },
     /// A variable of the environment has a value that it cannot have.
     Variable {
         /// Its name.
@@ -116,6 +122,10 @@ impl fmt::Display for DestinationError {
             DestinationError::File { path, source } => {
                 write!(f, "{} cannot be used: {source}", path.display())
             }
+            DestinationError::Header { name } => write!(
+                f,
+                "the header {name:?} cannot be sent as its file has it, expected printable ASCII on one line"
+            ),
             DestinationError::Variable {
                 name,
                 found,
@@ -128,12 +138,38 @@ impl fmt::Display for DestinationError {
     }
 }
 
+impl DestinationError {
+    /// The same without what was found.
+    fn withheld(self) -> DestinationError {
+        match self {
+            DestinationError::Variable { name, expected, .. } => DestinationError::Variable {
+                name,
+                found: "…".to_owned(),
+                expected,
+            },
+            other => other,
+        }
+    }
+}
+
 impl std::error::Error for DestinationError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             DestinationError::File { source, .. } => Some(source),
             _ => None,
         }
+    }
+}
+
+impl fmt::Debug for Destination {
+    /// Without what may be secret: a query's parameters, and the values of headers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<&str> = self.headers.iter().map(|(name, _)| &**name).collect();
+        f.debug_struct("Destination")
+            .field("protocol", &self.protocol)
+            .field("url", &self.shown())
+            .field("headers", &headers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -233,6 +269,11 @@ impl Destination {
         // The same in each process, for ever.
         let mut hasher = foldhash::fast::FixedState::with_seed(0x7142_7573).build_hasher();
         hasher.write(self.url.as_bytes());
+        // Tenants of one URL are told apart by what is sent along.
+        let files = [&self.headers_file, &self.bearer_file, &self.basic_file];
+        for file in files.into_iter().flatten() {
+            hasher.write(file.as_os_str().as_bytes());
+        }
         let host = self.url.split('/').nth(2).unwrap_or_default();
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
         let host: String = host.chars().map(plain).take(40).collect();
@@ -295,7 +336,9 @@ fn otlp_of(
         destination.resource.push(("service.name".to_owned(), name));
     }
     if let Some(text) = either("HEADERS") {
-        destination.headers = pairs(&text, "OTEL_EXPORTER_OTLP_HEADERS")?;
+        let pairs = pairs(&text, "OTEL_EXPORTER_OTLP_HEADERS");
+        // A key of an interface must not come into a log.
+        destination.headers = pairs.map_err(|error| error.withheld())?;
     }
     if let Some(text) = either("TIMEOUT") {
         let wrong = |found| DestinationError::Variable {
@@ -507,11 +550,31 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "0"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "nothing"),
         ] {
             let error = of(None, &[(name, value)]).expect_err(name).to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");
         }
+    }
+
+    #[test]
+    fn secrets_are_in_no_error_and_no_debugging_output() {
+        let of = |headers: &str| {
+            otlp_of(Some("http://collector/?key=s3cr3t"), &|name| {
+                (name == "OTEL_EXPORTER_OTLP_HEADERS").then(|| headers.to_owned())
+            })
+        };
+        let error = of("api-key=s3cr3t,s3cr3t").expect_err("no pair");
+        for error in [error.to_string(), format!("{error:?}")] {
+            assert!(
+                error.contains("OTLP_HEADERS") && !error.contains("s3cr3t"),
+                "{error}"
+            );
+        }
+        let debug = format!("{:?}", of("api-key=s3cr3t").expect("a destination"));
+        assert!(
+            debug.contains("api-key") && !debug.contains("s3cr3t"),
+            "{debug}"
+        );
     }
 
     #[test]
@@ -525,6 +588,7 @@ mod tests {
         assert_eq!(one, folder("a", "http://mimir/x"));
         assert_ne!(one, folder("a", "http://mimir/y"));
         assert_ne!(one, folder("b", "http://mimir/x"));
+        assert_ne!(one, folder("a", "http://mimir/x,headers=/tenant"));
         assert!(!folder("/tmp/é/bus", "http://mimir/../x").contains('/'));
     }
 }

@@ -3,6 +3,7 @@
 //! On disk each request is a file, which is written under another name and then renamed: whoever
 //! is killed leaves it whole, or not at all. It goes once the receiver has taken it; a kill between
 //! the two has it sent again, which changes nothing: it says the same values of the same times.
+//! Beside them lies what a successor has to know of what was said (see [`super::said`]).
 
 mod store;
 
@@ -12,7 +13,10 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use qbus_aggregate::Series;
+
 use super::batch::Batch;
+use super::said;
 use store::Store;
 
 /// How much may wait.
@@ -62,6 +66,8 @@ struct State {
     is_proven: bool,
     /// A failure of the disk that was not told yet.
     trouble: Option<String>,
+    /// The time of the newest request, of this process or of one before.
+    newest_ms: u64,
 }
 
 #[derive(Debug)]
@@ -94,11 +100,13 @@ impl Queue {
     /// Goes on with what waits in a folder.
     pub(super) fn on_disk(folder: &Path, limits: Limits) -> io::Result<Queue> {
         let (store, found) = Store::open(folder)?;
+        let last = found.waiting.last();
         let mut state = State {
-            next: found.last().map_or(0, |last| last.number + 1),
+            next: last.map_or(0, |last| last.number.saturating_add(1)),
+            newest_ms: found.newest_ms,
             ..State::default()
         };
-        for stored in found {
+        for stored in found.waiting {
             state.bytes += stored.bytes;
             state.entries.push_back(Entry {
                 number: stored.number,
@@ -126,7 +134,8 @@ impl Queue {
     pub(super) fn push(&self, batch: Batch) {
         let mut state = self.lock();
         let number = state.next;
-        state.next += 1;
+        state.next = number.saturating_add(1);
+        state.newest_ms = state.newest_ms.max(batch.time_ms);
         let entry = Entry {
             number,
             time_ms: batch.time_ms,
@@ -135,15 +144,16 @@ impl Queue {
             batch: None,
         };
         let stored = self.store.as_ref().map(|store| store.write(number, &batch));
-        let batch = match stored {
-            Some(Ok(())) => None,
+        let (bytes, batch) = match stored {
+            Some(Ok(bytes)) => (bytes, None),
             Some(Err(error)) => {
                 // Better in memory than nowhere.
-                state.trouble = Some(error.to_string());
-                Some(batch)
+                state.trouble = Some(format!("{error}; requests wait in memory meanwhile"));
+                (entry.bytes, Some(batch))
             }
-            None => Some(batch),
+            None => (entry.bytes, Some(batch)),
         };
+        let entry = Entry { bytes, ..entry };
         state.bytes += entry.bytes;
         state.entries.push_back(Entry { batch, ..entry });
         self.make_room(&mut state);
@@ -284,7 +294,24 @@ impl Queue {
 
     /// The time of the newest request, of this process or of one before.
     pub(super) fn newest_ms(&self) -> u64 {
-        self.lock().entries.back().map_or(0, |last| last.time_ms)
+        self.lock().newest_ms
+    }
+
+    /// What a process before this one told the receiver of, where the queue is on disk.
+    pub(super) fn said(&self) -> Vec<Series> {
+        let file = self.store.as_ref().map(Store::said);
+        file.and_then(|file| said::decode(&file))
+            .unwrap_or_default()
+    }
+
+    /// Keeps for a successor what the receiver is told of.
+    pub(super) fn note_said<'a>(&self, series: impl IntoIterator<Item = &'a Series>) {
+        if let Some(store) = &self.store
+            && let Err(error) = store.note_said(&said::encode(series))
+        {
+            let why = format!("{error}; a successor does not know what has ended meanwhile");
+            self.lock().trouble = Some(why);
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -300,6 +327,10 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use qbus::{FamilyDefinition, MetricType};
+
     use super::super::batch::{Body, Encoding};
     use super::*;
 
@@ -321,16 +352,21 @@ mod tests {
         }
     }
 
-    fn both(check: impl Fn(Queue)) {
+    /// Checks a queue that has room for four requests and a half, and how much one takes.
+    fn both(check: impl Fn(Queue, u64)) {
         let folder = tempfile::tempdir().expect("a folder");
-        let limits = Limits { bytes: 450 };
-        check(Queue::in_memory(limits));
-        check(Queue::on_disk(&folder.path().join("a"), limits).expect("a queue"));
+        check(Queue::in_memory(Limits { bytes: 450 }), 100);
+        // A file takes a block, however little is in it.
+        let limits = Limits {
+            bytes: 4096 * 9 / 2,
+        };
+        let on_disk = Queue::on_disk(&folder.path().join("a"), limits);
+        check(on_disk.expect("a queue"), 4096);
     }
 
     #[test]
     fn the_oldest_give_way_but_not_the_one_that_is_sent() {
-        both(|queue| {
+        both(|queue, each| {
             queue.push(batch(0));
             let (number, first) = next(&queue);
             assert_eq!(first, batch(0));
@@ -338,7 +374,10 @@ mod tests {
             queue.settle(number, |counts, samples| counts.sent += samples);
             let counts = queue.counts();
             assert_eq!((counts.sent, counts.dropped, counts.waiting), (10, 30, 3));
-            assert_eq!((counts.waiting_bytes, counts.oldest_ms), (300, Some(4)));
+            assert_eq!(
+                (counts.waiting_bytes, counts.oldest_ms),
+                (3 * each, Some(4))
+            );
             for n in 4..7 {
                 let (number, found) = next(&queue);
                 assert_eq!(found, batch(n));
@@ -352,9 +391,9 @@ mod tests {
 
     #[test]
     fn what_is_larger_than_the_queue_has_no_place_in_it() {
-        both(|queue| {
+        both(|queue, each| {
             let mut large = batch(1);
-            large.bodies[0].bytes = vec![1; 1000];
+            large.bodies[0].bytes = vec![1; 10 * each as usize];
             queue.push(large);
             assert_eq!((queue.counts().dropped, queue.counts().waiting), (10, 0));
             queue.push(batch(2));
@@ -365,7 +404,7 @@ mod tests {
     #[test]
     fn a_folder_is_gone_on_with_in_order() {
         let folder = tempfile::tempdir().expect("a folder");
-        let limits = Limits { bytes: 10_000 };
+        let limits = Limits { bytes: 100_000 };
         let open = || Queue::on_disk(folder.path(), limits).expect("a queue");
         let queue = open();
         (0..12).for_each(|n| queue.push(batch(n)));
@@ -395,9 +434,63 @@ mod tests {
     }
 
     #[test]
+    fn a_successor_goes_on_from_the_time_of_the_newest_and_knows_what_was_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = || {
+            let limits = Limits { bytes: 100_000 };
+            Queue::on_disk(folder.path(), limits).expect("a queue")
+        };
+        let queue = open();
+        assert_eq!((queue.newest_ms(), queue.said().len()), (0, 0));
+        queue.push(batch(123_456));
+        let (number, _) = next(&queue);
+        queue.settle(number, |_, _| {});
+        let family = FamilyDefinition {
+            name: "jobs_total".to_owned(),
+            metric_type: MetricType::Counter,
+            help: String::new(),
+            unit: String::new(),
+            buckets: Vec::new(),
+            native: false,
+            merge: Default::default(),
+        };
+        let series = Series::named(Arc::new(family), Vec::new());
+        queue.note_said([&series]);
+        drop(queue);
+        // Nothing waits any more.
+        let queue = open();
+        assert_eq!(queue.newest_ms(), 123_456);
+        assert_eq!(queue.said(), [series]);
+        drop(queue);
+        std::fs::write(folder.path().join("lock"), "nonsense").expect("room");
+        std::fs::write(folder.path().join("said"), "nonsense").expect("room");
+        let queue = open();
+        assert_eq!((queue.newest_ms(), queue.said().len()), (0, 0));
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_is_told_of_and_costs_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("queue");
+        let queue = Queue::on_disk(&path, Limits { bytes: 100_000 }).expect("a queue");
+        std::fs::remove_dir_all(&path).expect("it is empty");
+        queue.push(batch(1));
+        queue.note_said([]);
+        assert!(
+            queue
+                .trouble()
+                .is_some_and(|trouble| trouble.contains("No such file"))
+        );
+        let (number, found) = next(&queue);
+        assert_eq!(found, batch(1));
+        queue.settle(number, |counts, samples| counts.sent += samples);
+        assert_eq!((queue.counts().sent, queue.counts().dropped), (10, 0));
+    }
+
+    #[test]
     fn two_processes_do_not_share_a_folder() {
         let folder = tempfile::tempdir().expect("a folder");
-        let limits = Limits { bytes: 10_000 };
+        let limits = Limits { bytes: 100_000 };
         let first = Queue::on_disk(folder.path(), limits).expect("a queue");
         let second = Queue::on_disk(folder.path(), limits).expect_err("it is taken");
         assert!(second.to_string().contains("another"), "{second}");
@@ -407,7 +500,7 @@ mod tests {
 
     #[test]
     fn a_pause_ends_with_the_queue() {
-        both(|queue| {
+        both(|queue, _| {
             queue.push(batch(1));
             assert!(queue.pause(Duration::from_millis(1)));
             queue.close(Instant::now());

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::Report;
 use super::batch::{Batch, Body, Encoding};
 use super::client::Client;
-use super::destination::Destination;
 use super::queue::{Next, Queue};
 use super::reply::Verdict;
 use super::retry::Backoff;
@@ -22,6 +21,8 @@ pub(super) struct Sending {
     /// Since when the receiver takes nothing.
     away: Option<Instant>,
     told: Option<Instant>,
+    /// When the disk was complained of.
+    troubled: Option<Instant>,
     /// Whether the receiver takes the second encoding alone.
     is_second: bool,
 }
@@ -33,19 +34,15 @@ enum Then {
 }
 
 impl Sending {
-    pub(super) fn new(
-        client: Client,
-        queue: Arc<Queue>,
-        destination: &Destination,
-        report: Report,
-    ) -> Sending {
+    pub(super) fn new(client: Client, queue: Arc<Queue>, shown: String, report: Report) -> Sending {
         Sending {
             client,
             queue,
-            shown: destination.shown().to_owned(),
+            shown,
             report,
             away: None,
             told: None,
+            troubled: None,
             is_second: false,
         }
     }
@@ -55,11 +52,21 @@ impl Sending {
             if let Then::End = self.send(number, &batch) {
                 break;
             }
-            if let Some(trouble) = self.queue.trouble() {
-                self.complain(&format!("the queue's folder: {trouble}"));
-            }
+            self.tell_trouble();
         }
         self.queue.note_end();
+    }
+
+    /// Tells what is wrong with the disk: most often while nothing is taken, and much waits.
+    fn tell_trouble(&mut self) {
+        if let Some(trouble) = self.queue.trouble()
+            && self
+                .troubled
+                .is_none_or(|told| told.elapsed() >= REPORT_EVERY)
+        {
+            self.troubled = Some(Instant::now());
+            (self.report)(format!("{}: the queue's folder: {trouble}", self.shown));
+        }
     }
 
     /// Sends a request until something has become of it.
@@ -102,6 +109,7 @@ impl Sending {
                 Verdict::Later { after, why } => {
                     self.away.get_or_insert_with(Instant::now);
                     self.complain(&format!("nothing is taken at the moment: {why}"));
+                    self.tell_trouble();
                     if !self.queue.pause(backoff.next(after)) {
                         return Then::End;
                     }

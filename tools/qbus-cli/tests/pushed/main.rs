@@ -1,5 +1,6 @@
 //! What is sent on: to a receiver that does its worst, and to what people send to.
 
+mod ends;
 mod faults;
 #[path = "../scraped/monitor.rs"]
 #[allow(dead_code, reason = "scraping needs more of it")]

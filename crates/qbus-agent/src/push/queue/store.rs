@@ -1,5 +1,7 @@
 //! A folder with a file for each request that waits.
 //!
+//! Beside them lie `said` (see there), and `lock`, in which the time of the newest request stands.
+//!
 //! | offset | bytes | what                                                  |
 //! |--------|-------|-------------------------------------------------------|
 //! |      0 |     8 | magic                                                 |
@@ -11,6 +13,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use flate2::Crc;
@@ -19,12 +22,23 @@ use super::super::batch::{Batch, Body, Encoding};
 
 const MAGIC: &[u8; 8] = b"qbuspsh1";
 const HEAD: usize = 32;
+/// What file systems give to a file is a multiple of this.
+const BLOCK: u64 = 4096;
 
 #[derive(Debug)]
 pub(super) struct Store {
     folder: PathBuf,
     /// Locked for as long as the queue is this process's.
-    _lock: File,
+    lock: File,
+}
+
+/// What lies in a folder.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The requests that wait, the oldest first.
+    pub(super) waiting: Vec<Stored>,
+    /// The time of the newest request that there was.
+    pub(super) newest_ms: u64,
 }
 
 /// A request that was found.
@@ -38,25 +52,30 @@ pub(super) struct Stored {
 
 impl Store {
     /// Makes the folder if there is none; what waits in it, the oldest first.
-    pub(super) fn open(folder: &Path) -> io::Result<(Store, Vec<Stored>)> {
+    pub(super) fn open(folder: &Path) -> io::Result<(Store, Found)> {
         fs::create_dir_all(folder)?;
-        let lock = File::options()
+        let mut lock = File::options()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
             .open(folder.join("lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(io::Error::other("another process has it"));
+                let why = "another process has it, or the same destination is named twice";
+                return Err(io::Error::other(why));
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
+        let mut noted = String::new();
+        // One that cannot be read says nothing.
+        let _ = lock.read_to_string(&mut noted);
         let store = Store {
             folder: folder.to_owned(),
-            _lock: lock,
+            lock,
         };
-        let mut found = Vec::new();
+        let mut waiting = Vec::new();
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             let number = path.file_stem().and_then(OsStr::to_str);
@@ -64,28 +83,45 @@ impl Store {
                 continue;
             };
             match path.extension().and_then(OsStr::to_str) {
-                Some("push") => found.extend(stored(&path, number)),
+                Some("push") => waiting.extend(stored(&path, number)),
                 // Who wrote it was killed.
                 Some("tmp") => drop(fs::remove_file(&path)),
                 _ => {}
             }
         }
-        found.sort_by_key(|stored| stored.number);
-        Ok((store, found))
+        waiting.sort_by_key(|stored| stored.number);
+        let newest_ms = waiting.last().map_or(0, |last| last.time_ms);
+        let newest_ms = newest_ms.max(noted.trim().parse().unwrap_or(0));
+        Ok((store, Found { waiting, newest_ms }))
     }
 
     fn path(&self, number: u64, extension: &str) -> PathBuf {
         self.folder.join(format!("{number:020}.{extension}"))
     }
 
-    pub(super) fn write(&self, number: u64, batch: &Batch) -> io::Result<()> {
-        let temporary = self.path(number, "tmp");
-        let written = fs::write(&temporary, encode(batch))
-            .and_then(|()| fs::rename(&temporary, self.path(number, "push")));
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        written
+    /// Writes a request; the room that it takes.
+    pub(super) fn write(&self, number: u64, batch: &Batch) -> io::Result<u64> {
+        let file = encode(batch);
+        replace(&self.path(number, "tmp"), &self.path(number, "push"), &file)?;
+        // Of a fixed width, so that nothing of an earlier one is left behind it.
+        let noted = format!("{:020}\n", batch.time_ms);
+        // The file itself says the same for as long as it waits.
+        let _ = self.lock.write_all_at(noted.as_bytes(), 0);
+        Ok(room(file.len() as u64))
+    }
+
+    /// What the receiver was told of last, as [`note_said`](Self::note_said) left it.
+    pub(super) fn said(&self) -> Vec<u8> {
+        // Without it nothing is known to have ended.
+        fs::read(self.folder.join("said")).unwrap_or_default()
+    }
+
+    pub(super) fn note_said(&self, file: &[u8]) -> io::Result<()> {
+        replace(
+            &self.folder.join("said.tmp"),
+            &self.folder.join("said"),
+            file,
+        )
     }
 
     pub(super) fn read(&self, number: u64) -> io::Result<Batch> {
@@ -99,11 +135,25 @@ impl Store {
     }
 }
 
+/// Writes a file whole, or not at all.
+fn replace(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let written = fs::write(temporary, bytes).and_then(|()| fs::rename(temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(temporary);
+    }
+    written
+}
+
+/// What a file of so many bytes takes of the disk.
+pub(super) fn room(bytes: u64) -> u64 {
+    bytes.max(1).next_multiple_of(BLOCK)
+}
+
 /// What a file says of itself; one that says nothing is found out when it is read.
 fn stored(path: &Path, number: u64) -> Option<Stored> {
     let mut head = [0; HEAD];
     let mut file = File::open(path).ok()?;
-    let bytes = file.metadata().ok()?.len();
+    let bytes = room(file.metadata().ok()?.len());
     let is_whole = file.read_exact(&mut head).is_ok();
     let word = |at: usize| {
         if is_whole {

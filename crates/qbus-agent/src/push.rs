@@ -154,6 +154,7 @@ pub struct Pusher {
     ticks: Option<JoinHandle<()>>,
     lanes: Vec<Lane>,
     grace: Duration,
+    bus: Bus,
     /// The process that has the threads.
     pid: u32,
 }
@@ -197,6 +198,7 @@ impl Pusher {
             ticks: None,
             lanes: Vec::new(),
             grace: options.grace,
+            bus: bus.clone(),
             pid: process::id(),
         };
         for (queue, sending) in sendings {
@@ -224,6 +226,10 @@ impl Pusher {
                 mem::take(&mut self.lanes),
             ));
             return Left::default();
+        }
+        if self.ticks.is_some() && self.bus.aggregator().is_some_and(|one| one.alive) {
+            // What was emitted before is part of what is sent last.
+            let _ = self.bus.flush(self.grace.min(FLUSH));
         }
         self.stop = None;
         // It only reads and encodes.
@@ -253,6 +259,8 @@ impl Drop for Pusher {
     }
 }
 
+/// The last commit is waited for so long.
+const FLUSH: Duration = Duration::from_secs(1);
 /// A thread that is told to end has this long to do so.
 const END: Duration = Duration::from_millis(500);
 

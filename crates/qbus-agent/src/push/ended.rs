@@ -69,6 +69,7 @@ mod tests {
             buckets: buckets.to_vec(),
             native: false,
             merge: Default::default(),
+            window: Default::default(),
         };
         let labels = labels
             .iter()

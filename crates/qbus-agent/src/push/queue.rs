@@ -453,6 +453,7 @@ mod tests {
             buckets: Vec::new(),
             native: false,
             merge: Default::default(),
+            window: Default::default(),
         };
         let series = Series::named(Arc::new(family), Vec::new());
         queue.note_said([&series]);

@@ -86,6 +86,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Series>> {
             buckets: buckets?,
             native,
             merge: Merge::Last,
+            window: Default::default(),
         });
         for _ in 0..rest.number()? {
             let labels = rest.number()?;
@@ -133,6 +134,7 @@ mod tests {
             },
             native: metric_type == MetricType::Histogram,
             merge: Merge::Last,
+            window: Default::default(),
         };
         let of_type = |metric_type: MetricType| {
             let family = Arc::new(family(metric_type.as_str(), metric_type));

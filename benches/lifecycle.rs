@@ -1,11 +1,12 @@
-//! What series cost that come and go: a registration after very many were freed, and how long a
-//! round takes in which thousands are retired or freed.
+//! What series cost that come and go: a registration after very many were freed, how long a round
+//! takes in which thousands are retired or freed, and for how long a reset of as many keeps the
+//! lanes waiting.
 #![allow(clippy::print_stdout)]
 
 use std::time::{Duration, Instant};
 
 use qbus::{Bus, BusOptions, Clock, Counter, Geometry, Handle, Removal};
-use qbus_aggregate::{Aggregator, AggregatorOptions};
+use qbus_aggregate::{Aggregator, AggregatorOptions, Spare};
 use qbus_benches::{is_measured, print_machine, quantile};
 
 /// Series that live at once.
@@ -87,6 +88,34 @@ fn run(bus: &Bus, freed: u32) {
     );
     line("the same, p99", &mut rounds, 0.99, "bar 1,000");
     line("the same, the longest", &mut rounds, 1.0, "");
+    let (mut before, mut exchanges) = (Vec::new(), Vec::new());
+    let handles: Vec<Counter> = (0..LIVING)
+        .map(|n| bus.intern(&family, &labels(n)).expect("room"))
+        .map(|id| Counter::from(Handle::new(bus, id, Clock::Coarse, &[])))
+        .collect();
+    for _ in 0..if is_measured() { 100 } else { 3 } {
+        handles.iter().for_each(Counter::inc);
+        settle(&mut aggregator, &mut Vec::new());
+        // Before and after the exchange it takes the time of whoever asked.
+        let spare = timed(&mut before, || Spare::make(bus, &options));
+        let mut spare = spare.expect("room for two snapshots");
+        let exchanged = timed(&mut exchanges, || aggregator.begin_anew(&mut spare));
+        exchanged.expect("a snapshot that can be renamed");
+    }
+    println!("resets of 10,000 series:");
+    line(
+        "a new snapshot, made beside the rounds, median",
+        &mut before,
+        0.5,
+        "",
+    );
+    line(
+        "it takes the old one's place, median",
+        &mut exchanges,
+        0.5,
+        "",
+    );
+    line("the same, the longest", &mut exchanges, 1.0, "bar 1,000");
 }
 
 fn labels(n: u32) -> Vec<(String, String)> {

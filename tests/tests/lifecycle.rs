@@ -1,5 +1,8 @@
-//! Series that are bound to a process leave the page with it.
+//! Series that are bound to a process leave the page with it; a family that was forgotten makes way.
 
+use std::time::{Duration, Instant};
+
+use qbus::RegisterError;
 use qbus_aggregate::ReadOptions;
 use qbus_tests::{Place, Process, TestBus, until};
 
@@ -58,4 +61,25 @@ fn what_is_bound_to_a_process_goes_with_it() {
         until("nothing shows", || shown(&test).is_empty());
         aggregator.end_well();
     }
+}
+
+/// Who registers a family anew in each request, say, is not to wait each time for nobody.
+#[test]
+fn a_family_that_nobody_can_free_is_refused_at_once() {
+    let test = TestBus::small(Place::Named);
+    let bus = test.open();
+    bus.counter("test_jobs").register().expect("room").forget();
+    let began = Instant::now();
+    for _ in 0..40 {
+        let refused = bus.gauge("test_jobs").register();
+        assert!(matches!(refused, Err(RegisterError::Conflict { .. })));
+    }
+    // A wait for an aggregator takes a quarter of a second.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
+    until("the counter makes way", || {
+        bus.gauge("test_jobs").register().is_ok()
+    });
+    aggregator.end_well();
 }

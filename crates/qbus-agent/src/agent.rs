@@ -13,7 +13,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use qbus::{Bus, CreateError};
-use qbus_aggregate::{Aggregator, AggregatorOptions, Ledger, Reader, SnapshotError};
+use qbus_aggregate::{
+    AggregateError, Aggregator, AggregatorOptions, Ledger, Reader, SnapshotError, Spare,
+};
 
 use crate::error::{ResetError, StartError};
 use crate::sampling::{self, SamplingOptions};
@@ -62,6 +64,9 @@ pub struct Agent {
     /// The process that has the threads.
     pid: u32,
     commands: Sender<Command>,
+    /// One at a time.
+    resetting: Mutex<()>,
+    options: AggregatorOptions,
     report: Report,
     aggregator: Mutex<Option<JoinHandle<()>>>,
     sampler: Mutex<Option<Sampler>>,
@@ -75,12 +80,17 @@ struct Sampler {
 
 /// What the aggregator's thread is told.
 enum Command {
-    /// Begin with an empty snapshot, and say whether that worked.
-    Reset(Reply),
+    Reset(Box<Reset>),
     Stop,
 }
 
-type Reply = Sender<Result<(), ResetError>>;
+/// An order to begin with an empty snapshot.
+struct Reset {
+    /// To begin with; `None` where there is no room for two, say.
+    spare: Option<Spare>,
+    /// Hears whether it worked, and gets what took the place of the spare.
+    reply: Sender<(Result<(), ResetError>, Option<Spare>)>,
+}
 
 impl Agent {
     /// Becomes the aggregator of a bus, and samples into it if `options` say so. `report` hears of
@@ -102,7 +112,7 @@ impl Agent {
         let (commands, received) = mpsc::channel();
         let aggregation = Aggregation {
             bus: bus.clone(),
-            options: options.aggregator,
+            options: options.aggregator.clone(),
             spin: options.spin,
             inbox: Inbox::new(received),
             report: report.clone(),
@@ -116,6 +126,8 @@ impl Agent {
             snapshot,
             pid: process::id(),
             commands,
+            resetting: Mutex::new(()),
+            options: options.aggregator,
             report,
             aggregator: Mutex::new(Some(thread)),
             sampler: Mutex::new(None),
@@ -189,7 +201,8 @@ impl Agent {
         }
     }
 
-    /// Drains what was emitted before this call, and begins with an empty snapshot.
+    /// Drains what was emitted before this call, and begins with an empty snapshot. It takes some
+    /// milliseconds, of this thread: the lanes are drained meanwhile.
     ///
     /// # Errors
     ///
@@ -198,11 +211,17 @@ impl Agent {
         if self.is_inherited() {
             return Err(ResetError::Ended);
         }
+        let _one_at_a_time = lock(&self.resetting);
+        let spare = Spare::make(&self.bus, &self.options).ok();
         let (reply, done) = mpsc::channel();
-        let sent = self.commands.send(Command::Reset(reply));
+        let sent = self
+            .commands
+            .send(Command::Reset(Box::new(Reset { spare, reply })));
         sent.map_err(|_| ResetError::Ended)?;
         self.bus.wake_aggregator();
-        done.recv().unwrap_or(Err(ResetError::Ended))
+        // The old snapshot goes here as well: that takes as long as making one.
+        let (outcome, _old) = done.recv().map_err(|_| ResetError::Ended)?;
+        outcome
     }
 
     /// Waits until the aggregator has ended: it was stopped, or its bus was removed.
@@ -282,7 +301,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What the aggregator's thread has been told and has not done yet.
 struct Inbox {
     commands: Receiver<Command>,
-    resets: RefCell<Vec<Reply>>,
+    reset: RefCell<Option<Box<Reset>>>,
     is_stopped: Cell<bool>,
 }
 
@@ -290,7 +309,7 @@ impl Inbox {
     fn new(commands: Receiver<Command>) -> Inbox {
         Inbox {
             commands,
-            resets: RefCell::default(),
+            reset: RefCell::default(),
             is_stopped: Cell::new(false),
         }
     }
@@ -299,12 +318,12 @@ impl Inbox {
     fn has_news(&self) -> bool {
         loop {
             match self.commands.try_recv() {
-                Ok(Command::Reset(reply)) => self.resets.borrow_mut().push(reply),
+                Ok(Command::Reset(reset)) => drop(self.reset.replace(Some(reset))),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                     self.is_stopped.set(true);
                     return true;
                 }
-                Err(TryRecvError::Empty) => return !self.resets.borrow().is_empty(),
+                Err(TryRecvError::Empty) => return self.reset.borrow().is_some(),
             }
         }
     }
@@ -346,34 +365,50 @@ impl Aggregation {
                     self.inbox.has_news();
                 }
             }
-            // All that wait now are answered by one fresh start: each asked before it.
-            let resets = self.inbox.resets.take();
-            let is_over = resets.is_empty() && aggregator.is_some() || self.bus.is_removed();
+            let mut reset = self.inbox.reset.take();
+            let is_over = reset.is_none() && aggregator.is_some() || self.bus.is_removed();
             if self.inbox.is_stopped.get() || is_over {
                 return;
             }
-            // What was emitted before is drained; the next one begins where the lanes stand.
-            drop(aggregator.take());
-            if !resets.is_empty() {
-                self.remove_snapshot();
-            }
-            let opened = Aggregator::open(&self.bus, &self.options);
-            let outcome = match opened {
-                Ok(mut opened) => {
-                    report_place(&opened, &self.report);
-                    if !resets.is_empty() {
-                        opened.pass_over_registered();
-                    }
-                    aggregator = Some(opened);
-                    Ok(())
-                }
-                Err(error) => Err(ResetError::Aggregate(Arc::new(error))),
+            // What was emitted before is drained.
+            let spare = reset.as_mut().and_then(|reset| reset.spare.as_mut());
+            let outcome = match (&mut aggregator, spare) {
+                (Some(aggregator), Some(spare)) => aggregator.begin_anew(spare).map_err(|error| {
+                    let error = SnapshotError::Create(CreateError::Io {
+                        doing: "put a new snapshot in the place of",
+                        path: aggregator.snapshot().to_owned(),
+                        source: error,
+                    });
+                    ResetError::Aggregate(Arc::new(AggregateError::Snapshot(error)))
+                }),
+                // The old one goes first.
+                _ => self.open_anew(&mut aggregator, reset.is_some()),
             };
-            for reply in resets {
+            if let Some(Reset { spare, reply }) = reset.map(|reset| *reset) {
                 // Who asked may be gone.
-                let _ = reply.send(outcome.clone());
+                let _ = reply.send((outcome, spare));
             }
         }
+    }
+
+    /// Aggregates again from where the lanes stand, with an empty snapshot for a reset.
+    fn open_anew(
+        &self,
+        aggregator: &mut Option<Aggregator>,
+        is_reset: bool,
+    ) -> Result<(), ResetError> {
+        drop(aggregator.take());
+        if is_reset {
+            self.remove_snapshot();
+        }
+        let opened = Aggregator::open(&self.bus, &self.options);
+        let mut opened = opened.map_err(|error| ResetError::Aggregate(Arc::new(error)))?;
+        report_place(&opened, &self.report);
+        if is_reset {
+            opened.pass_over_registered();
+        }
+        *aggregator = Some(opened);
+        Ok(())
     }
 
     fn remove_snapshot(&self) {

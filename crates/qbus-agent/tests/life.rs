@@ -1,5 +1,6 @@
 //! Starting, sampling, beginning anew, stopping.
 
+use std::path::Path;
 use std::sync::mpsc;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
@@ -104,6 +105,43 @@ fn resets_at_the_same_time_are_all_answered() {
                 "a reset that never returned"
             );
         }
+    }
+}
+
+/// The lanes are drained, and the snapshot is read, while a new one is made and an old one goes.
+#[test]
+fn a_reset_puts_a_new_snapshot_in_the_place_of_the_old_one() {
+    for place in Place::ALL {
+        let bus = TestBus::small(place);
+        let agent = silent(&bus);
+        let counter = bus.open().counter("jobs_total").register().expect("room");
+        let mut previous = bus.address().snapshot().into_os_string();
+        previous.push(".previous");
+        let previous = Path::new(&previous);
+        let begin_anew = |round| {
+            (0..round).for_each(|_| counter.inc());
+            agent.reset().expect("it begins anew");
+            let mut series = snapshot(&bus).series.into_iter();
+            let counted = series.find(|series| series.records > 0);
+            assert_eq!(counted, None, "after reset {round}");
+            assert!(!previous.exists(), "left by reset {round}");
+        };
+        thread::scope(|scope| {
+            let resets = scope.spawn(|| (1..=20).for_each(begin_anew));
+            while !resets.is_finished() {
+                // One that is being made would be absent, or empty.
+                snapshot(&bus);
+            }
+        });
+        // Where the name for a new one is taken, the old one goes first; what has it is left alone.
+        std::fs::write(previous, "of somebody").expect("room");
+        counter.inc();
+        agent.reset().expect("it begins anew");
+        counter.add(3.0);
+        agent.stop();
+        assert_eq!(snapshot(&bus).series[0].value, Value::Counter(3.0.into()));
+        let left = std::fs::read_to_string(previous).expect("it is left alone");
+        assert_eq!(left, "of somebody");
     }
 }
 

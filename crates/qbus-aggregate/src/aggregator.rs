@@ -5,6 +5,7 @@
 //! at the committed positions, and finds in the lanes what the dead one had drained and not
 //! committed.
 
+mod anew;
 mod nap;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use crate::snapshot::file::{MovedAside, SnapshotError};
 use crate::snapshot::place::Place;
 use crate::snapshot::tally::Globals;
 use crate::snapshot::writer::Writer;
+pub use anew::Spare;
 use nap::{GATHER, Nap, Rest};
 
 /// Records of one lane in a round, at most: a quarter of a default lane, so that its producer finds
@@ -314,7 +316,8 @@ impl Aggregator {
     }
 
     /// Begins with an empty page: what is registered by now comes to it when something is emitted
-    /// to it. For a snapshot that was just made.
+    /// to it. For a snapshot that was just made; [`begin_anew`](Self::begin_anew) has none of it
+    /// either.
     pub fn pass_over_registered(&mut self) {
         self.fold.pass_over();
     }

@@ -269,7 +269,18 @@ impl MappedFile {
         })
     }
 
-    /// The path that the file was opened by.
+    /// Gives the file another name, in the place of whatever has that name.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses; the file keeps its name.
+    pub fn rename(&mut self, to: &Path) -> io::Result<()> {
+        rustix::fs::rename(&self.path, to)?;
+        to.clone_into(&mut self.path);
+        Ok(())
+    }
+
+    /// The path that the file was opened by, or has since it was renamed.
     pub fn path(&self) -> &Path {
         &self.path
     }

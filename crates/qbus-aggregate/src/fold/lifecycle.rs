@@ -26,7 +26,7 @@ use std::mem::take;
 
 use qbus::{Consumer, FamilyDefinition, FamilyId, OwnerId, SeriesId, testpoint};
 
-use super::{Fold, PASSED_OVER, Writer};
+use super::{Fold, PASSED_OVER, SeriesState, Writer};
 
 /// So many chains are looked at in some ten microseconds.
 const CHAINS_A_ROUND: usize = 2048;
@@ -376,6 +376,13 @@ impl Fold {
         }
         let definition = |&id: &SeriesId| Some((id, self.definition(id)?));
         let mut definitions: HashMap<_, _> = ids.iter().filter_map(definition).collect();
+        // A family none of whose series was ever met is looked at as well.
+        for &id in &ids {
+            let is_met = |series: &SeriesState| series.id == id;
+            if !self.series.get(self.index_of(id)).is_some_and(is_met) {
+                self.lifecycle.empty.extend(self.bus.family_of(id));
+            }
+        }
         let chosen = ids.clone();
         consumer.free_series(&mut ids);
         for id in chosen {

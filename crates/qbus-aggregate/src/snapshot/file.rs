@@ -246,7 +246,13 @@ fn fit(file: &MappedFile, bus: &Bus, expected: Shape) -> Result<Fit, OpenError> 
     })
 }
 
-fn create(path: &Path, bus: &Bus, shape: Shape, extra: usize) -> Result<MappedFile, CreateError> {
+/// Makes the empty snapshot of a bus, with room for `extra` words more.
+pub(super) fn create(
+    path: &Path,
+    bus: &Bus,
+    shape: Shape,
+    extra: usize,
+) -> Result<MappedFile, CreateError> {
     let words = shape.heap().saturating_add(extra) as u64;
     let bytes = words.saturating_mul(8).saturating_add(HEAP_BYTES);
     // Whoever may emit may aggregate too, after this process: another container of a pod, say.
@@ -294,9 +300,16 @@ fn remove(path: &Path) -> Result<(), SnapshotError> {
     Ok(())
 }
 
+/// The name beside a snapshot that is removed with its bus, too: of what was moved aside, and of
+/// what is to take the snapshot's place.
+pub(crate) fn beside(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".previous");
+    beside.into()
+}
+
 fn move_aside(path: &Path, reason: Unfit) -> Result<MovedAside, SnapshotError> {
-    let mut previous = path.as_os_str().to_owned();
-    previous.push(".previous");
+    let previous = beside(path);
     std::fs::rename(path, &previous).map_err(|source| SnapshotError::Aside {
         path: path.to_owned(),
         source,
@@ -304,7 +317,7 @@ fn move_aside(path: &Path, reason: Unfit) -> Result<MovedAside, SnapshotError> {
     testpoint!("moved-aside");
     Ok(MovedAside {
         path: path.to_owned(),
-        previous: PathBuf::from(previous),
+        previous,
         reason,
     })
 }

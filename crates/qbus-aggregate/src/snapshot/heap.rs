@@ -4,6 +4,7 @@
 //! what its budget and the reserve for blocks leave over. The file grows in a thread of its own,
 //! ahead of need: a file system may take its time, and records are not to wait for it.
 
+use std::io;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -34,6 +35,8 @@ const SERIES_WORDS: usize = 4096;
 pub(super) struct Heap {
     file: MappedFile,
     growth: Growth,
+    /// Bytes that the file may grow to.
+    longest: u64,
     shape: Shape,
     /// Next free word of the heap, and of the definitions; the end of the file in words.
     allocated: usize,
@@ -56,9 +59,9 @@ impl Heap {
     /// The heap of a checked file. A history has at most so many points.
     pub(super) fn new(mut file: MappedFile, shape: Shape, history: usize) -> Heap {
         let each = Points::History.ring_words(history) * 2 + SERIES_WORDS;
-        let longest = file.words().len() + shape.series.saturating_mul(each);
+        let longest = (file.words().len() + shape.series.saturating_mul(each)) as u64 * 8;
         // A process that may not map so much goes on without growing, and says so when it has to.
-        let growth = Growth::new(file.growing(longest as u64 * 8).ok());
+        let growth = Growth::new(file.growing(longest).ok());
         let (words, end) = (file.words(), file.words().len());
         let within = |at, from: usize, to| (words.load(at) as usize).clamp(from, to);
         let mut heap = Heap {
@@ -69,6 +72,7 @@ impl Heap {
             gaps: Gaps::default(),
             definition_gaps: Gaps::default(),
             growth,
+            longest,
             shape,
             budget: 0,
             is_out_of_patience: false,
@@ -86,6 +90,16 @@ impl Heap {
 
     pub(super) fn path(&self) -> &Path {
         self.file.path()
+    }
+
+    /// Gives the file another name, in the place of what has it.
+    pub(super) fn rename(&mut self, to: &Path) -> io::Result<()> {
+        self.file.rename(to)?;
+        // What makes the file grow knows it by its name.
+        if let Ok(grower) = self.file.growing(self.longest) {
+            self.growth = Growth::new(Some(grower));
+        }
+        Ok(())
     }
 
     pub(super) fn take_failure(&mut self) -> Option<CreateError> {

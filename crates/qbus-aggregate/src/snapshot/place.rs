@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use qbus::Address;
 
+use super::file;
+
 /// The place of a bus's snapshot.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -52,9 +54,7 @@ impl Place {
         match fs::symlink_metadata(&self.link) {
             Ok(found) if found.is_symlink() => fs::remove_file(&self.link)?,
             Ok(_) => {
-                let mut previous = self.link.clone().into_os_string();
-                previous.push(".previous");
-                fs::rename(&self.link, previous)?;
+                fs::rename(&self.link, file::beside(&self.link))?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

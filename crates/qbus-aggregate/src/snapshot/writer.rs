@@ -1,9 +1,10 @@
 //! The aggregator's side of the snapshot: reads what a predecessor committed, gives room away,
 //! writes rows, commits.
 
+use std::io;
 use std::path::Path;
 
-use qbus::{Bus, CreateError, FamilyDefinition, SeriesDefinition, Words, testpoint};
+use qbus::{Bus, CreateError, FamilyDefinition, MappedFile, SeriesDefinition, Words, testpoint};
 
 use super::exemplars;
 use super::file::{self, MovedAside, Opened, SnapshotError};
@@ -41,21 +42,30 @@ impl Writer {
         recent: usize,
         history: usize,
     ) -> Result<(Writer, bool), SnapshotError> {
-        let geometry = bus.geometry();
-        let shape = Shape {
-            lanes: geometry.lanes as usize,
-            owners: geometry.owners as usize,
-            series_places: geometry.series_places(),
-            series: geometry.series as usize,
-            arena_words: geometry.arena_words as usize,
-            cells: geometry.cells as usize,
-        };
-        let extra = Points::Recent.ring_words(recent);
+        let (shape, extra) = (shape_of(bus), Points::Recent.ring_words(recent));
         let Opened {
             file,
             is_resumed,
             moved_aside,
         } = file::open(path, bus, shape, extra)?;
+        let mut writer = Self::of(file, shape, recent, history);
+        writer.moved_aside = moved_aside;
+        Ok((writer, is_resumed))
+    }
+
+    /// Makes the empty snapshot of a bus under a name that nothing has.
+    pub(crate) fn create(
+        path: &Path,
+        bus: &Bus,
+        recent: usize,
+        history: usize,
+    ) -> Result<Writer, CreateError> {
+        let (shape, extra) = (shape_of(bus), Points::Recent.ring_words(recent));
+        let file = file::create(path, bus, shape, extra)?;
+        Ok(Self::of(file, shape, recent, history))
+    }
+
+    fn of(file: MappedFile, shape: Shape, recent: usize, history: usize) -> Writer {
         let epoch = committed(file.words(), AT_COMMITTED).unwrap_or(0);
         let mut writer = Writer {
             heap: Heap::new(file, shape, history),
@@ -64,7 +74,7 @@ impl Writer {
             free_blocks: Vec::new(),
             left: Vec::new(),
             scratch: Vec::new(),
-            moved_aside,
+            moved_aside: None,
         };
         let rows = writer.series_rows();
         // First of all: a later epoch would make what a predecessor had begun come to count.
@@ -91,7 +101,12 @@ impl Writer {
             .map(place)
             .collect();
         writer.reclaim(recent);
-        Ok((writer, is_resumed))
+        writer
+    }
+
+    /// Puts the file in the place of another snapshot.
+    pub(crate) fn rename(&mut self, to: &Path) -> io::Result<()> {
+        self.heap.rename(to)
     }
 
     fn fixed_rows(&self) -> impl Iterator<Item = Row> {
@@ -434,6 +449,18 @@ impl Writer {
         words.publish(of.start - BLOCK_HEADER + AT_EXEMPLARS, at as u64);
         testpoint!("placed");
         Some(Row { start: at + 1, len })
+    }
+}
+
+fn shape_of(bus: &Bus) -> Shape {
+    let geometry = bus.geometry();
+    Shape {
+        lanes: geometry.lanes as usize,
+        owners: geometry.owners as usize,
+        series_places: geometry.series_places(),
+        series: geometry.series as usize,
+        arena_words: geometry.arena_words as usize,
+        cells: geometry.cells as usize,
     }
 }
 

@@ -69,7 +69,8 @@ impl Bus {
     /// the beginning is registered, with a `…`.
     ///
     /// A family of another type, unit or buckets is in the way only while one of its series is not
-    /// forgotten: else this waits for up to a quarter of a second until the aggregator has freed it.
+    /// forgotten: else this waits for up to a quarter of a second until the aggregator, if there is
+    /// one, has freed it.
     ///
     /// # Errors
     ///
@@ -122,12 +123,15 @@ impl Bus {
     }
 
     /// Has a family freed all of whose series are forgotten; whether it was, within a quarter of a
-    /// second.
+    /// second. Nobody waits where no aggregator lives that could free it.
     fn make_way(&self, name: &str) -> bool {
         let registry = self.mapped().registry();
         let Some(family) = registry.yielding(name) else {
             return false;
         };
+        if !self.aggregator().is_some_and(|found| found.alive) {
+            return false;
+        }
         doorbell::ring(&self.mapped().header().doorbell);
         let began = Instant::now();
         while began.elapsed() < WAY_MADE {

@@ -24,7 +24,11 @@ mod collector;
 mod embedded;
 mod error;
 mod global;
+#[cfg(feature = "statsd")]
+mod listen;
 mod performance;
+#[cfg(feature = "push")]
+mod push;
 mod query;
 mod reading;
 #[cfg(feature = "http")]
@@ -40,6 +44,10 @@ pub use global::{
 };
 pub use performance::Performance;
 pub use qbus::MetricType;
+#[cfg(feature = "statsd")]
+pub use qbus_agent::listen::{ListenError, ListenOptions, Listeners};
+#[cfg(feature = "push")]
+pub use qbus_agent::push::{Destination, Protocol, PushError, PushOptions, Pusher};
 #[cfg(feature = "http")]
 pub use qbus_agent::serve::{Listen, ServeError, Server};
 pub use qbus_agent::{Metric, MetricError};

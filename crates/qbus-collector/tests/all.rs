@@ -1,6 +1,8 @@
 //! The collector as its users see it: embedded, and on a bus that others share.
 
 mod adding;
+#[cfg(all(feature = "push", feature = "statsd"))]
+mod doors;
 mod lifecycle;
 mod reading;
 #[cfg(feature = "http")]

@@ -10,6 +10,7 @@
 
 mod collector;
 mod convert;
+mod doors;
 mod ending;
 mod error;
 mod handle;
@@ -47,6 +48,8 @@ fn prepare(py: Python<'_>) -> PyResult<()> {
 mod _qbus {
     #[pymodule_export]
     use super::collector::{MetricsCollector, bus_exists, without_bus};
+    #[pymodule_export]
+    use super::doors::{MetricsPusher, StatsdServer, listen, push};
     #[pymodule_export]
     use super::ending::{end, forked};
     #[pymodule_export]

@@ -21,6 +21,7 @@ from qbus._collector import (
     start_http_server,
     start_performance_tracking,
 )
+from qbus._doors import start_pushing, start_statsd_server
 from qbus._errors import (
     ArgumentError,
     BusError,
@@ -36,8 +37,10 @@ from qbus._qbus import (
     Histogram,
     Metric,
     MetricsCollector,
+    MetricsPusher,
     MetricsServer,
     Snapshot,
+    StatsdServer,
     Summary,
 )
 from qbus._types import CONTENT_TYPE_LATEST, MetricType
@@ -56,10 +59,12 @@ __all__ = [
     "MetricError",
     "MetricType",
     "MetricsCollector",
+    "MetricsPusher",
     "MetricsServer",
     "QbusError",
     "RefusedWarning",
     "Snapshot",
+    "StatsdServer",
     "Summary",
     "TrackerError",
     "add_performance_metric",
@@ -70,6 +75,8 @@ __all__ = [
     "snapshot",
     "start_http_server",
     "start_performance_tracking",
+    "start_pushing",
+    "start_statsd_server",
 ]
 
 

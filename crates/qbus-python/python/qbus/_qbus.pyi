@@ -18,16 +18,20 @@ __all__ = [
     "InprogressTracker",
     "Metric",
     "MetricsCollector",
+    "MetricsPusher",
     "MetricsServer",
     "Observations",
     "Snapshot",
+    "StatsdServer",
     "Summary",
     "Timer",
     "Value",
     "bus_exists",
     "end",
     "forked",
+    "listen",
     "prepare",
+    "push",
     "read_snapshot",
     "rebuild_metric",
     "rebuild_snapshot",
@@ -385,6 +389,33 @@ class MetricsServer:
     def __exit__(self, _type: object, _value: object, _traceback: object, /) -> None: ...
 
 def serve(collector: MetricsCollector, address: str) -> MetricsServer: ...
+
+@final
+class MetricsPusher:
+    def close(self) -> bool: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, _type: object, _value: object, _traceback: object, /) -> None: ...
+
+def push(
+    collector: MetricsCollector,
+    remote_write: list[str],
+    otlp: list[str],
+    interval: float,
+    labels: list[tuple[str, str]],
+    queue: Optional[_Path],
+) -> MetricsPusher: ...
+
+@final
+class StatsdServer:
+    @property
+    def addresses(self) -> list[str]: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, _type: object, _value: object, _traceback: object, /) -> None: ...
+
+def listen(
+    collector: MetricsCollector, addresses: list[str], mapping: Optional[_Path], gauge_deltas: bool
+) -> StatsdServer: ...
 def bus_exists(bus: str) -> bool: ...
 def end() -> None: ...
 def forked() -> None: ...

@@ -17,9 +17,11 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::thread;
+use std::time::Duration;
 
 use qbus::{
-    Address, Bus, BusOptions, Counter, FamilyId, Geometry, Kind, Producer, Record, SeriesId,
+    Address, Bus, BusOptions, Counter, FamilyId, Geometry, Kind, Producer, Record, RegisterError,
+    SeriesId, Summary,
 };
 use qbus_aggregate::export::{self, Format};
 use qbus_aggregate::{Aggregator, AggregatorOptions, OwnerRow, ReadOptions, Reader};
@@ -36,6 +38,8 @@ pub const GEOMETRY: Geometry = Geometry {
     // Groups in which a histogram fits.
     cells: 64,
 };
+/// How long a step of the summary's window is.
+const STEP: Duration = Duration::from_millis(100);
 /// A section begins on one.
 const PAGE: usize = 4096;
 /// Far more than a snapshot of this geometry needs.
@@ -258,6 +262,10 @@ pub fn stage() -> &'static Stage {
             if n < 19 {
                 aggregator.round();
             }
+            if n == 10 {
+                // The summary's window gets a step that is over.
+                thread::sleep(STEP);
+            }
         }
         let good = [BrokenLane::Shared, BrokenLane::Exclusive].map(|lane| good(&bus, lane));
         emit_to_cells(&bus, &good, COMMITTED);
@@ -318,7 +326,7 @@ pub fn fill_cells(bus: &Bus) {
     if let Ok(gauge) = bus.gauge("b").unit("seconds").register() {
         (0..GEOMETRY.slots + 2).for_each(|value| gauge.set(value as f64));
     }
-    if let Ok(summary) = bus.summary("d").help("Quantiles.").register() {
+    if let Ok(summary) = summary(bus) {
         for value in [0.5, -1.5, 1e9] {
             summary.observe(value);
         }
@@ -420,12 +428,18 @@ pub struct Peer<'a> {
     producers: Vec<Producer>,
 }
 
+/// The summary of a good image.
+fn summary(bus: &Bus) -> Result<Summary, RegisterError> {
+    let registration = bus.summary("d").help("Quantiles.");
+    registration.window(2 * STEP, 2).register()
+}
+
 /// The series of a good image, each type one, as far as the bus takes them.
 pub fn series(bus: &Bus) -> Vec<(SeriesId, Kind)> {
     let counter = bus.counter("a").label("x", "y").register();
     let gauge = bus.gauge("b").unit("seconds").register();
     let histogram = bus.histogram("c").buckets([1.0, 2.0]).register();
-    let summary = bus.summary("d").help("Quantiles.").register();
+    let summary = summary(bus);
     let found = [
         counter
             .ok()

@@ -85,6 +85,8 @@ impl Load {
 
     /// Bounds of the histogram's buckets.
     pub const BUCKETS: [f64; 3] = [9.0, 99.0, 499.0];
+    /// What the summary's quantiles are of, in five steps.
+    pub const WINDOW: Duration = Duration::from_secs(1);
 
     /// Registers the series of a thread; what emits its record `n`.
     pub fn emitter(
@@ -126,6 +128,7 @@ impl Load {
                 let handle: Summary = bus
                     .summary(name)
                     .labels(labels)
+                    .window(Self::WINDOW, 5)
                     .register()
                     .expect("it fits");
                 let series = handle.series();

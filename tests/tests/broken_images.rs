@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 use qbus::{Address, Bus, BusOptions, Geometry, Kind, Record, SeriesId};
 use qbus_aggregate::export::{self, Format};
@@ -28,6 +29,8 @@ const GEOMETRY: Geometry = Geometry {
     arena_words: 512,
     cells: 64,
 };
+/// How long a step of the summary's window is.
+const STEP: Duration = Duration::from_millis(100);
 /// More than any image needs, beside what the test itself has.
 const MEMORY_MAX_KIB: u64 = 512 << 10;
 
@@ -71,6 +74,10 @@ impl Image {
             if n < 37 {
                 aggregator.round();
             }
+            if n == 20 {
+                // The summary's window gets a step that is over.
+                thread::sleep(STEP);
+            }
         }
         Image { folder, address }
     }
@@ -99,7 +106,10 @@ fn emit(bus: &Bus) {
             .buckets([1.0, 2.0])
             .register()
             .map(|histogram| histogram.series()),
-        bus.summary("d").register().map(|summary| summary.series()),
+        bus.summary("d")
+            .window(2 * STEP, 2)
+            .register()
+            .map(|summary| summary.series()),
     ];
     let kinds = [Kind::Increment, Kind::Set, Kind::Observe, Kind::Observe];
     // Those of the shared lane have a trace, so that there are exemplars too.

@@ -7,13 +7,15 @@
 
 mod anew;
 mod nap;
+#[cfg(test)]
+mod windows;
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use qbus::{Bus, ConsumeError, Consumer, CreateError, Geometry};
+use qbus::{Bus, Clock, ConsumeError, Consumer, CreateError, Geometry};
 
 use crate::fold::Fold;
 use crate::snapshot::file::{MovedAside, SnapshotError};
@@ -154,14 +156,23 @@ impl Aggregator {
     ///
     /// There is another aggregator, or no room for a snapshot.
     pub fn open(bus: &Bus, config: &AggregatorOptions) -> Result<Aggregator, AggregateError> {
+        Aggregator::open_at(bus, config, Now::read())
+    }
+
+    fn open_at(
+        bus: &Bus,
+        config: &AggregatorOptions,
+        now: Now,
+    ) -> Result<Aggregator, AggregateError> {
         let mut consumer = bus.consumer().map_err(AggregateError::Consume)?;
         consumer.sweep();
         let place = Place::of(bus.address(), config.snapshot.as_deref());
         let opened = Writer::open(place.path(), bus, config.recent, config.history);
         let (mut writer, is_resumed) = opened.map_err(AggregateError::Snapshot)?;
         let unlinked = place.make_known().err();
-        writer.sign(std::process::id(), now_ns());
-        let fold = Fold::load(bus, &mut writer, config.history, config.recent);
+        writer.sign(std::process::id(), now.unix_ns);
+        let (history, recent) = (config.history, config.recent);
+        let fold = Fold::load(bus, &mut writer, history, recent, now.monotonic_ns);
         let mut fold =
             fold.map_err(|error| AggregateError::Snapshot(SnapshotError::Create(error)))?;
         if is_resumed {
@@ -212,9 +223,17 @@ impl Aggregator {
     /// some hundred microseconds at most: where more is to be done than records to be added up, it
     /// commits before it came to all lanes, and the next round goes on from there.
     pub fn round(&mut self) -> Round {
-        let monotonic_ns = monotonic_ns();
-        self.fold
-            .begin(now_ns(), monotonic_ns, self.writer.take_room());
+        self.round_at(Now::read())
+    }
+
+    fn round_at(&mut self, now: Now) -> Round {
+        let Now {
+            unix_ns,
+            monotonic_ns,
+        } = now;
+        let has_room = self.writer.take_room();
+        self.fold.begin(unix_ns, monotonic_ns, has_room);
+        self.fold.end_steps(&mut self.writer);
         let mut round = self.drain(monotonic_ns);
         let is_read = round.is_whole && self.is_read();
         self.fold.end(&mut self.writer, &self.consumer, is_read);
@@ -334,8 +353,8 @@ impl Aggregator {
     ) {
         let mut nap = Nap::new(self.latency, self.consumer.bus().geometry().slots);
         while !stop() {
-            let began_ns = monotonic_ns();
-            let round = self.round();
+            let now = Now::read();
+            let round = self.round_at(now);
             if let Some(failure) = self.writer.take_failure() {
                 report(failure);
             }
@@ -345,8 +364,8 @@ impl Aggregator {
             if round.is_idle() && self.consumer.bus().is_removed() {
                 break;
             }
-            let now_ns = monotonic_ns();
-            let took = Duration::from_nanos(now_ns - began_ns);
+            let now_ns = Clock::monotonic_ns();
+            let took = Duration::from_nanos(now_ns.saturating_sub(now.monotonic_ns));
             match nap.after(&round, took, now_ns) {
                 _ if spin && round.is_idle() => std::hint::spin_loop(),
                 Rest::None => {}
@@ -409,7 +428,7 @@ impl Aggregator {
     fn commit(&mut self) {
         let start = Instant::now();
         let epoch = self.writer.epoch() + 1;
-        self.fold.globals.unix_ns = now_ns();
+        self.fold.globals.unix_ns = Clock::Precise.now_ns();
         self.fold.write(&mut self.writer, epoch);
         for &lane in &self.moved {
             let position = self.consumer.position(lane);
@@ -464,13 +483,20 @@ fn gather() {
     }
 }
 
-fn now_ns() -> u64 {
-    qbus::Clock::Precise.now_ns()
+/// The clocks at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    /// Since the Unix epoch.
+    unix_ns: u64,
+    /// On a clock that is never set.
+    monotonic_ns: u64,
 }
 
-/// Nanoseconds on a clock that is never set back.
-pub(crate) fn monotonic_ns() -> u64 {
-    use std::sync::OnceLock;
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+impl Now {
+    fn read() -> Now {
+        Now {
+            unix_ns: Clock::Precise.now_ns(),
+            monotonic_ns: Clock::monotonic_ns(),
+        }
+    }
 }

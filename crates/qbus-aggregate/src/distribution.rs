@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use qbus::exponential::{self, OCTAVE, locate};
 
+use crate::counts::Counts;
+
 /// Schema 5 has 2^5 buckets an octave.
 const SCHEMA: i32 = OCTAVE.trailing_zeros() as i32;
 /// The coarsest schema that Prometheus knows.
@@ -143,7 +145,7 @@ impl Distribution {
     }
 
     #[inline]
-    fn add_in(&mut self, at: Option<(u64, usize)>, count: u64) {
+    pub(crate) fn add_in(&mut self, at: Option<(u64, usize)>, count: u64) {
         let Some((key, bucket)) = at else {
             self.zeros = self.zeros.saturating_add(count);
             return;
@@ -218,6 +220,33 @@ impl Distribution {
                 self.observe_elsewhere(octave.key, bucket, count);
             }
         }
+    }
+
+    /// What is left of each bucket without counts that it had before.
+    pub(crate) fn without(&self, before: &Counts) -> Distribution {
+        let mut left = self.clone();
+        let mut place = 0;
+        for (at, count) in before.buckets() {
+            let Some((key, bucket)) = at else {
+                left.zeros = left.zeros.saturating_sub(count);
+                continue;
+            };
+            // They are by octave.
+            if left
+                .octaves
+                .get(place)
+                .is_none_or(|octave| octave.key != key)
+            {
+                let known = left.octaves.iter().position(|octave| octave.key == key);
+                let Some(known) = known else {
+                    continue;
+                };
+                place = known;
+            }
+            let its = &mut left.octaves[place].counts[bucket];
+            *its = its.saturating_sub(count);
+        }
+        left
     }
 
     /// Values at ascending quantiles (0 to 1), within 1.1 %, to four digits; NaN when there was no

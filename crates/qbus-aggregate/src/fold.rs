@@ -3,16 +3,16 @@
 mod lifecycle;
 mod observed;
 mod state;
+mod windows;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use qbus::{
     Bus, CellChange, CreateError, Drained, FamilyDefinition, FamilyId, MetricType, OwnerCounts,
-    OwnerId, Placed, Record, SeriesDefinition, SeriesId,
+    OwnerId, Placed, Record, SeriesDefinition, SeriesId, Window,
 };
 
-use crate::aggregator::monotonic_ns;
 use crate::snapshot::ring::{self, Points, Ring, encode_recent};
 use crate::snapshot::row::{BlockHeader, LEN_MAX, Plain, take_room};
 use crate::snapshot::tally::{Globals, OwnerRow, Tally};
@@ -20,6 +20,7 @@ use crate::snapshot::versioned::Row;
 use crate::snapshot::writer::Writer;
 use lifecycle::Lifecycle;
 use state::{Exemplars, Folded, SeriesState};
+use windows::Windows;
 
 /// Points of a ring when its series is new; four times as many whenever they do not suffice.
 const FIRST_POINTS: usize = 4;
@@ -67,6 +68,7 @@ pub(crate) struct Fold {
     /// Where the definitions of series lie for whose rows there was no room.
     homeless: HashMap<SeriesId, usize>,
     lifecycle: Lifecycle,
+    windows: Windows,
 }
 
 /// Why a series has no place.
@@ -88,6 +90,7 @@ struct PlacedFamily {
     metric_type: MetricType,
     bounds: Arc<[f64]>,
     native: bool,
+    window: Window,
     /// How many series of it there are.
     series: usize,
 }
@@ -103,6 +106,7 @@ impl Fold {
         writer: &mut Writer,
         history: usize,
         recent: usize,
+        monotonic_ns: u64,
     ) -> Result<Fold, CreateError> {
         let shape = writer.shape();
         let owners = (0..shape.owners)
@@ -129,12 +133,13 @@ impl Fold {
             history,
             now_ns: 0,
             // What is loaded lives from now on.
-            monotonic_ns: monotonic_ns(),
+            monotonic_ns,
             made: 0,
             is_retrying: true,
             families: HashMap::new(),
             homeless: HashMap::new(),
             lifecycle: Lifecycle::default(),
+            windows: Windows::default(),
         };
         let mut room = writer.words().len();
         for place in 0..shape.series_places {
@@ -146,12 +151,13 @@ impl Fold {
                     fold.insert(series);
                 } else {
                     // A predecessor was about to free it.
-                    writer.free_series(place, series.history);
+                    writer.free_series(place, series.history, series.window().block);
                 }
             }
         }
         fold.free_families_left();
         fold.load_recent(writer, recent)?;
+        fold.resume_windows(writer);
         Ok(fold)
     }
 
@@ -196,9 +202,16 @@ impl Fold {
             metric_type,
             bounds: bounds.as_slice().into(),
             native,
+            window: family.window,
             series: 0,
         };
-        let mut series = SeriesState::new((labels.family, id), metric_type, bounds, native);
+        let mut series = SeriesState::new(
+            (labels.family, id),
+            metric_type,
+            bounds,
+            native,
+            known.window,
+        );
         (series.row, series.history) = (row, history);
         series.exemplars = writer.read_exemplars(row).and_then(|(row, version)| {
             // Else those of another type, which garbage led to.
@@ -394,6 +407,7 @@ impl Fold {
     /// Writes the touched rows as of `epoch`.
     pub(crate) fn write(&mut self, writer: &mut Writer, epoch: u64) {
         self.end_run();
+        self.begin_windows();
         self.make_room(writer);
         for place in self.touched.drain(..) {
             let series = &mut self.series[place as usize];
@@ -613,6 +627,7 @@ impl Fold {
                     metric_type: new.metric_type,
                     bounds: new.buckets.into(),
                     native: new.native,
+                    window: new.window,
                     series: 0,
                 };
                 self.families.insert(definition.family, family.clone());
@@ -623,7 +638,13 @@ impl Fold {
         let labels = known.or_else(|| writer.define(&definition.encode()))?;
         let bounds = family.bounds.to_vec();
         let ids = (definition.family, id);
-        let mut series = SeriesState::new(ids, family.metric_type, bounds, family.native);
+        let mut series = SeriesState::new(
+            ids,
+            family.metric_type,
+            bounds,
+            family.native,
+            family.window,
+        );
         let len = series.version_len();
         let header = series.header([family.at, labels], len);
         let place = self.place_of(id);

@@ -8,6 +8,7 @@
 
 #[cfg(not(loom))]
 mod aggregator;
+mod counts;
 mod distribution;
 #[cfg(not(loom))]
 pub mod export;

@@ -24,5 +24,6 @@ pub(crate) mod ring;
 pub(crate) mod row;
 pub(crate) mod tally;
 pub(crate) mod versioned;
+pub(crate) mod window;
 #[cfg(not(loom))]
 pub(crate) mod writer;

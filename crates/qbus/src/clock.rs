@@ -24,6 +24,13 @@ impl Clock {
             Clock::Precise => precise_ns(),
         }
     }
+
+    /// Nanoseconds on a clock that nobody sets, for lengths of time: since this machine started, as
+    /// a rule, the time that it was suspended left out. All processes of a time namespace have the
+    /// same.
+    pub fn monotonic_ns() -> u64 {
+        monotonic_ns()
+    }
 }
 
 /// Nanoseconds since the Unix epoch, precise.

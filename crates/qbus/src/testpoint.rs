@@ -112,6 +112,7 @@ mod armed {
         "appended",
         "ring-made",
         "ring-moved",
+        "window-written",
         "block-filled",
         "placed",
         "point-claimed",

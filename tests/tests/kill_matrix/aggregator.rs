@@ -18,9 +18,8 @@ fn passages(point: &str) -> &'static [u64] {
         | "head-row" | "cells-row" | "committed" | "freed" | "cell-seen" | "point-claimed"
         | "point-written" => &[1, 2, 5, 40],
         // Once a new series, and there are eight of them.
-        "allocated" | "appended" | "ring-made" | "ring-moved" | "block-filled" | "placed" => {
-            &[1, 3]
-        }
+        "allocated" | "appended" | "ring-made" | "ring-moved" | "block-filled" | "placed"
+        | "window-written" => &[1, 3],
         _ => &[1],
     }
 }

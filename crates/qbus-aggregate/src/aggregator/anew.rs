@@ -10,7 +10,7 @@ use std::mem::swap;
 
 use qbus::Bus;
 
-use super::{Aggregator, AggregatorOptions, SURVEY_PARTS, now_ns};
+use super::{Aggregator, AggregatorOptions, Now, SURVEY_PARTS};
 use crate::fold::Fold;
 use crate::snapshot::file::{self, SnapshotError};
 use crate::snapshot::place::Place;
@@ -39,7 +39,7 @@ impl Spare {
         let path = file::beside(place.path());
         let create = || {
             let mut writer = Writer::create(&path, bus, recent, history)?;
-            let loaded = Fold::load(bus, &mut writer, history, recent);
+            let loaded = Fold::load(bus, &mut writer, history, recent, Now::read().monotonic_ns);
             let mut fold = loaded.inspect_err(|_| drop(std::fs::remove_file(&path)))?;
             fold.pass_over();
             Ok(Spare {
@@ -75,7 +75,7 @@ impl Aggregator {
         };
         exchange(self);
         // Before others find it: with an epoch, and with what owners have counted, as at the start.
-        self.writer.sign(std::process::id(), now_ns());
+        self.writer.sign(std::process::id(), Now::read().unix_ns);
         self.survey(SURVEY_PARTS);
         self.commit();
         let renamed = self.writer.rename(&path);

@@ -152,7 +152,8 @@ impl Fold {
         }
     }
 
-    /// Whether the walk through all chains, or something that it found, waits for another round.
+    /// Whether the walk through all chains, or something that it found, or the end of a step, waits
+    /// for another round.
     pub(crate) fn is_waiting(&self) -> bool {
         let Lifecycle {
             walk,
@@ -161,7 +162,12 @@ impl Fold {
             suspected,
             ..
         } = &self.lifecycle;
-        walk.is_some() || !forgotten.is_empty() || !leaving.is_empty() || !suspected.is_empty()
+        let is_behind = self.windows.is_behind(self.monotonic_ns);
+        walk.is_some()
+            || !forgotten.is_empty()
+            || !leaving.is_empty()
+            || !suspected.is_empty()
+            || is_behind
     }
 
     /// Forgets series to which nothing came for as long as their family lets them live. Some
@@ -420,7 +426,7 @@ impl Fold {
             // By a record that came too late to bring it back.
             self.touched.retain(|&touched| touched as usize != index);
         }
-        writer.free_series(place, series.history);
+        writer.free_series(place, series.history, series.window().block);
         testpoint!("series-freed");
         let family = series.family;
         *series = series.unused();
@@ -474,7 +480,7 @@ impl Fold {
         self.touch(index);
     }
 
-    fn touch(&mut self, index: usize) {
+    pub(super) fn touch(&mut self, index: usize) {
         let series = &mut self.series[index];
         if !series.touched {
             series.touched = true;

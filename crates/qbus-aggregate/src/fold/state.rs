@@ -1,13 +1,15 @@
 //! The private state of a series: what its row says, and where its history goes.
 
-use qbus::{CellChange, FamilyId, Kind, MetricType, Record, SeriesId, Words, testpoint};
+use qbus::{CellChange, FamilyId, Kind, MetricType, Record, SeriesId, Window, Words, testpoint};
 
+use super::windows::Slide;
 use crate::series::Exemplar;
 use crate::snapshot::exemplars;
 use crate::snapshot::layout::PLAIN_LEN;
 use crate::snapshot::ring::{Points, Ring, encode_point};
 use crate::snapshot::row::{BlockHeader, Observed, Plain};
 use crate::snapshot::versioned::Row;
+use crate::snapshot::window::WindowSpan;
 use crate::sum::Sum;
 
 /// A time that lies ahead of the aggregator's clock by more than this is not merely of a record
@@ -51,6 +53,8 @@ pub(super) struct SeriesState {
     /// What observations are counted in, and a histogram's bounds.
     observed: Option<Box<(Observed, Vec<f64>)>>,
     pub(super) exemplars: Option<Box<Exemplars>>,
+    /// Of a summary whose quantiles are not of all time.
+    slide: Option<Box<Slide>>,
 }
 
 /// The exemplars of a series, and where they go.
@@ -69,7 +73,10 @@ impl SeriesState {
         metric_type: MetricType,
         bounds: Vec<f64>,
         native: bool,
+        window: Window,
     ) -> SeriesState {
+        let is_summary = metric_type == MetricType::Summary;
+        let slide = is_summary.then(|| Slide::new(window)).flatten();
         let observed = Observed::new(metric_type, bounds.len(), native);
         // What is untyped is folded as a gauge is.
         let metric_type = match metric_type {
@@ -90,16 +97,34 @@ impl SeriesState {
             floor: 0.0,
             observed: observed.map(|observed| Box::new((observed, bounds))),
             exemplars: None,
+            slide: slide.map(Box::new),
         }
     }
 
     /// What is left of it when it was freed: it has no id.
     pub(super) fn unused(&self) -> SeriesState {
-        SeriesState::new((self.family, NO_ID), MetricType::Gauge, Vec::new(), false)
+        let (ids, window) = ((self.family, NO_ID), Window::default());
+        SeriesState::new(ids, MetricType::Gauge, Vec::new(), false, window)
     }
 
     fn bounds(&self) -> &[f64] {
         self.observed.as_ref().map_or(&[], |observed| &observed.1)
+    }
+
+    /// What its row says of its window; nothing of one that is no summary.
+    pub(super) fn window(&self) -> WindowSpan {
+        let observed = self.observed.as_ref();
+        observed
+            .and_then(|observed| observed.0.window)
+            .unwrap_or_default()
+    }
+
+    /// Its window and what it has observed; `None` where quantiles are of all time.
+    pub(super) fn sliding(&mut self) -> Option<(&mut Slide, &mut Observed)> {
+        let slide = self.slide.as_deref_mut()?;
+        self.observed
+            .as_mut()
+            .map(|observed| (slide, &mut observed.0))
     }
 
     /// Words of a version of its exemplars.

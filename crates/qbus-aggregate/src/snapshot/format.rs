@@ -15,6 +15,9 @@ use super::ring::Points;
 use super::row::{Observed, Plain, Span};
 use super::tally::{Globals, OwnerRow, Tally};
 use super::versioned::row_words;
+use super::window::Steps;
+use crate::counts::Counts;
+use crate::distribution::Distribution;
 use crate::sum::Sum;
 
 fn row<const N: usize>(cells: [&dyn ToString; N]) -> Vec<String> {
@@ -185,6 +188,14 @@ fn series() {
     observed.encode(&mut version);
     check("observed row", &words(&version));
 
+    let mut distribution = Distribution::default();
+    distribution.observe(1.0, 3);
+    let before = Counts::of(&distribution);
+    distribution.observe(1.01, 200);
+    let over = vec![Counts::of(&distribution).minus(&before)];
+    let steps = Steps { before, over };
+    check("window", &words(&steps.encode()));
+
     let rows = [
         row([
             &"block",
@@ -201,6 +212,11 @@ fn series() {
             &"exemplars",
             &1,
             &"length of a version; then a row: value, timestamp, trace id (high, low) of each bucket",
+        ]),
+        row([
+            &"window",
+            &1,
+            &"words, this one too; then bytes: what came before the present step",
         ]),
     ];
     check("rings", &table(&["of", "words", "what"], &rows));

@@ -20,7 +20,8 @@
 //! |        | id >> 8 from bit 40 on; 0 = nowhere                               |                |
 //! |        | blocks: one for each series that can be registered                | fold, commit   |
 //! |        | definitions of families and series, as the bus's arena has them   | aggregator     |
-//! |        | heap: recent records, larger blocks, histories, exemplars         | fold, commit   |
+//! |        | heap: recent records, larger blocks, histories, exemplars,        | fold, commit   |
+//! |        | windows                                                           |                |
 //!
 //! A series' block is a header and a row ([`super::row`]). Those of counters and gauges are of one
 //! size, and there is a place for each of as many series as the bus can register: whatever else
@@ -36,7 +37,7 @@ pub(crate) const CELL_GROUPS: usize = Geometry::CELL_GROUPS;
 /// `qbussnap`, little end first. Stored last at creation.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"qbussnap");
 /// Raised with every change of the layout.
-pub(crate) const VERSION: u64 = 4;
+pub(crate) const VERSION: u64 = 5;
 
 pub(crate) const AT_MAGIC: usize = 0;
 pub(crate) const AT_VERSION: usize = 1;

@@ -1,6 +1,7 @@
 //! Reading a snapshot: also while the aggregator writes it, after it is gone, or from a copy.
 
 mod find;
+mod window;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use super::row::{
 use super::tally::{Globals, OwnerRow};
 use super::versioned::{Found, Row, committed, row_words};
 use super::writer::{GLOBALS_ROW, head_row, owner_row};
+use crate::counts::Counts;
 use crate::series::{
     Exemplar, Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value,
 };
@@ -254,6 +256,7 @@ impl Reader {
             self.capacity(Plain::decode(&version)?.history, Points::History, beyond);
         }
         let family = self.family(&listed)?;
+        self.note_window(&family, &version, beyond);
         let located = Located {
             labels: listed.header.labels,
             place,
@@ -383,7 +386,8 @@ impl Reader {
         } else {
             Vec::new()
         };
-        let value = decode_value(&family, &plain, version)?;
+        let before = self.before_window(&family, located.place, version, room)?;
+        let value = decode_value(&family, &plain, version, &before)?;
         let exemplars = self.exemplars(&family, located, room);
         // Else it was freed, and what was read of it may be another's.
         self.is_there(located.place, located.word)
@@ -542,7 +546,8 @@ struct Listed {
     word: u64,
 }
 
-fn decode_value(family: &Family, plain: &Plain, version: &[u64]) -> Option<Value> {
+/// The value of a series as its version has it; a summary's quantiles are without what came before.
+fn decode_value(family: &Family, plain: &Plain, version: &[u64], before: &Counts) -> Option<Value> {
     let last = plain.value.value();
     match family.metric_type {
         MetricType::Counter => return Some(Value::Counter(plain.value)),
@@ -557,6 +562,7 @@ fn decode_value(family: &Family, plain: &Plain, version: &[u64]) -> Option<Value
         max,
         buckets,
         distribution,
+        window: _,
     } = empty.decode(version)?;
     if let Some(counts) = buckets {
         let sums = counts.iter().scan(0_u64, |sum, count| {
@@ -574,7 +580,11 @@ fn decode_value(family: &Family, plain: &Plain, version: &[u64]) -> Option<Value
         }));
     }
     let distribution = distribution?;
-    let values = distribution.quantiles(&QUANTILES, min, max);
+    let values = if before.is_empty() {
+        distribution.quantiles(&QUANTILES, min, max)
+    } else {
+        distribution.without(before).quantiles(&QUANTILES, min, max)
+    };
     Some(Value::Summary(SummaryValue {
         last,
         count,

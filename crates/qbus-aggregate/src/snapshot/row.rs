@@ -16,7 +16,9 @@
 //! | 10, 11| their sum (two doubles)                                             |
 //! | 12, 13| the smallest and the largest                                        |
 //! | 14…   | histogram: counts by bucket, `+Inf` last                            |
-//! | 14…   | summary: zeros, number of octaves, then key and 32 counts of each   |
+//! | 14, 15| summary: where its window lies ([`super::window`]), and when that's |
+//! |       | present step began                                                  |
+//! | 16…   | zeros, number of octaves, then key and 32 counts of each            |
 //!
 //! A gauge without records has no value yet, and is not on the page. Of all others the first and
 //! the last timestamp are then when the aggregator met them. The history's last point of a counter
@@ -30,6 +32,7 @@ use qbus::{MetricType, SeriesId, Words};
 use super::layout::{BLOCK_HEADER, PLAIN_LEN, Shape};
 use super::tally::sane;
 use super::versioned::Row;
+use super::window::WindowSpan;
 use crate::distribution::{Distribution, OCTAVES_MAX, Octave};
 use crate::sum::Sum;
 
@@ -128,6 +131,8 @@ pub(crate) struct Observed {
     pub(crate) max: f64,
     /// Counts by bucket of a histogram, not cumulative; the last is that of `+Inf`.
     pub(crate) buckets: Option<Vec<u64>>,
+    /// Of a summary.
+    pub(crate) window: Option<WindowSpan>,
     /// Of a summary and a native histogram.
     pub(crate) distribution: Option<Distribution>,
 }
@@ -147,6 +152,7 @@ impl Observed {
             min: f64::NAN,
             max: f64::NAN,
             buckets: is_histogram.then(|| vec![0; bounds + 1]),
+            window: is_summary.then(WindowSpan::default),
             distribution: (is_summary || native).then(Distribution::default),
         })
     }
@@ -161,6 +167,9 @@ impl Observed {
             self.max.to_bits(),
         ]);
         out.extend(self.buckets.iter().flatten());
+        if let Some(window) = self.window {
+            out.extend([window.block as u64, window.began_ns]);
+        }
         if let Some(distribution) = &self.distribution {
             out.extend([distribution.zeros, distribution.octaves.len() as u64]);
             for octave in &distribution.octaves {
@@ -182,6 +191,10 @@ impl Observed {
             counts.copy_from_slice(found);
             rest = more;
         }
+        if let Some(window) = &mut self.window {
+            *window = window_span(MetricType::Summary, version);
+            rest = rest.get(2..)?;
+        }
         if let Some(distribution) = &mut self.distribution {
             *distribution = decode_distribution(rest)?;
         }
@@ -197,7 +210,8 @@ impl Observed {
     /// Words before those of octaves.
     fn fixed_len(&self) -> usize {
         let buckets = self.buckets.as_ref().map_or(0, Vec::len);
-        OBSERVED_LEN + buckets + 2 * usize::from(self.distribution.is_some())
+        let window = 2 * usize::from(self.window.is_some());
+        OBSERVED_LEN + buckets + window + 2 * usize::from(self.distribution.is_some())
     }
 
     /// How long a version must be to hold it.
@@ -214,6 +228,17 @@ impl Observed {
         if let Some(distribution) = &mut self.distribution {
             distribution.shrink(octaves.max(1));
         }
+    }
+}
+
+/// What the version of a series' row says of its window; nothing of one that is no summary.
+pub(crate) fn window_span(metric_type: MetricType, version: &[u64]) -> WindowSpan {
+    match version.get(OBSERVED_LEN..OBSERVED_LEN + 2) {
+        Some(&[block, began_ns]) if metric_type == MetricType::Summary => WindowSpan {
+            block: usize::try_from(block).unwrap_or(0),
+            began_ns,
+        },
+        _ => WindowSpan::default(),
     }
 }
 

@@ -14,9 +14,10 @@ use super::layout::{
     CELL_GROUPS, GLOBALS_LEN, OWNER_LEN, PLAIN_LEN, Shape,
 };
 use super::ring::{self, Points, Ring};
-use super::row::{BlockHeader, Plain, directory_word, series_row};
+use super::row::{BlockHeader, Plain, directory_word, series_row, window_span};
 use super::tally::{Globals, OwnerRow};
 use super::versioned::{Found, Row, commit, committed, row_words};
+use super::window;
 
 /// A snapshot file, open for the one process that writes it.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(crate) struct Writer {
     epoch: u64,
     /// Blocks of counters and gauges that no series has, the first one last.
     free_blocks: Vec<usize>,
-    /// Histories and blocks that were moved: their words are free with the next commit.
+    /// Histories, blocks and windows that were moved: their words are free with the next commit.
     left: Vec<Left>,
     scratch: Vec<u64>,
     moved_aside: Option<MovedAside>,
@@ -144,7 +145,14 @@ impl Writer {
             if let Some(exemplars) = exemplars::row_of(words, shape, row) {
                 used.push((exemplars.start - 1, 1 + row_words(exemplars.len)));
             }
-            let plain = self.read(row).and_then(|version| Plain::decode(&version));
+            let version = self.read(row).unwrap_or_default();
+            let family = FamilyDefinition::decode(words, header.family);
+            if let Some(family) = family {
+                let block = window_span(family.metric_type, &version).block;
+                let len = window::block_len(words, shape, block);
+                used.extend(len.map(|len| (block, len)));
+            }
+            let plain = Plain::decode(&version);
             if let Some(span) = plain.map(|plain| plain.history)
                 && let Some(capacity) = ring::capacity(words, shape, span.ring, Points::History)
             {
@@ -221,7 +229,7 @@ impl Writer {
     }
 
     /// Takes the series at a place out of the directory, and gives back what it had.
-    pub(crate) fn free_series(&mut self, place: usize, history: Ring) {
+    pub(crate) fn free_series(&mut self, place: usize, history: Ring, window: usize) {
         let (words, shape) = (self.words(), self.shape);
         let row = series_row(words, shape, place);
         // Release: who finds something else in its words finds that the directory changed.
@@ -244,6 +252,9 @@ impl Writer {
         if history.capacity > 0 {
             let len = Points::History.ring_words(history.capacity);
             self.heap.give_history_back(history.start, len);
+        }
+        if let Some(len) = window::block_len(self.words(), shape, window) {
+            self.heap.give_back(window, len);
         }
     }
 
@@ -340,6 +351,7 @@ impl Writer {
             match left {
                 Left::Block(row) => self.give_block_back(row),
                 Left::History(start, len) => self.heap.give_history_back(start, len),
+                Left::Window(start, len) => self.heap.give_back(start, len),
             }
         }
     }
@@ -381,6 +393,24 @@ impl Writer {
             self.left.push(Left::History(ring.start, len));
         }
         Some(ring.copy_to(self.words(), start, capacity))
+    }
+
+    /// Writes what came before the present step of a window, in place of what lies at `before`, if
+    /// there is room for it.
+    pub(crate) fn move_window(&mut self, before: usize, content: &[u64]) -> Option<usize> {
+        let start = self.heap.allocate(content.len())?;
+        self.words().store_all(start, content);
+        testpoint!("window-written");
+        if let Some(len) = window::block_len(self.words(), self.shape, before) {
+            // What counts until the next commit lies there still.
+            self.left.push(Left::Window(before, len));
+        }
+        Some(start)
+    }
+
+    /// The words of the window that lies there, or none.
+    pub(crate) fn read_window(&self, block: usize) -> Vec<u64> {
+        window::copy(self.words(), self.shape, block)
     }
 
     /// Moves the recent records to a ring of another capacity.
@@ -469,6 +499,7 @@ fn shape_of(bus: &Bus) -> Shape {
 enum Left {
     Block(Row),
     History(usize, usize),
+    Window(usize, usize),
 }
 
 /// Words of a definition; 0 where none lies.

@@ -7,7 +7,7 @@ use std::panic::resume_unwind;
 use std::slice;
 use std::thread;
 
-use qbus::SeriesDefinition;
+use qbus::{MetricType, SeriesDefinition};
 
 use super::cut::{Cut, CutRow};
 use super::{Located, ReadError, ReadOptions, Reader};
@@ -70,6 +70,16 @@ impl Reader {
         }
         let mut cut = self.read_growing(|reader, beyond| {
             let mut cut = reader.whole_cut(options, beyond);
+            let mut version = Vec::new();
+            let families = &cut.families;
+            let is_summary = |row: &&CutRow| {
+                let family = families.get(row.family as usize);
+                family.is_some_and(|family| family.metric_type == MetricType::Summary)
+            };
+            for row in cut.rows.iter().filter(is_summary) {
+                let family = &families[row.family as usize];
+                reader.note_window(family, cut.version(row, &mut version), beyond);
+            }
             if options.history {
                 let mut room = Vec::new();
                 for row in &cut.rows {

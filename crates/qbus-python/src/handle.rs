@@ -456,6 +456,7 @@ impl Handle {
     ) -> PyResult<Bound<'py, PyTuple>> {
         let rebuild = py.import("qbus._collector")?.getattr("rebuild")?;
         let family = self.definition();
+        let window = family.window;
         let registry = (!self.shared.is_default).then(|| self.shared.collector.clone_ref(py));
         let arguments = (
             class,
@@ -467,6 +468,7 @@ impl Handle {
             family.buckets.clone(),
             registry,
             family.merge.as_str(),
+            (window.length.as_secs_f64(), window.steps),
         );
         (rebuild, arguments).into_pyobject(py)
     }

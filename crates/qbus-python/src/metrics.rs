@@ -1,10 +1,11 @@
 //! Handles in the shape of `prometheus_client`: registered once, used from any thread and process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use qbus::{Clock, DEFAULT_BUCKETS, FamilyDefinition, Kind, Merge, MetricType};
+use qbus::{Clock, DEFAULT_BUCKETS, FamilyDefinition, Kind, Merge, MetricType, Window};
 
 use crate::convert::{Amount, number, trace_id};
 use crate::error;
@@ -52,6 +53,25 @@ fn definition(
         merge: qbus::Merge::Last,
         window: qbus::Window::default(),
     }
+}
+
+/// The window of a summary: so many seconds, or all time.
+fn window(py: Python<'_>, seconds: Option<f64>, steps: u32) -> PyResult<Window> {
+    let Some(seconds) = seconds else {
+        return Ok(Window::ALL_TIME);
+    };
+    // Whole milliseconds: what else a window must be is the registry's to say.
+    let milliseconds = (seconds * 1000.0).round();
+    let length = Duration::try_from_secs_f64(milliseconds / 1000.0).map_err(|_| {
+        let found = format_args!("argument \"window\" is {seconds}");
+        error::argument(
+            py,
+            format!("{found}, expected seconds, or None for all time"),
+        )
+    })?;
+    let milliseconds = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    let length = Duration::from_millis(milliseconds);
+    Ok(Window { length, steps })
 }
 
 /// Label names: strings, or one string of names.
@@ -365,6 +385,10 @@ handle! {
 handle! {
     /// Observations whose quantiles are kept within 1.1 %.
     ///
+    /// Quantiles are of the last ten minutes, which slide in five steps; window= says of how many
+    /// seconds (None: of all time), window_steps= in how many steps. Count, sum, min and max are of
+    /// all time.
+    ///
     /// >>> import qbus
     /// >>> waits = qbus.Summary("wait_seconds", "Time in the queue.")
     /// >>> for wait in range(1, 101):
@@ -376,8 +400,8 @@ handle! {
     /// True
     Summary = Summary {
         #[new]
-        #[pyo3(signature = (name, documentation="", labelnames=None, namespace="", subsystem="", unit="", registry=None))]
-        #[allow(clippy::too_many_arguments, reason = "those of prometheus_client")]
+        #[pyo3(signature = (name, documentation="", labelnames=None, namespace="", subsystem="", unit="", registry=None, window=600.0, window_steps=5))]
+        #[allow(clippy::too_many_arguments, reason = "those of prometheus_client, and its window")]
         fn new(
             py: Python<'_>,
             name: &str,
@@ -387,10 +411,13 @@ handle! {
             subsystem: &str,
             unit: &str,
             registry: Option<Bound<'_, PyAny>>,
+            window: Option<f64>,
+            window_steps: u32,
         ) -> PyResult<Summary> {
             let naming = Naming { name, namespace, subsystem, unit };
             let family = definition(&naming, MetricType::Summary, documentation, Vec::new());
-            Self::of(py, family, labelnames, registry)
+            let window = self::window(py, window, window_steps)?;
+            Self::of(py, FamilyDefinition { window, ..family }, labelnames, registry)
         }
 
         /// Adds an observation. One that is not finite is counted as rejected.

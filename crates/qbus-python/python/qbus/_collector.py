@@ -189,6 +189,7 @@ def rebuild(
     buckets: list[float],
     registry: Optional[MetricsCollector],
     multiprocess_mode: str = "last",
+    window: tuple[float, int] = (600.0, 5),
 ) -> Any:
     """What a handle becomes in another process: the same metric, on the bus of that process."""
     options: dict[str, Any] = {"unit": unit, "registry": registry}
@@ -196,6 +197,9 @@ def rebuild(
         options["buckets"] = buckets
     if class_name == "Gauge":
         options["multiprocess_mode"] = multiprocess_mode
+    if class_name == "Summary":
+        seconds, steps = window
+        options.update(window=seconds if steps else None, window_steps=steps or 5)
     handle = getattr(_qbus, class_name)(name, documentation, labelnames, **options)
     return handle.labels(*labelvalues) if labelvalues else handle
 

@@ -294,6 +294,8 @@ class Summary:
         subsystem: str = "",
         unit: str = "",
         registry: Optional[MetricsCollector] = None,
+        window: Optional[float] = 600.0,
+        window_steps: int = 5,
     ) -> Self: ...
     @property
     def name(self) -> str: ...

@@ -148,6 +148,12 @@ fn a_mapping_and_changes_of_gauges() {
     );
     listening.awaits("api_requests_total{region=\"east\",route=\"login\"}", 3.0);
     listening.awaits("level", 12.0);
+    // It is the bus that knows where a gauge stands, and not the listener.
+    let other = qbus(&listening.bus, &["emit", "level", "100", "--type", "gauge"]);
+    assert_eq!(other.code, Some(0), "{other:?}");
+    listening.awaits("level", 100.0);
+    listening.send("level:+1|g");
+    listening.awaits("level", 101.0);
     assert!(!listening.page().contains("debug"));
     fs::write(folder.path().join("mapping.yml"), "mappings: [{mach: a}]").expect("room");
     let refused = qbus(
@@ -236,6 +242,7 @@ fn real_clients_are_understood() {
     listening.awaits("cadence_level", 3.5);
     listening.awaits("cadence_took_bucket{le=\"0.025\"}", 1.0);
     listening.awaits("cadence_size_count", 1.0);
+    hot_shots(&listening);
     let has_clients = |python: &std::ffi::OsString| {
         let mut import = Command::new(python);
         run(import.args(["-c", "import datadog, statsd"]), "").code == Some(0)
@@ -248,12 +255,14 @@ fn real_clients_are_understood() {
         );
         return;
     };
-    let program = "import sys\nport = int(sys.argv[1])\n\
+    let program = "import sys\nport = int(sys.argv[1])\npath = sys.argv[2]\n\
         from datadog.dogstatsd.base import DogStatsd\n\
         d = DogStatsd(host='127.0.0.1', port=port, disable_telemetry=True)\n\
         d.increment('dog.jobs', 5, tags=['model:llama', 'bare'])\n\
         d.gauge('dog.level', -5)\nd.histogram('dog.size', 4)\nd.set('dog.users', 'a')\nd.timing('dog.took', 20)\n\
         d.event('title', 'text')\nd.flush()\n\
+        u = DogStatsd(socket_path='unixgram://' + path, disable_telemetry=True)\n\
+        u.increment('dog.unix', 3)\nu.flush()\n\
         import statsd\n\
         c = statsd.StatsClient('127.0.0.1', port, prefix='plain')\n\
         c.incr('jobs', 2)\nc.gauge('level', -7)\nc.timing('took', 20)\n\
@@ -261,11 +270,13 @@ fn real_clients_are_understood() {
     let mut command = Command::new(python);
     command
         .args(["-c", program, &listening.port.to_string()])
+        .arg(listening.folder.path().join("statsd"))
         .stdin(Stdio::null());
     let finished = run(&mut command, "");
     assert_eq!(finished.code, Some(0), "{finished:?}");
     listening.awaits("dog_jobs{bare=\"true\",model=\"llama\"}", 5.0);
     listening.awaits("dog_level", -5.0);
+    listening.awaits("dog_unix", 3.0);
     listening.awaits("dog_size_count", 1.0);
     listening.awaits("dog_took_bucket{le=\"0.025\"}", 1.0);
     listening.awaits("plain_jobs", 2.0);
@@ -273,4 +284,44 @@ fn real_clients_are_understood() {
     listening.awaits("plain_level", -7.0);
     listening.awaits("plain_took_count", 1.0);
     listening.awaits("plain_packed", 2.0);
+}
+
+/// The client of Node.js, if the environment says where its packages are.
+fn hot_shots(listening: &Listening) {
+    let Some(modules) = std::env::var_os("QBUS_NODE_MODULES") else {
+        // Not captured, as `eprintln!` would be.
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED, QBUS_NODE_MODULES names no folder with hot-shots"
+        );
+        return;
+    };
+    let program = "const StatsD = require('hot-shots');\n\
+        const port = Number(process.argv[1]);\n\
+        const host = '127.0.0.1';\n\
+        const tagged = new StatsD({host, port, prefix: 'hot.', globalTags: {model: 'llama'}});\n\
+        tagged.increment('jobs', 5, ['bare']);\n\
+        const c = new StatsD({host, port, prefix: 'hot.', maxBufferSize: 1400, bufferFlushInterval: 10});\n\
+        for (let at = 0; at < 100; at++) c.increment('packed');\n\
+        c.gauge('level', -5);\n\
+        c.timing('took', 20);\n\
+        c.histogram('size', 4);\n\
+        c.distribution('spread', 4, {zone: 'b'});\n\
+        c.set('users', 'a');\n\
+        c.event('title', 'text');\n\
+        c.check('service', c.CHECKS.OK);\n\
+        tagged.close(() => c.close(() => {}));\n";
+    let mut command = Command::new("node");
+    command
+        .args(["-e", program, "--", &listening.port.to_string()])
+        .env("NODE_PATH", modules)
+        .stdin(Stdio::null());
+    let finished = run(&mut command, "");
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    listening.awaits("hot_jobs{bare=\"true\",model=\"llama\"}", 5.0);
+    listening.awaits("hot_packed", 100.0);
+    listening.awaits("hot_level", -5.0);
+    listening.awaits("hot_took_bucket{le=\"0.025\"}", 1.0);
+    listening.awaits("hot_size_count", 1.0);
+    listening.awaits("hot_spread_count{zone=\"b\"}", 1.0);
 }

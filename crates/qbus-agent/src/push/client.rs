@@ -45,8 +45,8 @@ impl Client {
         Ok(client)
     }
 
-    /// Sends a request, and waits for the answer.
-    pub(super) fn send(&self, body: &Body, time_left: Option<Duration>) -> Verdict {
+    /// Sends a request of so many samples, and waits for the answer.
+    pub(super) fn send(&self, body: &Body, samples: u64, time_left: Option<Duration>) -> Verdict {
         let later = |why: String| Verdict::Later { after: None, why };
         // Read again each time: tokens are renewed.
         let headers = match self.headers() {
@@ -84,14 +84,19 @@ impl Client {
             status: response.status().as_u16(),
             retry_after: header("Retry-After"),
             content_type: header("Content-Type").unwrap_or_default(),
-            says_written: header("X-Prometheus-Remote-Write-Samples-Written").is_some(),
+            written: ["Samples", "Histograms"]
+                .map(|what| header(&format!("X-Prometheus-Remote-Write-{what}-Written")))
+                .into_iter()
+                .flatten()
+                .filter_map(|text| text.trim().parse::<u64>().ok())
+                .reduce(u64::saturating_add),
             body: Vec::new(),
         };
         let body_reader = response.body_mut().as_reader();
         // The status says it all; a body that breaks off changes nothing.
         let _ = body_reader.take(ANSWER_MAX).read_to_end(&mut reply.body);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        reply.verdict(body.encoding, now.unwrap_or_default())
+        reply.verdict(body.encoding, samples, now.unwrap_or_default())
     }
 
     fn headers(&self) -> Result<Vec<(String, String)>, DestinationError> {

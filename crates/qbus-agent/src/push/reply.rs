@@ -10,8 +10,8 @@ use super::retry::retry_after;
 pub(super) enum Verdict {
     /// It was taken, but for so many points; a word of the receiver's, if it has one.
     Taken { rejected: u64, word: String },
-    /// It will never be taken.
-    Refused(String),
+    /// It will never be taken, but for so many points that were.
+    Refused { written: u64, why: String },
     /// It may be taken later.
     Later {
         after: Option<Duration>,
@@ -27,8 +27,8 @@ pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) retry_after: Option<String>,
     pub(super) content_type: String,
-    /// Whether it says what it has written, as 2.0 demands.
-    pub(super) says_written: bool,
+    /// How many samples and histograms it says it has written, as 2.0 demands.
+    pub(super) written: Option<u64>,
     /// The beginning of its body.
     pub(super) body: Vec<u8>,
 }
@@ -37,9 +37,10 @@ pub(super) struct Reply {
 const WORDS_MAX: usize = 200;
 
 impl Reply {
-    pub(super) fn verdict(&self, encoding: Encoding, now_unix: Duration) -> Verdict {
+    /// What it means for a request of so many samples.
+    pub(super) fn verdict(&self, encoding: Encoding, samples: u64, now_unix: Duration) -> Verdict {
         match self.status {
-            200..=299 => self.taken(encoding),
+            200..=299 => self.taken(encoding, samples),
             415 if encoding == Encoding::RemoteWriteTwo => Verdict::OtherEncoding(self.said()),
             status if is_temporary(status, encoding) => Verdict::Later {
                 after: self
@@ -48,18 +49,25 @@ impl Reply {
                     .and_then(|text| retry_after(text, now_unix)),
                 why: self.said(),
             },
-            _ => Verdict::Refused(self.said()),
+            _ => Verdict::Refused {
+                written: self.written.unwrap_or(0).min(samples),
+                why: self.said(),
+            },
         }
     }
 
-    fn taken(&self, encoding: Encoding) -> Verdict {
-        match encoding {
+    fn taken(&self, encoding: Encoding, samples: u64) -> Verdict {
+        match (encoding, self.written) {
             // A receiver of 1.0 says that all is well, and has stored nothing.
-            Encoding::RemoteWriteTwo if !self.says_written => Verdict::OtherEncoding(format!(
+            (Encoding::RemoteWriteTwo, None) => Verdict::OtherEncoding(format!(
                 "{}, without saying what it has written",
                 self.status
             )),
-            Encoding::Otlp | Encoding::OtlpGzip if self.content_type.contains("protobuf") => {
+            (Encoding::RemoteWriteTwo, Some(written)) if written < samples => Verdict::Taken {
+                rejected: samples - written,
+                word: format!("it says that it has written {written} of {samples}"),
+            },
+            (Encoding::Otlp | Encoding::OtlpGzip, _) if self.content_type.contains("protobuf") => {
                 let (rejected, word) = partial_success(&self.body).unwrap_or_default();
                 Verdict::Taken { rejected, word }
             }
@@ -160,7 +168,7 @@ mod tests {
             body: b"no\nroom".to_vec(),
             ..Reply::default()
         };
-        reply.verdict(encoding, Duration::ZERO)
+        reply.verdict(encoding, 10, Duration::ZERO)
     }
 
     #[test]
@@ -176,10 +184,14 @@ mod tests {
         assert_eq!(later(Encoding::RemoteWriteTwo), expected);
         assert_eq!(
             verdict(400, Encoding::Otlp),
-            Verdict::Refused("400: no room".to_owned())
+            Verdict::Refused {
+                written: 0,
+                why: "400: no room".to_owned()
+            }
         );
         let redirected = verdict(307, Encoding::Otlp);
-        assert!(matches!(redirected, Verdict::Refused(why) if why.contains("elsewhere")));
+        let is_elsewhere = |why: &str| why.contains("elsewhere");
+        assert!(matches!(redirected, Verdict::Refused { why, .. } if is_elsewhere(&why)));
     }
 
     #[test]
@@ -195,15 +207,26 @@ mod tests {
         ));
         assert!(matches!(
             verdict(415, Encoding::RemoteWriteOne),
-            Verdict::Refused(_)
+            Verdict::Refused { .. }
         ));
-        let reply = Reply {
-            status: 204,
-            says_written: true,
-            ..Reply::default()
+        let told = |status, written| {
+            let reply = Reply {
+                status,
+                written: Some(written),
+                ..Reply::default()
+            };
+            reply.verdict(Encoding::RemoteWriteTwo, 10, Duration::ZERO)
         };
-        let taken = reply.verdict(Encoding::RemoteWriteTwo, Duration::ZERO);
-        assert!(matches!(taken, Verdict::Taken { rejected: 0, .. }));
+        assert!(matches!(told(204, 10), Verdict::Taken { rejected: 0, .. }));
+        // Each sample is accounted for, whichever way a receiver has it.
+        assert!(
+            matches!(told(204, 7), Verdict::Taken { rejected: 3, word } if word.contains("7 of 10"))
+        );
+        assert!(matches!(told(400, 7), Verdict::Refused { written: 7, .. }));
+        assert!(matches!(
+            told(400, 70),
+            Verdict::Refused { written: 10, .. }
+        ));
     }
 
     #[test]
@@ -219,7 +242,7 @@ mod tests {
             rejected: 7,
             word: "oops".to_owned(),
         };
-        assert_eq!(reply.verdict(Encoding::Otlp, Duration::ZERO), expected);
+        assert_eq!(reply.verdict(Encoding::Otlp, 10, Duration::ZERO), expected);
         for body in [
             &b""[..],
             b"\x0a",
@@ -232,7 +255,7 @@ mod tests {
                 body: body.to_vec(),
                 ..reply.clone()
             };
-            let found = reply.verdict(Encoding::Otlp, Duration::ZERO);
+            let found = reply.verdict(Encoding::Otlp, 10, Duration::ZERO);
             assert!(
                 matches!(found, Verdict::Taken { rejected: 0, .. }),
                 "{body:?}: {found:?}"

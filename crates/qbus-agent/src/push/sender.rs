@@ -79,7 +79,10 @@ impl Sending {
                     .settle(number, |counts, samples| counts.failed += samples);
                 return Then::Settled;
             };
-            match self.client.send(body, self.queue.time_left()) {
+            match self
+                .client
+                .send(body, batch.samples, self.queue.time_left())
+            {
                 Verdict::Taken { rejected, word } => {
                     self.taken(rejected, &word);
                     self.queue.prove(body.encoding == Encoding::RemoteWriteTwo);
@@ -89,11 +92,13 @@ impl Sending {
                     });
                     return Then::Settled;
                 }
-                Verdict::Refused(why) => {
-                    let samples = batch.samples;
-                    self.complain(&format!("{samples} samples are refused for good: {why}"));
-                    self.queue
-                        .settle(number, |counts, samples| counts.failed += samples);
+                Verdict::Refused { written, why } => {
+                    let refused = batch.samples.saturating_sub(written);
+                    self.complain(&format!("{refused} samples are refused for good: {why}"));
+                    self.queue.settle(number, |counts, samples| {
+                        counts.failed += samples.saturating_sub(written);
+                        counts.sent += written.min(samples);
+                    });
                     return Then::Settled;
                 }
                 Verdict::OtherEncoding(why) => {

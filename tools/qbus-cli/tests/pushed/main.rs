@@ -2,17 +2,21 @@
 
 mod ends;
 mod faults;
+mod kills;
 #[path = "../scraped/monitor.rs"]
 #[allow(dead_code, reason = "scraping needs more of it")]
 mod monitor;
+mod protobuf;
 mod receiver;
 mod servers;
 
 mod wire;
 
+use std::ffi::OsString;
+use std::io::Write;
 use std::process::{Command, Stdio};
 
-use qbus_tests::{Process, TestBus};
+use qbus_tests::{Process, TestBus, run};
 
 /// The command under test.
 pub(crate) const QBUS: &str = env!("CARGO_BIN_EXE_qbus");
@@ -23,9 +27,11 @@ pub(crate) fn pushing(bus: &TestBus, args: &[&str]) -> Process {
     command
         .args(["agg", "--no-host", "--no-gpu", "--bus"])
         .arg(bus.address().to_string())
-        .args(["--push-interval", "100ms"])
         .args(args)
         .stderr(Stdio::null());
+    if !args.contains(&"--push-interval") {
+        command.args(["--push-interval", "100ms"]);
+    }
     Process::spawn(command)
 }
 
@@ -33,4 +39,21 @@ pub(crate) fn pushing(bus: &TestBus, args: &[&str]) -> Process {
 pub(crate) fn stop(aggregator: Process) {
     aggregator.signal(rustix::process::Signal::TERM);
     aggregator.end_well();
+}
+
+/// The Python of the tests, if it has a package; says so aloud when a test is skipped for want of
+/// it.
+pub(crate) fn python_with(package: &str) -> Option<OsString> {
+    let found = std::env::var_os("QBUS_PYTHON").filter(|python| {
+        let mut import = Command::new(python);
+        run(import.args(["-c", &format!("import {package}")]), "").code == Some(0)
+    });
+    if found.is_none() {
+        // Not captured, as `eprintln!` would be.
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED, QBUS_PYTHON names no Python with {package}"
+        );
+    }
+    found
 }

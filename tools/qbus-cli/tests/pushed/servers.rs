@@ -1,8 +1,6 @@
 //! What people send to, as it is packaged: Prometheus, VictoriaMetrics, and a receiver of OTLP.
 
-use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
@@ -12,7 +10,7 @@ use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 
 use crate::monitor::{Monitor, encoded, is_installed};
-use crate::{QBUS, pushing, stop};
+use crate::{QBUS, pushing, python_with, stop};
 
 /// A bus of a host, and its aggregator.
 struct Sent {
@@ -243,23 +241,6 @@ fn a_guarded_prometheus_takes_it_from_who_knows_the_password() {
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
-}
-
-/// The Python of the tests, if it has a package; says so aloud when a test is skipped for want of
-/// it.
-fn python_with(package: &str) -> Option<OsString> {
-    let found = std::env::var_os("QBUS_PYTHON").filter(|python| {
-        let mut import = Command::new(python);
-        run(import.args(["-c", &format!("import {package}")]), "").code == Some(0)
-    });
-    if found.is_none() {
-        // Not captured, as `eprintln!` would be.
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED, QBUS_PYTHON names no Python with {package}"
-        );
-    }
-    found
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use qbus_tests::{LIMIT, Process, until};
 use serde_json::Value;
@@ -23,11 +24,19 @@ pub(crate) struct Monitor {
 
 /// A port that nobody has at the moment, and that no outgoing connection is given meanwhile.
 fn free_port() -> u16 {
+    // Each once: what it is for takes a while to listen there.
+    static NEXT: Mutex<u32> = Mutex::new(0);
+    let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
     // Tests of several checkouts begin at different ones.
     let first = std::process::id() % 12_000;
-    let mut ports = (0..1000).map(|next| 20_000 + ((first + next) % 12_000) as u16);
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    ports.find(is_free).expect("a free port")
+    loop {
+        let port = 20_000 + ((first + *next) % 12_000) as u16;
+        *next += 1;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+        assert!(*next < 12_000, "no port is free");
+    }
 }
 
 /// Whether a program is there; says so aloud when a test is skipped for want of it.
@@ -81,7 +90,9 @@ impl Monitor {
             ))
             .arg(format!("-httpListenAddr=127.0.0.1:{port}"))
             // Else it tells the last half minute only later, and what it will not tell exactly.
-            .args(["-search.latencyOffset=0s", "-memory.allowedBytes=64MB"]);
+            .args(["-search.latencyOffset=0s", "-memory.allowedBytes=64MB"])
+            // What was taken while its sender was killed comes again: the same sample is one.
+            .arg("-dedup.minScrapeInterval=1ms");
         Monitor::start(folder, "victoria", port, command, "/health")
     }
 

@@ -15,6 +15,7 @@ use std::io::sink;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
@@ -333,8 +334,8 @@ pub fn fill_cells(bus: &Bus) {
     }
 }
 
-/// A folder of this process in memory, where there is such a thing. A fuzzer ends without a word:
-/// the next one takes away what the dead have left.
+/// A folder of this process in memory, where there is such a thing. A fuzzer ends without a word,
+/// however it ends: a shell waits for that, and takes the folder away.
 fn folder() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let root = if memory.is_dir() {
@@ -342,15 +343,17 @@ fn folder() -> PathBuf {
     } else {
         std::env::temp_dir()
     };
-    for entry in fs::read_dir(&root).expect("a folder").flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix("qbus-fuzz-");
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
     let folder = root.join(format!("qbus-fuzz-{}", std::process::id()));
     fs::create_dir(&folder).expect("a new folder");
+    let mut shell = Command::new("sh");
+    shell.args([
+        "-c",
+        "trap '' INT TERM; cat >/dev/null; rm -rf \"$1\"",
+        "sh",
+    ]);
+    let shell = shell.arg(&folder).stdin(Stdio::piped()).spawn();
+    // Its end of the pipe is closed by the kernel, when this process ends.
+    std::mem::forget(shell.expect("a shell").stdin);
     folder
 }
 

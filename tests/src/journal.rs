@@ -19,6 +19,7 @@ const GAP_NS: usize = 5;
 const CALL_NS: usize = 6;
 const UNTOLD: usize = 7;
 const UNOWNED: usize = 8;
+const REMOVED: usize = 9;
 const BYTES: u64 = 4096;
 
 /// An attempt is counted before the call, its outcome after it: at most one call of a dead thread
@@ -100,6 +101,7 @@ impl Journal {
             Err(EmitError::Full) => FULL,
             Err(EmitError::Revoked) => REVOKED,
             Err(EmitError::NotJoined) => UNOWNED,
+            Err(EmitError::Removed) => REMOVED,
             Err(error) => panic!("an emit failed: {error}"),
         });
         emitted.is_ok()
@@ -124,6 +126,7 @@ impl Journal {
             call_ns: word(CALL_NS),
             untold: word(UNTOLD),
             unowned: word(UNOWNED),
+            removed: word(REMOVED),
         }
     }
 }
@@ -147,6 +150,8 @@ pub struct Entries {
     pub call_ns: u64,
     /// Emits of a process that was no owner: one in a handler that interrupts the join, say.
     pub unowned: u64,
+    /// Emits on a bus that was removed.
+    pub removed: u64,
     /// Emits that former holders died inside of.
     pub untold: u64,
 }
@@ -154,7 +159,7 @@ pub struct Entries {
 impl Entries {
     /// The call that a dead thread was inside: 1, or 0 when it was in none.
     pub fn open_calls(&self) -> u64 {
-        let told = self.accepted + self.full + self.revoked + self.unowned + self.untold;
-        self.attempted - told
+        let refused = self.full + self.revoked + self.unowned + self.removed;
+        self.attempted - self.accepted - refused - self.untold
     }
 }

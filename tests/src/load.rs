@@ -151,6 +151,7 @@ impl Load {
             Lane::Wait => lease(|| bus.producer()),
             Lane::Shared | Lane::SharedWait => lease(|| bus.shared_producer()),
         };
+        let producer = producer.expect("a bus that is there");
         Box::new(move |n| {
             let record = Record::new(Clock::Precise.now_ns(), series, kind, self.value(n));
             match self.lane {
@@ -162,16 +163,17 @@ impl Load {
 }
 
 /// Leases a lane; waits for another thread of the process that is joining, and may be stopped while
-/// it does.
+/// it does. `None` when the bus was removed.
 ///
 /// # Panics
 ///
 /// There is no lane.
-pub fn lease(lease: impl Fn() -> Result<Producer, JoinError>) -> Producer {
+pub fn lease(lease: impl Fn() -> Result<Producer, JoinError>) -> Option<Producer> {
     loop {
         match lease() {
             Err(JoinError::Busy) => thread::sleep(Duration::from_millis(1)),
-            leased => return leased.expect("a lane"),
+            Err(JoinError::Removed) => return None,
+            leased => return Some(leased.expect("a lane")),
         }
     }
 }

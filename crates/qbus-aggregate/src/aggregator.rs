@@ -234,15 +234,17 @@ impl Aggregator {
         let has_room = self.writer.take_room();
         self.fold.begin(unix_ns, monotonic_ns, has_room);
         self.fold.end_steps(&mut self.writer);
-        let mut round = self.drain(monotonic_ns);
-        let is_read = round.is_whole && self.is_read();
-        self.fold.end(&mut self.writer, &self.consumer, is_read);
-        round.is_waiting = self.fold.is_waiting();
+        // First: calls that owners have counted are then in the cells that are looked at, so that
+        // nothing counts as delivered that is on no page.
         let due = monotonic_ns.saturating_sub(self.surveyed_ns) / (SURVEY_NS / SURVEY_PARTS);
         if due > 0 {
             self.surveyed_ns = monotonic_ns;
             self.survey(due.min(SURVEY_PARTS_MAX));
         }
+        let mut round = self.drain(monotonic_ns);
+        let is_read = round.is_whole && self.is_read();
+        self.fold.end(&mut self.writer, &self.consumer, is_read);
+        round.is_waiting = self.fold.is_waiting();
         let is_moved = !self.moved.is_empty() || !self.changed.is_empty();
         round.committed = (is_moved || self.fold.is_touched()) && !self.is_superseded();
         if round.committed {
@@ -385,6 +387,8 @@ impl Aggregator {
 
     /// Drains what is left, and commits it.
     pub fn finish(&mut self) {
+        // As in a round: what owners have counted is in what is drained after that.
+        self.survey(SURVEY_PARTS);
         // Bounded: producers that go on emitting must not keep it from ending. A lane's worth for
         // each lane is what can be there now.
         let geometry = self.consumer.bus().geometry();
@@ -397,10 +401,6 @@ impl Aggregator {
             if left == 0 || round.is_idle() && round.is_whole || self.is_superseded() {
                 break;
             }
-        }
-        self.survey(SURVEY_PARTS);
-        if !self.is_superseded() {
-            self.commit();
         }
     }
 

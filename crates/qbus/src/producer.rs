@@ -298,7 +298,9 @@ impl Producer {
             }
         };
         // Nobody else can tell whose the calls of a shared lane are.
-        count(&self.entry.shared_calls, u64::from(done && is_call));
+        // Release: who takes over this count finds the calls in the cells.
+        let calls = u64::from(done && is_call);
+        self.entry.shared_calls.fetch_add(calls, Ordering::Release);
         done
     }
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qbus::{Bus, Clock, Counter, Kind, Record};
+use qbus::{Address, Bus, Clock, Counter, Kind, OpenError, Record};
 use qbus_tests::{Journal, Life, Random, lease};
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -43,8 +43,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         let _ = std::fs::write(failures.join(name), panic.to_string());
         report(panic);
     }));
-    let bus = Bus::open(&bus.parse()?)?;
+    let Some(bus) = open(&bus.parse()?, Path::new(folder))? else {
+        return Ok(());
+    };
     live(bus, Path::new(folder), name, Random::new(seed.parse()?), 0)
+}
+
+/// Opens the bus; waits where it was removed and is about to be made anew, until the storm is over.
+fn open(address: &Address, folder: &Path) -> Result<Option<Bus>, OpenError> {
+    while folder.join("go").exists() {
+        match Bus::open(address) {
+            Err(OpenError::Absent { .. }) => thread::sleep(Duration::from_millis(1)),
+            opened => return opened.map(Some),
+        }
+    }
+    Ok(None)
 }
 
 fn live(
@@ -95,7 +108,10 @@ fn live(
             2 => {
                 let address = bus.address().clone();
                 drop(bus);
-                bus = Bus::open(&address)?;
+                let Some(opened) = open(&address, folder)? else {
+                    break;
+                };
+                bus = opened;
             }
             3 if depth < DEPTH_MAX => {
                 let (name, seed) = (format!("{name}.d"), random.word());
@@ -209,12 +225,15 @@ fn counter(bus: &Bus, number: u64) -> Counter {
 /// Emits some records through a lane of one sort or another.
 fn burst(bus: &Bus, folder: &Path, random: &mut Random) {
     let (journal, number) = Journal::claim(&folder.join("journals"), JOURNALS, random);
+    let bus = &bus.successor().unwrap_or_else(|| bus.clone());
     let counter = counter(bus, number);
     let producer = match random.below(3) {
         0 => None,
-        1 => Some(lease(|| bus.producer())),
-        _ => Some(lease(|| bus.shared_producer())),
+        1 => lease(|| bus.producer()),
+        _ => lease(|| bus.shared_producer()),
     };
+    // Where the bus was made anew meanwhile, the counter may be of another one than the producer.
+    let producer = producer.filter(|_| !bus.is_removed());
     for _ in 0..random.below(300) {
         let accepted = journal.emit(|| match &producer {
             None => counter.try_add(1.0),

@@ -33,6 +33,8 @@ pub struct LaneView {
     pub fill: u64,
     /// Calls that wrote to its cells so far, by all of its holders, modulo 2^48.
     pub calls: u64,
+    /// Those of them, at most, that wait to be committed.
+    pub waiting_calls: u64,
 }
 
 /// What the bus as a whole has counted.
@@ -124,6 +126,7 @@ impl Bus {
                 head: lane.head(),
                 fill,
                 calls: self.mapped().bank(index).calls(),
+                waiting_calls: self.mapped().bank(index).waiting_calls(),
             }
         };
         (0..self.mapped().geometry.lanes as usize)

@@ -443,6 +443,14 @@ impl<'a> Bank<'a> {
         calls(&std::array::from_fn(load))
     }
 
+    /// How many of them are not committed yet, at most: their values may be.
+    #[cfg(not(loom))]
+    pub(crate) fn waiting_calls(&self) -> u64 {
+        let load = |group: usize| self.seen_pulses[group].load(Ordering::Relaxed);
+        let seen = calls(&std::array::from_fn(load));
+        self.calls().wrapping_sub(seen) % TOUCH
+    }
+
     /// The pulses now; what waits for them to be committed compares them with
     /// [`is_committed`](Self::is_committed).
     #[cfg(not(loom))]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use qbus::{
     Bus, Clock, DEFAULT_BUCKETS, EmitError, FamilyDefinition, Kind, Merge, MetricType, Record,
-    RegisterError, SeriesId,
+    RegisterError, SeriesId, Window,
 };
 
 use crate::error::MetricError;
@@ -63,6 +63,8 @@ pub struct Metric<'a> {
     /// Upper bounds of a histogram's buckets; if empty, those that the name is registered with,
     /// else [`qbus::DEFAULT_BUCKETS`].
     pub buckets: &'a [f64],
+    /// What the quantiles of a summary are of; if `None`, as registered, else the default.
+    pub window: Option<Window>,
     /// Seconds since the Unix epoch; now, if `None`. At most five minutes ahead of this machine's
     /// clock. A gauge shows the value with the latest time.
     pub timestamp: Option<f64>,
@@ -85,6 +87,7 @@ impl<'a> Metric<'a> {
             description: "",
             unit: "",
             buckets: &[],
+            window: None,
             timestamp: None,
             trace_id: 0,
         }
@@ -302,7 +305,7 @@ impl Emitter {
                 Merge::Last => merge,
                 own => own,
             },
-            window,
+            window: metric.window.unwrap_or(window),
         }
     }
 }

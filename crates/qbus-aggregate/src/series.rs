@@ -141,7 +141,7 @@ pub struct HistogramValue {
     pub distribution: Option<Distribution>,
 }
 
-/// The observations of a summary.
+/// The observations of a summary: of all time, but for the quantiles.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SummaryValue {
     /// The last observation.
@@ -154,9 +154,11 @@ pub struct SummaryValue {
     pub min: f64,
     /// The largest observation; NaN when there was none.
     pub max: f64,
-    /// Quantile (0 to 1) and its value, ascending; the value is NaN when there was no observation.
+    /// Quantile (0 to 1) and its value, ascending: of the observations in the window of the family
+    /// ([`Family::window`](qbus::FamilyDefinition::window)) as of the commit; the value is NaN when
+    /// there was none.
     pub quantiles: Vec<(f64, f64)>,
-    /// How many observations each bucket has; the quantiles follow from it.
+    /// How many observations each bucket has, of all time.
     pub distribution: Distribution,
 }
 

@@ -1,6 +1,7 @@
 //! A metric as Python reads it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -223,13 +224,27 @@ impl Metric {
         buckets(&self.series)
     }
 
-    /// A summary's quantiles (0 to 1), each with its value.
+    /// A summary's quantiles (0 to 1), each with its value: of the observations of the last
+    /// window_seconds, NaN when there was none.
     #[getter]
     fn quantiles(&self) -> Option<Vec<(f64, f64)>> {
         match &self.series.value {
             Value::Summary(value) => Some(value.quantiles.clone()),
             _ => None,
         }
+    }
+
+    /// Of how many seconds a summary's quantiles are; None where they are of all time. Count, sum,
+    /// min and max are of all time.
+    #[getter]
+    fn window_seconds(&self) -> Option<f64> {
+        let Family {
+            metric_type,
+            window,
+            ..
+        } = &*self.series.family;
+        let is_sliding = *metric_type == MetricType::Summary && !window.is_all_time();
+        is_sliding.then_some(window.length.as_secs_f64())
     }
 
     /// The last values as pairs of time and value, oldest first; empty unless asked for.
@@ -265,7 +280,15 @@ impl Metric {
             "datetime",
             slf.getattr("datetime")?.call_method0("isoformat")?,
         )?;
-        for name in ["count", "sum", "min", "max", "buckets", "quantiles"] {
+        for name in [
+            "count",
+            "sum",
+            "min",
+            "max",
+            "buckets",
+            "quantiles",
+            "window_seconds",
+        ] {
             let value = slf.getattr(name)?;
             if !value.is_none() {
                 dict.set_item(name, value)?;
@@ -316,6 +339,7 @@ impl Metric {
             &family.help,
             &family.unit,
             family.buckets.clone(),
+            (family.window.length.as_secs_f64(), family.window.steps),
         );
         let points: Vec<_> = history
             .iter()
@@ -337,8 +361,8 @@ impl Metric {
     }
 }
 
-/// Name, type, help, unit and buckets of a pickled metric.
-type Definition = (String, String, String, String, Vec<f64>);
+/// Name, type, help, unit, buckets, and seconds and steps of the window of a pickled metric.
+type Definition = (String, String, String, String, Vec<f64>, (f64, u32));
 /// Its value, count, sum, minimum, maximum, cumulative counts and quantiles.
 type Observed = (f64, u64, f64, f64, f64, Vec<u64>, Vec<(f64, f64)>);
 /// When it was emitted last and first, how many records it is of, its history, and its exemplars.
@@ -353,7 +377,7 @@ pub(crate) fn rebuild_metric(
     observed: Observed,
     times: Times,
 ) -> PyResult<Metric> {
-    let (name, type_name, help, unit, buckets) = definition;
+    let (name, type_name, help, unit, buckets, (seconds, steps)) = definition;
     let metric_type = MetricType::from_name(&type_name)
         .ok_or_else(|| error::metric(py, format_args!("{type_name:?} is no metric type")))?;
     let (last, count, sum, min, max, cumulative, quantiles) = observed;
@@ -390,7 +414,10 @@ pub(crate) fn rebuild_metric(
         buckets,
         native: false,
         merge: qbus::Merge::Last,
-        window: qbus::Window::default(),
+        window: qbus::Window {
+            length: Duration::try_from_secs_f64(seconds).unwrap_or_default(),
+            steps,
+        },
     };
     let point = |(timestamp_ns, value)| Point {
         timestamp_ns,

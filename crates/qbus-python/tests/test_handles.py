@@ -1,6 +1,7 @@
 """Handles in the shape of prometheus_client."""
 
 import asyncio
+import math
 import pickle
 import threading
 import time
@@ -296,3 +297,36 @@ def test_exemplars_are_of_the_last_trace(collector: MetricsCollector) -> None:
     found = collector.get_metric("tokens_total")
     assert found is not None and found.value == 2 and found.exemplars[0]["trace_id"] == first
     assert f'# {{trace_id="{first}"}} 0.5' in collector.export_to_openmetrics()
+
+
+def test_a_summary_has_a_window(collector: MetricsCollector) -> None:
+    brief = Summary("brief", registry=collector, window=0.3, window_steps=3)
+    forever = Summary("forever", registry=collector, window=None)
+    lasting = Summary("lasting", registry=collector)
+    for summary in (brief, forever, lasting):
+        summary.observe(4)
+        # The same metric, in another process too.
+        pickle.loads(pickle.dumps(summary)).observe(4)
+
+    def median(name: str) -> float:
+        found = collector.get_metric(name)
+        assert found is not None and found.quantiles is not None
+        return dict(found.quantiles)[0.5]
+
+    deadline = time.monotonic() + 20
+    while not math.isnan(median("brief")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    found = collector.get_metric("brief")
+    assert found is not None and found.quantiles is not None
+    assert all(math.isnan(value) for _, value in found.quantiles)
+    assert (found.count, found.sum, found.max, found.window_seconds) == (2, 8, 4, 0.3)
+    assert pickle.loads(pickle.dumps(found)).window_seconds == 0.3
+    assert found.to_dict()["window_seconds"] == 0.3
+    assert (median("forever"), median("lasting")) == (4, 4)
+    windows = [collector.get_metric(name) for name in ("forever", "lasting")]
+    assert [metric and metric.window_seconds for metric in windows] == [None, 600]
+    with pytest.raises(ValueError, match="with quantiles of"):
+        Summary("brief", registry=collector)
+    for window, steps in ((-1, 5), (math.nan, 5), (0, 5), (60, 0), (60, 61), (1e30, 5)):
+        with pytest.raises(ValueError, match="window"):
+            Summary("wrong", registry=collector, window=window, window_steps=steps)

@@ -595,7 +595,8 @@ impl Observer for Histogram {
 }
 
 handle! {
-    /// Observations whose quantiles are kept within 1.1 %.
+    /// Observations whose quantiles, of the last ten minutes unless its registration says otherwise,
+    /// are kept within 1.1 %.
     ///
     /// Each is an event of its own. Where the lane is full, they are counted by bucket as state:
     /// nothing is lost but their points.

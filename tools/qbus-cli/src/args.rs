@@ -23,7 +23,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use qbus::{Address, Merge, MetricType, RegisterError};
+use qbus::{Address, Merge, MetricType, RegisterError, Window};
 #[cfg(feature = "http")]
 use qbus_agent::serve::Listen;
 use qbus_aggregate::AggregatorOptions;
@@ -520,6 +520,20 @@ pub(crate) fn parse_trace_id(text: &str) -> Result<u128, String> {
 pub(crate) fn parse_merge(text: &str) -> Result<Merge, String> {
     let names = Merge::ALL.map(Merge::as_str).join(", ");
     Merge::from_name(text).ok_or_else(|| format!("expected one of {names}"))
+}
+
+/// `all`, or a length and perhaps steps: `1m`, `1m/6`.
+pub(crate) fn parse_window(text: &str) -> Result<Window, String> {
+    if text == "all" {
+        return Ok(Window::ALL_TIME);
+    }
+    let (length, steps) = text.split_once('/').unwrap_or((text, "5"));
+    let window = parse_duration(length).ok().zip(steps.parse().ok());
+    let window = window.map(|(length, steps)| Window { length, steps });
+    window.filter(|window| window.is_valid()).ok_or_else(|| {
+        let (most, least) = (Window::STEPS_MAX, Window::STEP_MIN);
+        format!("expected all, or a duration and steps: 10m/5; at most {most} of {least:?} or more")
+    })
 }
 
 pub(crate) fn parse_type(text: &str) -> Result<MetricType, String> {

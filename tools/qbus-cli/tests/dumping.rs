@@ -362,14 +362,11 @@ fn several_patterns_choose_others_exclude_and_labels_are_added() {
 #[test]
 fn help_says_what_quantiles_are_of_and_what_spreadsheets_do() {
     for (command, gist) in [
-        (
-            "emit",
-            &["over all of its observations", "emit a histogram"][..],
-        ),
+        ("emit", &["of its last ten minutes", "emit a histogram"][..]),
         (
             "dump",
             &[
-                "over all of its observations",
+                "of its window, the last ten minutes",
                 "for a formula",
                 "description",
             ],

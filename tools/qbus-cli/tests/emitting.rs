@@ -354,3 +354,85 @@ fn an_exemplar_is_on_the_page() {
         "{page}"
     );
 }
+
+/// Every format says the same of a window that ran out; what is of all time stays.
+#[test]
+fn quantiles_leave_with_their_window_in_every_format() {
+    let bus = TestBus::small(Place::Named);
+    let process = aggregator(&bus, &[]);
+    for (name, window) in [("brief", "300ms/3"), ("lasting", "1m"), ("forever", "all")] {
+        let summary = ["--type", "summary", "--window", window];
+        well(&bus, &[&["emit", name, "4"], &summary[..]].concat());
+    }
+    // As it was registered.
+    let page = |format: &str| well(&bus, &["dump", "-f", format]);
+    until("the window of one to run out", || {
+        page("prometheus").contains("brief{quantile=\"0.99\"} NaN")
+    });
+    let prometheus = page("prometheus");
+    for line in [
+        "brief_count 1",
+        "brief_sum 4",
+        "lasting{quantile=\"0.5\"} 4",
+        "forever{quantile=\"0.5\"} 4",
+    ] {
+        assert!(
+            prometheus.lines().any(|found| found == line),
+            "{line}: {prometheus}"
+        );
+    }
+    assert!(page("openmetrics").contains("brief{quantile=\"0.5\"} NaN\n"));
+    let csv = page("csv");
+    assert!(
+        csv.lines()
+            .any(|line| line.starts_with("brief,NaN,summary")),
+        "{csv}"
+    );
+    assert!(
+        csv.lines().any(|line| line.starts_with("brief_count,1")),
+        "{csv}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&page("json")).expect("JSON");
+    let metrics = json["metrics"].as_array().expect("metrics");
+    let of = |name: &str| {
+        metrics
+            .iter()
+            .find(|metric| metric["name"] == name)
+            .expect(name)
+    };
+    let (brief, forever) = (of("brief"), of("forever"));
+    assert!(brief["quantiles"][0]["value"].is_null(), "{brief}");
+    assert_eq!(brief["window_seconds"], 0.3);
+    assert_eq!((&brief["count"], &brief["max"]), (&1.into(), &4.0.into()));
+    assert!(forever["window_seconds"].is_null(), "{forever}");
+    // The next observation is of the window that the name is registered with.
+    well(&bus, &["emit", "brief", "8", "--type", "summary"]);
+    until("it to run out again", || {
+        let page = page("prometheus");
+        page.contains("brief_count 2") && page.contains("brief{quantile=\"0.5\"} NaN")
+    });
+    let other = ["emit", "brief", "8", "--type", "summary", "--window", "all"];
+    fails(
+        &bus,
+        &other,
+        2,
+        &["with quantiles of 300ms in 3 steps", "all time"],
+    );
+    let gauge = ["emit", "level", "8", "--window", "1m"];
+    fails(&bus, &gauge, 2, &["window is for a summary"]);
+    fails(
+        &bus,
+        &["emit", "s", "8", "--window", "1m/99"],
+        2,
+        &["10m/5"],
+    );
+    let line = r#"{"name":"lined","value":1,"type":"summary","window":"2m/4"}"#;
+    let emitted = qbus_with_input(&bus, &["emit", "--stdin"], line);
+    assert_eq!(emitted.code, Some(0), "{emitted:?}");
+    let json: serde_json::Value = serde_json::from_str(&page("json")).expect("JSON");
+    assert!(
+        json.to_string().contains("\"window_seconds\":120.0"),
+        "{json}"
+    );
+    stop(process);
+}

@@ -37,8 +37,8 @@ const POINT: &str = "point";
 /// * A counter, a gauge or what is untyped, `NAME`, has one row.
 /// * A histogram `NAME` has a row `NAME_bucket` with the label `le` and a cumulative count for each
 ///   bound and for `+Inf`, then `NAME_sum` and `NAME_count`.
-/// * A summary `NAME` has a row `NAME` with the label `quantile` for each quantile, then `NAME_sum`
-///   and `NAME_count`.
+/// * A summary `NAME` has a row `NAME` with the label `quantile` for each quantile (of its window,
+///   `NaN` where nothing was observed in it), then `NAME_sum` and `NAME_count`, of all time.
 /// * With [`Options::history`], a row `NAME` with the labels of the series follows for each point,
 ///   oldest first, and there is a column `point` more: 0 in the rows of what is now, and the number
 ///   of the point, from 1 on, in those of the history. The last point of a counter or gauge repeats

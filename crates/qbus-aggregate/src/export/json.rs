@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
+use qbus::Window;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use super::number::{push_datetime, push_float, seconds, word};
@@ -54,7 +55,9 @@ pub const SCHEMA_VERSION: u32 = 2;
 /// * `value` is a counter's sum, a gauge's value, and the last observation of a histogram or
 ///   summary. Those two also have `count`, `sum`, `min` and `max`, and a histogram `buckets` (a
 ///   list of `le`, a string as in Prometheus, and the *cumulative* `count`; the last `le` is
-///   `"+Inf"`), a summary `quantiles` (a list of `quantile` and `value`).
+///   `"+Inf"`), a summary `quantiles` (a list of `quantile` and `value`) and `window_seconds`: the
+///   quantiles are of that time (`null`: of all time), where nothing was observed in it they are
+///   `null`. All else is of all time.
 /// * `unit` is there where the family has one.
 /// * `exemplars` is there where records had traces: of each bucket the last one, with `trace_id`
 ///   (32 hexadecimal digits), `value` and times.
@@ -150,7 +153,7 @@ impl<'a> Metric<'a> {
             ),
             Value::Summary(value) => (
                 Number::Float(value.last),
-                Some(Observations::summary(value)),
+                Some(Observations::summary(value, family.window)),
             ),
         };
         Metric {
@@ -206,6 +209,9 @@ struct Observations<'a> {
     buckets: Option<Buckets<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     quantiles: Option<Quantiles<'a>>,
+    /// NaN where the quantiles are of all time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window_seconds: Option<Float>,
 }
 
 impl<'a> Observations<'a> {
@@ -220,10 +226,15 @@ impl<'a> Observations<'a> {
                 cumulative: &value.cumulative,
             }),
             quantiles: None,
+            window_seconds: None,
         }
     }
 
-    fn summary(value: &'a SummaryValue) -> Observations<'a> {
+    fn summary(value: &'a SummaryValue, window: Window) -> Observations<'a> {
+        let seconds = match window.is_all_time() {
+            true => f64::NAN,
+            false => window.length.as_secs_f64(),
+        };
         Observations {
             count: value.count,
             sum: Number::Sum(value.sum),
@@ -231,6 +242,7 @@ impl<'a> Observations<'a> {
             max: Float(value.max),
             buckets: None,
             quantiles: Some(Quantiles(&value.quantiles)),
+            window_seconds: Some(Float(seconds)),
         }
     }
 }

@@ -27,7 +27,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 ///   samples.
 /// * A histogram has cumulative buckets up to `le="+Inf"`, `_sum` and `_count`. (OpenMetrics
 ///   forbids a sum that can shrink; here a reader would take 0 for one that is missing.)
-/// * A summary has its quantiles (NaN without observations), `_sum` and `_count`.
+/// * A summary has its quantiles (of its window, [`Family::window`]; NaN where nothing was observed
+///   in it), and `_sum` and `_count`, which are of all time.
 /// * A label with an empty value is not written: to Prometheus it is the same as no label.
 /// * With [`Options::timestamps`] each sample ends with the time of the last record, in whole
 ///   milliseconds.

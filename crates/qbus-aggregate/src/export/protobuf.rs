@@ -32,7 +32,8 @@ const HISTOGRAM: u64 = 4;
 /// but
 ///
 /// * a summary is a native histogram of at most 160 buckets, beside classic buckets at powers of
-///   four, for scrapers that take those instead. What it has no place for are the quantiles:
+///   four, all of all time, for scrapers that take those instead. What it has no place for are the
+///   quantiles:
 ///   `histogram_quantile()` answers those, over all instances, as no sum of quantiles does;
 /// * a native histogram ([`Family::native`]) has such buckets beside its own;
 /// * each counter and histogram says since when it counts.

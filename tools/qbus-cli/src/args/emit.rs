@@ -1,14 +1,14 @@
 //! What was typed after `emit`.
 
 use clap::Parser;
-use qbus::{Merge, MetricType};
+use qbus::{Merge, MetricType, Window};
 
-use super::{parse_label, parse_merge, parse_number, parse_trace_id, parse_type};
+use super::{parse_label, parse_merge, parse_number, parse_trace_id, parse_type, parse_window};
 
 /// Emit one value, or a JSON line for each from standard input.
 ///
 /// A line: {"name", "value", "type", "labels", "description", "unit", "buckets", "total", "add",
-/// "merge", "timestamp", "trace_id"} with name and value required, the type "gauge" when none is given,
+/// "merge", "window", "timestamp", "trace_id"} with name and value required, the type "gauge" when none is given,
 /// "total" and "add" true or false, and the timestamp in seconds since 1970. A bad line is reported
 /// with its number, the others go on, and the exit status is 2. Where the bus is aggregated, a dump
 /// shows what was emitted from the end of the command on; it waits two seconds for that at most.
@@ -18,8 +18,8 @@ use super::{parse_label, parse_merge, parse_number, parse_trace_id, parse_type};
     qbus emit queue_depth -1 --add\n  \
     qbus emit backup_bytes_total \"$(du -sb /backup | cut -f1)\" --total\n  \
     echo '{\"name\":\"jobs_total\",\"value\":1,\"type\":\"counter\"}' | qbus emit --stdin\n\n\
-    A summary's quantiles are over all of its observations, however old: where they are to follow\n\
-    what happens now, emit a histogram, of which Prometheus makes quantiles of any time span."
+    A summary's quantiles are of its last ten minutes (--window), its count and sum of all time. For\n\
+    quantiles of any time span, or over several hosts, emit a histogram, of which Prometheus makes them."
 )]
 pub(crate) struct Emit {
     /// The metric.
@@ -71,6 +71,10 @@ pub(crate) struct Emit {
     #[arg(long, value_parser = parse_merge, conflicts_with = "stdin", default_value = "last",
         hide_default_value = true, value_name = "HOW")]
     pub(crate) merge: Merge,
+    /// What the quantiles of a summary are of: the last minute (1m), in steps of ten seconds (1m/6), or
+    /// all time (all). Ten minutes in five steps, unless the metric has another.
+    #[arg(long, value_parser = parse_window, conflicts_with = "stdin", value_name = "WINDOW")]
+    pub(crate) window: Option<Window>,
     /// When it was so, in seconds since 1970; now, unless given.
     #[arg(long, value_parser = parse_number, allow_hyphen_values = true, value_name = "SECONDS")]
     pub(crate) timestamp: Option<f64>,

@@ -44,6 +44,7 @@ pub(crate) fn run(address: &Address, emit: &Emit) -> Result<(), Error> {
                 description: &emit.description,
                 unit: &emit.unit,
                 buckets: &emit.buckets,
+                window: emit.window,
                 timestamp: emit.timestamp,
                 trace_id: emit.trace_id,
                 ..Metric::new(name, value, emit.metric_type())
@@ -82,6 +83,9 @@ fn check_meaning(metric: &Metric<'_>) -> Result<(), String> {
         Metric { merge, .. } if merge.is_by_process() && metric_type != MetricType::Gauge => {
             refused("merge", MetricType::Gauge)
         }
+        Metric {
+            window: Some(_), ..
+        } if metric_type != MetricType::Summary => refused("window", MetricType::Summary),
         _ => Ok(()),
     }
 }

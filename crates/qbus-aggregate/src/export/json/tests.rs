@@ -30,7 +30,7 @@ fn golden() {
         r#"{"name":"size_bytes","value":null,"not_finite":"NaN","type":"summary","labels":{},"#,
         r#""description":"Help.","timestamp":1696161600.0,"datetime":"2023-10-01T12:00:00.000000000Z","#,
         r#""count":0,"sum":0.0,"min":null,"max":null,"#,
-        r#""quantiles":[{"quantile":0.5,"value":null},{"quantile":0.99,"value":null}]},"#,
+        r#""quantiles":[{"quantile":0.5,"value":null},{"quantile":0.99,"value":null}],"window_seconds":600.0},"#,
         r#"{"name":"wait_seconds","value":2.0,"type":"histogram","labels":{"op":"r,\"w\""},"#,
         r#""description":"Help.","unit":"seconds","#,
         r#""timestamp":1696161600.0,"datetime":"2023-10-01T12:00:00.000000000Z","#,
@@ -138,6 +138,7 @@ fn check_metric(json: &Json, series: &Series) {
                 check_number(&json["quantile"], quantile);
                 check_number(&json["value"], value);
             }
+            assert_eq!(json["window_seconds"].as_f64(), Some(600.0));
             (value.last, value.count, value.sum, value.min, value.max)
         }
     };

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use qbus::{Merge, MetricType};
+use qbus::{Merge, MetricType, Window};
 use qbus_agent::Metric;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::args::{parse_merge, parse_number, parse_trace_id, parse_type};
+use crate::args::{parse_merge, parse_number, parse_trace_id, parse_type, parse_window};
 
 /// A metric as a line states it.
 #[derive(Debug, Default)]
@@ -19,6 +19,7 @@ pub(super) struct Line {
     description: String,
     unit: String,
     buckets: Vec<f64>,
+    window: Option<Window>,
     total: bool,
     add: bool,
     merge: Merge,
@@ -26,7 +27,7 @@ pub(super) struct Line {
     trace_id: u128,
 }
 
-const KEYS: &str = "name, value, type, labels, description, unit, buckets, total, add, merge, timestamp or trace_id";
+const KEYS: &str = "name, value, type, labels, description, unit, buckets, total, add, merge, window, timestamp or trace_id";
 
 impl Line {
     /// Reads a line; what is wrong with it, in words for who wrote it.
@@ -90,6 +91,12 @@ impl Line {
                 self.merge =
                     parse_merge(&word).map_err(|why| format!("merge is {word:?}, {why}"))?;
             }
+            "window" => {
+                let word = value.text(key)?;
+                let parsed = parse_window(&word);
+                let window = parsed.map_err(|why| format!("window is {word:?}, {why}"))?;
+                self.window = Some(window);
+            }
             "timestamp" => self.timestamp = Some(value.number(key)?),
             "trace_id" => {
                 let word = value.text(key)?;
@@ -127,6 +134,7 @@ impl Line {
             description: &self.description,
             unit: &self.unit,
             buckets: &self.buckets,
+            window: self.window,
             timestamp: self.timestamp,
             trace_id: self.trace_id,
             ..Metric::new(

@@ -1,5 +1,7 @@
 //! One family, one series, one worker.
 
+use std::time::Duration;
+
 use qbus::MetricType;
 use qbus_aggregate::Value;
 use ratatui::style::Style;
@@ -287,6 +289,11 @@ fn facts(screen: &Screen, view: &FamilyView, one: &SeriesView) -> Vec<(String, S
             format!("p{} {}", part * 100.0, show(now, unit))
         });
         beside.push(format!("of late  {}", parts.join(" ")));
+        if let Value::Summary(value) = &one.value
+            && !view.family.window.is_all_time()
+        {
+            beside.push(of_window(view.family.window.length, &value.quantiles, unit));
+        }
         let counts = buckets(&one.value)
             .into_iter()
             .map(|(bucket, count)| (bucket, count as f64));
@@ -302,6 +309,17 @@ fn facts(screen: &Screen, view: &FamilyView, one: &SeriesView) -> Vec<(String, S
         lines.push((of(&told), of(&beside)));
     }
     lines
+}
+
+/// The quantiles that the page shows: of the last minutes.
+fn of_window(length: Duration, quantiles: &[(f64, f64)], unit: Unit) -> String {
+    let parts = [0.5, 0.9, 0.99].map(|part| {
+        let found = quantiles.iter().find(|(quantile, _)| *quantile == part);
+        let value = found.map_or(f64::NAN, |(_, value)| *value);
+        format!("p{} {}", part * 100.0, show(value, unit))
+    });
+    let length = show(length.as_secs_f64(), Unit::Seconds);
+    format!("{length:<8} {}", parts.join(" "))
 }
 
 fn observed(count: u64, sum: f64, min: f64, max: f64, unit: Unit) -> Vec<String> {

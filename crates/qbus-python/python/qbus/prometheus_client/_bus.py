@@ -1,7 +1,8 @@
 """The bus under the values: which one it is, and what a series of it is called.
 
 What this package puts on a bus it also names there, in the family ``qbus_client_family``: so any process
-knows which families a page of it has, and how the gauges of several processes become one.
+knows which families a page of it has. How the gauges of several processes become one is the bus's own to know, unless
+the processes are told apart by other means than their pids.
 """
 
 import os
@@ -131,22 +132,28 @@ class Series:
         self._mode = mode
         self._bounds = bounds
 
-    def handle(self, identity: object = None) -> Any:
-        """Its handle, or None when it cannot be on the bus: then it stays in this process."""
+    def handle(self, identity: Optional[str] = None) -> Any:
+        """Its handle, or None when it cannot be on the bus: then it stays in this process.
+
+        The bus itself gives each process a gauge of its own, and merges them. Who tells processes apart by
+        other means than their pids names its ``identity``: then this package merges.
+        """
         try:
             names, values = self._labelnames, list(self._labelvalues)
-            if self._typ == "gauge":
-                names = [*names, "pid"]
-                values.append(str(os.getpid() if identity is None else identity))
             registry = collector()
             options: dict[str, Any] = {"registry": registry}
             if self._bounds is not None:
                 options["buckets"] = self._bounds
+            if identity is not None:
+                names = [*names, "pid"]
+                values.append(identity)
+            elif self._typ == "gauge":
+                options["multiprocess_mode"] = self._mode
             kind = getattr(qbus, self._typ.capitalize())
             family = kind(self._name, self._help, names, **options)
-            self._name_family(registry)
-            if self._mode.startswith("live"):
-                _revive(registry, values[-1])
+            self._name_family(registry, "" if identity is None else self._mode)
+            if identity is not None and self._mode.startswith("live"):
+                _revive(registry, identity)
             handle = family.labels(*values) if values else family
         except (ValueError, OSError) as error:
             _tell(f"metric {self._name}", error)
@@ -158,11 +165,11 @@ class Series:
             handle.inc(0)
         return handle
 
-    def _name_family(self, registry: MetricsCollector) -> None:
+    def _name_family(self, registry: MetricsCollector, mode: str) -> None:
         known = _named.setdefault(registry.bus, set())
         if self._name not in known:
             known.add(self._name)
-            labels = {"family": self._name, "type": self._typ, "mode": self._mode}
+            labels = {"family": self._name, "type": self._typ, "mode": mode}
             _modes[self._name] = self._mode
             registry.queue_metric(
                 FAMILIES, 1, "gauge", labels, "Families of prometheus_client programs."

@@ -68,7 +68,7 @@ def _collect(collector: MetricsCollector, accumulate: bool) -> list[Metric]:
         for name, _, _, labels, *_ in rows
         if name == _bus.FAMILIES
     }
-    living: Optional[_Living] = None
+    dead = {labels["pid"] for name, _, _, labels, value, *_ in rows if name == _bus.DEAD and value}
     families: dict[str, Metric] = {}
     gauges: dict[str, dict[tuple[tuple[str, str], ...], _Merged]] = defaultdict(dict)
     for full, kind, text, labels, value, time, count, total, buckets, traced in rows:
@@ -83,9 +83,10 @@ def _collect(collector: MetricsCollector, accumulate: bool) -> list[Metric]:
             last = max(traced, key=lambda one: float(one["timestamp"]), default=None)
             exemplar = _exemplar(last) if last is not None else None
             family.samples.append(Sample(full, labels, value, None, exemplar))
+        elif kind == "gauge" and not known[1]:
+            family.samples.append(Sample(name, labels, value))
         elif kind == "gauge":
-            living = living or _Living(collector, rows)
-            _merge(gauges[name], labels, value, time, known[1], living)
+            _merge(gauges[name], labels, value, time, known[1], dead)
         elif kind == "histogram":
             family.samples.append(Sample(f"{name}_sum", labels, total or 0.0))
             _buckets(family, labels, buckets or [], list(map(_exemplar, traced)), accumulate)
@@ -121,7 +122,7 @@ def _buckets(
 
 
 class _Merged:
-    """The value of a gauge over processes."""
+    """The value of a gauge over processes that are told apart by other means than their pids."""
 
     __slots__ = ("time", "value")
 
@@ -136,9 +137,9 @@ def _merge(
     value: float,
     time: float,
     mode: str,
-    living: "_Living",
+    dead: set[str],
 ) -> None:
-    if mode.startswith("live") and not living.has(labels.get("pid", "")):
+    if mode.startswith("live") and labels.get("pid") in dead:
         return
     mode = mode.removeprefix("live")
     if mode != "all":
@@ -157,22 +158,7 @@ def _merge(
         known.value, known.time = value, time
 
 
-class _Living:
-    """Which processes live: they hold their lock on the bus. Who never joined under that name is named by
-    somebody else's rule, and lives until it is marked as dead."""
-
-    def __init__(self, collector: MetricsCollector, rows: list[Any]) -> None:
-        self._is_alive: dict[str, bool] = {
-            labels["pid"]: False for name, _, _, labels, value, *_ in rows if name == _bus.DEAD and value
-        }
-        for pid, is_alive in collector._owners():
-            self._is_alive[str(pid)] = is_alive or self._is_alive.get(str(pid), False)
-
-    def has(self, pid: str) -> bool:
-        return self._is_alive.get(pid, True)
-
-
 def mark_process_dead(pid: object, path: Optional[str] = None) -> None:
-    """Takes a process's gauges of the living (live…) off the page. Of processes that a bus knows that is
-    done without this, when they end."""
+    """Takes a process's gauges of the living (live…) off the page. When processes are told apart by their pids,
+    that is done without this as soon as they end."""
     _bus.mark_dead(_of(path or _bus.directory()), str(pid))

@@ -52,7 +52,10 @@ class MutexValue:
 
     def _handle(self) -> Any:
         # Histograms and summaries are on the bus as a whole, not value by value.
-        return self._series.handle(self._identity) if self._typ in ("counter", "gauge") else None
+        if self._typ not in ("counter", "gauge"):
+            return None
+        is_named = self._typ == "gauge" and self._identify is not os.getpid
+        return self._series.handle(str(self._identity) if is_named else None)
 
     def _keep_exemplar(self, exemplar: Any, amount: float) -> None:
         if exemplar:

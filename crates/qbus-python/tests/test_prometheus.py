@@ -73,7 +73,14 @@ for worker in range(4):
 for worker in range(4):
     assert os.wait()[1] == 0
 """
-        + PAGE,
+        + PAGE.replace("print(", """
+import time
+# Who died is missed some times a second.
+end = time.monotonic() + 30
+while registry.get_sample_value("living") != 1:
+    assert time.monotonic() < end
+    time.sleep(0.01)
+print("""),
         shared,
     )
     for line in (
@@ -161,8 +168,8 @@ def command(*arguments: str) -> list[str]:
 def test_qbus_run_gives_one_page_for_all_workers(bus: str) -> None:
     """Without a folder, without an aggregator, and the page is the program's own."""
     program = """
-import os, sys
-from prometheus_client import Counter, Gauge, Histogram, generate_latest
+import os, sys, time
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, generate_latest
 counter = Counter("c", "A counter.", ["a"])
 gauge = Gauge("g", "A gauge.", multiprocess_mode="livesum")
 own = Gauge("own", "Of each.")
@@ -179,9 +186,17 @@ for worker in range(3):
 for worker in range(3):
     assert os.wait()[1] == 0
 own.set(3)
+end = time.monotonic() + 30
+while REGISTRY.get_sample_value("g") != 5:
+    # Who died is missed some times a second.
+    assert time.monotonic() < end
+    time.sleep(0.01)
 page = generate_latest().decode()
 for line in ('c_total{a="x"} 3000.0', 'h_bucket{le="2.0"} 3000.0', "h_sum 4500.0", "g 5.0", "own 3.0"):
     assert line in page, (line, page)
+# Whoever reads the bus sees the living alone, and one value.
+import qbus
+assert [(gauge.value, gauge.labels) for gauge in qbus.snapshot(match="g")] == [(5, {})]
 sys.exit(7)
 """
     environment = {name: value for name, value in os.environ.items() if name != "QBUS"}

@@ -328,5 +328,5 @@ def test_a_summary_has_a_window(collector: MetricsCollector) -> None:
     with pytest.raises(ValueError, match="with quantiles of"):
         Summary("brief", registry=collector)
     for window, steps in ((-1, 5), (math.nan, 5), (0, 5), (60, 0), (60, 61), (1e30, 5)):
-        with pytest.raises(ValueError, match="window"):
+        with pytest.raises((ValueError, qbus.ArgumentError), match="window"):
             Summary("wrong", registry=collector, window=window, window_steps=steps)

@@ -37,6 +37,9 @@ pub struct BusOptions {
     pub geometry: Geometry,
     /// 0600 (one user) or 0660 (one group).
     pub mode: u32,
+    /// How many series a metric may have that does not say so itself; 0 is any number. What is
+    /// registered beyond is counted in a series with the label value [`OVERFLOW`](crate::OVERFLOW).
+    pub max_series_per_family: u64,
 }
 
 impl Default for BusOptions {
@@ -44,6 +47,7 @@ impl Default for BusOptions {
         BusOptions {
             geometry: Geometry::default(),
             mode: 0o600,
+            max_series_per_family: 2000,
         }
     }
 }
@@ -137,6 +141,9 @@ impl Bus {
             word.store(value, relaxed);
         }
         header.created_ns.store(clock::precise_ns(), relaxed);
+        header
+            .family_limit
+            .store(config.max_series_per_family, relaxed);
         // E0 (release): pairs with the load in `await_magic`.
         header.magic.store(MAGIC, Ordering::Release);
         Ok(Bus::new(region, address, config.geometry, sections))

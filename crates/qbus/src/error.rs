@@ -436,6 +436,29 @@ pub struct Largest {
     pub series: usize,
     /// Its label with the most values, and how many.
     pub label: Option<(String, usize)>,
+    /// The process that registered most of them.
+    pub registrant: Option<Registrant>,
+}
+
+/// A process that registered series.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registrant {
+    /// Its pid, in its own pid namespace.
+    pub pid: u32,
+    /// How it was started; empty when it is attached no more.
+    pub command: String,
+    /// How many series of the family it registered.
+    pub series: usize,
+}
+
+impl fmt::Display for Registrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {}", self.pid)?;
+        if !self.command.is_empty() {
+            write!(f, " ({})", self.command)?;
+        }
+        Ok(())
+    }
 }
 
 /// Why a metric could not be registered.
@@ -524,7 +547,7 @@ pub enum RegisterError {
         /// How many fit.
         capacity: u64,
         /// Who filled it.
-        largest: Option<Largest>,
+        largest: Option<Box<Largest>>,
     },
 }
 
@@ -623,11 +646,19 @@ impl fmt::Display for RegisterError {
                     family,
                     series,
                     label,
-                }) = largest
+                    registrant,
+                }) = largest.as_deref()
                 {
                     write!(f, "; the largest family is {family} with {series} series")?;
                     if let Some((label, values)) = label {
                         write!(f, ", its label {label} has {values} values")?;
+                    }
+                    if let Some(registrant) = registrant {
+                        write!(
+                            f,
+                            ", {} registered {} of them",
+                            registrant, registrant.series
+                        )?;
                     }
                 }
                 write!(f, "; known series go on")

@@ -24,6 +24,7 @@ pub(crate) struct Definition {
     /// The process that the series was bound to, which registers it; no child of it.
     pub(crate) bound: Option<u64>,
     pub(crate) ttl: Option<Duration>,
+    pub(crate) max_series: Option<u64>,
 }
 
 impl Definition {
@@ -39,9 +40,26 @@ impl Definition {
         Some(Definition {
             bound: is_own.then(|| fork::generation().word()),
             ttl: bus.ttl_ns(found.family).map(Duration::from_nanos),
+            max_series: None,
             family,
             labels,
         })
+    }
+
+    /// Says of the family what its registration said.
+    fn tell_family(&self, bus: &Bus, series: SeriesId) {
+        if self.ttl.is_none() && self.max_series.is_none() {
+            return;
+        }
+        let Some(family) = bus.family_of(series) else {
+            return;
+        };
+        if let Some(ttl) = self.ttl {
+            bus.set_ttl(family, ttl);
+        }
+        if let Some(series) = self.max_series {
+            bus.set_max_series(family, series);
+        }
     }
 }
 
@@ -124,12 +142,14 @@ impl Handle {
         clock: Clock,
     ) -> Result<Handle, RegisterError> {
         let (freed, looked) = freed_word(&bus);
-        let series = bus.intern(&definition.family, labels)?;
-        if let Some(ttl) = definition.ttl
-            && let Some(family) = bus.family_of(series)
+        if let Some(series) = definition.max_series
+            && let Some(family) = bus.family_id(&definition.family.name)
         {
-            bus.set_ttl(family, ttl);
+            // Else a higher limit would come too late for this series.
+            bus.set_max_series(family, series);
         }
+        let series = bus.intern(&definition.family, labels)?;
+        definition.tell_family(&bus, series);
         if definition.bound.is_some() {
             // A process that cannot join emits nothing, and says so then.
             let _ = bus.bind(series);
@@ -247,7 +267,7 @@ impl Handle {
             family,
             labels,
             bound,
-            ttl,
+            ..
         } = definition;
         let id = match &self.process {
             None => self.bus.register_again(family, labels)?,
@@ -264,11 +284,7 @@ impl Handle {
         {
             self.bus.mapped().registry().bind(id, attachment.owner);
         }
-        if let Some(ttl) = ttl
-            && let Some(family) = self.bus.family_of(id)
-        {
-            self.bus.set_ttl(family, *ttl);
-        }
+        definition.tell_family(&self.bus, id);
         Some(id)
     }
 

@@ -89,7 +89,9 @@ pub(crate) struct Header {
     pub(crate) series_freed: AtomicU64,
     /// Stacks of free blocks of the arena, by size.
     pub(crate) free_blocks: [AtomicU64; FREE_STACKS],
-    _pad4: [AtomicU64; 10],
+    /// How many series a family may have that does not say so itself; 0 = any number.
+    pub(crate) family_limit: AtomicU64,
+    _pad4: [AtomicU64; 9],
 }
 
 /// An attached process. Held by whoever holds lock byte [`crate::liveness::owner_byte`] of the

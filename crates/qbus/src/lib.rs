@@ -69,7 +69,7 @@ pub use clock::Clock;
 pub use consumer::{Consumer, STALL_LIMIT_NS, TakenCells};
 pub use error::{
     ConsumeError, CreateError, EmitError, FlushError, JoinError, Largest, OpenError,
-    OpenOrCreateError, RegisterError, RemoveError,
+    OpenOrCreateError, RegisterError, Registrant, RemoveError,
 };
 #[cfg(not(loom))]
 pub use handle::{Counter, Gauge, Handle, Histogram, Summary, Timer, bucket_of};
@@ -85,7 +85,8 @@ pub use region::{Access, Grower, Grown, MappedFile};
 #[cfg(not(loom))]
 pub use registration::{DEFAULT_BUCKETS, Registration};
 pub use registry::{
-    FamilyDefinition, FamilyId, Merge, SeriesDefinition, Window, check_label, is_metric_name,
+    FamilyDefinition, FamilyId, FamilySize, Merge, OVERFLOW, SeriesDefinition, Window,
+    check_label, is_metric_name,
 };
 #[cfg(loom)]
 #[doc(hidden)]

@@ -66,6 +66,7 @@ pub struct Registration<'a, H> {
     clock: Clock,
     is_bound: bool,
     ttl: Option<Duration>,
+    max_series: Option<u64>,
     handle: PhantomData<H>,
 }
 
@@ -98,11 +99,12 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
             clock,
             is_bound: false,
             ttl: None,
+            max_series: None,
             handle: PhantomData,
         }
     }
 
-    /// What the metric means, for people. The first registration of a name counts.
+    /// What the metric means, for people. The last registration that says so counts.
     pub fn help(mut self, help: &str) -> Self {
         self.family.help = help.to_owned();
         self
@@ -163,6 +165,30 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
         self
     }
 
+    /// How many series the family may have; 0 is any number. Else it may have what the bus was made
+    /// with, 2,000 as a rule. The last registration that says so counts. What is registered beyond is
+    /// counted in another series: the label that had the most values when the limit was reached has
+    /// the value [`OVERFLOW`](crate::OVERFLOW) there, so that sums stay exact.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let address = format!("doc-limit-{}", std::process::id()).parse()?;
+    /// # let bus = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
+    /// let of_user = |user: &str| {
+    ///     bus.counter("requests_total").label("user", user).max_series(2).register()
+    /// };
+    /// let handles = [of_user("ann")?, of_user("bob")?, of_user("cid")?, of_user("dan")?];
+    /// let labels = bus.series(handles[3].series()).unwrap().labels;
+    /// assert_eq!(labels, [("user".to_owned(), "__overflow__".to_owned())]);
+    /// assert_eq!(handles[2].series(), handles[3].series());
+    /// # qbus::Bus::remove(&address, qbus::Removal::Forced)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn max_series(mut self, series: u64) -> Self {
+        self.max_series = Some(series);
+        self
+    }
+
     /// Registers the metric, or finds it registered, and gives a handle.
     ///
     /// # Errors
@@ -177,6 +203,7 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
                 family: self.family,
                 bound: self.is_bound.then(|| fork::generation().word()),
                 ttl: self.ttl,
+                max_series: self.max_series,
             },
             &self.labels,
             self.clock,

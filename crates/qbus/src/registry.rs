@@ -23,9 +23,11 @@
 //! |-------------------------|-------------------|-----------------------------------|
 //! | the arena was taken     | nothing           | none: a block is lost             |
 //! | the definition          | nothing           | none: likewise                    |
-//! | the chain's head        | a whole entry     | the count lags by 1 until `sweep` |
+//! | the chain's head        | a whole entry     | counts lag by 1 until `sweep`     |
 //! | `forgotten` is stored   | it at the next    | none: the aggregator reads all at |
-//! |                         | change            | its start                         |
+//! |                         | change            | its start, and counts then        |
+//! | a help text's block     | the earlier text  | none: a block is lost             |
+//! | the help text is told   | the later text    | none: the earlier's block is lost |
 //!
 //! | the aggregator dies after | others see                  | repair                        |
 //! |---------------------------|-----------------------------|-------------------------------|
@@ -41,6 +43,8 @@ mod free;
 mod hash;
 #[cfg(test)]
 pub(crate) mod heap;
+mod help;
+mod limit;
 mod merge;
 #[cfg(all(test, loom))]
 mod model;
@@ -51,21 +55,23 @@ mod window;
 pub(crate) use block::{FREE_STACKS, GRANULE, place_bits};
 pub use definition::{FamilyDefinition, FamilyId, SeriesDefinition, check_label, is_metric_name};
 pub(crate) use definition::{NAME_MAX, cut_values, registered};
+pub use limit::{FamilySize, OVERFLOW};
 pub use merge::Merge;
 pub use window::Window;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::{Largest, RegisterError};
+use crate::error::{Largest, RegisterError, Registrant};
 use crate::lane::Lease;
 use crate::owner::OwnerId;
 use crate::record::{MetricType, SeriesId};
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::testpoint;
 use crate::words::Words;
-use block::{Blocks, Life, OWNER, TRIES, TTL};
+use block::{Blocks, Life, OWNER, REGISTRANT, TRIES, TTL};
 use definition::{Sink, check_labels, metric_type};
 use hash::{name_hash, series_hash};
+use limit::Room;
 
 /// A registry in memory that somebody else owns.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +83,8 @@ pub(crate) struct Registry<'a> {
     changes: &'a AtomicU64,
     /// Series that were freed.
     freed: &'a AtomicU64,
+    /// How many series a family may have that does not say so itself; 0 = any number.
+    family_limit: &'a AtomicU64,
 }
 
 /// The chains of an index, and how full it may get.
@@ -98,6 +106,7 @@ pub(crate) struct Arena<'a> {
     pub(crate) free: &'a [AtomicU64; FREE_STACKS],
     pub(crate) changes: &'a AtomicU64,
     pub(crate) freed: &'a AtomicU64,
+    pub(crate) family_limit: &'a AtomicU64,
 }
 
 impl<'a> Registry<'a> {
@@ -108,10 +117,12 @@ impl<'a> Registry<'a> {
             blocks: Blocks::new(arena.words, arena.next, arena.free),
             changes: arena.changes,
             freed: arena.freed,
+            family_limit: arena.family_limit,
         }
     }
 
-    /// The id of the series, registered now if it was not.
+    /// The id of the series, registered now if it was not; or of the one in which it is counted, where
+    /// its family has as many as it may have.
     pub(crate) fn intern(
         &self,
         family: &FamilyDefinition,
@@ -125,7 +136,30 @@ impl<'a> Registry<'a> {
         for (name, _) in labels {
             check_label(&family.name, family.metric_type, name)?;
         }
-        self.intern_checked(family, &registered(labels))
+        let labels = registered(labels);
+        let interned = self.intern_checked(family, &labels);
+        match interned {
+            Err(Refusal::Crowded(id)) => self.intern_overflowing(family, id, &labels),
+            interned => interned,
+        }
+        .map_err(|refusal| self.told(refusal, &family.name))
+    }
+
+    /// The id of the series in which one is counted for which its family has no room.
+    pub(crate) fn intern_overflowing(
+        &self,
+        family: &FamilyDefinition,
+        id: FamilyId,
+        labels: &[(String, String)],
+    ) -> Result<SeriesId, Refusal> {
+        let folded = self.overflowing(id, family.merge, labels, Room::Reserve);
+        match self.intern_within(family, &folded, Room::Reserve) {
+            Err(Refusal::Crowded(id)) => {
+                let folded = self.overflowing(id, family.merge, labels, Room::Any);
+                self.intern_within(family, &folded, Room::Any)
+            }
+            interned => interned,
+        }
     }
 
     /// The id of a series that is registered as that: then nothing is wrong with it.
@@ -140,7 +174,11 @@ impl<'a> Registry<'a> {
         }
         let same = |at: usize| self.is_series(at, id, labels);
         let series = self.find(&self.series, series_hash(id, labels), &same)?;
-        (self.remember(SeriesId(series)) && self.keep_family(id)).then_some(SeriesId(series))
+        let is_kept = self.remember(SeriesId(series)) && self.keep_family(id);
+        is_kept.then(|| {
+            self.renew_help(id, &family.help);
+            SeriesId(series)
+        })
     }
 
     /// The same for a family and labels that were found right, as they are registered. Asks for no
@@ -149,22 +187,41 @@ impl<'a> Registry<'a> {
         &self,
         family: &FamilyDefinition,
         labels: &[(String, String)],
-    ) -> Result<SeriesId, RegisterError> {
+    ) -> Result<SeriesId, Refusal> {
+        self.intern_within(family, labels, Room::Limit)
+    }
+
+    fn intern_within(
+        &self,
+        family: &FamilyDefinition,
+        labels: &[(String, String)],
+        room: Room,
+    ) -> Result<SeriesId, Refusal> {
         for _ in 0..TRIES {
             let family_id = self.intern_family(family)?;
             let same = |at: usize| self.is_series(at, family_id, labels);
             let encode = |out: &mut Sink<'_>| SeriesDefinition::write(family_id, labels, out);
-            let hash = series_hash(family_id, labels);
-            let id = self
-                .intern_in(&self.series, hash, &encode, &same)
-                .map(SeriesId)
-                .map_err(|full| self.full(&family.name, full, "series", self.series.capacity))?;
+            let entry = Entry {
+                hash: series_hash(family_id, labels),
+                encode: &encode,
+                same: &same,
+                said: u64::from(std::process::id()),
+            };
+            let has_room = || self.has_room(family_id, room);
+            let (id, is_new) = match self.intern_in(&self.series, &entry, &has_room) {
+                Ok((id, is_new)) => (SeriesId(id), is_new),
+                Err(Full::Family) => return Err(Refusal::Crowded(family_id)),
+                Err(full) => return Err(Refusal::NoRoom(full, Kept::Series)),
+            };
+            if is_new {
+                self.count_in(Some(family_id));
+            }
             // Else one of them was freed meanwhile.
             if self.remember(id) && self.keep_family(family_id) {
                 return Ok(id);
             }
         }
-        Err(self.full(&family.name, Full::Entries, "series", self.series.capacity))
+        Err(Refusal::NoRoom(Full::Entries, Kept::Series))
     }
 
     /// Has the aggregator take a series off the page, as of `now_ns`; whether it is registered.
@@ -177,13 +234,16 @@ impl<'a> Registry<'a> {
             // series is not forgotten.
             since.store(now_ns.max(1), Ordering::Relaxed);
         }
-        let is_forgotten = self.alter(id, |life| Some(life.forgotten()));
+        let before = self.alter(id, |life| Some(life.forgotten()));
         testpoint!("forgotten");
-        if is_forgotten {
+        if before.is_some_and(|before| !before.is_forgotten()) {
+            self.count_out(self.family_of(id));
+        }
+        if before.is_some() {
             // Release: who sees the change sees the word.
             self.changes.fetch_add(1, Ordering::Release);
         }
-        is_forgotten
+        before.is_some()
     }
 
     /// Asks for all series of a family to be freed at once, if all are forgotten; its id then.
@@ -207,10 +267,12 @@ impl<'a> Registry<'a> {
             return false;
         };
         if life.is_forgotten() {
-            if !self.alter(id, |life| life.is_forgotten().then(|| life.remembered())) {
+            let remembered = |life: Life| life.is_forgotten().then(|| life.remembered());
+            if self.alter(id, remembered).is_none() {
                 return self.is_open(id);
             }
             testpoint!("remembered");
+            self.count_in(self.family_of(id));
             // Release: as in `forget`.
             self.changes.fetch_add(1, Ordering::Release);
         }
@@ -231,28 +293,25 @@ impl<'a> Registry<'a> {
             since == Some(since_ns) && life.is_forgotten(),
         ) {
             let (order, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
-            let _ = word.compare_exchange(life.0, life.remembered().0, order, relaxed);
+            let revived = word.compare_exchange(life.0, life.remembered().0, order, relaxed);
+            if revived.is_ok() {
+                self.count_in(self.family_of(id));
+            }
         }
     }
 
-    /// Changes the life of a series that is registered; whether it did.
-    fn alter(&self, id: SeriesId, change: impl Fn(Life) -> Option<Life>) -> bool {
+    /// Changes the life of a series that is registered; what it was before, if it did.
+    fn alter(&self, id: SeriesId, change: impl Fn(Life) -> Option<Life>) -> Option<Life> {
         for _ in 0..TRIES {
-            let Some((block, life)) = self.blocks.find(id.0) else {
-                return false;
-            };
-            let (Some(changed), Some(word)) = (change(life), self.blocks.life(block)) else {
-                return false;
-            };
+            let (block, life) = self.blocks.find(id.0)?;
+            let (changed, word) = (change(life)?, self.blocks.life(block)?);
             let (order, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
-            if word
-                .compare_exchange(life.0, changed.0, order, relaxed)
-                .is_ok()
-            {
-                return true;
+            let exchanged = word.compare_exchange(life.0, changed.0, order, relaxed);
+            if exchanged.is_ok() {
+                return Some(life);
             }
         }
-        false
+        None
     }
 
     /// Since when a series is forgotten, in nanoseconds since the Unix epoch, and whether it is to
@@ -292,6 +351,7 @@ impl<'a> Registry<'a> {
             && self
                 .blocks
                 .change(found, OWNER, |_| Some(Lease::word(owner)))
+                .is_some()
         {
             self.changes.fetch_add(1, Ordering::Release);
         }
@@ -307,7 +367,7 @@ impl<'a> Registry<'a> {
     pub(crate) fn unbind(&self, id: SeriesId, owner: OwnerId) -> bool {
         let is_owners = |word: u64| (word == Lease::word(owner)).then_some(0);
         let found = self.blocks.find(id.0);
-        found.is_some_and(|found| self.blocks.change(found, OWNER, is_owners))
+        found.is_some_and(|found| self.blocks.change(found, OWNER, is_owners).is_some())
     }
 
     /// What changes whenever a series is registered, forgotten or registered again.
@@ -418,7 +478,7 @@ impl<'a> Registry<'a> {
         SeriesDefinition::is_at(self.words(), at, family, labels)
     }
 
-    fn intern_family(&self, family: &FamilyDefinition) -> Result<FamilyId, RegisterError> {
+    fn intern_family(&self, family: &FamilyDefinition) -> Result<FamilyId, Refusal> {
         let hash = name_hash(&family.name, "");
         let same = |at: usize| FamilyDefinition::is_named(self.words(), at, &family.name, "");
         let id = match self.find(&self.families, hash, &same) {
@@ -426,34 +486,43 @@ impl<'a> Registry<'a> {
             None => {
                 self.refuse_clash(family)?;
                 let encode = |out: &mut Sink<'_>| family.write(out);
-                self.intern_in(&self.families, hash, &encode, &same)
-                    .map_err(|full| {
-                        self.full(&family.name, full, "families", self.families.capacity)
-                    })?
+                let entry = Entry {
+                    hash,
+                    encode: &encode,
+                    same: &same,
+                    said: 0,
+                };
+                let interned = self.intern_in(&self.families, &entry, &|| true);
+                interned
+                    .map_err(|full| Refusal::NoRoom(full, Kept::Families))?
+                    .0
             }
         };
         let is_like = self.read(id, |at| Some(family.is_like(self.words(), at)));
         if is_like != Some(false) {
+            self.renew_help(FamilyId(id), &family.help);
             return Ok(FamilyId(id));
         }
         match self.family(FamilyId(id)) {
-            Some(existing) if !existing.agrees(family) => Err(RegisterError::Conflict {
-                metric: family.name.clone(),
-                existing: existing.to_string(),
-                requested: family.to_string(),
-            }),
+            Some(existing) if !existing.agrees(family) => {
+                Err(Refusal::Told(RegisterError::Conflict {
+                    metric: family.name.clone(),
+                    existing: existing.to_string(),
+                    requested: family.to_string(),
+                }))
+            }
             // It was freed meanwhile: `keep_family` finds out.
             _ => Ok(FamilyId(id)),
         }
     }
 
     /// Two registrants at the same time can still clash: the exporter leaves the later one out.
-    fn refuse_clash(&self, family: &FamilyDefinition) -> Result<(), RegisterError> {
+    fn refuse_clash(&self, family: &FamilyDefinition) -> Result<(), Refusal> {
         let clash = |existing: FamilyDefinition| {
-            Err(RegisterError::Clash {
+            Err(Refusal::Told(RegisterError::Clash {
                 metric: family.name.clone(),
                 existing: existing.to_string(),
-            })
+            }))
         };
         let named = |name: &str, suffix: &str| {
             let id = self.find_family_of(name, suffix)?;
@@ -481,7 +550,8 @@ impl<'a> Registry<'a> {
         self.family(self.find_family(name)?)
     }
 
-    fn find_family(&self, name: &str) -> Option<FamilyId> {
+    /// The id of the family of that name.
+    pub(crate) fn find_family(&self, name: &str) -> Option<FamilyId> {
         self.find_family_of(name, "")
     }
 
@@ -494,7 +564,18 @@ impl<'a> Registry<'a> {
 
     /// What a family is registered as; `None` when there is none, or garbage.
     pub(crate) fn family(&self, id: FamilyId) -> Option<FamilyDefinition> {
-        self.read(id.0, |at| FamilyDefinition::decode(self.words(), at))
+        let mut family = self.read(id.0, |at| FamilyDefinition::decode(self.words(), at))?;
+        if let Some(help) = self.later_help(id) {
+            family.help = help;
+        }
+        Some(family)
+    }
+
+    /// The process that registered a series.
+    fn registrant(&self, id: SeriesId) -> Option<u32> {
+        let (block, life) = self.blocks.find(id.0)?;
+        let pid = self.blocks.load(block, REGISTRANT, life) as u32;
+        (pid != 0).then_some(pid)
     }
 
     /// What a series is registered as; `None` when there is none, or garbage.
@@ -512,20 +593,25 @@ impl<'a> Registry<'a> {
         Some(self.blocks.id(block, life))
     }
 
-    /// The id of a key, put there if it was not; else what was full.
+    /// The id of a key, put there if it was not, and whether it was; else what was full.
     fn intern_in(
         &self,
         table: &Table<'_>,
-        hash: u64,
-        encode: &dyn Fn(&mut Sink<'_>),
-        same: &dyn Fn(usize) -> bool,
-    ) -> Result<u32, Full> {
+        entry: &Entry<'_>,
+        has_room: &dyn Fn() -> bool,
+    ) -> Result<(u32, bool), Full> {
+        let &Entry {
+            hash,
+            encode,
+            same,
+            said,
+        } = entry;
         let mut fresh = None;
         let mut interned = Err(Full::Entries);
         for _ in 0..TRIES {
             let found = table.search(&self.blocks, hash, same);
             if let Some((block, life)) = found.entry {
-                interned = Ok(self.blocks.id(block, life));
+                interned = Ok((self.blocks.id(block, life), false));
                 break;
             }
             if table.count.load(Ordering::Relaxed) >= table.capacity {
@@ -533,11 +619,12 @@ impl<'a> Registry<'a> {
             }
             let taken = match fresh {
                 Some(taken) => taken,
+                None if !has_room() => return Err(Full::Family),
                 None => {
                     let mut words = 0;
                     encode(&mut |_| words += 1);
                     let taken = self.blocks.take(words).ok_or(Full::Arena)?;
-                    self.blocks.define(taken, encode);
+                    self.blocks.define(taken, said, encode);
                     *fresh.insert(taken)
                 }
             };
@@ -546,7 +633,7 @@ impl<'a> Registry<'a> {
                 // Release: who sees the count sees the entry.
                 table.count.fetch_add(1, Ordering::Release);
                 testpoint!("counted");
-                return Ok(self.blocks.id_of_taken(taken));
+                return Ok((self.blocks.id_of_taken(taken), true));
             }
             // The chain changed: perhaps by the same key.
         }
@@ -556,16 +643,17 @@ impl<'a> Registry<'a> {
         interned
     }
 
-    fn full(
-        &self,
-        metric: &str,
-        full: Full,
-        entries: &'static str,
-        capacity: u64,
-    ) -> RegisterError {
-        let (what, capacity) = match full {
-            Full::Entries => (entries, capacity),
-            Full::Arena => ("words of definitions", self.blocks.arena.len() as u64),
+    /// What a person is told of a refusal.
+    fn told(&self, refusal: Refusal, metric: &str) -> RegisterError {
+        let (what, capacity) = match refusal {
+            Refusal::Told(error) => return error,
+            Refusal::NoRoom(Full::Arena, _) => {
+                ("words of definitions", self.blocks.arena.len() as u64)
+            }
+            Refusal::NoRoom(_, Kept::Families) => ("families", self.families.capacity),
+            Refusal::NoRoom(_, Kept::Series) | Refusal::Crowded(_) => {
+                ("series", self.series.capacity)
+            }
         };
         RegisterError::Full {
             metric: metric.to_owned(),
@@ -576,35 +664,78 @@ impl<'a> Registry<'a> {
         }
     }
 
-    /// The family with the most series, how many, and its label with the most values: who filled
-    /// it.
+    /// The family with the most series, how many, its label with the most values, and the process
+    /// that registered most of them: who filled it.
     pub(crate) fn largest(&self) -> Option<Largest> {
-        let mut by_family: BTreeMap<u32, Vec<SeriesDefinition>> = BTreeMap::new();
-        for series in self.series_ids().filter_map(|id| self.series(id)) {
-            by_family.entry(series.family.0).or_default().push(series);
+        let mut by_family: BTreeMap<u32, Vec<SeriesId>> = BTreeMap::new();
+        for id in self.series_ids() {
+            if let Some(family) = self.family_of(id) {
+                by_family.entry(family.0).or_default().push(id);
+            }
         }
         let (family, members) = by_family
             .into_iter()
             .max_by_key(|(_, members)| members.len())?;
-        let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for (name, value) in members.iter().flat_map(|series| &series.labels) {
-            values.entry(name).or_default().insert(value);
+        let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut registrants: BTreeMap<u32, usize> = BTreeMap::new();
+        for &id in &members {
+            for (name, value) in self.series(id).map_or(Vec::new(), |series| series.labels) {
+                values.entry(name).or_default().insert(value);
+            }
+            if let Some(pid) = self.registrant(id) {
+                *registrants.entry(pid).or_default() += 1;
+            }
         }
         let widest = values.into_iter().max_by_key(|(_, values)| values.len());
-        let widest = widest.map(|(name, values)| (name.to_owned(), values.len()));
+        let registrant = registrants.into_iter().max_by_key(|&(_, series)| series);
         Some(Largest {
             family: self.family(FamilyId(family))?.name,
             series: members.len(),
-            label: widest,
+            label: widest.map(|(name, values)| (name, values.len())),
+            registrant: registrant.map(|(pid, series)| Registrant {
+                pid,
+                // The owner table says it.
+                command: String::new(),
+                series,
+            }),
         })
     }
 }
 
+/// What is to be found, or put, in an index.
+struct Entry<'a> {
+    hash: u64,
+    encode: &'a dyn Fn(&mut Sink<'_>),
+    /// Whether a definition that lies there is it.
+    same: &'a dyn Fn(usize) -> bool,
+    /// What word 4 of its block says.
+    said: u64,
+}
+
+/// Why something was not registered; to make one asks for no memory, unless it is told already.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The family has as many series as it may have.
+    Crowded(FamilyId),
+    /// So many of what is kept there is no room for.
+    NoRoom(Full, Kept),
+    /// What a person is told of it.
+    Told(RegisterError),
+}
+
+/// What a registry keeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kept {
+    Families,
+    Series,
+}
+
 /// What had no room.
 #[derive(Clone, Copy, Debug)]
-enum Full {
+pub(crate) enum Full {
     Entries,
     Arena,
+    Family,
 }
 
 /// Whether there is a series of that id, by the words of the arena alone.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Bus, MappedBus};
+use super::{Bus, MappedBus, may_be_handler};
 use crate::clock::{self, Clock};
 use crate::doorbell;
 use crate::error::{JoinError, Largest, RegisterError};
@@ -10,7 +10,9 @@ use crate::lane::count;
 use crate::layout::OwnerEntry;
 use crate::owner::OwnerId;
 use crate::record::SeriesId;
-use crate::registry::{self, FamilyDefinition, FamilyId, Merge, SeriesDefinition};
+use crate::registry::{
+    self, FamilyDefinition, FamilyId, FamilySize, Merge, Refusal, SeriesDefinition,
+};
 use crate::sync::Ordering;
 
 /// Between two looks at who filled the registry, which decode all of it.
@@ -53,9 +55,20 @@ impl MappedBus {
             .as_ref()
             .is_none_or(|(seen_ns, _)| now_ns.saturating_sub(*seen_ns) >= LOOK_NS)
         {
-            *known = Some((now_ns, self.registry().largest()));
+            let mut largest = self.registry().largest();
+            if let Some(registrant) = largest.as_mut().and_then(|it| it.registrant.as_mut()) {
+                registrant.command = self.command_of(registrant.pid);
+            }
+            *known = Some((now_ns, largest));
         }
         known.as_ref()?.1.clone()
+    }
+
+    /// How a process was started that is attached, or was as the last in its entry; else nothing.
+    fn command_of(&self, pid: u32) -> String {
+        let is_it = |entry: &&OwnerEntry| entry.pid.load(Ordering::Relaxed) == u64::from(pid);
+        let entry = self.owners().iter().find(is_it);
+        entry.map_or(String::new(), |entry| entry.view(0, false).command)
     }
 }
 
@@ -67,6 +80,10 @@ impl Bus {
     ///
     /// An empty label value is the same as no such label; of one that is longer than 1,024 bytes
     /// the beginning is registered, with a `…`.
+    ///
+    /// Where the family has as many series as it may have ([`set_max_series`](Self::set_max_series)),
+    /// this is the id of the series in which all others are counted: the label that had the most
+    /// values is [`OVERFLOW`](crate::OVERFLOW) there. The last help text that is not empty counts.
     ///
     /// A family of another type, unit or buckets is in the way only while one of its series is not
     /// forgotten: else this waits for up to a quarter of a second until the aggregator, if there is
@@ -106,7 +123,7 @@ impl Bus {
         }
         if let Err(RegisterError::Full { largest, .. }) = &mut interned {
             count(&mapped.header().refused_series, 1);
-            *largest = mapped.largest();
+            *largest = mapped.largest().map(Box::new);
         }
         interned
     }
@@ -119,7 +136,35 @@ impl Bus {
         labels: &[(String, String)],
     ) -> Option<SeriesId> {
         let registry = self.mapped().registry();
-        registry.intern_checked(family, labels).ok()
+        match registry.intern_checked(family, labels) {
+            // It needs memory, for the labels.
+            Err(Refusal::Crowded(_)) if may_be_handler() => None,
+            Err(Refusal::Crowded(id)) => registry.intern_overflowing(family, id, labels).ok(),
+            interned => interned.ok(),
+        }
+    }
+
+    /// Has a family have so many series at most, forgotten ones not counted; 0 is any number, as is
+    /// what exceeds 262,142. What is registered beyond is counted in a series with the label value
+    /// [`OVERFLOW`](crate::OVERFLOW); series that are there stay.
+    pub fn set_max_series(&self, id: FamilyId, series: u64) {
+        self.mapped().registry().set_limit(id, series);
+    }
+
+    /// Has all families that do not say so themselves have so many series at most; 0 is any number.
+    pub fn set_max_series_per_family(&self, series: u64) {
+        let limit = &self.mapped().header().family_limit;
+        limit.store(series, Ordering::Relaxed);
+    }
+
+    /// How many series a family has, and may have; `None` when there is no family of that id.
+    pub fn family_size(&self, id: FamilyId) -> Option<FamilySize> {
+        self.mapped().registry().family_size(id)
+    }
+
+    /// What differs whenever the help text of a family was replaced.
+    pub fn help_version(&self, id: FamilyId) -> u64 {
+        self.mapped().registry().help_version(id)
     }
 
     /// Has a family freed all of whose series are forgotten; whether it was, within a quarter of a
@@ -291,6 +336,11 @@ impl Bus {
     /// What a family is registered as; `None` when there is none of that id.
     pub fn family(&self, id: FamilyId) -> Option<FamilyDefinition> {
         self.mapped().registry().family(id)
+    }
+
+    /// The id of the family of that name.
+    pub fn family_id(&self, name: &str) -> Option<FamilyId> {
+        self.mapped().registry().find_family(name)
     }
 
     /// What the family of that name is registered as.

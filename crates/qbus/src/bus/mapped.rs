@@ -205,6 +205,7 @@ impl MappedBus {
             free: &header.free_blocks,
             changes: &header.series_changes,
             freed: &header.series_freed,
+            family_limit: &header.family_limit,
         };
         Registry::new(families, series, &arena)
     }

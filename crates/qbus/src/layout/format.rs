@@ -82,6 +82,7 @@ fn header() {
         series_changes: "how often a series was forgotten, or registered again",
         series_freed: "series that were freed",
         free_blocks: "by size class: the block that was freed last; changes, from bit 32 on",
+        family_limit: "series that a family may have that does not say so itself; 0 = any number",
     } unused _pad0 _pad1 _pad2 _pad3 _pad4);
     draw("header", 4096, &fields);
     let numbers = format!("Magic `{MAGIC:016x}`, layout version {VERSION}.\n");

@@ -1,15 +1,17 @@
 //! Blocks: where definitions lie, and who each belongs to.
 //!
-//! The arena is cut into blocks of a few sizes. A block begins with four words:
+//! The arena is cut into blocks of a few sizes. A block begins with five words:
 //!
 //! | word | series                             | family                               |
 //! |------|------------------------------------|--------------------------------------|
 //! | 0    | [`Life`]                           | the same                             |
-//! | 1    | since when it is forgotten, in ns  | time to live, and its generation     |
-//! | 2    | generation and owner               | nothing yet                          |
+//! | 1    | since when it is forgotten, in ns  | time to live                         |
+//! | 2    | the owner that it is bound to      | its [`limit`](super::limit)          |
 //! | 3    | next block of its chain, size class, tag | the same                       |
+//! | 4    | the process that registered it     | its later [`help`](super::help) text |
 //!
-//! and the definition follows. A block that was freed lies on the stack of its class until somebody
+//! and the definition follows. Words 1 of a family, 2 and 4 carry the block's generation below what
+//! they say. A block that was freed lies on the stack of its class until somebody
 //! takes it. It is at the same place for ever, so that its `Life` tells a later series that lies
 //! there from an earlier one: an id names a block and a generation of it.
 //!
@@ -24,14 +26,18 @@ use crate::testpoint;
 /// Blocks begin at multiples of so many words.
 pub(crate) const GRANULE: usize = 16;
 /// Words of a block before its definition.
-pub(super) const HEADER: usize = 4;
+pub(super) const HEADER: usize = 5;
 const LIFE: usize = 0;
 /// Since when a series is forgotten, in nanoseconds since the Unix epoch; a family's time to live.
 pub(super) const SINCE: usize = 1;
 pub(super) const TTL: usize = 1;
-/// The owner that a series is bound to.
+/// The owner that a series is bound to; how many series a family has.
 pub(super) const OWNER: usize = 2;
+pub(super) const POPULATION: usize = 2;
 const NEXT: usize = 3;
+/// The process that registered a series; where a family's help text lies if it was replaced.
+pub(super) const REGISTRANT: usize = 4;
+pub(super) const HELP: usize = 4;
 
 /// Sizes of blocks, in granules. The last one holds the longest definition.
 const CLASSES: [usize; FREE_STACKS] = [
@@ -95,6 +101,11 @@ impl Life {
         Life(self.generation() | Self::OPEN)
     }
 
+    /// Nobody is led to it by an id.
+    fn held(self) -> Life {
+        Life(self.generation())
+    }
+
     fn offered(self) -> Life {
         Life(self.generation() | Self::OFFERED)
     }
@@ -144,7 +155,7 @@ impl Block {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taken {
     pub(super) block: Block,
-    class: usize,
+    pub(super) class: usize,
 }
 
 /// The arena.
@@ -205,7 +216,8 @@ impl<'a> Blocks<'a> {
     /// A word that carries the generation of its block in its low 16 bits.
     fn guarded(&self, block: Block, at: usize, life: Life) -> Option<(&'a AtomicU64, u64)> {
         let word = self.word(block, at)?;
-        let found = word.load(Ordering::Relaxed);
+        // Acquire: it may lead to a text.
+        let found = word.load(Ordering::Acquire);
         (Life(found).generation() == life.generation()).then_some((word, found))
     }
 
@@ -215,27 +227,26 @@ impl<'a> Blocks<'a> {
             .map_or(0, |(_, found)| found >> 16)
     }
 
-    /// Changes what such a word says, unless the block is another's by now; whether it did.
+    /// Changes what such a word says, unless the block is another's by now; what it said before, if
+    /// it did.
     pub(super) fn change(
         &self,
         (block, life): (Block, Life),
         at: usize,
         change: impl Fn(u64) -> Option<u64>,
-    ) -> bool {
+    ) -> Option<u64> {
         for _ in 0..TRIES {
-            let Some((word, found)) = self.guarded(block, at, life) else {
-                return false;
-            };
-            let Some(value) = change(found >> 16).filter(|&value| value != found >> 16) else {
-                return false;
-            };
+            let (word, found) = self.guarded(block, at, life)?;
+            let said = found >> 16;
+            let value = change(said).filter(|&value| value != said)?;
             let value = value << 16 | life.generation();
-            let (order, relaxed) = (Ordering::Release, Ordering::Relaxed);
+            // Release: who reads it reads what was written before.
+            let (order, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
             if word.compare_exchange(found, value, order, relaxed).is_ok() {
-                return true;
+                return Some(said);
             }
         }
-        false
+        None
     }
 
     pub(super) fn next(&self, block: Block) -> u64 {
@@ -321,8 +332,31 @@ impl<'a> Blocks<'a> {
         swapped.is_ok()
     }
 
-    /// Writes a definition to a block that was taken.
-    pub(super) fn define(&self, taken: Taken, encode: &dyn Fn(&mut Sink<'_>)) {
+    /// Writes a definition to a block that was taken, with what word 4 says of it.
+    pub(super) fn define(&self, taken: Taken, said: u64, encode: &dyn Fn(&mut Sink<'_>)) {
+        self.write(taken, encode);
+        if let Some(word) = self.life(taken.block) {
+            let opened = Life(word.load(Ordering::Relaxed)).opened();
+            // Relaxed: E5 publishes both.
+            word.store(opened.0, Ordering::Relaxed);
+            if let Some(word) = self.word(taken.block, REGISTRANT) {
+                word.store(said << 16 | opened.generation(), Ordering::Relaxed);
+            }
+        }
+        testpoint!("defined");
+    }
+
+    /// Writes to a block that was taken, to which no id is to lead.
+    pub(super) fn hold(&self, taken: Taken, encode: &dyn Fn(&mut Sink<'_>)) {
+        self.write(taken, encode);
+        if let Some(word) = self.life(taken.block) {
+            let held = Life(word.load(Ordering::Relaxed)).held();
+            word.store(held.0, Ordering::Relaxed);
+        }
+        self.set_next(taken.block, 0, (taken.class as u64) << CLASS_SHIFT);
+    }
+
+    fn write(&self, taken: Taken, encode: &dyn Fn(&mut Sink<'_>)) {
         // E7 (release): pairs with the fences of who reads definitions.
         fence(Ordering::Release);
         let mut at = taken.block.definition();
@@ -332,13 +366,6 @@ impl<'a> Blocks<'a> {
             }
             at += 1;
         });
-        let life = taken.block;
-        if let Some(word) = self.life(life) {
-            let opened = Life(word.load(Ordering::Relaxed)).opened();
-            // Relaxed: E5 publishes it.
-            word.store(opened.0, Ordering::Relaxed);
-        }
-        testpoint!("defined");
     }
 
     /// What names a block that was defined and is not given back.
@@ -358,10 +385,34 @@ impl<'a> Blocks<'a> {
         }
     }
 
+    /// The same for what word 4 says, which is returned.
+    pub(super) fn clear_said(&self, block: Block, life: Life) -> u64 {
+        let Some(word) = self.word(block, HELP) else {
+            return 0;
+        };
+        for _ in 0..TRIES {
+            let found = word.load(Ordering::Acquire);
+            let (cleared, order) = (life.generation(), Ordering::AcqRel);
+            let swapped = word.compare_exchange(found, cleared, order, Ordering::Relaxed);
+            if swapped.is_ok() {
+                return found >> 16;
+            }
+        }
+        0
+    }
+
     /// What follows a block in a chain, when it is put before `next`.
     pub(super) fn chain(&self, taken: Taken, next: u32, hash: u64) {
         let rest = (taken.class as u64) << CLASS_SHIFT | tag(hash) << TAG_SHIFT;
         self.set_next(taken.block, next, rest);
+    }
+
+    /// Whether a block is in use and no id leads to it.
+    pub(super) fn is_held(&self, block: Block) -> bool {
+        self.life(block).is_some_and(|life| {
+            let life = Life(life.load(Ordering::Relaxed));
+            !life.is_open() && !life.is_offered()
+        })
     }
 
     /// Gives a block back: one that nobody else knows, or to which nothing leads any more.

@@ -13,7 +13,7 @@ pub(crate) const NAME_MAX: usize = 255;
 /// The longest label value in bytes.
 pub(super) const VALUE_MAX: usize = 1024;
 /// The longest help text in bytes.
-const HELP_MAX: usize = 2048;
+pub(super) const HELP_MAX: usize = 2048;
 /// The most labels of a series.
 pub(super) const LABELS_MAX: usize = 32;
 /// The most buckets of a histogram.
@@ -29,7 +29,7 @@ pub struct FamilyDefinition {
     pub name: String,
     /// How its records are folded.
     pub metric_type: MetricType,
-    /// What it means, for people; the first registration's counts.
+    /// What it means, for people; the last registration's counts.
     pub help: String,
     /// Its base unit; may be empty.
     pub unit: String,
@@ -150,6 +150,18 @@ impl FamilyDefinition {
             Some(true)
         };
         is_like() == Some(true)
+    }
+
+    /// Whether the family that lies there has that help text, as it was registered first.
+    pub(super) fn is_described(words: Words<'_>, at: usize, help: &str) -> bool {
+        let is_described = || {
+            let lengths = words.get(at + 1)?;
+            let length = |shift: u32| (lengths >> shift) as usize & 0xffff;
+            let before = length(0).div_ceil(8) + length(16).div_ceil(8);
+            let mut cursor = Cursor::new(words, at + 2 + before);
+            Some(length(32) == help.len() && cursor.is_text(help.bytes())?)
+        };
+        is_described() == Some(true)
     }
 
     /// Decodes and checks words that another process wrote; `None` when they are no definition.

@@ -58,6 +58,7 @@ impl Registry<'_> {
         if !self.close(block, life) {
             return false;
         }
+        self.drop_help(block, life.closed());
         let bucket = self.families.bucket(name_hash(&definition.name, ""));
         self.take_out(&self.families, bucket, block);
         true
@@ -143,6 +144,7 @@ impl Registry<'_> {
             let (order, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
             let _ = table.count.compare_exchange(counted, found, order, relaxed);
         }
+        self.recount();
     }
 
     /// Whether what is forgotten is to be freed soon: more than half is used. Many may come at once.

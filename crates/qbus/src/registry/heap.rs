@@ -14,6 +14,7 @@ pub(crate) struct HeapRegistry {
     pub(crate) arena_next: AtomicU64,
     pub(crate) changes: AtomicU64,
     pub(crate) freed: AtomicU64,
+    pub(crate) family_limit: AtomicU64,
     pub(crate) free: [AtomicU64; FREE_STACKS],
 }
 
@@ -30,6 +31,7 @@ impl HeapRegistry {
             arena_next: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             freed: AtomicU64::new(0),
+            family_limit: AtomicU64::new(0),
             free: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -49,6 +51,7 @@ impl HeapRegistry {
                 free: &self.free,
                 changes: &self.changes,
                 freed: &self.freed,
+                family_limit: &self.family_limit,
             },
         )
     }

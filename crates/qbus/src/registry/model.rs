@@ -139,6 +139,7 @@ impl Small {
             free: &memory.free,
             changes: &memory.changes,
             freed: &memory.freed,
+            family_limit: &memory.family_limit,
         };
         Registry::new(registry.families, series, &arena)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::definition::{LABELS_MAX, VALUE_MAX};
 use super::heap::{HeapRegistry, counter, labels};
-use super::{FamilyDefinition, FamilyId, NAME_MAX, Window};
+use super::{FamilyDefinition, FamilyId, Merge, NAME_MAX, OVERFLOW, Registry, Window};
 use crate::error::RegisterError;
 use crate::record::{MetricType, SeriesId};
 use crate::sync::Ordering;
@@ -15,6 +15,12 @@ fn histogram(name: &str, buckets: &[f64]) -> FamilyDefinition {
         buckets: buckets.to_vec(),
         ..counter(name)
     }
+}
+
+/// What a person is told of a refused family.
+fn family_refusal(registry: &Registry<'_>, family: &FamilyDefinition) -> String {
+    let refusal = registry.intern_family(family).expect_err("a refusal");
+    registry.told(refusal, &family.name).to_string()
 }
 
 /// The text of a refusal.
@@ -57,12 +63,14 @@ fn a_full_table_names_who_filled_it() {
     let largest = registry.largest().expect("a family");
     assert_eq!((largest.family.as_str(), largest.series), ("hits", 4));
     assert_eq!(largest.label, Some(("user".to_owned(), 4)));
+    let registrant = largest.registrant.expect("a process");
+    assert_eq!((registrant.pid, registrant.series), (std::process::id(), 4));
     // What is there already is found all the same.
     assert!(registry.intern(&counter("hits"), &user(3)).is_ok());
     for name in ["b", "c", "d"] {
         registry.intern_family(&counter(name)).unwrap();
     }
-    let text = refusal(registry.intern_family(&counter("e")));
+    let text = family_refusal(&registry, &counter("e"));
     assert!(text.contains("families (capacity 4)"), "{text}");
 }
 
@@ -72,7 +80,7 @@ fn a_full_arena_is_an_error_and_no_entry() {
     let registry = memory.registry();
     registry.intern_family(&counter("a")).unwrap();
     registry.intern_family(&counter("b")).unwrap();
-    let text = refusal(registry.intern_family(&counter("c")));
+    let text = family_refusal(&registry, &counter("c"));
     assert!(
         text.contains("words of definitions (capacity 48)"),
         "{text}"
@@ -93,12 +101,12 @@ fn another_definition_of_a_name_is_refused_with_both() {
             .intern_family(&histogram("latency", &[0.1, 1.0]))
             .is_ok()
     );
-    let text = refusal(registry.intern_family(&histogram("latency", &[0.5])));
+    let text = family_refusal(&registry, &histogram("latency", &[0.5]));
     assert!(
         text.contains("[0.1, 1.0]") && text.contains("[0.5]"),
         "{text}"
     );
-    let text = refusal(registry.intern_family(&counter("latency")));
+    let text = family_refusal(&registry, &counter("latency"));
     assert!(
         text.contains("counter latency") && text.contains("histogram latency"),
         "{text}"
@@ -108,7 +116,7 @@ fn another_definition_of_a_name_is_refused_with_both() {
         ..counter("up")
     };
     registry.intern_family(&counter("up")).unwrap();
-    let text = refusal(registry.intern_family(&seconds));
+    let text = family_refusal(&registry, &seconds);
     assert!(text.contains("counter up in seconds"), "{text}");
     // The help is the first registration's, and no part of what must agree.
     let helped = FamilyDefinition {
@@ -131,7 +139,7 @@ fn a_name_that_another_familys_samples_have_is_refused() {
         counter("latency_sum"),
         histogram("size", &[1.0]),
     ] {
-        let text = refusal(registry.intern_family(&clash));
+        let text = family_refusal(&registry, &clash);
         assert!(text.contains(&clash.name), "{text}");
     }
     // A counter has no samples beside its own.
@@ -474,4 +482,174 @@ fn a_chain_holds_as_many_as_there_are() {
     // Also taken out from its end.
     assert!(one_chain.forget(ids[0], 1) && one_chain.free_series(ids[0]));
     assert_ne!(intern(0), ids[0]);
+}
+
+/// Values of the label `l` and of others, as the registry has them.
+fn labels_of(registry: &Registry<'_>, id: SeriesId) -> Vec<(String, String)> {
+    let mut labels = registry.series(id).expect("a series").labels;
+    labels.sort();
+    labels
+}
+
+#[test]
+fn beyond_its_limit_the_label_with_the_most_values_stands_for_all() {
+    let memory = HeapRegistry::new(64, 4096);
+    let registry = memory.registry();
+    memory.family_limit.store(8, Ordering::Relaxed);
+    let intern = |path: &str, method: &str| {
+        let labels = labels(&[("path", path), ("method", method)]);
+        registry.intern(&counter("hits"), &labels).unwrap()
+    };
+    let first = intern("/0", "GET");
+    for n in 1..7 {
+        intern(&format!("/{n}"), "GET");
+    }
+    let posted = intern("/0", "POST");
+    let family = registry.series(first).unwrap().family;
+    let size = || registry.family_size(family).unwrap();
+    assert_eq!((size().series, size().limit), (8, Some(8)));
+    // What is known stays so, and what is new is counted in one that stands for all paths.
+    assert_eq!(intern("/0", "POST"), posted);
+    let others = intern("/7", "GET");
+    assert_eq!(
+        labels_of(&registry, others),
+        labels(&[("method", "GET"), ("path", OVERFLOW)])
+    );
+    assert_eq!(intern("/8", "GET"), others);
+    // Where the other labels have too many values too, there is one series for all.
+    let rest = intern("/8", "PATCH");
+    assert_eq!(
+        labels_of(&registry, rest),
+        labels(&[("method", OVERFLOW), ("path", OVERFLOW)])
+    );
+    assert_eq!(intern("/9", "DELETE"), rest);
+    assert_eq!(size().series, 10);
+    // Another family has room of its own, and one without a limit any number.
+    let other = |n: usize| labels(&[("path", &n.to_string())]);
+    let one = registry.intern(&counter("other"), &other(0)).unwrap();
+    registry.set_limit(registry.series(one).unwrap().family, 0);
+    let ids: Vec<_> = (0..20)
+        .map(|n| registry.intern(&counter("other"), &other(n)).unwrap())
+        .collect();
+    assert_eq!(labels_of(&registry, ids[19]), other(19));
+}
+
+#[test]
+fn what_is_forgotten_makes_room_below_the_limit() {
+    let memory = HeapRegistry::new(64, 4096);
+    let registry = memory.registry();
+    memory.family_limit.store(4, Ordering::Relaxed);
+    let value = |n: usize| labels(&[("l", &n.to_string())]);
+    let intern = |n: usize| registry.intern(&counter("a"), &value(n)).unwrap();
+    let ids: Vec<_> = (0..4).map(intern).collect();
+    let family = registry.series(ids[0]).unwrap().family;
+    let living = || registry.family_size(family).unwrap().series;
+    let folded = intern(4);
+    assert_eq!(labels_of(&registry, folded), labels(&[("l", OVERFLOW)]));
+    assert_eq!(living(), 5);
+    for id in [ids[0], ids[1], ids[1], folded] {
+        registry.forget(id, 1);
+    }
+    assert_eq!(living(), 2, "what is forgotten twice counts once");
+    assert_eq!(labels_of(&registry, intern(4)), value(4));
+    assert_eq!(intern(0), ids[0], "what is known comes back");
+    assert_eq!(living(), 4);
+    registry.forget(ids[0], 2);
+    assert!(registry.free_series(ids[0]));
+    assert_eq!(living(), 3);
+    // A registrant died before it counted: the next aggregator counts anew.
+    registry.set_limit(family, 7);
+    registry.count_out(Some(family));
+    registry.sweep();
+    assert_eq!(living(), 3);
+    assert_eq!(registry.family_size(family).unwrap().limit, Some(7));
+    registry.set_limit(family, 1 << 20);
+    assert_eq!(registry.family_size(family).unwrap().limit, None);
+}
+
+#[test]
+fn a_merged_gauge_keeps_the_label_that_tells_processes_apart() {
+    let memory = HeapRegistry::new(64, 4096);
+    let registry = memory.registry();
+    memory.family_limit.store(2, Ordering::Relaxed);
+    let family = FamilyDefinition {
+        metric_type: MetricType::Gauge,
+        merge: Merge::LiveSum,
+        ..counter("busy")
+    };
+    let of = |pid: usize, queue: &str| {
+        let labels = labels(&[("pid", &pid.to_string()), ("queue", queue)]);
+        labels_of(&registry, registry.intern(&family, &labels).unwrap())
+    };
+    let own: Vec<_> = (0..6).map(|pid| of(pid, "q")).collect();
+    for (pid, labels) in own.iter().enumerate() {
+        assert_eq!(labels[0], ("pid".to_owned(), pid.to_string()));
+    }
+    assert_eq!(own[5][1], ("queue".to_owned(), OVERFLOW.to_owned()));
+}
+
+#[test]
+fn a_later_help_text_replaces_an_earlier_one() {
+    let memory = HeapRegistry::new(8, 1024);
+    let registry = memory.registry();
+    let described = |help: &str| FamilyDefinition {
+        help: help.to_owned(),
+        ..counter("hits")
+    };
+    let intern = |help: &str| registry.intern(&described(help), &[]).unwrap();
+    let id = intern("Hits.");
+    let family = registry.series(id).unwrap().family;
+    let help = || registry.family(family).unwrap().help;
+    let used = || memory.arena_next.load(Ordering::Relaxed);
+    assert_eq!(help(), "Hits.");
+    let (version, before) = (registry.version(), used());
+    assert_eq!(intern(""), id);
+    assert_eq!(intern("Hits."), id);
+    assert_eq!(
+        (registry.version(), used()),
+        (version, before),
+        "nothing new"
+    );
+    let long = "Requests that found what they asked for, whatever it was. ".repeat(8);
+    for text in ["Hits of the cache.", &long, "Hits.", &long, "Hits."] {
+        let version = registry.help_version(family);
+        assert_eq!(intern(text), id);
+        assert_eq!(help(), text);
+        assert_ne!(registry.help_version(family), version);
+    }
+    // Blocks of texts are used again.
+    let settled = used();
+    for _ in 0..100 {
+        intern(&long);
+        intern("Hits.");
+    }
+    assert_eq!(used(), settled);
+    // With the family its text goes.
+    registry.forget(id, 1);
+    assert!(registry.free_series(id) && registry.suspect_family(family));
+    assert!(registry.free_family(family));
+    let again = registry.intern(&described(""), &[]).unwrap();
+    assert_eq!(
+        registry
+            .family(registry.series(again).unwrap().family)
+            .unwrap()
+            .help,
+        ""
+    );
+}
+
+#[test]
+fn a_help_text_that_is_garbage_is_none() {
+    let memory = HeapRegistry::new(8, 1024);
+    let registry = memory.registry();
+    let family = registry.intern_family(&counter("hits")).unwrap();
+    let help = |registry: &Registry<'_>| registry.family(family).map(|family| family.help);
+    // The fifth word of its block, whatever the generation is.
+    let at = (family.0 as usize & 0xff) * super::GRANULE + 4;
+    for word in [u64::MAX << 16, 1 << 16, 0xffff << 16, 5 << 40] {
+        memory.arena[at].store(word, Ordering::Relaxed);
+        assert!(help(&registry).is_some(), "{word:x}");
+        registry.renew_help(family, "A text.");
+        assert_eq!(help(&registry).as_deref(), Some("A text."), "{word:x}");
+    }
 }

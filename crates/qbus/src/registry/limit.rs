@@ -108,15 +108,16 @@ impl Registry<'_> {
 
     /// Whether a family has room for one more series.
     pub(super) fn has_room(&self, id: FamilyId, room: Room) -> bool {
+        if room == Room::Any {
+            return true;
+        }
         let Some(FamilySize { series, limit }) = self.family_size(id) else {
             return true;
         };
-        let limit = limit.unwrap_or(u64::MAX);
-        match room {
-            Room::Limit => series < limit,
+        limit.is_none_or(|limit| match room {
             Room::Reserve => series < limit.saturating_add((limit / 8).max(1)),
-            Room::Any => true,
-        }
+            Room::Limit | Room::Any => series < limit,
+        })
     }
 
     /// Counts a series that was registered or remembered.

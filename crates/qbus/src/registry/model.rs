@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use loom::thread;
 
+use super::block::{GRANULE, HELP};
 use super::heap::{HeapRegistry, counter, labels};
-use super::{Arena, FamilyId, Registry, name_hash};
+use super::{Arena, FamilyDefinition, FamilyId, Registry, Room, name_hash};
 use crate::model::explore;
 use crate::record::SeriesId;
 use crate::sync::{AtomicU64, Fault};
@@ -146,7 +147,9 @@ impl Small {
 
     fn intern(&self, value: &str) -> Option<SeriesId> {
         let labels = labels(&[("l", value)]);
-        let interned = self.registry().intern_checked(&counter("a"), &labels);
+        // Its limit is a word that is read alone.
+        let registry = self.registry();
+        let interned = registry.intern_within(&counter("a"), &labels, Room::Any);
         interned.ok()
     }
 
@@ -282,4 +285,83 @@ fn a_series_always_has_its_family() {
         outcomes.note(is_freed);
     });
     assert_eq!(seen.len(), 2, "both came first");
+}
+
+/// A help text is replaced twice, so that the second comes to lie where the first one did, or by two
+/// at once; whoever reads finds a whole one.
+fn describing(
+    name: &str,
+    texts: [&'static [&'static str]; 2],
+    prepare: impl Fn() + Send + Sync + 'static,
+) {
+    const TEXTS: [&str; 4] = [
+        "",
+        "first and longer",
+        "another one ....",
+        "the last of them",
+    ];
+    let seen = explore(name, move |outcomes| {
+        let memory = Arc::new(HeapRegistry::new(2, 96));
+        let family = memory.registry().intern_family(&counter("a")).unwrap();
+        // Whoever replaces a text loads this word first.
+        let told = family.0 as usize * GRANULE + HELP;
+        memory.arena[told].watch();
+        prepare();
+        let registrants = texts.map(|texts| {
+            let memory = memory.clone();
+            thread::spawn(move || {
+                texts
+                    .iter()
+                    .for_each(|text| memory.registry().renew_help(family, text));
+            })
+        });
+        let help = || {
+            memory
+                .registry()
+                .family(family)
+                .map(|FamilyDefinition { help, .. }| help)
+        };
+        memory.arena[told].peek();
+        let early = help().expect("a family");
+        assert!(TEXTS.contains(&&*early), "{early}");
+        registrants
+            .into_iter()
+            .for_each(|registrant| registrant.join().unwrap());
+        let last = help().expect("a family");
+        assert!(
+            texts.iter().any(|texts| texts.last() == Some(&&*last)),
+            "{last}"
+        );
+        // One block is in use: what was replaced is given back.
+        let free: Vec<_> = memory.free[0..1]
+            .iter()
+            .map(|top| top.load(crate::sync::Ordering::Relaxed) as u32)
+            .collect();
+        outcomes.note((early, last, free));
+    });
+    assert!(seen.len() > 2, "{seen:?}");
+}
+
+#[test]
+fn a_help_text_is_read_whole_while_it_is_replaced() {
+    let twice = &["first and longer", "another one ....", "the last of them"];
+    describing("registry, a help text replaced", [twice, &[]], || {});
+}
+
+#[test]
+fn of_two_that_describe_a_family_one_is_the_last() {
+    describing(
+        "registry, two help texts",
+        [&["first and longer"], &["another one ...."]],
+        || {},
+    );
+}
+
+#[test]
+#[should_panic]
+fn without_fences_a_help_text_is_half_another() {
+    let twice = &["first and longer", "another one ....", "the last of them"];
+    describing("registry, help without fences", [twice, &[]], || {
+        crate::sync::drop_fences(true)
+    });
 }

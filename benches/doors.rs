@@ -155,6 +155,7 @@ fn pushing(number: u64) {
     };
     let options = BusOptions {
         geometry: geometry.with_arena(),
+        max_series_per_family: 0,
         ..BusOptions::default()
     };
     let stage = start_with("doors", &options, false);

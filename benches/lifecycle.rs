@@ -23,6 +23,7 @@ fn main() {
     };
     let options = BusOptions {
         geometry: geometry.with_arena(),
+        max_series_per_family: 0,
         ..BusOptions::default()
     };
     let bus = Bus::create(&address, &options).expect("a new bus");

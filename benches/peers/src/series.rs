@@ -22,6 +22,7 @@ impl ManySeries {
         };
         let config = BusOptions {
             geometry: geometry.with_arena(),
+            max_series_per_family: 0,
             ..BusOptions::default()
         };
         let bus = Bus::create(&unused(name), &config).expect("room in /dev/shm");

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use qbus::{Bus, CreateError};
+use qbus::{Bus, OVERFLOW, SeriesId};
 use qbus_aggregate::{
-    AggregateError, Aggregator, AggregatorOptions, Ledger, Reader, SnapshotError, Spare,
+    AggregateError, Aggregator, AggregatorOptions, Ledger, News, Reader, SnapshotError, Spare,
 };
 
 use crate::error::{ResetError, StartError};
@@ -34,6 +34,9 @@ pub struct AgentOptions {
     pub sampling: Option<SamplingOptions>,
     /// Never nap: a core for the lowest latency.
     pub spin: bool,
+    /// How many series a family may have that does not say so itself, from now on; 0 is any number,
+    /// and `None` leaves it as it is: 2,000 as a rule.
+    pub max_series_per_family: Option<u64>,
 }
 
 /// Hears what a person should know.
@@ -106,6 +109,9 @@ impl Agent {
     ) -> Result<Agent, StartError> {
         let aggregator =
             Aggregator::open(bus, &options.aggregator).map_err(StartError::Aggregate)?;
+        if let Some(series) = options.max_series_per_family {
+            bus.set_max_series_per_family(series);
+        }
         let snapshot = aggregator.snapshot().to_owned();
         let report: Report = Arc::new(report);
         report_place(&aggregator, &report);
@@ -298,6 +304,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Names of the labels that stand for all values.
+pub(crate) fn overflowing(labels: &[(String, String)]) -> Vec<&str> {
+    let overflowing = labels.iter().filter(|(_, value)| value == OVERFLOW);
+    overflowing.map(|(name, _)| &**name).collect()
+}
+
 /// What the aggregator's thread has been told and has not done yet.
 struct Inbox {
     commands: Receiver<Command>,
@@ -341,13 +353,16 @@ struct Aggregation {
 impl Aggregation {
     fn run(self, aggregator: Aggregator) {
         let mut reported: Option<Instant> = None;
-        let mut report = |error: CreateError| {
-            if reported.is_none_or(|reported| reported.elapsed() >= REPORT_EVERY) {
-                reported = Some(Instant::now());
-                let why = SnapshotError::Create(error);
-                let news = format!("the snapshot cannot grow, new series are left out: {why}");
-                (self.report)(news);
+        let mut report = |news: News| match news {
+            News::NoRoom(error) => {
+                if reported.is_none_or(|reported| reported.elapsed() >= REPORT_EVERY) {
+                    reported = Some(Instant::now());
+                    let why = SnapshotError::Create(error);
+                    let news = format!("the snapshot cannot grow, new series are left out: {why}");
+                    (self.report)(news);
+                }
             }
+            News::Overflow(series) => self.report_overflow(series),
         };
         let mut aggregator = Some(aggregator);
         loop {
@@ -409,6 +424,29 @@ impl Aggregation {
         }
         *aggregator = Some(opened);
         Ok(())
+    }
+
+    /// Tells that a family has as many series as it may have, by the first that is there for others.
+    fn report_overflow(&self, id: SeriesId) {
+        let Some(series) = self.bus.series(id) else {
+            return;
+        };
+        let (family, size) = (
+            self.bus.family(series.family),
+            self.bus.family_size(series.family),
+        );
+        let (Some(family), Some(limit)) = (family, size.and_then(|size| size.limit)) else {
+            return;
+        };
+        let registrant = self.bus.registrant(id);
+        let whose = registrant.map_or(String::new(), |process| format!(" of {process}"));
+        let labels = overflowing(&series.labels).join(", ");
+        (self.report)(format!(
+            "metric {}{whose} has {limit} series, as many as it may have: values of its label {labels} \
+             that are new are counted under {OVERFLOW:?} from now on; a label with fewer values is \
+             better, else --max-series-per-family or max_series() raises the limit",
+            family.name
+        ));
     }
 
     fn remove_snapshot(&self) {

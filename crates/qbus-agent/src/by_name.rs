@@ -156,6 +156,8 @@ pub struct Emitter {
     made: Instant,
     /// Milliseconds after `made` at which the registry has last been found full; 0 for never.
     full_ms: Count,
+    /// Whether its families have as many series as there are.
+    is_unlimited: bool,
 }
 
 impl Emitter {
@@ -167,6 +169,16 @@ impl Emitter {
             id: NEXT.fetch_add(1, Relaxed),
             made: Instant::now(),
             full_ms: Count::new(0),
+            is_unlimited: false,
+        }
+    }
+
+    /// Its families may have any number of series: for who keeps a limit of his own, and states
+    /// totals, which are right in their own series only.
+    pub(crate) fn without_limit(self) -> Emitter {
+        Emitter {
+            is_unlimited: true,
+            ..self
         }
     }
 
@@ -260,6 +272,11 @@ impl Emitter {
         let registered = self.bus.intern(&family, &labels);
         if matches!(registered, Err(RegisterError::Full { .. })) {
             self.full_ms.store(self.now_ms(), Relaxed);
+        }
+        if let (true, Ok(series)) = (self.is_unlimited, &registered)
+            && let Some(family) = self.bus.family_of(*series)
+        {
+            self.bus.set_max_series(family, 0);
         }
         registered.map_err(MetricError::Register)
     }

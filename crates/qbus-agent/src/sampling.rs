@@ -54,7 +54,7 @@ pub(crate) fn sample_until(
     }
     let mut sampler = Sampler::new(options.sampler);
     let mut sink = Sink {
-        emitter: Emitter::new(bus),
+        emitter: Emitter::new(bus).without_limit(),
         refused: HashSet::new(),
         seen: Seen::new(bus),
     };
@@ -72,8 +72,8 @@ pub(crate) fn sample_until(
         if options.self_metrics {
             self_metrics::of_sampler(outcomes, &mut emit);
             // Opened each time: a reset makes another file.
-            if let Ok(reader) = Reader::open(snapshot) {
-                self_metrics::of_bus(bus, &reader, &mut emit);
+            if let Ok(mut reader) = Reader::open(snapshot) {
+                self_metrics::of_bus(bus, &mut reader, &mut emit);
             }
         }
         sink.seen

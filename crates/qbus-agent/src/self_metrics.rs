@@ -1,10 +1,13 @@
 //! The bus's metrics of itself: `qbus_bus_…` and `qbus_sampler_…`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use qbus::{Bus, LaneView};
 use qbus_aggregate::{Ledger, Reader};
 use qbus_sampler::{Metric, Outcome, Sample, Trend};
+
+use crate::agent::overflowing;
 
 /// Emits the samples of the metrics below.
 struct Page<'a> {
@@ -33,6 +36,36 @@ impl Page<'_> {
     }
 }
 
+impl Page<'_> {
+    /// How large families are that have a limit, and what came to series beyond it.
+    fn families(&mut self, bus: &Bus, reader: &mut Reader) {
+        for id in bus.family_ids() {
+            let size = bus.family_size(id);
+            let Some((size, limit)) = size.and_then(|size| Some((size, size.limit?))) else {
+                continue;
+            };
+            if let Some(family) = bus.family(id) {
+                let labels = [("family", &*family.name)];
+                self.sample(&FAMILY_SERIES, &labels, size.series as f64);
+                self.sample(&FAMILY_LIMIT, &labels, limit as f64);
+            }
+        }
+        let mut records: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for (id, series) in bus.overflow_series() {
+            if let (Some(family), Some(found)) =
+                (bus.family(series.family), reader.series(id, false))
+            {
+                let labels = overflowing(&series.labels).join(",");
+                *records.entry((family.name, labels)).or_default() += found.records;
+            }
+        }
+        for ((family, label), records) in &records {
+            let labels = [("family", &**family), ("label", &**label)];
+            self.sample(&OVERFLOW_RECORDS, &labels, *records as f64);
+        }
+    }
+}
+
 macro_rules! metrics {
     ($($name:ident = $kind:ident $metric:literal $unit:literal $help:literal;)*) => {
         $(static $name: Metric = Metric {
@@ -56,6 +89,9 @@ metrics! {
     SERIES = Gauge "qbus_bus_series" "" "Series that are registered.";
     SERIES_CAPACITY = Gauge "qbus_bus_series_capacity" "" "Series that can be registered.";
     REGISTRY = Gauge "qbus_bus_registry_fill_ratio" "ratio" "Part of the room for definitions that is in use.";
+    FAMILY_SERIES = Gauge "qbus_family_series" "" "Series of a metric that has a limit.";
+    FAMILY_LIMIT = Gauge "qbus_family_limit" "" "Series that a metric may have.";
+    OVERFLOW_RECORDS = Counter "qbus_overflow_records_total" "" "Records, and changes of cells, counted in series whose label stands for all values beyond the metric's limit.";
     REFUSED = Counter "qbus_bus_refused_registrations_total" "" "Registrations that found the registry full.";
     CUT_VALUES = Counter "qbus_bus_cut_label_values_total" "" "Label values longer than 1,024 bytes, of which the beginning was registered.";
     COMMITS = Counter "qbus_bus_commits_total" "" "Commits of the snapshot: its epoch.";
@@ -72,7 +108,7 @@ metrics! {
 }
 
 /// What the bus and its snapshot say of themselves.
-pub(crate) fn of_bus(bus: &Bus, reader: &Reader, emit: &mut dyn FnMut(Sample<'_>)) {
+pub(crate) fn of_bus(bus: &Bus, reader: &mut Reader, emit: &mut dyn FnMut(Sample<'_>)) {
     let mut page = Page { emit };
     let (counts, geometry, globals) = (bus.counts(), bus.geometry(), reader.globals());
     // Without it the page shows the last one: no loss ever looks undone.
@@ -116,6 +152,7 @@ pub(crate) fn of_bus(bus: &Bus, reader: &Reader, emit: &mut dyn FnMut(Sample<'_>
     page.sample(&COMMIT_SECONDS, &[], globals.commit_ns as f64 / 1e9);
     page.sample(&RESTARTS, &[], globals.restarts as f64);
     page.sample(&SNAPSHOT, &[], reader.size_bytes() as f64);
+    page.families(bus, reader);
 }
 
 /// How the sampler's sources fared.

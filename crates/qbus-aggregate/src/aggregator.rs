@@ -15,7 +15,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use qbus::{Bus, Clock, ConsumeError, Consumer, CreateError, Geometry};
+use qbus::{Bus, Clock, ConsumeError, Consumer, CreateError, Geometry, SeriesId};
 
 use crate::fold::Fold;
 use crate::snapshot::file::{MovedAside, SnapshotError};
@@ -110,6 +110,15 @@ impl Round {
     pub fn is_idle(&self) -> bool {
         self.drained == 0 && self.cells == 0 && !self.is_waiting
     }
+}
+
+/// What a person should know of an aggregator.
+#[derive(Debug)]
+pub enum News {
+    /// The snapshot could not grow.
+    NoRoom(CreateError),
+    /// A family reached its limit: that series is there for all beyond it.
+    Overflow(SeriesId),
 }
 
 /// The one process that drains a bus and writes its snapshot.
@@ -345,21 +354,21 @@ impl Aggregator {
 
     /// Rounds until `stop` says so, then until nothing is left. Between rounds it naps as
     /// [`AggregatorOptions::latency`] says, and for up to 20 ms when the bus is idle; with `spin`
-    /// never. `report` hears of a snapshot that could not grow. It also ends when the bus was
-    /// removed and nothing comes any more.
-    pub fn run(
-        &mut self,
-        spin: bool,
-        stop: &dyn Fn() -> bool,
-        report: &mut dyn FnMut(CreateError),
-    ) {
+    /// never. `report` hears what a person should know. It also ends when the bus was removed and
+    /// nothing comes any more.
+    pub fn run(&mut self, spin: bool, stop: &dyn Fn() -> bool, report: &mut dyn FnMut(News)) {
         let mut nap = Nap::new(self.latency, self.consumer.bus().geometry().slots);
         while !stop() {
             let now = Now::read();
             let round = self.round_at(now);
             if let Some(failure) = self.writer.take_failure() {
-                report(failure);
+                report(News::NoRoom(failure));
             }
+            self.fold
+                .overflowing
+                .drain(..)
+                .map(News::Overflow)
+                .for_each(&mut *report);
             if self.is_superseded() {
                 return;
             }

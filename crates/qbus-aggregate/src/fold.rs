@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use qbus::{
-    Bus, CellChange, CreateError, Drained, FamilyDefinition, FamilyId, MetricType, OwnerCounts,
-    OwnerId, Placed, Record, SeriesDefinition, SeriesId, Window,
+    Bus, CellChange, CreateError, Drained, FamilyDefinition, FamilyId, MetricType, OVERFLOW,
+    OwnerCounts, OwnerId, Placed, Record, SeriesDefinition, SeriesId, Window,
 };
 
 use crate::snapshot::ring::{self, Points, Ring, encode_recent};
@@ -67,6 +67,8 @@ pub(crate) struct Fold {
     families: HashMap<FamilyId, PlacedFamily>,
     /// Where the definitions of series lie for whose rows there was no room.
     homeless: HashMap<SeriesId, usize>,
+    /// Of families that reached their limit the first series that is there for those beyond.
+    pub(crate) overflowing: Vec<SeriesId>,
     lifecycle: Lifecycle,
     windows: Windows,
 }
@@ -93,6 +95,17 @@ struct PlacedFamily {
     window: Window,
     /// How many series of it there are.
     series: usize,
+    /// What the registry said of its help text when that was read; `None` after a start.
+    help: Option<u64>,
+    /// Whether one of its series is there for those beyond its limit.
+    is_overflowing: bool,
+}
+
+/// The family of a series that is to have a place.
+enum Family {
+    Known(PlacedFamily),
+    /// And what the registry said of its help text before it was read.
+    New(FamilyDefinition, u64),
 }
 
 impl Fold {
@@ -138,6 +151,7 @@ impl Fold {
             is_retrying: true,
             families: HashMap::new(),
             homeless: HashMap::new(),
+            overflowing: Vec::new(),
             lifecycle: Lifecycle::default(),
             windows: Windows::default(),
         };
@@ -204,6 +218,8 @@ impl Fold {
             native,
             window: family.window,
             series: 0,
+            help: None,
+            is_overflowing: false,
         };
         let mut series = SeriesState::new(
             (labels.family, id),
@@ -593,7 +609,10 @@ impl Fold {
         let family = definition.as_ref().and_then(|definition| {
             let family = definition.family;
             let known = self.families.get(&family).cloned();
-            known.map(Ok).or_else(|| self.bus.family(family).map(Err))
+            // Before the text is read: one that comes later is another version.
+            let help = self.bus.help_version(family);
+            let new = || self.bus.family(family).map(|new| Family::New(new, help));
+            known.map(Family::Known).or_else(new)
         });
         let (Some(definition), Some(family)) = (definition, family) else {
             return Err(NoPlace::Undefined);
@@ -608,7 +627,57 @@ impl Fold {
         if self.bus.forgotten_ns(id).is_some() {
             self.find_forgotten(place);
         }
+        self.note_overflow(id, &definition);
         Ok(place)
+    }
+
+    /// Notes the first series of a family that is there for those beyond its limit.
+    fn note_overflow(&mut self, id: SeriesId, definition: &SeriesDefinition) {
+        let is_overflow = definition.labels.iter().any(|(_, value)| value == OVERFLOW);
+        if is_overflow
+            && let Some(family) = self.families.get_mut(&definition.family)
+            && !std::mem::replace(&mut family.is_overflowing, true)
+        {
+            self.overflowing.push(id);
+        }
+    }
+
+    /// Takes over help texts that were replaced.
+    fn renew_helps(&mut self, writer: &mut Writer) {
+        let bus = &self.bus;
+        let is_other = |(id, known): (&FamilyId, &PlacedFamily)| {
+            let help = bus.help_version(*id);
+            (known.help != Some(help)).then_some((*id, help))
+        };
+        let others: Vec<_> = self.families.iter().filter_map(is_other).collect();
+        for (id, help) in others {
+            self.renew_help(writer, id, help);
+        }
+    }
+
+    fn renew_help(&mut self, writer: &mut Writer, id: FamilyId, help: u64) {
+        let (Some(known), Some(now)) = (self.families.get_mut(&id), self.bus.family(id)) else {
+            return;
+        };
+        let is_first = known.help.is_none();
+        let before = known.at;
+        if !now.is_at(writer.words(), before) {
+            let Some(at) = writer.define(&now.encode()) else {
+                // The earlier one stays, until there is room at another change.
+                return;
+            };
+            known.at = at;
+        }
+        known.help = Some(help);
+        let at = known.at;
+        // A predecessor may have died while it did this.
+        if at != before || is_first {
+            let members = self.series.iter().filter(|series| series.family == id);
+            members.for_each(|series| writer.set_family(series.row, at));
+        }
+        if at != before {
+            writer.free_family(before);
+        }
     }
 
     /// Makes room for a series, and for its family if that has no place yet.
@@ -617,11 +686,11 @@ impl Fold {
         writer: &mut Writer,
         id: SeriesId,
         definition: &SeriesDefinition,
-        family: Result<PlacedFamily, FamilyDefinition>,
+        family: Family,
     ) -> Option<usize> {
         let family = match family {
-            Ok(family) => family,
-            Err(new) => {
+            Family::Known(family) => family,
+            Family::New(new, help) => {
                 let family = PlacedFamily {
                     at: writer.define(&new.encode())?,
                     metric_type: new.metric_type,
@@ -629,6 +698,8 @@ impl Fold {
                     native: new.native,
                     window: new.window,
                     series: 0,
+                    help: Some(help),
+                    is_overflowing: false,
                 };
                 self.families.insert(definition.family, family.clone());
                 family

@@ -19,7 +19,7 @@ mod snapshot;
 mod sum;
 
 #[cfg(not(loom))]
-pub use aggregator::{AggregateError, Aggregator, AggregatorOptions, Round, Spare};
+pub use aggregator::{AggregateError, Aggregator, AggregatorOptions, News, Round, Spare};
 pub use distribution::{Distribution, Exponential};
 pub use series::{Exemplar, Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
 #[cfg(not(loom))]

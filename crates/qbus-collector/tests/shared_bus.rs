@@ -30,7 +30,7 @@ fn collectors_of_a_bus_see_each_other() {
         let stop = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             let stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);
-            scope.spawn(move || aggregator.run(false, &stopped, &mut |error| panic!("{error}")));
+            scope.spawn(move || aggregator.run(false, &stopped, &mut |news| panic!("{news:?}")));
             other
                 .add_metric(&Metric::counter("requests_total", 2.0))
                 .unwrap();

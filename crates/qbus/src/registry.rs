@@ -572,7 +572,7 @@ impl<'a> Registry<'a> {
     }
 
     /// The process that registered a series.
-    fn registrant(&self, id: SeriesId) -> Option<u32> {
+    pub(crate) fn registrant(&self, id: SeriesId) -> Option<u32> {
         let (block, life) = self.blocks.find(id.0)?;
         let pid = self.blocks.load(block, REGISTRANT, life) as u32;
         (pid != 0).then_some(pid)

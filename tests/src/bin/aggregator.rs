@@ -31,8 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let _ = io::stdin().read_to_end(&mut Vec::new());
         stopper.store(true, Ordering::Relaxed);
     });
-    aggregator.run(false, &|| stop.load(Ordering::Relaxed), &mut |error| {
-        panic!("the snapshot cannot grow: {error}");
+    aggregator.run(false, &|| stop.load(Ordering::Relaxed), &mut |news| {
+        panic!("an aggregator of a test has nothing to tell: {news:?}");
     });
     Ok(())
 }

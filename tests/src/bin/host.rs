@@ -127,6 +127,7 @@ impl Host {
         let options = BusOptions {
             geometry,
             mode: u32::from_str_radix(&mode, 8)?,
+            ..BusOptions::default()
         };
         self.bus = Some(Bus::open_or_create(&self.address, &options)?);
         Ok("open".to_owned())

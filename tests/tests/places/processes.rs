@@ -146,6 +146,7 @@ fn a_group_shares_a_bus_of_mode_0660() {
     let config = BusOptions {
         geometry: TestBus::small_geometry(),
         mode: 0o660,
+        ..BusOptions::default()
     };
     let bus = qbus::Bus::create(test.address(), &config).expect("room");
     chown(test.address().file(), None, Some(NOBODY)).expect("root may");

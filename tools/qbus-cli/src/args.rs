@@ -198,6 +198,10 @@ pub(crate) struct Create {
     /// Series (names with labels) that can be registered.
     #[arg(long, default_value_t = qbus::Geometry::default().series)]
     pub(crate) max_series: u64,
+    /// Series that a metric may have, unless it says so itself; 0 is any number. Beyond, the label
+    /// with the most values stands for all of them, with the value __overflow__: sums stay exact.
+    #[arg(long, default_value_t = qbus::BusOptions::default().max_series_per_family, value_name = "N")]
+    pub(crate) max_series_per_family: u64,
     /// Who may attach: 0600 (this user) or 0660 (this user and group).
     #[arg(long, default_value = "0600", value_parser = parse_mode)]
     pub(crate) mode: u32,
@@ -226,6 +230,11 @@ pub(crate) struct Agg {
     /// Last records of all series that are kept.
     #[arg(long, default_value_t = AggregatorOptions::default().recent)]
     pub(crate) recent: usize,
+    /// Series that a metric may have, unless it says so itself; 0 is any number. Beyond, the label
+    /// with the most values stands for all of them, with the value __overflow__: sums stay exact.
+    /// Without it as the bus was created: 2000 as a rule.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_series_per_family: Option<u64>,
     /// Where the snapshot goes instead of beside the bus; a link there leads to it, for all who
     /// read it and for the next aggregator.
     #[arg(long, value_name = "PATH")]

@@ -219,6 +219,7 @@ impl Fold {
         self.lifecycle.version = Some(walk.version);
         if walk.is_changed {
             self.lifecycle.bound = take(&mut self.lifecycle.bound_next);
+            self.renew_helps(writer);
         }
         self.free_families(writer, consumer);
     }

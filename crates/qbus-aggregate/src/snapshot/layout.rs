@@ -64,6 +64,8 @@ pub(crate) const PLAIN_LEN: usize = 9;
 /// Words of a series' block before its row: its id, where the definitions of its family and of
 /// itself lie, where its exemplars lie, and the length of a version.
 pub(crate) const BLOCK_HEADER: usize = 5;
+/// Word of a block's header that leads to its family.
+pub(crate) const AT_FAMILY: usize = 1;
 /// Which of them says where its exemplars lie.
 pub(crate) const AT_EXEMPLARS: usize = 3;
 /// Words of a counter's or a gauge's block.

@@ -352,14 +352,31 @@ impl Reader {
         known: &mut HashMap<FamilyKey, Arc<Family>>,
     ) -> Option<Arc<Family>> {
         let key = self.family_key(listed)?;
-        if let Some(family) = known.get(&key) {
-            return Some(family.clone());
+        for _ in 0..CUTS {
+            let (words, at) = (self.words(), self.family_at(listed)?);
+            // Another help text may lie where an earlier one did.
+            if let Some(family) = known.get(&key).filter(|family| family.is_at(words, at)) {
+                return Some(family.clone());
+            }
+            let family = Family::decode(words, at).map(Arc::new);
+            if !self.is_there(listed.place, listed.word) {
+                return None;
+            }
+            // Else its help text was replaced, and what was read may be another's.
+            if self.family_at(listed) == Some(at) {
+                let family = family?;
+                known.insert(key, family.clone());
+                return Some(family);
+            }
         }
-        let family = Arc::new(Family::decode(self.words(), listed.header.family)?);
-        self.is_there(listed.place, listed.word).then(|| {
-            known.insert(key, family.clone());
-            family
-        })
+        None
+    }
+
+    /// Where the definition of a series' family lies now.
+    fn family_at(&self, listed: &Listed) -> Option<usize> {
+        let word = self.words().get(self.shape.directory() + listed.place)?;
+        let row = row_at(self.words(), self.shape, word)?;
+        Some(BlockHeader::of(self.words(), row)?.family)
     }
 
     fn decode(

@@ -10,8 +10,8 @@ use super::exemplars;
 use super::file::{self, MovedAside, Opened, SnapshotError};
 use super::heap::Heap;
 use super::layout::{
-    AT_COMMITTED, AT_EXEMPLARS, AT_GLOBALS, AT_PID, AT_STARTED, BLOCK_HEADER, BLOCK_WORDS,
-    CELL_GROUPS, GLOBALS_LEN, OWNER_LEN, PLAIN_LEN, Shape,
+    AT_COMMITTED, AT_EXEMPLARS, AT_FAMILY, AT_GLOBALS, AT_PID, AT_STARTED, BLOCK_HEADER,
+    BLOCK_WORDS, CELL_GROUPS, GLOBALS_LEN, OWNER_LEN, PLAIN_LEN, Shape,
 };
 use super::ring::{self, Points, Ring};
 use super::row::{BlockHeader, Plain, directory_word, series_row, window_span};
@@ -272,6 +272,13 @@ impl Writer {
         if len > 0 {
             self.heap.give_back(at, len);
         }
+    }
+
+    /// Has a series' row lead to another definition of its family.
+    pub(crate) fn set_family(&self, row: Row, at: usize) {
+        // Release: who follows the header finds the definition whole.
+        self.words()
+            .publish(row.start - BLOCK_HEADER + AT_FAMILY, at as u64);
     }
 
     fn give_block_back(&mut self, row: Row) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Bus, MappedBus, may_be_handler};
 use crate::clock::{self, Clock};
 use crate::doorbell;
-use crate::error::{JoinError, Largest, RegisterError};
+use crate::error::{JoinError, Largest, RegisterError, Registrant};
 use crate::lane::count;
 use crate::layout::OwnerEntry;
 use crate::owner::OwnerId;
@@ -160,6 +160,22 @@ impl Bus {
     /// How many series a family has, and may have; `None` when there is no family of that id.
     pub fn family_size(&self, id: FamilyId) -> Option<FamilySize> {
         self.mapped().registry().family_size(id)
+    }
+
+    /// The series that are there for those beyond the limit of their families, and what they are
+    /// registered as.
+    pub fn overflow_series(&self) -> Vec<(SeriesId, SeriesDefinition)> {
+        self.mapped().registry().overflow_series()
+    }
+
+    /// The process that registered a series; `None` when there is no series of that id.
+    pub fn registrant(&self, id: SeriesId) -> Option<Registrant> {
+        let pid = self.mapped().registry().registrant(id)?;
+        Some(Registrant {
+            pid,
+            command: self.mapped().command_of(pid),
+            series: 1,
+        })
     }
 
     /// What differs whenever the help text of a family was replaced.

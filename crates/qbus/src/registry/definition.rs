@@ -164,6 +164,11 @@ impl FamilyDefinition {
         is_described() == Some(true)
     }
 
+    /// Whether it is what lies there, help text and all; without a copy of it.
+    pub fn is_at(&self, words: Words<'_>, at: usize) -> bool {
+        self.is_like(words, at) && Self::is_described(words, at, &self.help)
+    }
+
     /// Decodes and checks words that another process wrote; `None` when they are no definition.
     pub fn decode(words: Words<'_>, start: usize) -> Option<FamilyDefinition> {
         let mut cursor = Cursor::new(words, start);

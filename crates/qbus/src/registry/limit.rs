@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::block::{Block, Blocks, Life, POPULATION};
-use super::{FamilyId, Merge, Registry};
+use super::{FamilyId, Merge, Registry, SeriesDefinition};
 use crate::record::SeriesId;
 use crate::sync::Ordering;
 
@@ -161,6 +161,35 @@ impl Registry<'_> {
                 false => it,
             });
         }
+    }
+
+    /// The series that are there for those beyond the limit of their families.
+    pub(crate) fn overflow_series(&self) -> Vec<(SeriesId, SeriesDefinition)> {
+        let is_chosen = |id: &FamilyId| {
+            let found = self.blocks.find(id.0);
+            found.is_some_and(|found| Population::of(&self.blocks, found).label().is_some())
+        };
+        let families: BTreeSet<u32> = self
+            .family_ids()
+            .iter()
+            .filter(|id| is_chosen(id))
+            .map(|id| id.0)
+            .collect();
+        if families.is_empty() {
+            return Vec::new();
+        }
+        let is_of = |id: &SeriesId| {
+            self.family_of(*id)
+                .is_some_and(|id| families.contains(&id.0))
+        };
+        let found = self
+            .series_ids()
+            .filter(is_of)
+            .filter_map(|id| Some((id, self.series(id)?)));
+        let is_overflow = |(_, value): &(String, String)| value == OVERFLOW;
+        found
+            .filter(|(_, series)| series.labels.iter().any(is_overflow))
+            .collect()
     }
 
     /// Labels of the series in which others are counted: with one that stands for all values of a

@@ -140,5 +140,6 @@ fn options(agg: &Agg) -> AgentOptions {
             self_metrics: !agg.no_self,
         }),
         spin: agg.spin,
+        max_series_per_family: agg.max_series_per_family,
     }
 }

@@ -26,6 +26,7 @@ pub(crate) fn run(address: &Address, create: &Create, out: &mut dyn Write) -> Re
     let config = BusOptions {
         geometry: geometry.with_arena(),
         mode: create.mode,
+        max_series_per_family: create.max_series_per_family,
     };
     let bus = match create.if_absent {
         false => Bus::create(address, &config).map_err(Error::failed)?,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use qbus::{Bus, OVERFLOW, SeriesId};
+use qbus::{Bus, CreateError, OVERFLOW, SeriesId};
 use qbus_aggregate::{
     AggregateError, Aggregator, AggregatorOptions, Ledger, News, Reader, SnapshotError, Spare,
 };

@@ -672,7 +672,8 @@ impl Fold {
         let at = known.at;
         // A predecessor may have died while it did this.
         if at != before || is_first {
-            let members = self.series.iter().filter(|series| series.family == id);
+            let is_member = |series: &&SeriesState| series.family == id && series.is_in_use();
+            let members = self.series.iter().filter(is_member);
             members.for_each(|series| writer.set_family(series.row, at));
         }
         if at != before {

@@ -52,6 +52,7 @@ fn create(folder: &Path, cells: u64) -> (Address, Bus) {
     };
     let options = BusOptions {
         geometry,
+        max_series_per_family: 0,
         ..BusOptions::default()
     };
     let bus = Bus::create(&address, &options).expect("room for a bus");

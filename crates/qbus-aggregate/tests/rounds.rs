@@ -36,7 +36,10 @@ fn series_that_are_new_are_made_in_portions() {
 fn rows_are_written_in_portions_and_no_lane_is_forgotten() {
     let (_test, bus, mut aggregator) = aggregated(rings(), &AggregatorOptions::default());
     let counters: Vec<_> = (0..8000)
-        .map(|i| bus.counter("x_total").label("i", &i.to_string()).register())
+        .map(|i| {
+            let counter = bus.counter("x_total").label("i", &i.to_string());
+            counter.max_series(0).register()
+        })
         .collect::<Result<_, _>>()
         .expect("room");
     for part in counters.chunks(1000) {

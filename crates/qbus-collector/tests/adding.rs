@@ -121,6 +121,7 @@ fn a_family_with_buckets_of_its_own_keeps_them() {
 #[test]
 fn unbounded_labels_are_refused_one_by_one_and_the_rest_goes_on() {
     let collector = collector();
+    collector.bus().set_max_series_per_family(0);
     let capacity = collector.bus().geometry().series;
     let (mut added, mut refused) = (0, 0);
     for batch in 0..capacity + 500 {

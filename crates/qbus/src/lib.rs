@@ -85,8 +85,8 @@ pub use region::{Access, Grower, Grown, MappedFile};
 #[cfg(not(loom))]
 pub use registration::{DEFAULT_BUCKETS, Registration};
 pub use registry::{
-    FamilyDefinition, FamilyId, FamilySize, Merge, OVERFLOW, SeriesDefinition, Window,
-    check_label, is_metric_name,
+    FamilyDefinition, FamilyId, FamilySize, Merge, OVERFLOW, SeriesDefinition, Window, check_label,
+    is_metric_name,
 };
 #[cfg(loom)]
 #[doc(hidden)]

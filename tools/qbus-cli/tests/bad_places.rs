@@ -122,7 +122,7 @@ fn another_layout_version() {
         let file = OpenOptions::new().write(true).open(bus.address().file());
         file.and_then(|file| file.write_all_at(&7_u64.to_le_bytes(), 8))
             .expect("patched");
-        let gist = ["has layout version 7, this build reads 5"];
+        let gist = ["has layout version 7, this build reads 6"];
         fails(&bus, &["emit", "x", "1"], 2, &gist);
         fails(&bus, &["stat"], 2, &gist);
         fails(&bus, &["agg"], 2, &gist);

@@ -107,6 +107,11 @@ impl SeriesState {
         SeriesState::new(ids, MetricType::Gauge, Vec::new(), false, window)
     }
 
+    /// Whether it is a series, or what is left of one.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.id != NO_ID
+    }
+
     fn bounds(&self) -> &[f64] {
         self.observed.as_ref().map_or(&[], |observed| &observed.1)
     }

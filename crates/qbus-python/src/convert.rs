@@ -208,16 +208,21 @@ fn held<'py>((name, value): (Bound<'py, PyAny>, Bound<'py, PyAny>)) -> PyResult<
     Ok((name, label_value(value)?))
 }
 
-/// A label's value as a string.
+/// A label's value as a string. What is no text in it (a file's name with bytes that are not UTF-8,
+/// say) is replaced: a page is UTF-8, and a request is not to fail for it.
 #[inline]
 pub(crate) fn label_value<'py>(value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
-    match value.cast_into::<PyString>() {
-        Ok(value) => Ok(value),
+    let value = match value.cast_into::<PyString>() {
+        Ok(value) => value,
         Err(error) => {
             let value = error.into_inner();
-            ending::python(value.py(), || value.str())
+            ending::python(value.py(), || value.str())?
         }
+    };
+    if value.to_str().is_ok() {
+        return Ok(value);
     }
+    Ok(PyString::new(value.py(), &value.to_string_lossy()))
 }
 
 /// A list of many objects, in the making of which other threads have their turns.

@@ -211,6 +211,54 @@ def test_a_bus_name_that_is_none_ends_no_program() -> None:
         assert "goes on without" in ended.stderr
 
 
+def test_a_name_that_is_no_text_ends_no_program() -> None:
+    environment = {**os.environb, b"QBUS": b"/tmp/bus-\xff"}
+    emit = [sys.executable, "-c", "import qbus; qbus.Counter('c').inc()"]
+    ended = subprocess.run(emit, env=environment, capture_output=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert b"in UTF-8" in ended.stderr and b"goes on without" in ended.stderr, ended.stderr
+
+
+def test_label_values_that_are_no_text_are_shown_replaced(collector: MetricsCollector) -> None:
+    counter = Counter("c_total", labelnames=["path"], registry=collector)
+    for path in (os.fsdecode(b"/tmp/\xff"), "\udcff"):
+        counter.labels(path).inc()
+        assert collector.add_metric("g", 1, "gauge", labels={"path": path})
+    values = {labels["path"] for labels in (dict(series.labels) for series in collector.snapshot())}
+    assert values == {"/tmp/\ufffd\ufffd\ufffd", "\ufffd\ufffd\ufffd"}
+
+
+@pytest.mark.parametrize("version", [1, 1000])
+def test_a_bus_of_another_build_ends_no_program(bus: str, version: int) -> None:
+    """A wheel beside an aggregator whose layout is older, or newer."""
+    command = [sys.executable, "-m", "qbus._command"]
+    subprocess.run([*command, "create", "-b", bus], check=True, capture_output=True)
+    with Path(f"/dev/shm/qbus.{bus}").open("r+b") as file:
+        # The second word is the version.
+        file.seek(8)
+        file.write(version.to_bytes(8, "little"))
+    ended = program(
+        """
+import qbus
+counter, collector = qbus.Counter("c"), qbus.get_metrics_collector()
+for n in range(1000):
+    counter.inc()
+    assert not collector.add_metric("m", n, "gauge")
+assert qbus.generate_latest() == b""
+print(collector.get_statistics()["refused"])
+""",
+        QBUS=bus,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "2000\n"), ended.stderr
+    # Once, with what to do.
+    assert ended.stderr.count(f"has layout version {version}") == 1, ended.stderr
+    assert "qbus rm" in ended.stderr and "goes on without" in ended.stderr
+    for view in ("stat", "rm"):
+        seen = subprocess.run([*command, view, "-b", bus], capture_output=True, text=True)
+        assert seen.returncode == 0 or f"layout version {version}" in seen.stderr, seen
+    assert not Path(f"/dev/shm/qbus.{bus}").exists()
+
+
 def test_waits_are_bounded_together(bus: str) -> None:
     collector = MetricsCollector(bus=bus)
     gauge = Gauge("g", registry=collector)

@@ -92,16 +92,16 @@ impl<'a> Sound<'a> {
         self.left_out
     }
 
-    /// Whether no earlier series has the same labels, as a set.
-    fn is_new(&mut self, series: &Series) -> bool {
+    /// Whether no earlier series has the same labels, as a set. `names_agree`: they are those of the
+    /// last one, in the same order.
+    fn is_new(&mut self, series: &Series, names_agree: bool) -> bool {
         let labels = &series.labels;
         match (&self.seen, &mut self.last) {
             (None, last @ None) => {
                 *last = Some(labels.clone());
                 return true;
             }
-            (None, Some(last)) if ascends(last, labels) => {
-                // The names are the same.
+            (None, Some(last)) if names_agree && *last < *labels => {
                 for ((_, last), (_, value)) in last.iter_mut().zip(labels) {
                     last.clone_from(value);
                 }
@@ -127,7 +127,12 @@ impl<'a> Iterator for Sound<'a> {
     fn next(&mut self) -> Option<Cow<'a, Series>> {
         while let Some(series) = self.rest.next() {
             self.passed += 1;
-            if is_sound(&series, self.family) && self.is_new(&series) {
+            // Names that were sound once are so again.
+            let last = self.last.as_ref();
+            let names_agree = last.is_some_and(|last| same_names(last, &series.labels));
+            let is_sound = value_is_sound(&series, self.family)
+                && (names_agree || labels_are_sound(&series.labels, self.family));
+            if is_sound && self.is_new(&series, names_agree) {
                 return Some(series);
             }
             self.left_out += 1;
@@ -261,41 +266,51 @@ pub(super) fn push_escaped(out: &mut String, text: &str, quotes: bool) {
     out.push_str(rest);
 }
 
-/// Whether `b` has the label names of `a`, in the same order, and comes after it.
-fn ascends(a: &[(String, String)], b: &[(String, String)]) -> bool {
-    let names_agree = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0);
-    names_agree && a < b
+/// Whether both have the same label names, in the same order.
+fn same_names(a: &[(String, String)], b: &[(String, String)]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0)
 }
 
 /// Whether a series fits its family and the format.
 fn is_sound(series: &Series, family: &Family) -> bool {
+    value_is_sound(series, family) && labels_are_sound(&series.labels, family)
+}
+
+fn value_is_sound(series: &Series, family: &Family) -> bool {
     if series.family.metric_type != family.metric_type || series.family.buckets != family.buckets {
         return false;
     }
-    let (own, value_is_sound) = match (&series.value, family.metric_type) {
+    match (&series.value, family.metric_type) {
         (Value::Counter(_), MetricType::Counter)
-        | (Value::Gauge(_), MetricType::Gauge | MetricType::Untyped) => ("", true),
+        | (Value::Gauge(_), MetricType::Gauge | MetricType::Untyped) => true,
         (Value::Histogram(value), MetricType::Histogram) => {
             let finite = family.buckets.iter().all(|bound| bound.is_finite());
             let ascending = family.buckets.is_sorted_by(|a, b| a < b);
             let counted = value.cumulative.is_sorted()
                 && value.cumulative.len() == family.buckets.len() + 1
                 && value.cumulative.last() == Some(&value.count);
-            ("le", finite && ascending && counted)
+            finite && ascending && counted
         }
         (Value::Summary(value), MetricType::Summary) => {
-            ("quantile", value.quantiles.is_sorted_by(|a, b| a.0 < b.0))
+            value.quantiles.is_sorted_by(|a, b| a.0 < b.0)
         }
-        _ => return false,
+        _ => false,
+    }
+}
+
+fn labels_are_sound(labels: &[(String, String)], family: &Family) -> bool {
+    // What samples of the type have as a label of their own.
+    let own = match family.metric_type {
+        MetricType::Histogram => "le",
+        MetricType::Summary => "quantile",
+        MetricType::Counter | MetricType::Gauge | MetricType::Untyped => "",
     };
-    let labels = &series.labels;
-    value_is_sound
-        && labels.iter().enumerate().all(|(at, (name, _))| {
-            is_label_name(name)
-                && !name.starts_with("__")
-                && name != own
-                && labels[..at].iter().all(|(earlier, _)| earlier != name)
-        })
+    labels.iter().enumerate().all(|(at, (name, _))| {
+        is_label_name(name)
+            && !name.starts_with("__")
+            && name != own
+            && labels[..at].iter().all(|(earlier, _)| earlier != name)
+    })
 }
 
 fn is_metric_name(name: &str) -> bool {

@@ -1,19 +1,19 @@
 //! Prometheus' remote write, 1.0 and 2.0: the messages, before they are packed with Snappy.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
+mod labels;
 
 use qbus::MetricType;
 
 use super::LeftOut;
 use super::Request;
-use super::exposition::{Exemplars, Names, Sound, has_growing_sum, in_families, labels};
+use super::exposition::{Exemplars, Names, Sound, has_growing_sum, in_families};
 use super::number::canonical;
 use super::prometheus::suffixes;
 use super::protobuf::{NATIVE_BUCKETS_MAX, total};
 use super::wire::{Field, Message};
 use crate::distribution::Exponential;
 use crate::series::{Exemplar, Family, Series, Value};
+use labels::{LABELS, Labels, Symbols, label};
 
 /// A request holds about so many samples: enough that its head does not count, and few enough for
 /// the limits that receivers have by default.
@@ -121,8 +121,6 @@ impl Bounds {
 // Fields of the messages. The two versions number some of them differently.
 const REQUEST_SERIES: [Field; 2] = [Field(1), Field(5)];
 const REQUEST_METADATA: Field = Field(3);
-const REQUEST_SYMBOLS: Field = Field(4);
-const LABELS: Field = Field(1);
 const SAMPLES: Field = Field(2);
 const EXEMPLARS: [Field; 2] = [Field(3), Field(4)];
 const HISTOGRAMS: [Field; 2] = [Field(4), Field(3)];
@@ -394,8 +392,11 @@ impl<'a> Building<'a> {
 
     /// Hands on what there is, and begins another request.
     fn pass_on(&mut self) {
-        let message = std::mem::take(&mut self.message);
+        // The next one is about as long.
+        let next = Message::with_capacity(self.message.len() + self.message.len() / 8);
+        let message = std::mem::replace(&mut self.message, next);
         let samples = std::mem::take(&mut self.samples);
+        self.labels.end_request();
         let message = match self.options.version {
             RemoteWriteVersion::One => message,
             RemoteWriteVersion::Two => {
@@ -426,182 +427,6 @@ fn type_number(metric_type: MetricType) -> u64 {
         MetricType::Histogram => 3,
         MetricType::Summary => 5,
     }
-}
-
-/// The texts of a request of 2.0, each once.
-struct Symbols {
-    numbers: HashMap<String, u32>,
-    message: Message,
-}
-
-impl Default for Symbols {
-    fn default() -> Symbols {
-        let mut symbols = Symbols {
-            numbers: HashMap::new(),
-            message: Message::default(),
-        };
-        // The first one is empty.
-        symbols.number("");
-        symbols
-    }
-}
-
-impl Symbols {
-    fn number(&mut self, text: &str) -> u32 {
-        if let Some(&number) = self.numbers.get(text) {
-            return number;
-        }
-        let number = self.numbers.len() as u32;
-        self.numbers.insert(text.to_owned(), number);
-        self.message.text(REQUEST_SYMBOLS, text);
-        number
-    }
-
-    fn into_message(self) -> Message {
-        self.message
-    }
-}
-
-/// The labels of a series, sorted by name with the receiver's eyes. Between them stand the name of
-/// the sample, and a label of the sample's own.
-#[derive(Default)]
-struct Labels {
-    /// Encoded labels of 1.0.
-    bytes: Message,
-    /// Numbers of names and values of 2.0.
-    numbers: Vec<u32>,
-    /// In either: where the name stands, and where `le` or `quantile` does.
-    name_at: usize,
-    own_at: usize,
-}
-
-const NAME: &str = "__name__";
-
-impl Labels {
-    fn begin(
-        &mut self,
-        series: &Series,
-        of_all: &[(String, String)],
-        symbols: Option<&mut Symbols>,
-    ) {
-        let is_free = |name: &str| of_all.iter().all(|(taken, _)| taken != name);
-        let is_plain = labels(series).is_sorted_by(|a, b| a.0 < b.0)
-            && labels(series).all(|(name, _)| is_free(name));
-        if is_plain {
-            // As nearly all are: two sorted lists, merged.
-            let mut common = of_all.iter().peekable();
-            let mut own = labels(series).peekable();
-            let next = || {
-                let is_common = match (common.peek(), own.peek()) {
-                    (Some(one), Some(other)) => one.0 < other.0,
-                    (one, _) => one.is_some(),
-                };
-                let (name, value) = if is_common { common.next() } else { own.next() }?;
-                Some((name.as_str(), value.as_str()))
-            };
-            return self.fill(series, std::iter::from_fn(next), symbols);
-        }
-        let mut sorted: Vec<(Cow<'_, str>, &str)> = of_all
-            .iter()
-            .map(|(name, value)| (name.into(), value.as_str()))
-            .collect();
-        for (name, value) in labels(series) {
-            sorted.push((own_name(name, of_all), value));
-        }
-        sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let sorted = sorted.iter().map(|(name, value)| (&**name, *value));
-        self.fill(series, sorted, symbols);
-    }
-
-    /// Encodes sorted labels, and notes where others come between them.
-    fn fill<'l>(
-        &mut self,
-        series: &Series,
-        sorted: impl Iterator<Item = (&'l str, &'l str)>,
-        mut symbols: Option<&mut Symbols>,
-    ) {
-        let own = match series.value {
-            Value::Summary(_) => "quantile",
-            _ => "le",
-        };
-        self.bytes.clear();
-        self.numbers.clear();
-        let (mut name_at, mut own_at) = (None, None);
-        for (name, value) in sorted {
-            let at = match symbols {
-                None => self.bytes.len(),
-                Some(_) => self.numbers.len(),
-            };
-            if name_at.is_none() && *name > *NAME {
-                name_at = Some(at);
-            }
-            if own_at.is_none() && *name > *own {
-                own_at = Some(at);
-            }
-            match &mut symbols {
-                None => label(&mut self.bytes, name, value),
-                Some(symbols) => self
-                    .numbers
-                    .extend([symbols.number(name), symbols.number(value)]),
-            }
-        }
-        let end = match symbols {
-            None => self.bytes.len(),
-            Some(_) => self.numbers.len(),
-        };
-        self.name_at = name_at.unwrap_or(end);
-        self.own_at = own_at.unwrap_or(end);
-    }
-
-    fn encode(&self, message: &mut Message, name: &str, own: Option<(&str, &str)>) {
-        let bytes = self.bytes.as_bytes();
-        message.encoded(&bytes[..self.name_at]);
-        label(message, NAME, name);
-        message.encoded(&bytes[self.name_at..self.own_at]);
-        if let Some((name, value)) = own {
-            label(message, name, value);
-        }
-        message.encoded(&bytes[self.own_at..]);
-    }
-
-    fn encode_numbers(
-        &self,
-        message: &mut Message,
-        symbols: &mut Symbols,
-        name: &str,
-        own: Option<(&str, &str)>,
-    ) {
-        let name = [symbols.number(NAME), symbols.number(name)];
-        let own = own.map(|(name, value)| [symbols.number(name), symbols.number(value)]);
-        message.message(LABELS, |row| {
-            let all = [
-                &self.numbers[..self.name_at],
-                &name,
-                &self.numbers[self.name_at..self.own_at],
-                own.as_ref().map_or(&[], |own| own.as_slice()),
-                &self.numbers[self.own_at..],
-            ];
-            for number in all.into_iter().flatten() {
-                row.packed_unsigned(u64::from(*number));
-            }
-        });
-    }
-}
-
-/// What a series' own label is called beside those of all series.
-fn own_name<'a>(name: &'a str, of_all: &[(String, String)]) -> Cow<'a, str> {
-    let mut name = Cow::Borrowed(name);
-    while of_all.iter().any(|(taken, _)| *taken == name) {
-        name = format!("exported_{name}").into();
-    }
-    name
-}
-
-fn label(message: &mut Message, name: &str, value: &str) {
-    message.message(LABELS, |label| {
-        label.text(Field(1), name);
-        label.text(Field(2), value);
-    });
 }
 
 fn encode_exemplar(message: &mut Message, symbols: Option<&mut Symbols>, exemplar: &Exemplar) {

@@ -23,6 +23,7 @@ impl Message {
     }
 
     /// `uint32`, `uint64`, an enumeration, and what is never negative of `int32` and `int64`.
+    #[inline]
     pub(super) fn unsigned(&mut self, field: Field, value: u64) {
         self.tag(field, VARINT);
         push_varint(&mut self.0, value);
@@ -33,28 +34,44 @@ impl Message {
         self.unsigned(field, zigzag(value));
     }
 
+    #[inline]
     pub(super) fn double(&mut self, field: Field, value: f64) {
         self.tag(field, FIXED_64);
         self.0.extend_from_slice(&value.to_bits().to_le_bytes());
     }
 
+    #[inline]
     pub(super) fn text(&mut self, field: Field, text: &str) {
         self.bytes(field, text.as_bytes());
     }
 
+    #[inline]
     pub(super) fn bytes(&mut self, field: Field, bytes: &[u8]) {
         self.tag(field, LENGTH_DELIMITED);
         push_varint(&mut self.0, bytes.len() as u64);
         self.0.extend_from_slice(bytes);
     }
 
+    /// A message of encoded fields and a text behind them.
+    #[inline]
+    pub(super) fn two(&mut self, field: Field, encoded: &[u8], last: Field, text: &str) {
+        let tag = u64::from(last.0 << 3 | LENGTH_DELIMITED);
+        let len = encoded.len() + varint_len(tag) + varint_len(text.len() as u64) + text.len();
+        self.tag(field, LENGTH_DELIMITED);
+        push_varint(&mut self.0, len as u64);
+        self.0.extend_from_slice(encoded);
+        self.text(last, text);
+    }
+
     /// `fixed64`, `sfixed64`.
+    #[inline]
     pub(super) fn fixed(&mut self, field: Field, value: u64) {
         self.tag(field, FIXED_64);
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
     /// A message within this one, or numbers in a row.
+    #[inline]
     pub(super) fn message(&mut self, field: Field, fill: impl FnOnce(&mut Message)) {
         self.tag(field, LENGTH_DELIMITED);
         // Most are shorter than 128 bytes: their length is one byte, for which room is kept.
@@ -74,6 +91,7 @@ impl Message {
     }
 
     /// A number of a row, without a field of its own: as `uint64`.
+    #[inline]
     pub(super) fn packed_unsigned(&mut self, value: u64) {
         push_varint(&mut self.0, value);
     }
@@ -89,6 +107,7 @@ impl Message {
     }
 
     /// Fields that are encoded already.
+    #[inline]
     pub(super) fn encoded(&mut self, fields: &[u8]) {
         self.0.extend_from_slice(fields);
     }
@@ -111,6 +130,7 @@ impl Message {
         out.extend_from_slice(&self.0);
     }
 
+    #[inline]
     fn tag(&mut self, Field(number): Field, wire_type: u32) {
         push_varint(&mut self.0, u64::from(number << 3 | wire_type));
     }
@@ -136,6 +156,7 @@ fn put_varint(out: &mut [u8], mut value: u64) {
 }
 
 /// Seven bits a byte, the lowest first; the eighth says that more follow.
+#[inline]
 fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

@@ -127,6 +127,57 @@ fn both_versions_say_the_same_with_sorted_labels() {
     assert_eq!(found, [1, 1, 1, 2]);
 }
 
+/// What follows what decides how much of the last series' order is used again.
+#[test]
+fn labels_are_right_whatever_series_came_before() {
+    let of_all = labels_of_all();
+    let names = ["a", "z", "instance", "Zone", "lf", "A", "q"];
+    let (mut all, mut expected) = (Vec::new(), Vec::new());
+    let mut word = 1_u64;
+    for at in 0..10_500 {
+        let mut labels = vec![("id".to_owned(), at.to_string())];
+        for name in names {
+            word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            // As a rule the same ones as before; now and then without a value.
+            match word >> 59 {
+                0 => {}
+                1 => labels.push((name.to_owned(), String::new())),
+                2 => labels.insert(0, (name.to_owned(), "first".to_owned())),
+                _ => labels.push((name.to_owned(), (word >> 62).to_string())),
+            }
+        }
+        let pairs: Vec<(&str, &str)> = labels.iter().map(|(a, b)| (&**a, &**b)).collect();
+        all.push(series("x", &pairs, Value::Gauge(1.0)));
+        let mut sorted = vec!["__name__=x".to_owned()];
+        sorted.extend(of_all.iter().map(|(name, value)| format!("{name}={value}")));
+        for (name, value) in labels.iter().filter(|(_, value)| !value.is_empty()) {
+            let is_taken = of_all.iter().any(|(taken, _)| taken == name);
+            let prefix = if is_taken { "exported_" } else { "" };
+            sorted.push(format!("{prefix}{name}={value}"));
+        }
+        sorted.sort_by(|a, b| a.split('=').next().cmp(&b.split('=').next()));
+        expected.push(sorted);
+    }
+    for version in [RemoteWriteVersion::One, RemoteWriteVersion::Two] {
+        let options = RemoteWriteOptions {
+            version,
+            ..options(&of_all)
+        };
+        let requests = requests(&all, &options);
+        assert_eq!(requests.len(), 2, "symbols begin anew in each");
+        let read = requests.iter().flat_map(|(request, _)| match version {
+            RemoteWriteVersion::One => samples_of_one(request),
+            RemoteWriteVersion::Two => samples_of_two(request),
+        });
+        let found: Vec<_> = read.map(|(labels, ..)| labels).collect();
+        let differ = found
+            .iter()
+            .zip(&expected)
+            .find(|(found, expected)| found != expected);
+        assert_eq!((differ, found.len()), (None, expected.len()), "{version:?}");
+    }
+}
+
 #[test]
 fn a_label_of_its_own_makes_way_for_one_of_all() {
     let one = series(

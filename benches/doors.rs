@@ -252,7 +252,11 @@ fn statsd(time: Duration) {
 /// What it takes an emitter that all series are sent on ten times a second, and that the aggregator
 /// takes 50,000 values of StatsD a second: nothing, where it has a core of its own.
 fn emitters(rounds: usize) {
-    let stage = start("emitters", false);
+    let options = BusOptions {
+        max_series_per_family: 0,
+        ..BusOptions::default()
+    };
+    let stage = start_with("emitters", &options, false);
     let bus = stage.bus();
     for at in 0..if is_measured() { 10_000 } else { 100 } {
         let counter = bus

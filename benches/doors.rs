@@ -242,7 +242,8 @@ fn statsd(time: Duration) {
             "each that the kernel delivered"
         );
         println!(
-            "\nStatsD, {name:<36} {:>8.2} M/s of a core, {:.0} of {sent} datagrams dropped by the kernel",
+            "\nStatsD, {name:<36} {:>8.2} M/s of a core, {:.0} of {sent} datagrams dropped by the \
+            kernel",
             values / core / 1e6,
             total("qbus_statsd_kernel_drops_total"),
         );

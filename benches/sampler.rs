@@ -124,7 +124,8 @@ fn large_host() {
         false => (25, 10, 4, 3),
     };
     println!(
-        "\na large host, the sampler alone (at most 50 ms a tick)\n{:<44} {:>8} {:>10} {:>10} {:>12}",
+        "\na large host, the sampler alone (at most 50 ms a tick)\n{:<44} {:>8} {:>10} {:>10} \
+        {:>12}",
         "", "samples", "p50 ms", "max ms", "CPU ms/tick"
     );
     let cases: [(&str, &[Source]); 4] = [
@@ -271,7 +272,8 @@ impl Process {
 fn qbus(ticks: u32, names: &str) -> Option<(f64, f64)> {
     let Some(program) = program() else {
         println!(
-            "skipped: target/release/qbus is not there; build it with `cargo build --release --bin qbus`"
+            "skipped: target/release/qbus is not there; build it with `cargo build --release --bin \
+            qbus`"
         );
         return None;
     };

@@ -24,9 +24,9 @@ pub(crate) fn check(name: &str, drawn: &str) {
     }
     assert_eq!(
         part, drawn,
-        "{path:?} does not show the layout: say what changed there, raise the layout's version, and \
-         have the tables drawn with `QBUS_DRAW=1 cargo test -p qbus -p qbus-aggregate --lib format -- \
-         --test-threads 1`"
+        "{path:?} does not show the layout: say what changed there, raise the layout's version, \
+        and have the tables drawn with `QBUS_DRAW=1 cargo test -p qbus -p qbus-aggregate --lib \
+        format -- --test-threads 1`"
     );
 }
 

@@ -47,7 +47,8 @@ pub fn section(quick: bool) -> Section {
         section.row(*name, spread.iter().copied().chain(ratio));
     }
     section.notes.push(format!(
-        "runs of {RUN} emits in turns; q1 to q3 hold half of the runs; to ours: times the cost of our handle"
+        "runs of {RUN} emits in turns; q1 to q3 hold half of the runs; to ours: times the cost of \
+        our handle"
     ));
     section
 }

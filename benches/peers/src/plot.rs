@@ -51,10 +51,11 @@ pub fn svg(section: &Section, column: &str) -> Option<String> {
     let height = 44 + rows.len() * ROW;
     let scale = if is_logarithmic { ", logarithmic" } else { "" };
     let mut page = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <style>text {{ fill: #1f2328 }} .ours {{ fill: #2f6feb }} .other {{ fill: #9aa4b2 }}\n\
-         @media (prefers-color-scheme: dark) {{ text {{ fill: #e6edf3 }} .ours {{ fill: #58a6ff }} .other {{ fill: #6e7681 }} }}</style>\n\
-         <text x=\"8\" y=\"20\" font-size=\"14\" font-weight=\"bold\">{} ({column}{scale})</text>\n",
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 {height}\" \
+        font-family=\"sans-serif\" font-size=\"12\">\n<style>text {{ fill: #1f2328 }} .ours {{ \
+        fill: #2f6feb }} .other {{ fill: #9aa4b2 }}\n@media (prefers-color-scheme: dark) {{ text \
+        {{ fill: #e6edf3 }} .ours {{ fill: #58a6ff }} .other {{ fill: #6e7681 }} }}</style>\n<text \
+        x=\"8\" y=\"20\" font-size=\"14\" font-weight=\"bold\">{} ({column}{scale})</text>\n",
         escaped(section.title)
     );
     for (n, (name, figure)) in rows.iter().enumerate() {

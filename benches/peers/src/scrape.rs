@@ -77,7 +77,8 @@ pub fn section(quick: bool, programs: &Programs) -> Section {
                 let page = scrape(server.address, false).1 as f64 / 1048576.0;
                 let grown = memory(server) - before;
                 section.notes.push(format!(
-                    "the server has {} MiB more of its own with scrapes of 100k series, {} times a page of {}",
+                    "the server has {} MiB more of its own with scrapes of 100k series, {} times a \
+                    page of {}",
                     short(grown),
                     short(grown / page),
                     short(page)
@@ -222,7 +223,8 @@ fn emitter(many: &ManySeries, servers: &mut [Server<'_>], quick: bool) -> Option
     let [without, ..] = spread(&mut without);
     let [with, ..] = spread(&mut with);
     Some(format!(
-        "Counter::inc, ns of its thread: {} alone, {} while 10k series are scraped ten times a second",
+        "Counter::inc, ns of its thread: {} alone, {} while 10k series are scraped ten times a \
+        second",
         short(without),
         short(with)
     ))

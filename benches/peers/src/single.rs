@@ -85,8 +85,8 @@ pub fn section(quick: bool) -> Section {
     }
     drop(subscribed);
     section.notes.push(format!(
-        "{} emits each; differences of the cycle counter, which goes in steps of {:.1} ns; the first row is part of \
-         all others",
+        "{} emits each; differences of the cycle counter, which goes in steps of {:.1} ns; the \
+        first row is part of all others",
         rounds * 1000,
         step_ns(&cycles)
     ));

@@ -35,8 +35,8 @@ pub fn section(quick: bool) -> Section {
         section.row(name, [0.5, 0.99, 1.0].map(|q| quantile(&mut measured, q)));
     }
     section.notes.push(
-        "0 to 10 ms between emits, after a few that nobody counts; ours is folded and committed, theirs is received; \
-         who waits spins, on a core of its own"
+        "0 to 10 ms between emits, after a few that nobody counts; ours is folded and committed, \
+        theirs is received; who waits spins, on a core of its own"
             .to_owned(),
     );
     section

@@ -294,7 +294,8 @@ fn report_place(aggregator: &Aggregator, report: &Report) {
     if let Some(error) = aggregator.unlinked() {
         let path = aggregator.snapshot().display();
         let news = format!(
-            "no link to the snapshot could be left beside the bus, others need --snapshot {path}: {error}"
+            "no link to the snapshot could be left beside the bus, others need --snapshot {path}: \
+            {error}"
         );
         report(news);
     }
@@ -370,8 +371,8 @@ impl Aggregation {
                 Some(aggregator) => {
                     aggregator.run(self.spin, &|| self.inbox.has_news(), &mut report);
                     if aggregator.is_superseded() {
-                        let news = "another process aggregates the bus since this one's lock was closed by other \
-                                    code of the process: this one ends";
+                        let news = "another process aggregates the bus since this one's lock was \
+                            closed by other code of the process: this one ends";
                         return (self.report)(news.to_owned());
                     }
                 }
@@ -442,9 +443,9 @@ impl Aggregation {
         let whose = registrant.map_or(String::new(), |process| format!(" of {process}"));
         let labels = overflowing(&series.labels).join(", ");
         (self.report)(format!(
-            "metric {}{whose} has {limit} series, as many as it may have: values of its label {labels} \
-             that are new are counted under {OVERFLOW:?} from now on; a label with fewer values is \
-             better, else --max-series-per-family or max_series() raises the limit",
+            "metric {}{whose} has {limit} series, as many as it may have: values of its label \
+            {labels} that are new are counted under {OVERFLOW:?} from now on; a label with fewer \
+            values is better, else --max-series-per-family or max_series() raises the limit",
             family.name
         ));
     }

@@ -72,14 +72,14 @@ impl fmt::Display for MetricError {
                 capacity,
             } => write!(
                 f,
-                "{metric} and what else is new to the sampler is left out: it has {series} series, a quarter of the \
-                 {capacity} that the bus has room for; leave sources out (--no-collect), or make a bus with more \
-                 (qbus create --max-series)"
+                "{metric} and what else is new to the sampler is left out: it has {series} series, \
+                a quarter of the {capacity} that the bus has room for; leave sources out \
+                (--no-collect), or make a bus with more (qbus create --max-series)"
             ),
             MetricError::Timestamp { metric, found } => write!(
                 f,
-                "metric {metric}: timestamp is {found}, expected seconds since 1970, at most five minutes \
-                 ahead of this machine's clock"
+                "metric {metric}: timestamp is {found}, expected seconds since 1970, at most five \
+                minutes ahead of this machine's clock"
             ),
             MetricError::Emit { metric, source } => write!(f, "metric {metric}: {source}"),
         }

@@ -110,7 +110,8 @@ impl fmt::Display for ExportError {
         match self {
             ExportError::Disabled => write!(
                 f,
-                "Prometheus export is off: the collector was made with enable_prometheus_export=False"
+                "Prometheus export is off: the collector was made with \
+                enable_prometheus_export=False"
             ),
             ExportError::NotText { format } => {
                 write!(f, "{format} is no text: write it to a file")
@@ -173,8 +174,8 @@ impl fmt::Display for ResetError {
         match self {
             ResetError::Shared { bus } => write!(
                 f,
-                "the bus {bus} is not this process's own: its totals are those of other processes too, and are \
-                 never reset; `qbus rm` removes it"
+                "the bus {bus} is not this process's own: its totals are those of other processes \
+                too, and are never reset; `qbus rm` removes it"
             ),
             ResetError::Agent(error) => error.fmt(f),
         }

@@ -12,7 +12,8 @@ const JOB: &str = "sys/fs/cgroup/work.slice/job.service";
 
 fn mounts(root: &str) -> String {
     format!(
-        "22 27 0:21 / /proc rw - proc proc rw\n41 31 0:38 {root} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
+        "22 27 0:21 / /proc rw - proc proc rw\n\
+         41 31 0:38 {root} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
     )
 }
 

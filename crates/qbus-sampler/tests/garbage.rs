@@ -14,11 +14,14 @@ use crate::support::{sampler, tick};
 pub(crate) const HOST: &[(&str, &str)] = &[
     (
         "proc/stat",
-        "cpu 1 2 3 4 5 6 7 8 9 10\ncpu0 1 2 3 4 5 6 7 8 9 10\ncpu1 1 2 3 4 5 6 7 8 9 10\nintr 5 1\nctxt 7\nbtime 1700000000\nprocesses 3\nprocs_running 1\nprocs_blocked 0\nsoftirq 55 1 2 3 4 5 6 7 8 9 10\n",
+        "cpu 1 2 3 4 5 6 7 8 9 10\ncpu0 1 2 3 4 5 6 7 8 9 10\ncpu1 1 2 3 4 5 6 7 8 9 10\nintr 5 1\n\
+         ctxt 7\nbtime 1700000000\nprocesses 3\nprocs_running 1\nprocs_blocked 0\n\
+         softirq 55 1 2 3 4 5 6 7 8 9 10\n",
     ),
     (
         "proc/meminfo",
-        "MemTotal: 8192 kB\nMemFree: 1024 kB\nMemAvailable: 2048 kB\nActive(anon): 7 kB\nHugePages_Total: 3\n",
+        "MemTotal: 8192 kB\nMemFree: 1024 kB\nMemAvailable: 2048 kB\nActive(anon): 7 kB\n\
+         HugePages_Total: 3\n",
     ),
     (
         "proc/vmstat",
@@ -52,11 +55,13 @@ pub(crate) const HOST: &[(&str, &str)] = &[
     ),
     (
         "proc/pressure/io",
-        "some avg10=0.00 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=2\n",
+        "some avg10=0.00 avg60=0.00 avg300=0.00 total=1\n\
+         full avg10=0.00 avg60=0.00 avg300=0.00 total=2\n",
     ),
     (
         "proc/pressure/memory",
-        "some avg10=0.00 avg60=0.00 avg300=0.00 total=3\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=4\n",
+        "some avg10=0.00 avg60=0.00 avg300=0.00 total=3\n\
+         full avg10=0.00 avg60=0.00 avg300=0.00 total=4\n",
     ),
     (
         "proc/1/net/dev",
@@ -82,11 +87,13 @@ pub(crate) const HOST: &[(&str, &str)] = &[
     ),
     (
         "proc/1/net/arp",
-        "IP address HW type Flags HW address Mask Device\n192.168.1.1 0x1 0x2 cc:aa:dd:ee:aa:bb * eth0\n",
+        "IP address HW type Flags HW address Mask Device\n\
+         192.168.1.1 0x1 0x2 cc:aa:dd:ee:aa:bb * eth0\n",
     ),
     (
         "proc/1/net/udp",
-        "sl local_address rem_address st tx_queue rx_queue\n0: 00000000:0016 00000000:0000 0A 00000015:00000000 00:00000000 00000000 0 0 2740 1 0 0\n",
+        "sl local_address rem_address st tx_queue rx_queue\n\
+         0: 00000000:0016 00000000:0000 0A 00000015:00000000 00:00000000 00000000 0 0 2740 1 0 0\n",
     ),
     (
         "proc/1/net/stat/nf_conntrack",
@@ -122,7 +129,9 @@ pub(crate) const HOST: &[(&str, &str)] = &[
     ),
     (
         "proc/spl/kstat/zfs/tank/io",
-        "12 3 0x00 1 80 1 2\nnread nwritten reads writes wtime wlentime wupdate rtime rlentime rupdate wcnt rcnt\n1 2 3 4 5 6 7 8 9 10 11 12\n",
+        "12 3 0x00 1 80 1 2\n\
+         nread nwritten reads writes wtime wlentime wupdate rtime rlentime rupdate wcnt rcnt\n\
+         1 2 3 4 5 6 7 8 9 10 11 12\n",
     ),
     ("proc/spl/kstat/zfs/tank/state", "ONLINE\n"),
     (

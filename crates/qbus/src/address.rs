@@ -162,8 +162,9 @@ impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} names no bus: expected 1 to {NAME_MAX} letters, digits, '.', '_' or '-', or a path with a slash, in UTF-8 and \
-             not another bus's snapshot (\"{SNAPSHOT}\", \"{PREVIOUS_SNAPSHOT}\" at the end)",
+            "{:?} names no bus: expected 1 to {NAME_MAX} letters, digits, '.', '_' or '-', or a \
+            path with a slash, in UTF-8 and not another bus's snapshot (\"{SNAPSHOT}\", \
+            \"{PREVIOUS_SNAPSHOT}\" at the end)",
             self.found
         )
     }

@@ -51,7 +51,8 @@ fn a_folder_that_is_no_tmpfs_takes_a_bus() {
         &format!("mkdir -p {at}/mnt; mount -t ramfs x {at}/mnt"),
     );
     let image = format!(
-        "mkdir -p {at}/mnt; truncate -s 16M {at}/img; mkfs.ext4 -q {at}/img; mount -o loop {at}/img {at}/mnt"
+        "mkdir -p {at}/mnt; truncate -s 16M {at}/img; mkfs.ext4 -q {at}/img; mount -o loop \
+        {at}/img {at}/mnt"
     );
     check_works(bus, &image);
 }

@@ -33,8 +33,8 @@ impl Error {
     pub(crate) fn opening(address: &Address, error: &OpenError) -> Error {
         match error {
             OpenError::Absent { path } => Error::Absent(format!(
-                "there is no bus {address} ({} does not exist); start `qbus agg -b {address}`, or `qbus create -b \
-                 {address}`",
+                "there is no bus {address} ({} does not exist); start `qbus agg -b {address}`, or \
+                `qbus create -b {address}`",
                 path.display()
             )),
             OpenError::Unfinished { .. } => Error::Absent(error.to_string()),
@@ -46,15 +46,16 @@ impl Error {
     pub(crate) fn reading(address: &Address, error: &ReadError) -> Error {
         match error {
             ReadError::Open(OpenError::Absent { path }) => Error::Absent(format!(
-                "there is no snapshot of the bus {address} ({} does not exist): no aggregator has run; start `qbus \
-                 agg -b {address}`",
+                "there is no snapshot of the bus {address} ({} does not exist): no aggregator has \
+                run; start `qbus agg -b {address}`",
                 path.display()
             )),
             // Not the bus is to be removed: the next aggregator makes such a snapshot anew.
             ReadError::Open(OpenError::Unfinished { .. }) | ReadError::Empty => {
                 Error::Absent(format!(
-                    "the snapshot of the bus {address} is empty: its aggregator is starting, or died before it had \
-                     committed anything; try again, or start `qbus agg -b {address}`"
+                    "the snapshot of the bus {address} is empty: its aggregator is starting, or \
+                    died before it had committed anything; try again, or start `qbus agg -b \
+                    {address}`"
                 ))
             }
             error => Error::failed(error),

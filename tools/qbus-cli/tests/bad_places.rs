@@ -298,8 +298,8 @@ fn mount_ext4(mebibytes: u32) -> Option<Small> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = folder.path().display();
     let made = format!(
-        "truncate -s {mebibytes}M {at}.img && mkfs.ext4 -q {at}.img && mount -o loop {at}.img {at}; \
-         status=$?; rm -f {at}.img; exit $status"
+        "truncate -s {mebibytes}M {at}.img && mkfs.ext4 -q {at}.img && mount -o loop {at}.img \
+        {at}; status=$?; rm -f {at}.img; exit $status"
     );
     let mounted = run(Command::new("sh").args(["-c", &made]), "");
     if mounted.code != Some(0) {

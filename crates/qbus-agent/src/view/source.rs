@@ -35,8 +35,8 @@ impl fmt::Display for Unready {
             }
             Unready::Old { age, max_age } => write!(
                 f,
-                "the snapshot is {:.1} s old, and --max-age is {:.1} s: its aggregator is gone or stuck; \
-                 start `qbus agg`",
+                "the snapshot is {:.1} s old, and --max-age is {:.1} s: its aggregator is gone or \
+                stuck; start `qbus agg`",
                 age.as_secs_f64(),
                 max_age.as_secs_f64()
             ),

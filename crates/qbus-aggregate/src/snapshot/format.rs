@@ -200,7 +200,8 @@ fn series() {
         row([
             &"block",
             &BLOCK_HEADER,
-            &"series id; where the definitions of its family and of itself lie; where its exemplars lie, 0 = nowhere; length of a version; then its row",
+            &"series id; where the definitions of its family and of itself lie; where its \
+                exemplars lie, 0 = nowhere; length of a version; then its row",
         ]),
         row([&"history", &Points::History.words(), &"timestamp, value"]),
         row([
@@ -211,7 +212,8 @@ fn series() {
         row([
             &"exemplars",
             &1,
-            &"length of a version; then a row: value, timestamp, trace id (high, low) of each bucket",
+            &"length of a version; then a row: value, timestamp, trace id (high, low) of each \
+                bucket",
         ]),
         row([
             &"window",

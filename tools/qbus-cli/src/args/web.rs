@@ -16,7 +16,8 @@ use crate::log::Level;
 /// protobuf (with native histograms), as the scraper asks.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "Examples:\n  qbus serve\n  qbus serve --listen '[::1]:9464' --listen unix:/run/qbus.sock,mode=0660"
+    after_help = "Examples:\n  qbus serve\n  qbus serve --listen '[::1]:9464' --listen \
+        unix:/run/qbus.sock,mode=0660"
 )]
 pub(crate) struct Serve {
     /// Where to listen (repeatable): 127.0.0.1:9464, [::1]:9464, :9464 (all addresses),

@@ -184,7 +184,8 @@ fn report(show: &Show, demo: &Demo, out: &mut dyn Write) -> Result<(), Error> {
     let ledger = Ledger::read(show.stage.bus(), Some(&reader)).doing("look at the owners")?;
     writeln!(
         out,
-        "\nLedger: {} records delivered, {} dropped, {} torn, {} revoked.\nAll three dumps whole: {}",
+        "\nLedger: {} records delivered, {} dropped, {} torn, {} revoked.\nAll three dumps whole: \
+        {}",
         ledger.total.delivered,
         ledger.dropped(),
         ledger.total.torn,

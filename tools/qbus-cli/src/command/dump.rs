@@ -56,8 +56,8 @@ fn read(address: &Address, dump: &Dump) -> Result<Snapshot, Error> {
         && age > max_age
     {
         return Err(Error::Absent(format!(
-            "the page is {} old, and --max-age is {max_age:?}: its aggregator is gone, stuck, or has \
-             nothing to commit; start `qbus agg -b {address}`, or look with `qbus doctor`",
+            "the page is {} old, and --max-age is {max_age:?}: its aggregator is gone, stuck, or \
+            has nothing to commit; start `qbus agg -b {address}`, or look with `qbus doctor`",
             span(age)
         )));
     }
@@ -79,7 +79,8 @@ fn write(snapshot: &Snapshot, dump: &Dump, out: &mut dyn Write) -> Result<(), Er
     };
     if left_out.series > 0 {
         warn(format_args!(
-            "left out {} series: their sample names or labels are those of another; rename the metric",
+            "left out {} series: their sample names or labels are those of another; rename the \
+            metric",
             left_out.series
         ));
     }

@@ -93,7 +93,8 @@ pub(crate) fn run(address: &Address, load: &Load, out: &mut dyn Write) -> Result
         } = report;
         writeln!(
             out,
-            "{name:<8} {attempted:>12} {accepted:>12} {dropped:>10} {seconds:>9.3} {ns_per_record:>10.1}"
+            "{name:<8} {attempted:>12} {accepted:>12} {dropped:>10} {seconds:>9.3} \
+            {ns_per_record:>10.1}"
         )?;
     }
     Ok(())
@@ -108,8 +109,8 @@ fn check_room(bus: &Bus, load: &Load) -> Result<(), Error> {
     }
     let name = bus.address();
     Err(Error::Failed(format!(
-        "{} producers of {} series need room for {needed} series, and the bus {name} has {room} left; take fewer, \
-         or a bus that nobody else needs: qbus create -b load --max-series {}",
+        "{} producers of {} series need room for {needed} series, and the bus {name} has {room} \
+        left; take fewer, or a bus that nobody else needs: qbus create -b load --max-series {}",
         load.producers,
         load.series,
         needed.next_power_of_two().max(64)

@@ -27,7 +27,8 @@ pub(super) struct Line {
     trace_id: u128,
 }
 
-const KEYS: &str = "name, value, type, labels, description, unit, buckets, total, add, merge, window, timestamp or trace_id";
+const KEYS: &str = "name, value, type, labels, description, unit, buckets, total, add, merge, \
+    window, timestamp or trace_id";
 
 impl Line {
     /// Reads a line; what is wrong with it, in words for who wrote it.

@@ -300,3 +300,47 @@ impl Target {
         emitter.emit_with(&metric, emit).map_err(|_| Cause::Refused)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use qbus_tests::{Place, TestBus};
+
+    use super::*;
+
+    fn translator(bus: &TestBus) -> Translator {
+        Translator::new(&bus.open(), Arc::new(Mapping::default()), false)
+    }
+
+    #[test]
+    fn an_aggregator_that_is_gone_is_waited_for_once() {
+        let bus = TestBus::small(Place::Named);
+        let mut translator = translator(&bus);
+        let (mut sent, start) = (0, Instant::now());
+        // As many as a lane has room for, and three thousand more.
+        while translator.counts.bad[Cause::Refused as usize] < 3000 {
+            let values = "1:".repeat(999) + "1";
+            translator.datagram(format!("level:{values}|g").as_bytes());
+            sent += 1000;
+        }
+        // Each waited for would be five minutes.
+        assert!(start.elapsed() < Duration::from_secs(60));
+        let refused = translator.counts.bad[Cause::Refused as usize];
+        assert_eq!(translator.counts.values + refused, sent);
+    }
+
+    #[test]
+    fn what_is_hostile_is_refused_before_it_costs_anything() {
+        let bus = TestBus::small(Place::Named);
+        let mut translator = translator(&bus);
+        let tags: String = (0..10_000).map(|at| format!("t{at}:x,")).collect();
+        for at in 0..100 {
+            translator.datagram(format!("many:1|c|#{at}:x,{tags}").as_bytes());
+            let long = "a.".repeat(30_000);
+            translator.datagram(format!("{long}{at}:1|c").as_bytes());
+        }
+        assert_eq!(translator.counts.bad[Cause::Refused as usize], 200);
+        assert_eq!(translator.counts.values, 0);
+    }
+}

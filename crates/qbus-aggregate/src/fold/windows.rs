@@ -20,9 +20,9 @@ use crate::counts::Counts;
 use crate::snapshot::window::{Steps, WindowSpan};
 
 /// So many series end a step in a fraction of a millisecond, ...
-const ENDED_A_ROUND: usize = 64;
+const ENDED_A_ROUND: usize = 32;
 /// ... if what they put away has not more words than these.
-const WORDS_A_ROUND: usize = 1 << 14;
+const WORDS_A_ROUND: usize = 1 << 13;
 /// Where there is no room for what is put away, it is tried again in so long.
 const RETRY_NS: u64 = 1_000_000_000;
 

@@ -197,7 +197,7 @@ impl Pusher {
             stop: None,
             ticks: None,
             lanes: Vec::new(),
-            grace: options.grace,
+            grace: options.grace.min(GRACE_MAX),
             bus: bus.clone(),
             pid: process::id(),
         };
@@ -259,6 +259,8 @@ impl Drop for Pusher {
     }
 }
 
+/// The end waits for receivers no longer than this.
+const GRACE_MAX: Duration = Duration::from_secs(86_400);
 /// The last commit is waited for so long.
 const FLUSH: Duration = Duration::from_secs(1);
 /// A thread that is told to end has this long to do so.
@@ -303,7 +305,41 @@ fn queue_of(
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::sync::Mutex;
+
+    use qbus_tests::{Place, TestBus};
+
     use super::*;
+
+    #[test]
+    fn no_duration_is_too_long() {
+        let bus = TestBus::small(Place::Named);
+        let opened = bus.open();
+        let receiver = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}/", receiver.local_addr().expect("a port"));
+        let destination = Destination::parse(&url, Protocol::Otlp).expect("a destination");
+        let options = PushOptions {
+            destinations: vec![Destination {
+                timeout: Duration::MAX,
+                ..destination
+            }],
+            interval: Duration::MAX,
+            grace: Duration::MAX,
+            ..PushOptions::default()
+        };
+        let news = Arc::new(Mutex::new(Vec::new()));
+        let heard = news.clone();
+        let report = move |said| heard.lock().expect("no panic").push(said);
+        let pusher = Pusher::start(&opened, bus.address().snapshot(), options, report);
+        // There is no snapshot, so that nothing waits.
+        assert_eq!(pusher.expect("threads").stop(), Left::default());
+        let news = news.lock().expect("no panic");
+        assert!(
+            news.len() == 1 && news[0].contains("no snapshot"),
+            "{news:?}"
+        );
+    }
 
     #[test]
     fn destinations_are_told_apart_without_what_they_hide() {

@@ -17,6 +17,8 @@ use super::reply::{Reply, Verdict};
 
 /// So much of an answer is read.
 const ANSWER_MAX: u64 = 64 << 10;
+/// No answer is waited for longer, whatever was asked for.
+const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 
 #[derive(Debug)]
 pub(super) struct Client {
@@ -53,7 +55,7 @@ impl Client {
             Ok(headers) => headers,
             Err(error) => return later(error.to_string()),
         };
-        let timeout = self.destination.timeout;
+        let timeout = self.destination.timeout.min(TIMEOUT_MAX);
         let timeout = time_left.map_or(timeout, |left| timeout.min(left));
         let mut request = self.agent.post(&self.destination.url);
         let fixed = body

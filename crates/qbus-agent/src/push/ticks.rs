@@ -31,6 +31,9 @@ const AHEAD_MAX_NS: u64 = 3_600_000_000_000;
 /// What ended is said to have done so a moment before the values of what is there.
 const MOMENT_NS: u64 = 1_000_000;
 
+/// Nothing is sent on more seldom.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
 pub(super) struct Ticks {
     source: Source,
     interval: Duration,
@@ -76,8 +79,8 @@ impl Ticks {
         };
         Ticks {
             source: Source::new(snapshot, None),
-            // However short it is, others have a core too.
-            interval: options.interval.max(Duration::from_millis(1)),
+            // However short it is, others have a core too; and no clock goes on for ever.
+            interval: options.interval.clamp(Duration::from_millis(1), LONGEST),
             lanes: lanes.into_iter().map(lane).collect(),
             metrics,
             report,

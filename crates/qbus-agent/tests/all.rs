@@ -1,3 +1,4 @@
 //! The agent as its users see it.
 
 mod life;
+mod limits;

@@ -24,7 +24,7 @@ fn snapshot(bus: &TestBus) -> Snapshot {
 }
 
 /// Load averages and what the bus says of itself, many times a second.
-fn sampling() -> SamplingOptions {
+pub(crate) fn sampling() -> SamplingOptions {
     SamplingOptions {
         sampler: SamplerOptions {
             sources: vec![Source::Load],

@@ -162,14 +162,22 @@ pub(crate) fn no_room(py: Python<'_>, error: &dyn Display) -> PyResult<()> {
     warn_once(py, &SERIES, error)
 }
 
+/// A series that is counted in another one: told once a metric.
+pub(crate) fn overflow(py: Python<'_>, told: &AtomicBool, what: impl Display) -> PyResult<()> {
+    warn(py, told, format!("{what}. This is said once"))
+}
+
 fn warn_once(py: Python<'_>, told: &AtomicBool, what: impl Display) -> PyResult<()> {
+    let counted = "get_statistics() counts what is refused and dropped";
+    warn(py, told, format!("{what}. This is said once; {counted}"))
+}
+
+fn warn(py: Python<'_>, told: &AtomicBool, message: String) -> PyResult<()> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     // Warnings are Python code; when the interpreter ends there is nobody to read them.
     if told.swap(true, Ordering::Relaxed) || ending::is_ending() {
         return Ok(());
     }
-    let message =
-        format!("{what}. This is said once; get_statistics() counts what is refused and dropped");
     let message = CString::new(message).unwrap_or_default();
     ending::python(py, || {
         let class = CLASS.import(py, "qbus._errors", "RefusedWarning")?;

@@ -1,15 +1,15 @@
 //! A family of metrics, or one series of it, as the classes of [`crate::metrics`] have it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use qbus::{
-    Bus, Clock, EmitError, FamilyDefinition, Kind, Merge, MetricType, Record, RegisterError,
-    SeriesId,
+    Bus, Clock, EmitError, FamilyDefinition, Kind, Merge, MetricType, OVERFLOW, Record,
+    RegisterError, SeriesId,
 };
 
 use crate::collector::MetricsCollector;
@@ -30,6 +30,9 @@ struct Shared {
     is_default: bool,
     /// When the registry had no room last, in milliseconds since `started`; 0 = never.
     full_ms: AtomicU64,
+    /// How many series it may have, or [`UNSAID`].
+    max_series: AtomicU64,
+    is_overflow_told: AtomicBool,
     started: Instant,
 }
 
@@ -45,6 +48,9 @@ pub(crate) struct Handle {
     label_values: Vec<String>,
     target: Target,
 }
+
+/// No limit was said.
+const UNSAID: u64 = u64::MAX;
 
 /// What of a series is state, which no full lane can lose.
 enum State {
@@ -95,6 +101,8 @@ impl Handle {
                 collector: collector.unbind(),
                 is_default,
                 full_ms: AtomicU64::new(0),
+                max_series: AtomicU64::new(UNSAID),
+                is_overflow_told: AtomicBool::new(false),
                 started: Instant::now(),
             }),
         };
@@ -161,8 +169,13 @@ impl Handle {
             return Ok(known.map_or(Target::Refused, target));
         }
         // A registry that is about full is searched for long.
+        self.tell_limit(bus);
         match ending::detach(py, || bus.intern(self.definition(), &labels)) {
-            Ok(series) => Ok(self.series(bus, series)),
+            Ok(series) => {
+                self.tell_limit(bus);
+                self.warn_of_overflow(py, bus, series)?;
+                Ok(self.series(bus, series))
+            }
             Err(error @ RegisterError::Full { .. }) => {
                 let now = self.shared.started.elapsed().as_millis() as u64;
                 self.shared.full_ms.store(now.max(1), Ordering::Relaxed);
@@ -171,6 +184,49 @@ impl Handle {
             }
             Err(error) => Err(error::metric(py, error)),
         }
+    }
+
+    /// Has the metric have so many series at most, for all processes.
+    pub(crate) fn set_max_series(&self, series: u64) {
+        self.shared.max_series.store(series, Ordering::Relaxed);
+        if let Some(bus) = &self.bus {
+            self.tell_limit(bus);
+        }
+    }
+
+    /// Says on the bus how many series the metric may have, once it is there.
+    fn tell_limit(&self, bus: &Bus) {
+        let series = self.shared.max_series.load(Ordering::Relaxed);
+        if series != UNSAID
+            && let Some(family) = bus.family_id(self.name())
+        {
+            bus.set_max_series(family, series);
+        }
+    }
+
+    /// Warns once where a series is counted in one that stands for all beyond the metric's limit.
+    fn warn_of_overflow(&self, py: Python<'_>, bus: &Bus, series: SeriesId) -> PyResult<()> {
+        let size = || bus.family_size(bus.family_of(series)?);
+        let Some(limit) = size().and_then(|size| size.limit.filter(|limit| size.series >= *limit))
+        else {
+            return Ok(());
+        };
+        let labels = bus
+            .series(series)
+            .map_or(Vec::new(), |series| series.labels);
+        let overflowing = labels.iter().filter(|(_, value)| value == OVERFLOW);
+        let names: Vec<&str> = overflowing.map(|(name, _)| &**name).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let what = format_args!(
+            "metric {} has {limit} series, as many as it may have: values of its label {} that are \
+             new are counted under {OVERFLOW:?} from now on; a label with fewer values is better, \
+             else set_max_series() raises the limit",
+            self.name(),
+            names.join(", ")
+        );
+        error::overflow(py, &self.shared.is_overflow_told, what)
     }
 
     fn series(&self, bus: &Bus, series: SeriesId) -> Target {

@@ -149,6 +149,13 @@ macro_rules! handle {
                 self.handle.clear(py)
             }
 
+            /// Has the metric have so many series at most, in all processes; 0 is any number, and
+            /// 2,000 what a bus is made with. Beyond, the label with the most values stands for all
+            /// of them, with the value "__overflow__": sums stay exact.
+            fn set_max_series(&self, series: u64) {
+                self.handle.set_max_series(series);
+            }
+
             /// The name in full.
             #[getter]
             fn name(&self) -> &str {

@@ -69,6 +69,7 @@ pub(crate) fn judge(bus: &Bus, before: &Look, now: &Look) -> Vec<Finding> {
     findings.extend(snapshot(now));
     findings.extend(losses(before, now));
     findings.extend(refusals(bus, before, now));
+    findings.extend(overflowing(bus));
     findings.extend(filling(before, now));
     findings.extend(room(now));
     findings.extend(garbage(now));
@@ -320,6 +321,36 @@ fn refusals(bus: &Bus, before: &Look, now: &Look) -> Option<Finding> {
          A label with a value for each user, request or batch is nearly always the cause",
         format!("leave that label out; what is over: qbus forget '{name}' --dry-run"),
     ))
+}
+
+/// Metrics with more label values than they may have: one finding each.
+fn overflowing(bus: &Bus) -> Vec<Finding> {
+    let mut families = std::collections::BTreeMap::new();
+    for (id, series) in bus.overflow_series() {
+        families.entry(series.family).or_insert((id, series.labels));
+    }
+    let find = |(family, (id, labels)): (_, (_, Vec<(String, String)>))| {
+        let name = bus.family(family)?.name;
+        let size = bus.family_size(family)?;
+        let limit = grouped(size.limit?);
+        let whose = bus.registrant(id);
+        let whose = whose.map_or_else(String::new, |process| format!(", first by {process}"));
+        let labels = labels
+            .into_iter()
+            .filter(|(_, value)| value == qbus::OVERFLOW);
+        let label = labels.map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+        Some(Finding::new(
+            Severity::Look,
+            format!("the metric {name} had as many series as it may have, {limit}{whose}"),
+            format!(
+                "values of its label {label} beyond these are counted together, under {:?}: sums are \
+                 right, and which value it was is not known",
+                qbus::OVERFLOW
+            ),
+            "give the label fewer values, or the metric more room: qbus agg --max-series-per-family",
+        ))
+    };
+    families.into_iter().filter_map(find).collect()
 }
 
 /// The family with the most series, and how many.

@@ -20,6 +20,9 @@ pub const OVERFLOW: &str = "__overflow__";
 
 /// The highest limit of a family; a higher one is none.
 const LIMIT_MAX: u64 = (1 << 18) - 2;
+/// For series in which one label stands for others there is room for so many more at least: one for
+/// each value of the other labels.
+const RESERVE_MIN: u64 = 16;
 /// How many series are looked at to find the label with the most values.
 const LOOKED_AT_MAX: usize = 2048;
 
@@ -75,7 +78,7 @@ impl Population {
 pub(super) enum Room {
     /// Its limit.
     Limit,
-    /// An eighth more: for those in which one label stands for others.
+    /// An eighth more, or [`RESERVE_MIN`]: for those in which one label stands for others.
     Reserve,
     /// Any number: for the one in which all labels do.
     Any,
@@ -115,7 +118,7 @@ impl Registry<'_> {
             return true;
         };
         limit.is_none_or(|limit| match room {
-            Room::Reserve => series < limit.saturating_add((limit / 8).max(1)),
+            Room::Reserve => series < limit.saturating_add((limit / 8).max(RESERVE_MIN)),
             Room::Limit | Room::Any => series < limit,
         })
     }

@@ -1,22 +1,25 @@
 //! The collector, with the API of the module centralized_metrics_collector.
 
+mod adding;
+mod options;
+mod statistics;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use qbus::{Address, Bus, Kind, Record, SeriesId};
+use qbus::{Address, Bus};
 use qbus_aggregate::export::Options;
-use qbus_collector::{
-    AddError, Collector, CollectorOptions, ExportError, Format, Reading, SamplerOptions, Statistics,
-};
+use qbus_collector::{Collector, CollectorOptions, ExportError, Format, Reading};
 
-use crate::convert::{list, metric_type, number, optional_text, text, timestamp, with_labels};
-use crate::known::{Known, Objects};
+use self::adding::Arguments;
+use self::options::{size, size_or};
+use crate::convert::{list, number, text, with_labels};
+use crate::known::Known;
 use crate::metric::{Metric, series_name};
 use crate::snapshot::{self, Snapshot, keep, pattern};
 use crate::{ending, error, waiting};
@@ -93,41 +96,6 @@ fn metrics(py: Python<'_>, readings: Vec<Reading>) -> PyResult<Py<PyList>> {
     Ok(list(py, readings.map(|reading| Ok(Metric::from(reading))))?.unbind())
 }
 
-/// A size: an int, 0 or more.
-fn size(argument: &str, given: &Bound<'_, PyAny>) -> PyResult<usize> {
-    given.extract::<usize>().map_err(|cause| {
-        let py = given.py();
-        let shown = given
-            .repr()
-            .map_or_else(|_| "?".to_owned(), |shown| shown.to_string());
-        let message = format!("argument {argument:?} is {shown}, expected an int from 0 to 2**63");
-        let error = if cause.is_instance_of::<PyTypeError>(py) {
-            error::argument(py, message)
-        } else {
-            error::metric(py, message)
-        };
-        error.set_cause(py, Some(cause));
-        error
-    })
-}
-
-/// What is sampled, by arguments with strings or truths.
-fn sampling(
-    py: Python<'_>,
-    arguments: BTreeMap<String, Bound<'_, PyAny>>,
-) -> PyResult<SamplerOptions> {
-    let mut options = CollectorOptions::default().sampler;
-    for (name, value) in &arguments {
-        let text = match value.extract::<bool>() {
-            Ok(truth) => truth.to_string(),
-            Err(_) => text("sampler", value)?.to_owned(),
-        };
-        let set = options.set_argument(name, &text);
-        set.map_err(|error| error::metric(py, format_args!("argument \"sampler\": {error}")))?;
-    }
-    Ok(options)
-}
-
 impl MetricsCollector {
     fn made(collector: Option<Collector>, why: String, config: CollectorOptions) -> Self {
         MetricsCollector {
@@ -138,57 +106,6 @@ impl MetricsCollector {
             lost: AtomicU64::new(0),
             started: Mutex::new(Vec::new()),
             made: Instant::now(),
-        }
-    }
-
-    fn add(
-        &self,
-        arguments: Arguments<'_, '_>,
-        add: impl FnOnce(&Collector, &qbus_collector::Metric<'_>) -> Result<(), AddError>,
-    ) -> PyResult<bool> {
-        let Arguments {
-            name,
-            value,
-            metric_type: of_type,
-            labels,
-            description,
-            timestamp: at,
-        } = arguments;
-        let (py, called) = (name.py(), text("name", name)?);
-        let value = number("value", value)?;
-        let description = optional_text("description", description)?;
-        let objects = Objects::new(name, of_type, labels);
-        if at.is_none()
-            && let (Some(collector), Some(objects)) = (&self.collector, &objects)
-            && let Some((series, kind)) = self.known.find(objects)
-            && collector.bus().is_registered(series)
-        {
-            waiting::get_ready(py, collector.bus());
-            return match collector.queue_value(called, series, kind, value) {
-                Ok(()) => Ok(true),
-                Err(error) => error::refused(py, &error, collector.bus()),
-            };
-        }
-        let mut metric = qbus_collector::Metric::new(called, value, metric_type(of_type)?);
-        metric.description = description;
-        metric.timestamp = timestamp(at)?;
-        let Some(collector) = &self.collector else {
-            self.count_lost();
-            return Ok(false);
-        };
-        waiting::get_ready(name.py(), collector.bus());
-        let added = with_labels(labels, |labels| {
-            let metric = qbus_collector::Metric { labels, ..metric };
-            let added = add(collector, &metric);
-            if let (Some(objects), Ok(()), true) = (&objects, &added, self.known.is_due()) {
-                let series = collector.series_of(&metric);
-                self.known.keep(objects, series, metric.kind());
-            }
-            added
-        })?;
-        match added {
-            Ok(()) => Ok(true),
-            Err(error) => error::refused(name.py(), &error, collector.bus()),
         }
     }
 
@@ -205,16 +122,7 @@ impl MetricsCollector {
         collector.ok_or_else(|| error::bus(py, &self.why))
     }
 
-    /// Counts a value for which there is no series. The ledger of the bus has it among the
-    /// rejected.
-    pub(crate) fn count_lost(&self) {
-        self.lost.fetch_add(1, Ordering::Relaxed);
-        if let Some(collector) = &self.collector {
-            let nobodys = Record::new(0, SeriesId(u32::MAX), Kind::Observe, f64::NAN);
-            let _ = collector.bus().emit(nobodys);
-        }
-    }
-
+    /// The trackers that run without a bus.
     fn started<R>(&self, with: impl FnOnce(&mut Vec<(String, Instant)>) -> R) -> R {
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         with(&mut started)
@@ -235,35 +143,6 @@ impl MetricsCollector {
             )
         };
         Ok(ended.ok_or_else(unknown)?.elapsed())
-    }
-
-    fn statistics_without_bus(&self, dict: &Bound<'_, PyDict>, lost: u64) -> PyResult<()> {
-        dict.set_item("bus", "")?;
-        for name in ["is_embedded", "has_aggregator", "is_collecting"] {
-            dict.set_item(name, false)?;
-        }
-        dict.set_item("uptime_seconds", self.made.elapsed().as_secs_f64())?;
-        for name in [
-            "families",
-            "series",
-            "series_capacity",
-            "delivered",
-            "dropped",
-            "torn",
-            "revoked",
-            "queued",
-            "lane_capacity",
-            "buffered",
-            "buffer_capacity",
-            "invalid",
-            "validation_rules",
-        ] {
-            dict.set_item(name, 0)?;
-        }
-        dict.set_item("refused", lost)?;
-        dict.set_item("active_trackers", self.started(|started| started.len()))?;
-        dict.set_item("background_errors", 1)?;
-        dict.set_item("last_background_error", &self.why)
     }
 
     /// Asks the collector, without the interpreter; without a collector there is nothing.
@@ -300,16 +179,6 @@ impl MetricsCollector {
     }
 }
 
-/// What a metric is added with.
-struct Arguments<'a, 'py> {
-    name: &'a Bound<'py, PyAny>,
-    value: &'a Bound<'py, PyAny>,
-    metric_type: &'a Bound<'py, PyAny>,
-    labels: Option<&'a Bound<'py, PyAny>>,
-    description: Option<&'a Bound<'py, PyAny>>,
-    timestamp: Option<&'a Bound<'py, PyAny>>,
-}
-
 #[pymethods]
 impl MetricsCollector {
     #[new]
@@ -337,32 +206,18 @@ impl MetricsCollector {
         bus: Option<&str>,
         sampler: Option<BTreeMap<String, Bound<'_, PyAny>>>,
     ) -> PyResult<MetricsCollector> {
-        let collection_interval = Duration::try_from_secs_f64(collection_interval)
-            .ok()
-            .filter(|interval| !interval.is_zero())
-            .ok_or_else(|| {
-                error::metric(
-                    py,
-                    format_args!(
-                        "argument \"collection_interval\" is {collection_interval}, expected seconds above 0"
-                    ),
-                )
-            })?;
-        let bus: Option<Address> = bus
-            .map(str::parse)
-            .transpose()
-            .map_err(|error| error::metric(py, error))?;
-        let or = |argument, given: Option<&Bound<'_, PyAny>>, default| {
-            given.map_or(Ok(default), |given| size(argument, given))
-        };
         let config = CollectorOptions {
-            bus,
-            collection_interval,
-            max_metrics_buffer: or("max_metrics_buffer", max_metrics_buffer, 10_000)?,
+            bus: options::address(py, bus)?,
+            collection_interval: options::interval(py, collection_interval)?,
+            max_metrics_buffer: size_or("max_metrics_buffer", max_metrics_buffer, 10_000)?,
             enable_prometheus_export,
-            max_history_per_metric: or("max_history_per_metric", max_history_per_metric, 1000)?,
+            max_history_per_metric: size_or(
+                "max_history_per_metric",
+                max_history_per_metric,
+                1000,
+            )?,
             validation_enabled,
-            sampler: sampling(py, sampler.unwrap_or_default())?,
+            sampler: options::sampling(py, sampler.unwrap_or_default())?,
         };
         let made = ending::detach(py, || Collector::new(&config));
         let collector = made.map_err(|error| error::start(py, &error))?;
@@ -402,7 +257,7 @@ impl MetricsCollector {
         {
             waiting::for_room(name.py(), collector.bus())?;
         }
-        self.add(arguments, Collector::queue_metric)
+        self.add(arguments)
     }
 
     /// Queues a metric for the aggregator: takes no lock and never waits. A counter's value is an
@@ -428,7 +283,7 @@ impl MetricsCollector {
             description,
             timestamp,
         };
-        self.add(arguments, Collector::queue_metric)
+        self.add(arguments)
     }
 
     /// The metric of that name and labels as it is now, or None. Without labels, if there is no
@@ -640,61 +495,7 @@ impl MetricsCollector {
 
     /// The state of the collector and its bus, as a dict.
     fn get_statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        let lost = self.lost.load(Ordering::Relaxed);
-        let Some(collector) = &self.collector else {
-            self.statistics_without_bus(&dict, lost)?;
-            return Ok(dict);
-        };
-        let Statistics {
-            bus,
-            is_embedded,
-            has_aggregator,
-            is_collecting,
-            uptime,
-            families,
-            series,
-            series_capacity,
-            delivered,
-            dropped,
-            torn,
-            revoked,
-            unplaced,
-            queued,
-            lane_capacity,
-            buffered,
-            refused,
-            invalid,
-            validation_rules,
-            active_trackers,
-            background_errors,
-            last_background_error,
-            ..
-        } = ending::detach(py, || collector.get_statistics());
-        dict.set_item("bus", bus)?;
-        dict.set_item("is_embedded", is_embedded)?;
-        dict.set_item("has_aggregator", has_aggregator)?;
-        dict.set_item("is_collecting", is_collecting)?;
-        dict.set_item("uptime_seconds", uptime.as_secs_f64())?;
-        dict.set_item("families", families)?;
-        dict.set_item("series", series)?;
-        dict.set_item("series_capacity", series_capacity)?;
-        dict.set_item("delivered", delivered)?;
-        dict.set_item("dropped", dropped)?;
-        dict.set_item("torn", torn)?;
-        dict.set_item("revoked", revoked)?;
-        dict.set_item("unplaced", unplaced)?;
-        dict.set_item("queued", queued)?;
-        dict.set_item("lane_capacity", lane_capacity)?;
-        dict.set_item("buffered", buffered)?;
-        dict.set_item("buffer_capacity", self.config.max_metrics_buffer)?;
-        dict.set_item("refused", refused + lost)?;
-        dict.set_item("invalid", invalid)?;
-        dict.set_item("validation_rules", validation_rules)?;
-        dict.set_item("active_trackers", active_trackers)?;
-        dict.set_item("background_errors", background_errors)?;
-        dict.set_item("last_background_error", last_background_error)?;
-        Ok(dict)
+        self.statistics(py)
     }
 
     /// Has every value of a name pass a rule, a function of the value, from now on in this process.
@@ -777,17 +578,6 @@ impl MetricsCollector {
     #[getter]
     fn is_embedded(&self) -> bool {
         self.collector.as_ref().is_some_and(Collector::is_embedded)
-    }
-
-    /// The processes that are or were attached to the bus: pid, and whether it lives.
-    fn _owners(&self, py: Python<'_>) -> Vec<(u64, bool)> {
-        self.ask(py, |collector| {
-            let owners = collector.bus().owners().unwrap_or_default();
-            owners
-                .iter()
-                .map(|owner| (owner.pid, owner.alive))
-                .collect()
-        })
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {

@@ -315,3 +315,98 @@ def test_a_textfile_follows_links_and_leaves_devices_what_they_are(tmp_path: Pat
     with pytest.raises(OSError):
         write_to_textfile(str(tmp_path), registry)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.prom", "target.prom"]
+
+
+#: An inference server as they are written: metrics by the dict of a model's labels, one of each engine,
+#: registered anew when its registry is wiped, and read back through the registry.
+SERVER = """
+import os, sys, time
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import multiprocess
+
+def register():
+    # What an earlier engine left in the process's registry.
+    for collector in list(REGISTRY._collector_to_names):
+        if hasattr(collector, "_name") and "srv" in collector._name:
+            REGISTRY.unregister(collector)
+    labels = ["model_name", "engine"]
+    of_model = [{"model_name": "qwen", "engine": str(engine)} for engine in range(2)]
+    gauge = Gauge("srv:num_requests_running", "Running.", labelnames=labels, multiprocess_mode="mostrecent")
+    usage = Gauge("srv:kv_cache_usage_perc", "Usage.", labels, multiprocess_mode="livemax")
+    config = Gauge("srv:cache_config_info", "Facts.", ["block_size"], multiprocess_mode="mostrecent")
+    tokens = Counter(name="srv:generation_tokens", documentation="Tokens.", labelnames=labels)
+    success = Counter("srv:request_success", "By reason.", [*labels, "finished_reason"])
+    latency = Histogram("srv:inter_token_latency_seconds", "Of a token.", labels, buckets=[0.01, 0.1, 1, 10])
+    config.labels(**{"block_size": "16"}).set(1)
+    return [(gauge.labels(**one), usage.labels(*one.values()), tokens.labels(**one),
+             success.labels(*one.values(), "stop"), latency.labels(**one)) for one in of_model]
+
+def serve(rounds):
+    for _ in range(rounds):
+        for gauge, usage, tokens, success, latency in register.made:
+            gauge.set(3); usage.set(0.5); tokens.inc(7); success.inc()
+            # Many equal observations at once, each added to the sum and to the bucket of one.
+            latency._sum.inc(4 * 0.05)
+            for at, bound in enumerate(latency._upper_bounds):
+                if 0.05 <= bound:
+                    latency._buckets[at].inc(4)
+                    break
+
+register.made = register()
+register.made = register()
+try:
+    Counter("srv:generation_tokens", "Again.")
+except ValueError as error:
+    assert "Duplicated timeseries" in str(error), error
+else:
+    raise AssertionError
+for worker in range(2):
+    if os.fork() == 0:
+        serve(50)
+        os._exit(0)
+for worker in range(2):
+    assert os.wait()[1] == 0
+serve(50)
+if IS_SHARED:
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)
+else:
+    registry = REGISTRY
+
+def found(name, **labels):
+    return registry.get_sample_value(name, {"model_name": "qwen", "engine": "1", **labels})
+
+assert found("srv:generation_tokens_total") == 3 * 50 * 7, found("srv:generation_tokens_total")
+assert found("srv:request_success_total", finished_reason="stop") == 150
+assert found("srv:num_requests_running") == 3 and found("srv:kv_cache_usage_perc") == 0.5
+assert registry.get_sample_value("srv:cache_config_info", {"block_size": "16"}) == 1
+for metric in registry.collect():
+    if metric.name == "srv:inter_token_latency_seconds":
+        of = [sample for sample in metric.samples if sample.labels["engine"] == "0"]
+        buckets = {sample.labels["le"]: sample.value for sample in of if sample.name.endswith("_bucket")}
+        assert buckets == {"0.01": 0, "0.1": 600, "1.0": 600, "10.0": 600, "+Inf": 600}, buckets
+        (total,) = [sample.value for sample in of if sample.name.endswith("_sum")]
+        assert abs(total - 30) < 1e-6, total
+        break
+else:
+    raise AssertionError
+assert register.made[0][2]._value.get() == 350
+assert b'srv:generation_tokens_total{engine="0",model_name="qwen"} 1050.0' in generate_latest(registry)
+"""
+
+
+def test_an_inference_server_of_several_processes(shared: dict[str, str]) -> None:
+    run("IS_SHARED = True\n" + SERVER, shared)
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_an_inference_server_under_qbus_run(bus: str, is_shared: bool) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "QBUS"}
+    ended = subprocess.run(
+        command("run", "-b", bus, "--", sys.executable, "-c", f"IS_SHARED = {is_shared}\n{SERVER}"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -44,7 +44,7 @@ def _build_full_name(
     metric_type: Optional[str], name: str, namespace: str, subsystem: str, unit: str
 ) -> str:
     if not name:
-        raise ValueError("a metric needs a name")
+        raise ValueError("Metric name should not be empty")
     full = "_".join(part for part in (namespace, subsystem, name) if part)
     if metric_type == "counter":
         full = full.removesuffix("_total")
@@ -158,12 +158,12 @@ class MetricWrapperBase(Collector):
 
     def _labels(self: T, given: tuple[object, ...], named: Mapping[str, object]) -> T:
         if not self._labelnames:
-            raise ValueError(f"{self} was made without label names")
+            raise ValueError(f"No label names were set when constructing {self}")
         if self._labelvalues:
             own = dict(zip(self._labelnames, self._labelvalues))
-            raise ValueError(f"{self} has its labels already: {own}")
+            raise ValueError(f"{self} already has labels set ({own}); can not chain calls to .labels()")
         if given and named:
-            raise ValueError("label values are given by position or by name, not both")
+            raise ValueError("Can't pass both *args and **kwargs: label values are given by position or by name")
         if named:
             if sorted(named) != sorted(self._labelnames):
                 raise ValueError("Incorrect label names")
@@ -210,7 +210,7 @@ class MetricWrapperBase(Collector):
     def remove(self, *labelvalues: Any) -> None:
         """Takes the series of these label values off the page, of all processes too."""
         if not self._labelnames:
-            raise ValueError(f"{self} was made without label names")
+            raise ValueError(f"No label names were set when constructing {self}")
         if len(labelvalues) != len(self._labelnames):
             raise ValueError(f"Incorrect label count (expected {len(self._labelnames)}, got {labelvalues})")
         wanted = tuple(str(value) for value in labelvalues)
@@ -219,7 +219,7 @@ class MetricWrapperBase(Collector):
     def remove_by_labels(self, labels: dict[str, str]) -> None:
         """Takes all series off the page that have these labels, and others perhaps."""
         if not self._labelnames:
-            raise ValueError(f"{self} was made without label names")
+            raise ValueError(f"No label names were set when constructing {self}")
         if not isinstance(labels, dict):
             raise TypeError("labels are a dict of names and values")
         unknown = [name for name in labels if name not in self._labelnames]

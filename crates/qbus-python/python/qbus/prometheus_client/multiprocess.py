@@ -27,7 +27,7 @@ class MultiProcessCollector(Collector):
     def __init__(self, registry: Any, path: Optional[str] = None) -> None:
         self._path = path or _bus.directory()
         if not os.environ.get("QBUS") and (not self._path or not os.path.isdir(self._path)):
-            raise ValueError("neither QBUS nor PROMETHEUS_MULTIPROC_DIR names what the processes share")
+            raise ValueError("env PROMETHEUS_MULTIPROC_DIR is not set or not a directory, and QBUS names no bus")
         if registry:
             registry.register(self)
 

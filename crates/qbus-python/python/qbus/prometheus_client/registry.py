@@ -33,7 +33,7 @@ class DuplicateTimeseries(ValueError):
     """Two collectors would give the same names."""
 
     def __init__(self, duplicates: set[str]) -> None:
-        super().__init__(f"registered already: {', '.join(sorted(duplicates))}")
+        super().__init__(f"Duplicated timeseries in CollectorRegistry: {sorted(duplicates)}")
         self.duplicates = duplicates
 
 
@@ -114,7 +114,7 @@ class CollectorRegistry(Collector):
         with self._lock:
             if labels:
                 if not self._target_info and "target_info" in self._names_to_collectors:
-                    raise ValueError("a collector of this registry gives target_info already")
+                    raise ValueError("CollectorRegistry already contains a target_info metric")
                 self._names_to_collectors["target_info"] = _Nothing()
             elif self._target_info:
                 self._names_to_collectors.pop("target_info", None)

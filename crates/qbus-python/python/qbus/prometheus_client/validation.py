@@ -56,7 +56,7 @@ def _validate_metric_name(name: str) -> None:
     if not name:
         raise ValueError("a metric needs a name")
     if not _is_utf8(name) or (_legacy_validation and not _is_valid_legacy_metric_name(name)):
-        raise ValueError(f"{name!r} is no metric name")
+        raise ValueError(f"invalid metric name {name!r}")
 
 
 def _validate_metric_label_name_token(tok: str) -> None:
@@ -68,9 +68,9 @@ def _validate_metric_label_name_token(tok: str) -> None:
 
 def _validate_labelname(l: str) -> None:
     if not _is_utf8(l) or (_legacy_validation and not METRIC_LABEL_NAME_RE.match(l)):
-        raise ValueError(f"{l!r} is no label name")
+        raise ValueError(f"Invalid label metric name: {l!r}")
     if l.startswith("__"):
-        raise ValueError(f"label names that begin with two underscores are reserved: {l!r}")
+        raise ValueError(f"Reserved label metric name: {l!r}")
 
 
 def _validate_labelnames(cls: Any, labelnames: Iterable[str]) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ def _validate_labelnames(cls: Any, labelnames: Iterable[str]) -> tuple[str, ...]
     for name in names:
         _validate_labelname(name)
         if name in cls._reserved_labelnames:
-            raise ValueError(f"label name {name!r} is reserved for a {cls._type}")
+            raise ValueError(f"Reserved label metric name: {name!r} of a {cls._type}")
     return names
 
 

@@ -1,0 +1,73 @@
+//! What a collector is made with, from Python's arguments.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use qbus::Address;
+use qbus_collector::{CollectorOptions, SamplerOptions};
+
+use crate::convert::text;
+use crate::error;
+
+/// A bus by its name or path.
+pub(super) fn address(py: Python<'_>, bus: Option<&str>) -> PyResult<Option<Address>> {
+    let parsed = bus.map(str::parse).transpose();
+    parsed.map_err(|error| error::metric(py, error))
+}
+
+/// Seconds above 0.
+pub(super) fn interval(py: Python<'_>, seconds: f64) -> PyResult<Duration> {
+    let interval = Duration::try_from_secs_f64(seconds).ok();
+    interval
+        .filter(|interval| !interval.is_zero())
+        .ok_or_else(|| {
+            let found = format_args!("argument \"collection_interval\" is {seconds}");
+            error::metric(py, format_args!("{found}, expected seconds above 0"))
+        })
+}
+
+/// A size, if one is given.
+pub(super) fn size_or(
+    argument: &str,
+    given: Option<&Bound<'_, PyAny>>,
+    default: usize,
+) -> PyResult<usize> {
+    given.map_or(Ok(default), |given| size(argument, given))
+}
+
+/// A size: an int, 0 or more.
+pub(super) fn size(argument: &str, given: &Bound<'_, PyAny>) -> PyResult<usize> {
+    given.extract::<usize>().map_err(|cause| {
+        let py = given.py();
+        let shown = given
+            .repr()
+            .map_or_else(|_| "?".to_owned(), |shown| shown.to_string());
+        let message = format!("argument {argument:?} is {shown}, expected an int from 0 to 2**63");
+        let error = if cause.is_instance_of::<PyTypeError>(py) {
+            error::argument(py, message)
+        } else {
+            error::metric(py, message)
+        };
+        error.set_cause(py, Some(cause));
+        error
+    })
+}
+
+/// What is sampled, by arguments with strings or truths.
+pub(super) fn sampling(
+    py: Python<'_>,
+    arguments: BTreeMap<String, Bound<'_, PyAny>>,
+) -> PyResult<SamplerOptions> {
+    let mut options = CollectorOptions::default().sampler;
+    for (name, value) in &arguments {
+        let text = match value.extract::<bool>() {
+            Ok(truth) => truth.to_string(),
+            Err(_) => text("sampler", value)?.to_owned(),
+        };
+        let set = options.set_argument(name, &text);
+        set.map_err(|error| error::metric(py, format_args!("argument \"sampler\": {error}")))?;
+    }
+    Ok(options)
+}

@@ -1,0 +1,135 @@
+"""A bus that is removed, or runs out of room, under a running program: it is noticed, said and counted."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from processes_scene import qbus_command, until
+
+import qbus
+
+
+@contextmanager
+def aggregator(bus: str) -> Iterator[None]:
+    running = subprocess.Popen(
+        qbus_command("agg", "-b", bus, "--no-host", "--no-gpu"), stderr=subprocess.PIPE
+    )
+    try:
+        assert running.stderr is not None
+        assert b"aggregating" in running.stderr.readline()
+        yield
+    finally:
+        running.kill()
+        running.wait()
+        assert running.stderr is not None
+        running.stderr.close()
+
+
+@pytest.mark.parametrize("how", ["removed", "unlinked"])
+def test_a_bus_that_is_made_anew_is_joined(bus: str, how: str) -> None:
+    def take_away() -> None:
+        if how == "removed":
+            subprocess.run(qbus_command("rm", "--force", "-b", bus), check=True, timeout=60)
+        else:
+            for file in Path("/dev/shm").glob(f"qbus.{bus}*"):
+                file.unlink()
+
+    def line(worker: "subprocess.Popen[str]") -> str:
+        assert worker.stdout is not None
+        return worker.stdout.readline().strip()
+
+    worker = Path(__file__).parent / "workers" / "rejoining.py"
+    with aggregator(bus):
+        running = subprocess.Popen(
+            [sys.executable, str(worker), bus], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert running.stdin is not None
+        try:
+            assert line(running) == "shown"
+            take_away()
+            # It says so once, and counts.
+            assert line(running) == "told"
+            with aggregator(bus):
+                assert line(running) == "joined"
+                # Every increment from now on.
+                before = total(bus)
+                running.stdin.write("\n")
+                running.stdin.flush()
+                assert line(running) == "done"
+                until("none is lost", lambda: total(bus) == before + 1000)
+                running.stdin.close()
+                assert running.wait(60) == 0
+        finally:
+            running.kill()
+            running.wait()
+            assert running.stdout is not None
+            running.stdout.close()
+
+
+def total(bus: str) -> float:
+    found = qbus.snapshot(bus).get("c_total", {"kind": "x"})
+    return found.value if found is not None else 0.0
+
+
+#: Fills what is left of /dev/shm, has the snapshot need more of it, and makes room again.
+FULL = """
+import os, time, warnings
+import qbus
+warnings.simplefilter("ignore")
+collector = qbus.get_metrics_collector()
+counter = qbus.Counter("c", "A counter.", ["n"])
+depth = qbus.Gauge("g", "A gauge.", ["n"])
+histogram = qbus.Histogram("h", "A histogram.", ["n"], buckets=range(1, 100))
+with open("/dev/shm/fill", "wb", buffering=0) as fill:
+    try:
+        while fill.write(bytes(4096)):
+            pass
+    except OSError:
+        pass
+end = time.monotonic() + 60
+emitted = 0
+while collector.get_statistics()["unplaced"] < 10:
+    assert time.monotonic() < end, collector.get_statistics()
+    for n in range(100):
+        counter.labels(f"{emitted}-{n}").inc()
+        histogram.labels(f"{emitted}-{n}").observe(n)
+        depth.labels(f"{emitted}-{n}").set(1)
+    emitted += 100
+statistics = collector.get_statistics()
+assert "no room for" in statistics["last_background_error"], statistics
+assert "series are left out" in statistics["last_background_error"], statistics
+# What stands in cells is not lost: there is room again.
+os.unlink("/dev/shm/fill")
+
+def shown(name):
+    found = [metric for metric in collector.snapshot() if metric.name == name]
+    return sum(metric.count if name == "h" else metric.value for metric in found)
+
+while shown("c_total") != emitted or shown("h") != emitted:
+    assert time.monotonic() < end, (shown("c_total"), shown("h"), collector.get_statistics())
+    counter.labels("0-0").inc(0)
+# An event that found no room is counted as one.
+statistics = collector.get_statistics()
+assert shown("g") + statistics["unplaced"] == emitted, (shown("g"), statistics)
+assert statistics["delivered"] >= 2 * emitted + shown("g"), (emitted, shown("g"), statistics)
+"""
+
+
+def test_a_full_shm_is_in_the_ledger() -> None:
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("a /dev/shm of its own needs root, and the command unshare")
+    environment = {name: value for name, value in os.environ.items() if name != "QBUS"}
+    ran = subprocess.run(
+        ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=44m tmpfs /dev/shm && exec "$@"', "sh"]
+        + [sys.executable, "-c", FULL],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")

@@ -332,7 +332,9 @@ impl MetricsCollector {
     }
 
     /// The last values that were added, of all series, as a list of Metric, oldest first. What handles
-    /// of counters and histograms add between two rounds of the aggregator is one of them.
+    /// of counters and histograms add between two rounds of the aggregator is one of them. Values of
+    /// a series that was removed are left out from when its place was given to another one, a minute
+    /// later: nobody knows any more what they were of.
     fn get_all_metrics_buffer(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
         metrics(py, self.ask(py, Collector::get_all_metrics_buffer))
     }

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
@@ -30,6 +31,21 @@ def until(what: str, found: Callable[[], Any]) -> Any:
 
 def qbus_command(*typed: str) -> list[str]:
     return [sys.executable, "-m", "qbus._command", *typed]
+
+
+@contextmanager
+def aggregator(bus: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Somebody who aggregates a bus, and is killed in the end."""
+    running = subprocess.Popen(
+        qbus_command("agg", "-b", bus, "--no-host", "--no-gpu"), stderr=subprocess.PIPE
+    )
+    try:
+        assert running.stderr is not None
+        assert b"aggregating" in running.stderr.readline()
+        yield running
+    finally:
+        running.kill()
+        running.communicate()
 
 
 def stat(bus: str) -> Any:

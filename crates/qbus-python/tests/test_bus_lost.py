@@ -4,30 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from processes_scene import qbus_command, until
+from processes_scene import aggregator, qbus_command, until
 
 import qbus
-
-
-@contextmanager
-def aggregator(bus: str) -> Iterator[None]:
-    running = subprocess.Popen(
-        qbus_command("agg", "-b", bus, "--no-host", "--no-gpu"), stderr=subprocess.PIPE
-    )
-    try:
-        assert running.stderr is not None
-        assert b"aggregating" in running.stderr.readline()
-        yield
-    finally:
-        running.kill()
-        running.wait()
-        assert running.stderr is not None
-        running.stderr.close()
 
 
 @pytest.mark.parametrize("how", ["removed", "unlinked"])
@@ -103,20 +85,15 @@ while collector.get_statistics()["unplaced"] < 10:
 statistics = collector.get_statistics()
 assert "no room for" in statistics["last_background_error"], statistics
 assert "series are left out" in statistics["last_background_error"], statistics
-# What stands in cells is not lost: there is room again.
+# What stands in cells is not lost: there is room again. What came as an event is counted.
 os.unlink("/dev/shm/fill")
-
-def shown(name):
-    found = [metric for metric in collector.snapshot() if metric.name == name]
-    return sum(metric.count if name == "h" else metric.value for metric in found)
-
-while shown("c_total") != emitted or shown("h") != emitted:
-    assert time.monotonic() < end, (shown("c_total"), shown("h"), collector.get_statistics())
+while True:
+    shown = sum(metric.count if metric.name == "h" else metric.value for metric in collector.snapshot())
+    statistics = collector.get_statistics()
+    if shown + statistics["unplaced"] == 3 * emitted:
+        break
+    assert time.monotonic() < end, (shown, emitted, statistics)
     counter.labels("0-0").inc(0)
-# An event that found no room is counted as one.
-statistics = collector.get_statistics()
-assert shown("g") + statistics["unplaced"] == emitted, (shown("g"), statistics)
-assert statistics["delivered"] >= 2 * emitted + shown("g"), (emitted, shown("g"), statistics)
 """
 
 

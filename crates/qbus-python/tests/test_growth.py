@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from processes_scene import aggregator
+
 WORKER = Path(__file__).parent / "workers" / "growing.py"
 CALLS = os.environ.get("QBUS_GROWTH_CALLS", "20000")
 #: What caches may come to in all; and of many calls less than every second one leaves a block, or 8 bytes.
@@ -16,13 +18,7 @@ BLOCKS, BYTES = 600, 64 * 1024
 
 
 def test_nothing_grows(bus: str) -> None:
-    aggregator = subprocess.Popen(
-        [sys.executable, "-m", "qbus._command", "agg", "-b", bus, "--no-host", "--no-gpu"],
-        stderr=subprocess.PIPE,
-    )
-    try:
-        assert aggregator.stderr is not None
-        assert b"aggregating" in aggregator.stderr.readline()
+    with aggregator(bus):
         ran = subprocess.run(
             [sys.executable, "-W", "ignore", str(WORKER), CALLS],
             env={**os.environ, "QBUS": bus},
@@ -30,10 +26,6 @@ def test_nothing_grows(bus: str) -> None:
             text=True,
             check=False,
         )
-    finally:
-        aggregator.kill()
-        aggregator.wait()
-        aggregator.stderr.close()
     assert (ran.returncode, ran.stderr) == (0, "")
     found = json.loads(ran.stdout)
     assert len(found) > 25

@@ -5,10 +5,10 @@ import math
 import pickle
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from processes_scene import until
 
 import qbus
 from qbus import Counter, Gauge, Histogram, Info, MetricsCollector, Summary
@@ -250,7 +250,7 @@ def test_what_is_registered_is_shown_and_what_is_removed_is_not(collector: Metri
     requests = Counter("requests", labelnames=["path"], registry=collector)
     seconds = Histogram("seconds", registry=collector, buckets=[1])
     assert requests.labels("/a") is not None and requests.labels("/b") is not None
-    until(lambda: len(collector.snapshot()) == 3)
+    until("all are shown", lambda: len(collector.snapshot()) == 3)
     shown = collector.snapshot()
     for name, labels in (("requests_total", {"path": "/a"}), ("seconds", {})):
         found = shown.get(name, labels)
@@ -260,26 +260,18 @@ def test_what_is_registered_is_shown_and_what_is_removed_is_not(collector: Metri
     kept = requests.labels("/b")
     requests.remove("/a")
     requests.remove("/never there")
-    until(lambda: value(collector, "requests_total", path="/a") is None)
+    until("it is gone", lambda: value(collector, "requests_total", path="/a") is None)
     assert value(collector, "requests_total", path="/b") == 0
     # Who uses it again brings it back; a sum goes on.
     requests.labels("/a").inc()
-    until(lambda: value(collector, "requests_total", path="/a") == 4)
+    until("it is back", lambda: value(collector, "requests_total", path="/a") == 4)
     requests.clear()
-    until(lambda: "requests_total" not in collector.snapshot())
+    until("all are gone", lambda: "requests_total" not in collector.snapshot())
     kept.inc()
-    until(lambda: value(collector, "requests_total", path="/b") == 1)
+    until("it is back", lambda: value(collector, "requests_total", path="/b") == 1)
     for wrong in (lambda: requests.remove(), lambda: requests.remove("a", "b"), lambda: seconds.remove("a")):
         with pytest.raises(ValueError):
             wrong()
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """The aggregator takes off a page what is forgotten a round later."""
-    end = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_exemplars_are_of_the_last_trace(collector: MetricsCollector) -> None:

@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes_scene import until
 
 import qbus
 from qbus import Counter, Gauge, Histogram, MetricsCollector, Summary
@@ -29,14 +29,6 @@ def program(text: str, **environment: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
     )
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """The aggregator takes stock of all processes a few times a second."""
-    end = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_what_is_not_finite_ends_no_loop(collector: MetricsCollector) -> None:
@@ -63,7 +55,7 @@ def test_what_is_not_finite_ends_no_loop(collector: MetricsCollector) -> None:
     found = collector.get_metric("took")
     assert found is not None and (found.count, found.sum) == (3, math.inf)
     assert collector.get_statistics()["invalid"] == 3
-    until(lambda: collector.get_statistics()["dropped"] == 7)
+    until("all are counted", lambda: collector.get_statistics()["dropped"] == 7)
 
 
 def test_a_negative_increment_is_a_mistake(collector: MetricsCollector) -> None:
@@ -280,7 +272,7 @@ def test_an_interrupt_ends_a_wait(bus: str) -> None:
     aggregator = subprocess.Popen([sys.executable, "-m", "qbus._command", "agg", "-b", bus, "--no-host", "--no-gpu"])
     try:
         collector = MetricsCollector(bus=bus)
-        until(lambda: collector.get_statistics()["has_aggregator"])
+        until("it is aggregated", lambda: collector.get_statistics()["has_aggregator"])
         aggregator.send_signal(signal.SIGSTOP)
         gauge = Gauge("g", registry=collector)
         threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT)).start()

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from processes_scene import aggregator, qbus_command
 
 import qbus
 
@@ -95,26 +96,17 @@ def test_everything_public_is_documented() -> None:
 
 
 def command(*typed: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "qbus._command", *typed], capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run(qbus_command(*typed), capture_output=True, text=True, timeout=60)
 
 
 def test_the_command_is_carried(bus: str) -> None:
     collector = qbus.MetricsCollector(bus=bus)
     collector.add_metric("from_python", 7, "counter", {"a": "b"}, "A counter.")
-    with subprocess.Popen(
-        [sys.executable, "-m", "qbus._command", "agg", "-b", bus, "--no-host", "--no-gpu"],
-        stderr=subprocess.PIPE,
-    ) as aggregator:
-        try:
-            assert aggregator.stderr is not None
-            assert b"aggregating" in aggregator.stderr.readline()
-            metric = collector.get_metric("from_python", {"a": "b"})
-            assert metric is not None and metric.value == 7
-        finally:
-            aggregator.terminate()
-        assert aggregator.wait(60) == 0
+    with aggregator(bus) as running:
+        metric = collector.get_metric("from_python", {"a": "b"})
+        assert metric is not None and metric.value == 7
+        running.terminate()
+        assert running.wait(60) == 0
     dump = command("dump", "-f", "json", "-b", bus, "--match", "from_*")
     assert json.loads(dump.stdout)["metrics"][0]["value"] == 7.0
     assert [metric.value for metric in qbus.snapshot(bus, match="from_*")] == [7.0]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes_scene import qbus_command
 
 from qbus import shim
 from qbus.prometheus_client import CollectorRegistry, Gauge, write_to_textfile
@@ -161,10 +162,6 @@ if __name__ == "__main__":
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "qbus._command", *arguments]
-
-
 def test_qbus_run_gives_one_page_for_all_workers(bus: str) -> None:
     """Without a folder, without an aggregator, and the page is the program's own."""
     program = """
@@ -201,7 +198,7 @@ sys.exit(7)
 """
     environment = {name: value for name, value in os.environ.items() if name != "QBUS"}
     ended = subprocess.run(
-        command("run", "-b", bus, "--", sys.executable, "-c", program),
+        qbus_command("run", "-b", bus, "--", sys.executable, "-c", program),
         env=environment,
         capture_output=True,
         text=True,
@@ -213,10 +210,10 @@ sys.exit(7)
 def test_qbus_run_ends_as_its_program_does(bus: str) -> None:
     killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     for program, code in ((killed, 137), ("pass", 0)):
-        ended = subprocess.run(command("run", "-b", bus, "--", sys.executable, "-c", program))
+        ended = subprocess.run(qbus_command("run", "-b", bus, "--", sys.executable, "-c", program))
         assert ended.returncode == code
     ended = subprocess.run(
-        command("run", "-b", bus, "--", "/no/such/program"), capture_output=True, text=True
+        qbus_command("run", "-b", bus, "--", "/no/such/program"), capture_output=True, text=True
     )
     assert ended.returncode == 2
     assert "could not run /no/such/program" in ended.stderr
@@ -403,7 +400,7 @@ def test_an_inference_server_of_several_processes(shared: dict[str, str]) -> Non
 def test_an_inference_server_under_qbus_run(bus: str, is_shared: bool) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "QBUS"}
     ended = subprocess.run(
-        command("run", "-b", bus, "--", sys.executable, "-c", f"IS_SHARED = {is_shared}\n{SERVER}"),
+        qbus_command("run", "-b", bus, "--", sys.executable, "-c", f"IS_SHARED = {is_shared}\n{SERVER}"),
         env=environment,
         capture_output=True,
         text=True,

@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -12,6 +11,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from processes_scene import until
 
 #: Longer than a start takes on a busy machine.
 PATIENCE = 60
@@ -105,13 +105,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def until(what: str, found: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not found():
-        assert time.monotonic() < end, f"not so: {what}"
-        time.sleep(0.05)
 
 
 @contextmanager

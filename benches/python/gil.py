@@ -110,7 +110,7 @@ def main() -> None:
         "prometheus_client inc()": theirs.labels("0").inc,
         "queue_metric()": lambda: collector.queue_metric("queued", 1, "gauge", {"a": "b"}),
         "add_metric()": lambda: collector.add_metric("added", 1, "gauge", {"a": "b"}),
-        "labels() of a new series": lambda: counter.labels(next(numbers) % 5000),
+        "labels() of a new series": lambda: counter.labels(next(numbers) % 900),
         "the first inc() of a thread": thread,
         "get_metric()": lambda: collector.get_metric("calls_total", {"n": "7"}),
         "get_statistics()": collector.get_statistics,

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use qbus::{Clock, Counter, Geometry, Kind, MetricType, Record, Removal};
 use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Value};
-use qbus_tests::{Lane, Load, Place, Process, Report, TestBus, Totals, check_load, until};
+use qbus_tests::{Host, Lane, Load, Place, Process, Report, TestBus, Totals, check_load, until};
 use rustix::process::Signal;
 
 const AGGREGATOR: &str = env!("CARGO_BIN_EXE_test-aggregator");
+const HOST: &str = env!("CARGO_BIN_EXE_test-host");
 const PRODUCER: &str = env!("CARGO_BIN_EXE_test-producer");
 
 fn load(metric_type: MetricType, worker: &str, threads: u64, records: u64) -> Load {
@@ -427,5 +428,35 @@ fn first_emits_at_the_same_moment_are_all_there() {
             panic!("a histogram");
         };
         assert_eq!(wait.count, THREADS);
+    }
+}
+
+/// Processes join, register and look for lanes in one moment, and so do their threads.
+#[test]
+fn first_emits_of_processes_at_the_same_moment_are_all_there() {
+    const PROCESSES: usize = 16;
+    for place in Place::ALL {
+        let test = TestBus::small(place);
+        let start = |_| Host::start(HOST, test.address(), "exec \"$@\"");
+        let mut hosts: Vec<Host> = (0..PROCESSES).map(start).collect();
+        hosts
+            .iter_mut()
+            .for_each(|host| host.expect("open", "open"));
+        for host in &mut hosts {
+            host.process_mut().tell("threads 4");
+        }
+        for host in &hosts {
+            assert_eq!(host.process().line(), "accepted 4 of 4");
+        }
+        let bus = test.open();
+        let mut aggregator =
+            Aggregator::open(&bus, &AggregatorOptions::default()).expect("the only one");
+        aggregator.finish();
+        let totals = Totals::read(&bus, &mut test.reader());
+        assert_eq!(totals.counter("test_host"), 4.0 * PROCESSES as f64);
+        assert_eq!(totals.ledger().delivered, 4 * PROCESSES as u64);
+        let owners = bus.owners().expect("the locks answer");
+        assert_eq!(owners.iter().filter(|owner| owner.alive).count(), PROCESSES);
+        hosts.into_iter().for_each(Host::end);
     }
 }

@@ -1,7 +1,9 @@
-//! Where something is measured or shown: a bus of its own, an aggregator beside it, and the machine
-//! that both are on. For `qbus bench` and `qbus demo`, and for the benchmarks.
+//! Where something is measured or shown: a bus of its own, an aggregator beside it, processes of
+//! this program, and the machine that all are on. For `qbus bench`, `qbus load` and `qbus demo`, and
+//! for the benchmarks.
 
 use std::fmt;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -11,6 +13,8 @@ use qbus::{Address, Bus, BusOptions, CreateError, Removal};
 use qbus_aggregate::{AggregateError, Aggregator, AggregatorOptions};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
+
+use crate::error::{Doing, Error};
 
 /// A bus that nobody else uses. It goes with the stage, also on an error; when the process is
 /// killed, its file is all that stays.
@@ -81,6 +85,39 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.end_aggregator();
         let _ = Bus::remove(self.bus.address(), Removal::Forced);
+    }
+}
+
+/// A process of this program on a bus. It ends with this value.
+#[derive(Debug)]
+pub(crate) struct Player(Child);
+
+impl Player {
+    /// Starts `qbus` with what a person would type behind that, and the bus.
+    pub(crate) fn start(
+        typed: &str,
+        address: &Address,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Player, Error> {
+        let mut command = Command::new(crate::program()?);
+        command.args(typed.split_whitespace());
+        command.args(["--bus", &address.to_string()]);
+        prepare(&mut command);
+        Ok(Player(
+            command.spawn().doing(format!("start `qbus {typed}`"))?,
+        ))
+    }
+
+    /// The process, to be talked to and waited for.
+    pub(crate) fn process(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::args::Demo;
 use crate::command::{end_with_parent, open, sleep, until_signal};
 use crate::error::{Doing, Error};
 use crate::progress::Progress;
-use crate::stage::Stage;
+use crate::stage::{Player, Stage};
 
 /// Lines of each format that are shown.
 const SHOWN: usize = 14;
@@ -38,42 +38,31 @@ pub(crate) fn run(address: &Address, demo: &Demo, out: &mut dyn Write) -> Result
 
 /// The demo's processes on its bus; all of them go with it, also on an error.
 struct Show {
-    children: Vec<Child>,
+    /// The aggregator, and the workers.
+    players: Vec<Player>,
     /// Goes after those that use it.
     stage: Stage,
 }
 
-impl Drop for Show {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
 impl Show {
-    fn start(&mut self, args: &[&str]) -> Result<(), Error> {
-        let program = crate::program()?;
-        let mut command = Command::new(program);
-        command
-            .args(args)
-            .args(["--bus", &self.stage.bus().address().to_string()]);
-        // What the processes have to say would come between the lines shown here.
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            // ^C is for this process alone, which ends the others in their order.
-            .process_group(0);
-        self.children
-            .push(command.spawn().doing(format!("start `qbus {}`", args[0]))?);
+    fn start(&mut self, typed: &str) -> Result<(), Error> {
+        let prepare = |command: &mut Command| {
+            // What the processes have to say would come between the lines shown here.
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                // ^C is for this process alone, which ends the others in their order.
+                .process_group(0);
+        };
+        let player = Player::start(typed, self.stage.bus().address(), prepare)?;
+        self.players.push(player);
         Ok(())
     }
 
-    /// Tells the aggregator, the first child, to end, and waits until it has.
+    /// Tells the aggregator to end, and waits until it has.
     fn end_aggregator(&mut self) -> Result<(), Error> {
-        let aggregator = &mut self.children[0];
+        let aggregator = self.players[0].process();
         if let Some(pid) = Pid::from_raw(aggregator.id() as i32) {
             let _ = kill_process(pid, Signal::TERM);
         }
@@ -92,20 +81,14 @@ fn run_show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Erro
         .parse()
         .map_err(Error::failed)?;
     let mut show = Show {
-        children: Vec::new(),
+        players: Vec::new(),
         stage: Stage::create(&address, &BusOptions::default()).map_err(Error::failed)?,
     };
-    show.start(&["agg", "--no-create", "--interval", "500ms"])?;
+    show.start("agg --no-create --interval 500ms")?;
     // Ten years are for ever.
     let seconds = if demo.stay { 3e8 } else { demo.seconds };
     for worker in 0..demo.workers {
-        show.start(&[
-            "demo",
-            "--worker",
-            &worker.to_string(),
-            "--seconds",
-            &seconds.to_string(),
-        ])?;
+        show.start(&format!("demo --worker {worker} --seconds {seconds}"))?;
     }
     writeln!(
         out,
@@ -207,14 +190,15 @@ fn watch(show: &mut Show, time: Duration, stay: bool, stop: &AtomicBool) -> Resu
             break;
         }
         let mut running = 0;
-        for worker in &mut show.children[1..] {
-            match worker.try_wait().doing("wait for a worker")? {
+        for worker in &mut show.players[1..] {
+            match worker.process().try_wait().doing("wait for a worker")? {
                 None => running += 1,
                 Some(status) if status.success() => {}
                 Some(status) => return Err(Error::Failed(format!("a worker failed: {status}"))),
             }
         }
-        if let Some(status) = show.children[0]
+        if let Some(status) = show.players[0]
+            .process()
             .try_wait()
             .doing("wait for the aggregator")?
         {

@@ -1,7 +1,7 @@
 //! `qbus load`
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crate::args::Load;
 use crate::command::{end_with_parent, open};
 use crate::error::{Doing, Error};
 use crate::look::living_series;
+use crate::stage::Player;
 
 /// How long a worker waits for room in the registry.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -119,46 +120,32 @@ fn check_room(bus: &Bus, load: &Load) -> Result<(), Error> {
 
 /// A worker process; ended when it is dropped before it has reported.
 struct Worker {
-    child: Child,
-    input: Option<ChildStdin>,
+    player: Player,
     output: BufReader<ChildStdout>,
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Worker {
     fn start(address: &Address, load: &Load, worker: u32) -> Result<Worker, Error> {
-        let program = crate::program()?;
-        let mut command = Command::new(program);
-        command.args([
-            "load",
-            "--bus",
-            &address.to_string(),
-            "--worker",
-            &worker.to_string(),
-        ]);
-        command.args([
-            "--records",
-            &load.records.to_string(),
-            "--series",
-            &load.series.to_string(),
-        ]);
-        command.args(["--kind", load.kind.as_str()]);
-        command.args(load.rate.map(|rate| format!("--rate={rate}")));
-        command.args(load.wait.then_some("--wait"));
-        command.args(load.keep.then_some("--keep"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().doing("start a worker")?;
-        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let Load {
+            records, series, ..
+        } = load;
+        let kind = load.kind.as_str();
+        let mut typed =
+            format!("load --worker {worker} --records {records} --series {series} --kind {kind}");
+        for (option, is_given) in [(" --wait", load.wait), (" --keep", load.keep)] {
+            typed += if is_given { option } else { "" };
+        }
+        if let Some(rate) = load.rate {
+            typed += &format!(" --rate={rate}");
+        }
+        let piped = |command: &mut Command| {
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        };
+        let mut player = Player::start(&typed, address, piped)?;
+        let output = player.process().stdout.take();
         let output = output.ok_or_else(|| Error::Failed("a worker has no output".to_owned()))?;
         Ok(Worker {
-            child,
-            input,
+            player,
             output: BufReader::new(output),
         })
     }
@@ -188,13 +175,13 @@ fn reports(address: &Address, load: &Load) -> Result<Reports, Error> {
     }
     let start = Instant::now();
     for worker in &mut workers {
-        worker.input = None;
+        worker.player.process().stdin = None;
     }
     let mut reports = Vec::new();
     for worker in &mut workers {
         let line = worker.line()?;
         reports.push(serde_json::from_str::<Report>(&line)?);
-        let _ = worker.child.wait();
+        let _ = worker.player.process().wait();
     }
     let seconds = start.elapsed().as_secs_f64();
     let sum = |part: fn(&Report) -> u64| reports.iter().map(part).sum::<u64>();

@@ -93,6 +93,7 @@ metrics! {
     FAMILY_LIMIT = Gauge "qbus_family_limit" "" "Series that a metric may have.";
     OVERFLOW_RECORDS = Counter "qbus_overflow_records_total" "" "Records, and changes of cells, counted in series whose label stands for all values beyond the metric's limit.";
     REFUSED = Counter "qbus_bus_refused_registrations_total" "" "Registrations that found the registry full.";
+    STALE = Counter "qbus_bus_stale_records_total" "" "Records, and changes of cells, that came under the id of a series that was freed.";
     CUT_VALUES = Counter "qbus_bus_cut_label_values_total" "" "Label values longer than 1,024 bytes, of which the beginning was registered.";
     COMMITS = Counter "qbus_bus_commits_total" "" "Commits of the snapshot: its epoch.";
     COMMITTED = Gauge "qbus_bus_commit_timestamp_seconds" "seconds" "When the last commit was made, since 1970.";
@@ -146,6 +147,7 @@ pub(crate) fn of_bus(bus: &Bus, reader: &mut Reader, emit: &mut dyn FnMut(Sample
         counts.arena_words as f64 / geometry.arena_words as f64,
     );
 
+    page.sample(&STALE, &[], globals.stale as f64);
     page.sample(&CUT_VALUES, &[], counts.cut_values as f64);
     page.sample(&COMMITS, &[], reader.epoch() as f64);
     page.sample(&COMMITTED, &[], globals.unix_ns as f64 / 1e9);

@@ -21,13 +21,15 @@ mod sum;
 #[cfg(not(loom))]
 pub use aggregator::{AggregateError, Aggregator, AggregatorOptions, News, Round, Spare};
 pub use distribution::{Distribution, Exponential};
-pub use series::{Exemplar, Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value};
+pub use series::{
+    Exemplar, Family, HistogramValue, Point, QUANTILES, Series, Snapshot, SummaryValue, Value,
+};
 #[cfg(not(loom))]
 pub use snapshot::file::{MovedAside, SnapshotError, Unfit};
 #[cfg(not(loom))]
 pub use snapshot::ledger::{Ledger, OwnerLedger};
 #[cfg(not(loom))]
-pub use snapshot::reader::{Listing, QUANTILES, ReadError, ReadOptions, Reader};
+pub use snapshot::reader::{Listing, ReadError, ReadOptions, Reader};
 pub use snapshot::ring::RecentRecord;
 pub use snapshot::tally::{Globals, OwnerRow, Tally};
 pub use sum::Sum;

@@ -6,11 +6,13 @@ use std::time::Duration;
 use qbus::{Clock, MetricType};
 
 use crate::distribution::Distribution;
-use crate::snapshot::reader::QUANTILES;
 use crate::sum::Sum;
 
 /// A metric name with its type, help, unit and buckets: as it was registered.
 pub use qbus::FamilyDefinition as Family;
+
+/// The quantiles that a snapshot states of a summary.
+pub const QUANTILES: [f64; 5] = [0.5, 0.9, 0.95, 0.99, 0.999];
 
 /// One point of a series' history.
 #[derive(Clone, Copy, Debug, PartialEq)]

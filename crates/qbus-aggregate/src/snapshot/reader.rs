@@ -27,7 +27,7 @@ use super::versioned::{Found, Row, committed, row_words};
 use super::writer::{GLOBALS_ROW, head_row, owner_row};
 use crate::counts::Counts;
 use crate::series::{
-    Exemplar, Family, HistogramValue, Point, Series, Snapshot, SummaryValue, Value,
+    Exemplar, Family, HistogramValue, Point, QUANTILES, Series, Snapshot, SummaryValue, Value,
 };
 
 mod cut;
@@ -36,8 +36,6 @@ mod listing;
 pub use self::listing::Listing;
 pub(crate) use self::listing::Named;
 
-/// The quantiles that a snapshot states of a summary.
-pub const QUANTILES: [f64; 5] = [0.5, 0.9, 0.95, 0.99, 0.999];
 /// How often a cut is tried before rows that were overtaken are taken as they are.
 const CUTS: usize = 8;
 /// How often what is read is read again because the file has grown meanwhile.

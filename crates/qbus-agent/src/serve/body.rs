@@ -1,24 +1,105 @@
 //! What an answer carries.
 
 use std::convert::Infallible;
+use std::io::{self, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::vec;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::sync::mpsc;
+
+/// A piece of a page. Small enough that an allocator gives it from what was freed before.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// The bytes of a page, in pieces: it grows without being copied, and what was sent is let go.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pieces(Vec<Bytes>);
+
+impl Pieces {
+    /// What is written, compressed with gzip if that is wanted: quickly, since a scrape is shorter
+    /// for it on any network, and a better ratio costs more time than it saves.
+    pub(super) fn written(gzip: bool, write: impl FnOnce(&mut dyn Write)) -> Pieces {
+        let mut gathered = Gathered::default();
+        if gzip {
+            let mut encoder = GzEncoder::new(&mut gathered, Compression::fast());
+            write(&mut encoder);
+            // What gathers takes everything.
+            let _ = encoder.finish();
+        } else {
+            write(&mut gathered);
+        }
+        gathered.pass_on();
+        Pieces(gathered.pieces)
+    }
+
+    /// The same bytes, compressed.
+    pub(super) fn packed(&self) -> Pieces {
+        Pieces::written(true, |out| {
+            for piece in &self.0 {
+                let _ = out.write_all(piece);
+            }
+        })
+    }
+
+    fn len(&self) -> u64 {
+        self.0.iter().map(|piece| piece.len() as u64).sum()
+    }
+}
+
+/// Takes bytes, all of them.
+#[derive(Debug, Default)]
+struct Gathered {
+    pieces: Vec<Bytes>,
+    /// The last piece, as long as it grows.
+    open: Vec<u8>,
+}
+
+impl Gathered {
+    fn pass_on(&mut self) {
+        let piece = std::mem::take(&mut self.open);
+        if !piece.is_empty() {
+            self.pieces.push(Bytes::from(piece.into_boxed_slice()));
+        }
+    }
+}
+
+impl Write for Gathered {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(PIECE_BYTES - self.open.len());
+        self.open.extend_from_slice(&bytes[..taken]);
+        if self.open.len() == PIECE_BYTES {
+            self.pass_on();
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// The body of a response.
 #[derive(Debug)]
 pub(super) enum Payload {
-    /// All of it, or nothing when it was sent.
-    Whole(Option<Bytes>),
+    /// All of it is at hand; so many bytes have not been sent yet.
+    Whole(vec::IntoIter<Bytes>, u64),
     /// As it comes, until the sender is gone.
     Stream(mpsc::Receiver<Bytes>),
 }
 
+impl From<Pieces> for Payload {
+    fn from(pieces: Pieces) -> Payload {
+        let len = pieces.len();
+        Payload::Whole(pieces.0.into_iter(), len)
+    }
+}
+
 impl From<Bytes> for Payload {
     fn from(bytes: Bytes) -> Payload {
-        Payload::Whole((!bytes.is_empty()).then_some(bytes))
+        Payload::from(Pieces(vec![bytes]))
     }
 }
 
@@ -37,7 +118,10 @@ impl Body for Payload {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
-            Payload::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Payload::Whole(pieces, left) => Poll::Ready(pieces.next().map(|piece| {
+                *left -= piece.len() as u64;
+                Ok(Frame::data(piece))
+            })),
             Payload::Stream(chunks) => chunks
                 .poll_recv(context)
                 .map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk)))),
@@ -45,15 +129,43 @@ impl Body for Payload {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Payload::Whole(None))
+        matches!(self, Payload::Whole(_, 0))
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Payload::Whole(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
+            Payload::Whole(_, left) => SizeHint::with_exact(*left),
             Payload::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_comes_out_in_pieces_and_packed() {
+        let byte = |at: usize| (at * at % 251) as u8;
+        for len in [0, 1, PIECE_BYTES - 1, PIECE_BYTES, 3 * PIECE_BYTES + 7] {
+            let expected: Vec<u8> = (0..len).map(byte).collect();
+            let plain = Pieces::written(false, |out| {
+                for part in expected.chunks(40_000) {
+                    out.write_all(part).expect("it takes everything");
+                }
+            });
+            assert_eq!(plain.0.concat(), expected);
+            assert!(plain.0.iter().all(|piece| piece.len() <= PIECE_BYTES));
+            let packed = plain.packed();
+            assert_eq!(packed.len(), packed.0.concat().len() as u64);
+            let mut unpacked = Vec::new();
+            let packed = packed.0.concat();
+            let read = GzDecoder::new(packed.as_slice()).read_to_end(&mut unpacked);
+            assert!(read.is_ok() && unpacked == expected);
         }
     }
 }

@@ -1,48 +1,51 @@
 //! Pages, rendered once for all who ask for the same at the same time.
 
-use std::io::Write;
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use hyper::body::Bytes;
 use qbus::MetricType;
 use qbus_aggregate::export::{Format, Options, export};
 use qbus_aggregate::{Family, ReadOptions, Reader, Series, Value};
 use tokio::sync::Mutex;
+use tokio::time;
 
+use super::body::Pieces;
 use super::query::Query;
+use super::routes::blocking;
 use crate::view::{Source, Unready};
 
-/// Rendered pages that are kept: two formats, and a few choices of families.
-const KEPT: usize = 4;
+/// How long a page is kept for who asked while it was made. There is another commit by then, as a
+/// rule.
+const KEPT_TIME: Duration = Duration::from_secs(1);
+/// Pages that are kept: two formats, and a few choices of families.
+const KEPT_MAX: usize = 4;
 
 /// What a page is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) format: Format,
     pub(super) query: Query,
+    pub(super) gzip: bool,
 }
 
 /// Makes pages, and keeps the last.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pages {
     source: Arc<Source>,
     /// For every series of what scrapers get.
     labels: Arc<[(String, String)]>,
-    kept: Mutex<Vec<Arc<Page>>>,
+    kept: Arc<Mutex<Vec<Page>>>,
 }
 
 /// One rendered page.
-#[derive(Debug)]
-pub(super) struct Page {
+#[derive(Clone, Debug)]
+struct Page {
     wanted: Wanted,
     commit: Commit,
     /// When the snapshot began to be read.
     begun: Instant,
-    plain: Bytes,
-    packed: OnceLock<Bytes>,
+    body: Pieces,
 }
 
 /// A commit of a bus: what has the same one says the same.
@@ -68,7 +71,7 @@ impl Pages {
         Pages {
             source,
             labels: labels.into(),
-            kept: Mutex::default(),
+            kept: Arc::default(),
         }
     }
 
@@ -76,80 +79,95 @@ impl Pages {
     ///
     /// Whoever comes while a page is being made waits, and those who waited share the next one:
     /// however many ask at once, nobody waits for more than two.
-    pub(super) async fn get(&self, wanted: Wanted, gzip: bool) -> Result<Bytes, Unready> {
+    pub(super) async fn get(&self, wanted: Wanted) -> Result<Pieces, Unready> {
         let came = Instant::now();
+        // Served in turn: who comes later to this lock came later.
         let mut kept = self.kept.lock().await;
-        let known = kept.iter().find(|page| page.wanted == wanted).cloned();
-        let shared = known.clone().filter(|page| page.begun >= came);
-        if let Some(page) = &shared
-            && let Some(bytes) = page.ready(gzip)
+        if let Some(page) = kept.iter().find(|page| page.wanted == wanted)
+            && page.begun >= came
         {
-            return Ok(bytes);
+            return Ok(page.body.clone());
         }
-        // The last page makes room for the next one, unless that is the same.
-        kept.retain(|page| page.wanted != wanted);
-        let (source, labels) = (self.source.clone(), self.labels.clone());
-        let made = tokio::task::spawn_blocking(move || {
-            let page = match shared {
-                Some(page) => page,
-                None => renew(&source, &labels, known, wanted)?,
+        let (pages, others) = (self.clone(), mem::take(&mut *kept));
+        let (page, others) = blocking(move || pages.renew(others, wanted, came)).await?;
+        let body = page.body.clone();
+        kept.extend([page].into_iter().chain(others).take(KEPT_MAX));
+        if kept.len() == 1 {
+            tokio::spawn(let_go(self.kept.clone()));
+        }
+        Ok(body)
+    }
+
+    /// The page, and those others that are still of use: the one that is there, if nothing was
+    /// committed since; or the plain one packed; else a new one.
+    fn renew(
+        &self,
+        mut kept: Vec<Page>,
+        wanted: Wanted,
+        came: Instant,
+    ) -> Result<(Page, Vec<Page>), Unready> {
+        let begun = Instant::now();
+        self.source.read(|reader| {
+            let commit = Commit::of(reader);
+            // What is not sent to anybody any more makes room for the next one.
+            kept.retain(|page| page.begun >= came || page.commit == commit);
+            if let Some(at) = kept.iter().position(|page| page.wanted == wanted) {
+                return Ok((kept.swap_remove(at), kept));
+            }
+            let plain = Wanted {
+                gzip: false,
+                ..wanted.clone()
             };
-            let bytes = page.bytes(gzip);
-            Ok((page, bytes))
-        });
-        let (page, bytes) = match made.await {
-            Ok(made) => made?,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        };
-        kept.truncate(KEPT - 1);
-        kept.insert(0, page);
-        Ok(bytes)
+            if let Some(plain) = kept.iter().find(|page| page.wanted == plain) {
+                let body = plain.body.packed();
+                let packed = Page {
+                    wanted,
+                    body,
+                    ..plain.clone()
+                };
+                return Ok((packed, kept));
+            }
+            let takes = |name: &str| wanted.query.takes(name);
+            let mut listing = reader.list(&ReadOptions {
+                history: wanted.query.history,
+                matches: Some(&takes),
+            })?;
+            if wanted.format != Format::Json {
+                if wanted.query.takes(COMMIT_TIME) {
+                    listing.add(commit_time(listing.unix_ns()));
+                }
+                listing.add_labels(&self.labels);
+            }
+            let options = Options {
+                timestamps: false,
+                history: wanted.query.history,
+            };
+            let body = Pieces::written(wanted.gzip, |out| {
+                // It takes everything; and what had to be left out is left out of `qbus dump` too,
+                // which says so.
+                let _ = export(&listing, wanted.format, &options, out);
+            });
+            let page = Page {
+                wanted,
+                commit,
+                begun,
+                body,
+            };
+            Ok((page, kept))
+        })
     }
 }
 
-/// The known page, if nothing was committed since; else a new one.
-fn renew(
-    source: &Source,
-    labels: &[(String, String)],
-    known: Option<Arc<Page>>,
-    wanted: Wanted,
-) -> Result<Arc<Page>, Unready> {
-    let begun = Instant::now();
-    source.read(|reader| {
-        let commit = Commit::of(reader);
-        let plain_len = known.as_ref().map_or(0, |page| page.plain.len());
-        match known {
-            Some(page) if page.commit == commit => return Ok(page),
-            // What is not sent to anybody any more makes room.
-            old => drop(old),
+/// Lets pages go some time after they were made, until there are none.
+async fn let_go(kept: Arc<Mutex<Vec<Page>>>) {
+    loop {
+        time::sleep(KEPT_TIME).await;
+        let mut kept = kept.lock().await;
+        kept.retain(|page| page.begun.elapsed() < KEPT_TIME);
+        if kept.is_empty() {
+            return;
         }
-        let takes = |name: &str| wanted.query.takes(name);
-        let mut listing = reader.list(&ReadOptions {
-            history: wanted.query.history,
-            matches: Some(&takes),
-        })?;
-        if wanted.format != Format::Json {
-            if wanted.query.takes(COMMIT_TIME) {
-                listing.add(commit_time(listing.unix_ns()));
-            }
-            listing.add_labels(labels);
-        }
-        let options = Options {
-            timestamps: false,
-            history: wanted.query.history,
-        };
-        let mut plain = Vec::with_capacity(plain_len + plain_len / 64);
-        // A vector takes everything, and what had to be left out is left out of `qbus dump` too,
-        // which says so.
-        let _ = export(&listing, wanted.format, &options, &mut plain);
-        Ok(Arc::new(Page {
-            wanted,
-            commit,
-            begun,
-            plain: Bytes::from(plain),
-            packed: OnceLock::new(),
-        }))
-    })
+    }
 }
 
 /// Says on the page itself when it was committed: the age of what a scraper gets is then an
@@ -177,31 +195,4 @@ fn commit_time(unix_ns: u64) -> Series {
         history: Vec::new(),
         exemplars: Vec::new(),
     }
-}
-
-impl Page {
-    /// The bytes, if they need not be packed first.
-    fn ready(&self, gzip: bool) -> Option<Bytes> {
-        if gzip {
-            self.packed.get().cloned()
-        } else {
-            Some(self.plain.clone())
-        }
-    }
-
-    fn bytes(&self, gzip: bool) -> Bytes {
-        if !gzip {
-            return self.plain.clone();
-        }
-        self.packed.get_or_init(|| pack(&self.plain)).clone()
-    }
-}
-
-/// Compressed with gzip, quickly: a scrape is shorter for it on any network, and a better ratio
-/// costs more time than it saves.
-pub(super) fn pack(plain: &[u8]) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
-    // A vector takes everything.
-    let _ = encoder.write_all(plain);
-    Bytes::from(encoder.finish().unwrap_or_default())
 }

@@ -12,11 +12,11 @@ use qbus_aggregate::export::Format;
 use tokio::sync::Semaphore;
 
 use super::ServeOptions;
-use super::body::Payload;
+use super::body::{Payload, Pieces};
 use super::events::Feed;
 use super::host::{Locality, Names};
 use super::negotiate;
-use super::page::{Pages, Wanted, pack};
+use super::page::{Pages, Wanted};
 use super::query::Query;
 use crate::view::{Ledgers, Source, Unready};
 
@@ -180,8 +180,13 @@ impl Routes {
         query: Query,
         gzip: bool,
     ) -> Response<Payload> {
-        match self.pages.get(Wanted { format, query }, gzip).await {
-            Ok(bytes) => encoded(content_type, bytes, gzip),
+        let wanted = Wanted {
+            format,
+            query,
+            gzip,
+        };
+        match self.pages.get(wanted).await {
+            Ok(page) => encoded(content_type, page, gzip),
             Err(unready) => unavailable(&unready),
         }
     }
@@ -253,8 +258,8 @@ pub(super) fn plain(status: StatusCode, text: String) -> Response<Payload> {
     respond(status, TEXT, Payload::from(text))
 }
 
-fn encoded(content_type: &str, bytes: Bytes, gzip: bool) -> Response<Payload> {
-    let mut response = respond(StatusCode::OK, content_type, Payload::from(bytes));
+fn encoded(content_type: &str, body: impl Into<Payload>, gzip: bool) -> Response<Payload> {
+    let mut response = respond(StatusCode::OK, content_type, body.into());
     let headers = response.headers_mut();
     headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
     if gzip {
@@ -264,12 +269,11 @@ fn encoded(content_type: &str, bytes: Bytes, gzip: bool) -> Response<Payload> {
 }
 
 fn file(content_type: &str, text: &'static str, gzip: bool) -> Response<Payload> {
-    let bytes = if gzip {
-        pack(text.as_bytes())
-    } else {
-        Bytes::from_static(text.as_bytes())
-    };
-    let mut response = encoded(content_type, bytes, gzip);
+    let body = Pieces::written(gzip, |out| {
+        // It takes everything.
+        let _ = out.write_all(text.as_bytes());
+    });
+    let mut response = encoded(content_type, body, gzip);
     let policy = HeaderValue::from_static(POLICY);
     response
         .headers_mut()

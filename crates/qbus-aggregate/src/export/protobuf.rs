@@ -6,7 +6,7 @@ use qbus::MetricType;
 
 use super::exposition::{CHUNK_BYTES, Exemplars, Names, Sound, has_growing_sum, labels};
 use super::prometheus::suffixes;
-use super::wire::{Field, Message};
+use super::wire::{Field, Message, push_varint};
 use super::{Exported, LeftOut, Options};
 use crate::distribution::{CLASSIC_BOUNDS, CLASSIC_POWERS, Exponential};
 use crate::series::{Exemplar, Family, HistogramValue, Series, SummaryValue, Value};
@@ -49,39 +49,59 @@ pub fn protobuf<'a>(
     let mut names = Names::default();
     let mut left_out = LeftOut::default();
     let mut page = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
+    let mut message = Message::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
     for all in what.into().names() {
         let family = all.family();
         if !names.claim(&family.name, suffixes(family.metric_type)) {
             left_out.family(&all);
             continue;
         }
+        // The length of a family comes before it: what has gathered by then is kept in pieces.
+        let mut pieces: Vec<Vec<u8>> = Vec::new();
         let mut sound = Sound::new(all);
-        let mut message = head(family);
+        message.clear();
+        head(&mut message, family);
         let bare = message.len();
         for series in sound.by_ref() {
             metric(&mut message, &series, options);
+            if message.len() >= CHUNK_BYTES {
+                pieces.push(message.as_bytes().to_vec());
+                message.clear();
+            }
         }
         left_out.series += sound.left_out();
-        if message.len() > bare {
-            message.delimited(&mut page);
+        if pieces.is_empty() && message.len() == bare {
+            continue;
         }
-        if page.len() >= CHUNK_BYTES {
-            out.write_all(&page)?;
-            page.clear();
+        let before: usize = pieces.iter().map(Vec::len).sum();
+        push_varint(&mut page, (before + message.len()) as u64);
+        for piece in pieces {
+            page.extend_from_slice(&piece);
+            pass_on(&mut page, out)?;
         }
+        page.extend_from_slice(message.as_bytes());
+        pass_on(&mut page, out)?;
     }
     out.write_all(&page)?;
     out.flush()?;
     Ok(left_out)
 }
 
-/// A `MetricFamily` without its metrics.
-fn head(family: &Family) -> Message {
+/// Writes out what has gathered, once it is much.
+fn pass_on(page: &mut Vec<u8>, out: &mut dyn Write) -> io::Result<()> {
+    if page.len() >= CHUNK_BYTES {
+        out.write_all(page)?;
+        page.clear();
+    }
+    Ok(())
+}
+
+/// What a `MetricFamily` has beside its metrics.
+fn head(message: &mut Message, family: &Family) {
     const NAME: Field = Field(1);
     const HELP: Field = Field(2);
     const TYPE: Field = Field(3);
     const UNIT: Field = Field(5);
-    let mut message = Message::default();
     message.text(NAME, &family.name);
     if !family.help.is_empty() {
         message.text(HELP, &family.help);
@@ -96,7 +116,6 @@ fn head(family: &Family) -> Message {
     if !family.unit.is_empty() {
         message.text(UNIT, &family.unit);
     }
-    message
 }
 
 /// Adds a `Metric` to its family.

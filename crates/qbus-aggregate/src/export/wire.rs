@@ -124,12 +124,6 @@ impl Message {
         self.0
     }
 
-    /// Appends the message to others, after its length.
-    pub(super) fn delimited(&self, out: &mut Vec<u8>) {
-        push_varint(out, self.0.len() as u64);
-        out.extend_from_slice(&self.0);
-    }
-
     #[inline]
     fn tag(&mut self, Field(number): Field, wire_type: u32) {
         push_varint(&mut self.0, u64::from(number << 3 | wire_type));
@@ -157,7 +151,7 @@ fn put_varint(out: &mut [u8], mut value: u64) {
 
 /// Seven bits a byte, the lowest first; the eighth says that more follow.
 #[inline]
-fn push_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -190,12 +184,12 @@ mod tests {
             let mut message = Message::default();
             let text = "x".repeat(len);
             message.message(Field(1), |inner| inner.text(Field(1), &text));
-            assert!(message.0.ends_with(text.as_bytes()));
-            let mut out = Vec::new();
-            message.delimited(&mut out);
-            let mut length = Vec::new();
-            push_varint(&mut length, message.len() as u64);
-            assert!(out.starts_with(&length) && out.len() == length.len() + message.len());
+            let mut inner = Message::default();
+            inner.text(Field(1), &text);
+            let mut expected = vec![0x0a];
+            push_varint(&mut expected, inner.len() as u64);
+            expected.extend_from_slice(inner.as_bytes());
+            assert_eq!(message.0, expected);
         }
     }
 }

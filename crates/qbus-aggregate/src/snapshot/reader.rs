@@ -32,6 +32,7 @@ use crate::series::{
 
 mod cut;
 mod listing;
+mod packed;
 
 pub use self::listing::Listing;
 pub(crate) use self::listing::Named;

@@ -45,8 +45,11 @@ const BUCKETS_MAX: usize = 257;
 /// The longest version: a native histogram's with all octaves.
 pub(crate) const LEN_MAX: usize = OBSERVED_LEN + BUCKETS_MAX + 2 + OCTAVES_MAX * OCTAVE_WORDS;
 
-/// The words of a version that say nothing of a series that is on the page, but for its history.
-pub(crate) const ASIDE: Range<usize> = 5..PLAIN_LEN;
+/// The words of a version that are times of its records.
+pub(crate) const TIMES: Range<usize> = 1..3;
+
+/// The words of a version that say where its history is.
+pub(crate) const HISTORY: Range<usize> = 5..8;
 
 /// What the rows of all types begin with.
 #[derive(Clone, Copy, Debug, Default)]

@@ -165,3 +165,14 @@ fn an_empty_summary_is_still_native() {
     assert_eq!((spans.len(), numbers(&spans[0], 2)), (1, vec![0]));
     assert_eq!(numbers(&histogram, 1), [0]);
 }
+
+#[test]
+fn a_family_of_any_length_is_one_message() {
+    let series = |at: usize| series("a", &[("at", &at.to_string())], Value::Gauge(at as f64));
+    let families = page(&snapshot((10_000..20_000).map(series).collect()));
+    assert_eq!(families.len(), 1);
+    let values = messages(&families[0], 4)
+        .into_iter()
+        .map(|metric| f64::from_bits(numbers(&messages(&metric, 2)[0], 1)[0]));
+    assert!(values.eq((10_000..20_000).map(f64::from)));
+}

@@ -1,18 +1,21 @@
 //! A cut: of each row the version that counts at one epoch.
 //!
-//! It is kept small, since a page is made of it: 64 bytes a counter or gauge, where no histories
-//! are asked for.
+//! It is kept small, since a page is made of it: some 45 bytes a counter or gauge.
 
 use std::collections::HashMap;
 use std::mem::take;
 use std::sync::Arc;
 
+use super::packed::{pack, unpack};
 use super::{Beyond, CUTS, FamilyKey, Listed, ReadOptions, Reader};
 use crate::series::Family;
-use crate::snapshot::layout::{AT_COMMITTED, PLAIN_LEN};
-use crate::snapshot::row::{ASIDE, BLOCK_BITS, Plain, block_of, take_room};
+use crate::snapshot::layout::AT_COMMITTED;
+use crate::snapshot::row::{BLOCK_BITS, HISTORY, Plain, TIMES, block_of, take_room};
 use crate::snapshot::versioned::{Found, committed};
 use crate::snapshot::writer::GLOBALS_ROW;
+
+/// What a counter or a gauge packs to, as a rule.
+const SHORT_BYTES: usize = 24;
 
 /// Versions of rows at one epoch.
 #[derive(Debug, Default)]
@@ -22,8 +25,10 @@ pub(super) struct Cut {
     pub(super) consistent: bool,
     pub(super) families: Vec<Arc<Family>>,
     pub(super) rows: Vec<CutRow>,
-    words: Vec<u64>,
-    /// The words of a version are all there, those of [`ASIDE`] too.
+    /// The versions, packed.
+    bytes: Vec<u8>,
+    /// Times are kept as what they are before this one.
+    now_ns: u64,
     pub(super) has_history: bool,
 }
 
@@ -32,7 +37,7 @@ pub(super) struct Cut {
 pub(crate) struct CutRow {
     /// What the directory says of its place, but for the block: where its labels lie.
     word: u64,
-    /// Where its version lies, and how long that is.
+    /// Where its version lies, and how many bytes it has.
     start: u32,
     len: u32,
     pub(super) place: u32,
@@ -53,37 +58,43 @@ impl CutRow {
 }
 
 impl Cut {
-    /// The version of a row, whole; `room` is for that.
-    pub(super) fn version<'a>(&'a self, row: &CutRow, room: &'a mut Vec<u64>) -> &'a [u64] {
+    /// The version of a row; `room` is for that.
+    pub(super) fn version<'a>(&self, row: &CutRow, room: &'a mut Vec<u64>) -> &'a [u64] {
         let (start, len) = (row.start as usize, row.len as usize);
-        let kept = self.words.get(start..start + len).unwrap_or_default();
-        if self.has_history || len < ASIDE.start {
-            return kept;
-        }
         room.clear();
-        room.extend_from_slice(&kept[..ASIDE.start]);
-        room.extend(ASIDE.map(|_| 0));
-        room.extend_from_slice(&kept[ASIDE.start..]);
+        unpack(self.bytes.get(start..start + len).unwrap_or_default(), room);
+        self.turn_times(room);
         room
     }
 
-    /// Takes the version that the words from `start` on are, of a series that is on the page.
-    fn take(&mut self, listed: &Listed, family: u32, start: usize) {
-        let on_page =
-            Plain::decode(&self.words[start..]).is_some_and(|plain| plain.retired_ns == 0);
-        let labels = listed.header.labels;
+    /// From times to what they are before that of the cut, or back.
+    fn turn_times(&self, version: &mut [u64]) {
+        for time in version.get_mut(TIMES).unwrap_or_default() {
+            *time = self.now_ns.wrapping_sub(*time);
+        }
+    }
+
+    /// Takes a version of a series, if that is on the page.
+    fn take(&mut self, listed: &Listed, family: u32, version: &mut [u64]) {
+        let on_page = Plain::decode(version).is_some_and(|plain| plain.retired_ns == 0);
+        let (labels, start) = (listed.header.labels, self.bytes.len());
         let at = u32::try_from(start);
-        let (Ok(at), true) = (at, on_page && labels >> BLOCK_BITS == 0) else {
-            self.words.truncate(start);
+        let (Ok(start_at), true) = (at, on_page && labels >> BLOCK_BITS == 0) else {
             return;
         };
         if !self.has_history {
-            self.words.drain(start + ASIDE.start..start + ASIDE.end);
+            version[HISTORY].fill(0);
         }
+        self.turn_times(version);
+        if self.bytes.capacity() - start < 9 * version.len() {
+            // By a quarter: a page is made beside it.
+            self.bytes.reserve_exact(start / 4 + 9 * version.len());
+        }
+        pack(version, &mut self.bytes);
         self.rows.push(CutRow {
             word: listed.word >> BLOCK_BITS << BLOCK_BITS | labels as u64,
-            start: at,
-            len: (self.words.len() - start) as u32,
+            start: start_at,
+            len: (self.bytes.len() - start) as u32,
             place: listed.place as u32,
             family,
         });
@@ -120,21 +131,19 @@ impl Reader {
         let mut cut = Cut {
             epoch: committed(words, AT_COMMITTED)?,
             has_history: options.history,
+            now_ns: self.globals().unix_ns,
             ..Cut::default()
         };
         let newest = take_newer.then_some(AT_COMMITTED);
         let mut room = words.len();
         let places = self.places();
         cut.rows.reserve(places.len());
-        let aside = if options.history { 0 } else { ASIDE.len() };
-        // The last one is cut short after it was read.
-        cut.words
-            .reserve((places.len() + 1) * (PLAIN_LEN - aside) + aside);
+        cut.bytes.reserve_exact(places.len() * SHORT_BYTES);
+        let mut version = Vec::new();
         let mut families = Families::new(options);
         for place in places {
-            let start = cut.words.len();
-            let epoch = (cut.epoch, newest);
-            let listed = self.read_listed(place, epoch, &mut cut.words, beyond);
+            version.clear();
+            let listed = self.read_listed(place, (cut.epoch, newest), &mut version, beyond);
             let Some((listed, found)) = listed else {
                 continue;
             };
@@ -148,16 +157,17 @@ impl Reader {
                     self.family_among(&listed, known)
                 })
             });
-            match family.flatten() {
-                Some(family) => cut.take(&listed, family, start),
-                None => cut.words.truncate(start),
+            if let Some(family) = family.flatten() {
+                cut.take(&listed, family, &mut version);
             }
         }
-        let mut version = Vec::new();
+        version.clear();
         let found = GLOBALS_ROW.read(words, cut.epoch, newest, &mut version);
         cut.unix_ns = (found == Found::Version).then(|| version[0])?;
         // With newer rows among them the cut may be of several epochs.
         cut.consistent = !take_newer;
+        cut.bytes.shrink_to_fit();
+        cut.rows.shrink_to_fit();
         Some(cut)
     }
 

@@ -104,24 +104,33 @@ impl Reader {
         })
     }
 
-    /// Sorts the rows of a cut by name and labels.
+    /// Sorts the rows of a cut by name and labels. One name after the other, where they lie: what is
+    /// kept beside them is of one name's labels at a time.
     fn sort(&self, cut: &mut Cut) {
         let words = self.words();
-        let mut order = Order::of(cut.rows.len());
+        let names = cut.families.iter().map(|family| &*family.name);
+        let mut sorted: Vec<&str> = names.clone().collect();
+        sorted.sort_unstable();
+        let rank = |name| sorted.partition_point(|earlier| *earlier < name) as u32;
+        let ranks: Vec<u32> = names.map(rank).collect();
+        let rank = |row: &CutRow| ranks[row.family as usize];
+        cut.rows.sort_unstable_by_key(rank);
         // Definitions that are garbage may all lie in one place.
         let mut room = words.len();
-        for (index, row) in cut.rows.iter().enumerate() {
-            order.push(index, row.family, |key| {
-                let start = key.len();
-                let is_read = SeriesDefinition::sort_key(words, row.labels(), key);
-                if !is_read || !take_room(&mut room, (key.len() - start) / 8) {
-                    key.truncate(start);
-                }
-            });
+        for rows in cut.rows.chunk_by_mut(|a, b| rank(a) == rank(b)) {
+            let mut order = Order::of(rows.len());
+            for row in rows.iter() {
+                order.push(|key| {
+                    let start = key.len();
+                    let is_read = SeriesDefinition::sort_key(words, row.labels(), key);
+                    if !is_read || !take_room(&mut room, (key.len() - start) / 8) {
+                        key.truncate(start);
+                    }
+                });
+            }
+            let sorted: Vec<CutRow> = order.sorted().map(|index| rows[index]).collect();
+            rows.copy_from_slice(&sorted);
         }
-        let names: Vec<&str> = cut.families.iter().map(|family| &*family.name).collect();
-        let sorted = order.sorted(&names);
-        cut.rows = sorted.map(|index| cut.rows[index]).collect();
     }
 
     /// Decodes a row of a cut; the vector is for its version.
@@ -171,6 +180,11 @@ impl Listing<'_> {
         if let Some(series) = &mut self.added {
             series.add_labels(labels);
         }
+    }
+
+    /// All of them, in order, each decoded when its turn comes.
+    pub fn series(&self) -> impl Iterator<Item = Cow<'_, Series>> {
+        self.names().into_iter().flat_map(|named| named.iter())
     }
 
     /// The families, by name.

@@ -65,6 +65,9 @@ pub struct Metric<'a> {
     pub buckets: &'a [f64],
     /// What the quantiles of a summary are of; if `None`, as registered, else the default.
     pub window: Option<Window>,
+    /// Whether a histogram counts finer than its buckets too, as Prometheus' native ones do; fixed
+    /// by the first, and as registered where it is not said.
+    pub native: bool,
     /// Seconds since the Unix epoch; now, if `None`. At most five minutes ahead of this machine's
     /// clock. A gauge shows the value with the latest time.
     pub timestamp: Option<f64>,
@@ -88,6 +91,7 @@ impl<'a> Metric<'a> {
             unit: "",
             buckets: &[],
             window: None,
+            native: false,
             timestamp: None,
             trace_id: 0,
         }
@@ -317,7 +321,7 @@ impl Emitter {
                 [] => buckets,
                 own => own.to_vec(),
             },
-            native,
+            native: native || metric.native,
             merge: match metric.merge {
                 Merge::Last => merge,
                 own => own,

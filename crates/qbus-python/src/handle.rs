@@ -525,6 +525,7 @@ impl Handle {
             registry,
             family.merge.as_str(),
             (window.length.as_secs_f64(), window.steps),
+            family.native,
         );
         (rebuild, arguments).into_pyobject(py)
     }

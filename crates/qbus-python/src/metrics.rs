@@ -335,7 +335,8 @@ handle! {
 }
 
 handle! {
-    /// Observations counted in buckets.
+    /// Observations counted in buckets. A native one counts finer ones too, 32 an octave, which a
+    /// Prometheus with native histograms on gets: quantiles within 1.1 % whatever the buckets are.
     ///
     /// >>> import qbus
     /// >>> sizes = qbus.Histogram("batch_size", "Requests in a batch.", buckets=[1, 2, 4, 8])
@@ -345,7 +346,7 @@ handle! {
     /// [(1.0, 1), (2.0, 1), (4.0, 3), (8.0, 3), (inf, 4)]
     Histogram = Histogram {
         #[new]
-        #[pyo3(signature = (name, documentation="", labelnames=None, namespace="", subsystem="", unit="", registry=None, buckets=None))]
+        #[pyo3(signature = (name, documentation="", labelnames=None, namespace="", subsystem="", unit="", registry=None, buckets=None, native=false))]
         #[allow(clippy::too_many_arguments, reason = "those of prometheus_client")]
         fn new(
             py: Python<'_>,
@@ -357,6 +358,7 @@ handle! {
             unit: &str,
             registry: Option<Bound<'_, PyAny>>,
             buckets: Option<&Bound<'_, PyAny>>,
+            native: bool,
         ) -> PyResult<Histogram> {
             let given = buckets.filter(|given| !given.is_none());
             let mut buckets = given.map_or_else(|| Ok(DEFAULT_BUCKETS.to_vec()), bounds)?;
@@ -364,7 +366,7 @@ handle! {
             buckets.pop_if(|last| *last == f64::INFINITY);
             let naming = Naming { name, namespace, subsystem, unit };
             let family = definition(&naming, MetricType::Histogram, documentation, buckets);
-            Self::of(py, family, labelnames, registry)
+            Self::of(py, FamilyDefinition { native, ..family }, labelnames, registry)
         }
 
         /// Adds an observation. One that is not finite is counted as rejected.

@@ -11,7 +11,7 @@ import pytest
 from processes_scene import until
 
 import qbus
-from qbus import Counter, Gauge, Histogram, Info, MetricsCollector, Summary
+from qbus import Counter, Gauge, Histogram, Info, MetricError, MetricsCollector, Summary
 
 
 def value(collector: MetricsCollector, metric_name: str, **labels: str) -> Any:
@@ -232,7 +232,7 @@ def test_threads_share_handles(collector: MetricsCollector) -> None:
 
 def test_handles_travel(collector: MetricsCollector) -> None:
     counter = Counter("requests", "Requests.", ["path"], unit="", registry=collector)
-    histogram = Histogram("size", buckets=[1, 2], registry=collector)
+    histogram = Histogram("size", buckets=[1, 2], registry=collector, native=True)
     for handle in (counter, counter.labels("/"), histogram):
         other = pickle.loads(pickle.dumps(handle))
         assert repr(other) == repr(handle)
@@ -240,6 +240,8 @@ def test_handles_travel(collector: MetricsCollector) -> None:
     pickle.loads(pickle.dumps(histogram)).observe(1.5)
     assert value(collector, "requests_total", path="/") == 1
     assert value(collector, "size") == 1.5
+    with pytest.raises(MetricError, match="native"):
+        Histogram("size", buckets=[1, 2], registry=collector)
     again = pickle.loads(pickle.dumps(collector))
     assert (again.bus, again.is_embedded) == (collector.bus, False)
     again.close()

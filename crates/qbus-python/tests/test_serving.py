@@ -45,6 +45,19 @@ def test_a_page_and_a_dashboard(collector: MetricsCollector) -> None:
         get(server.url)
 
 
+def test_a_native_histogram_is_one_for_who_asks_for_protobuf(collector: MetricsCollector) -> None:
+    Histogram("classic_seconds", registry=collector).observe(0.5)
+    Histogram("native_seconds", registry=collector, native=True).observe(0.5)
+    collector.get_all_current_metrics()
+    accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+    # Schema 5, and then the threshold of its zeros.
+    native = b"\x28\x0a\x31"
+    with qbus.start_http_server(0, registry=collector) as server:
+        for name, is_native in (("classic_seconds", False), ("native_seconds", True)):
+            page = get(f"{server.url}metrics?name[]={name}", Accept=accept)
+            assert (native in page) == is_native, page
+
+
 def test_a_forked_child_leaves_it_alone(collector: MetricsCollector) -> None:
     server = qbus.start_http_server(0, registry=collector)
     with warnings.catch_warnings():

@@ -1,5 +1,6 @@
 //! `qbus emit`, one value or many lines.
 
+use qbus_aggregate::{ReadOptions, Reader};
 use qbus_tests::{Place, Process, TestBus, until};
 
 use crate::support::{QBUS, aggregate, aggregator, fails, ledger_of, qbus_with_input, stop, well};
@@ -435,4 +436,31 @@ fn quantiles_leave_with_their_window_in_every_format() {
         "{json}"
     );
     stop(process);
+}
+
+#[test]
+fn a_histogram_is_native_where_that_is_said() {
+    let bus = TestBus::small(Place::Named);
+    let line = r#"{"name":"wait_seconds","value":1,"type":"histogram","native":true}"#;
+    let finished = qbus_with_input(&bus, &["emit", "--stdin"], line);
+    assert_eq!(finished.code, Some(0), "{}", finished.err);
+    let run = ["emit", "run_seconds", "2", "--type", "histogram"];
+    well(&bus, &[&run[..], &["--native"]].concat());
+    // As it is registered.
+    well(&bus, &run);
+    well(&bus, &["emit", "classic", "3", "--type", "histogram"]);
+    aggregate(&bus);
+    let mut reader = Reader::open(&bus.address().snapshot()).expect("a snapshot");
+    let snapshot = reader.read(&ReadOptions::default()).expect("a commit");
+    let native = snapshot.series.iter().map(|series| series.family.native);
+    assert_eq!(native.collect::<Vec<_>>(), [false, true, true]);
+    let other = ["emit", "classic", "3", "--type", "histogram", "--native"];
+    fails(&bus, &other, 2, &["classic", "is registered as", "native"]);
+    let level = ["emit", "level", "3", "--native"];
+    fails(
+        &bus,
+        &level,
+        2,
+        &["native is for a histogram", "this is a gauge"],
+    );
 }

@@ -22,6 +22,7 @@ struct Entry {
     name: Box<str>,
     unit: Box<str>,
     buckets: Box<[f64]>,
+    native: bool,
     labels: Box<[(Box<str>, Box<str>)]>,
     series: SeriesId,
 }
@@ -33,6 +34,7 @@ impl Entry {
             && *self.name == *metric.name
             && *self.unit == *metric.unit
             && *self.buckets == *metric.buckets
+            && self.native == metric.native
             && self.labels.len() == metric.labels.len()
             && self
                 .labels
@@ -89,6 +91,7 @@ pub(crate) fn series<E>(
             name: metric.name.into(),
             unit: metric.unit.into(),
             buckets: metric.buckets.into(),
+            native: metric.native,
             labels: metric.labels.iter().map(label).collect(),
             series,
         };

@@ -190,11 +190,13 @@ def rebuild(
     registry: Optional[MetricsCollector],
     multiprocess_mode: str = "last",
     window: tuple[float, int] = (600.0, 5),
+    native: bool = False,
 ) -> Any:
     """What a handle becomes in another process: the same metric, on the bus of that process."""
     options: dict[str, Any] = {"unit": unit, "registry": registry}
     if class_name == "Histogram":
         options["buckets"] = buckets
+        options["native"] = native
     if class_name == "Gauge":
         options["multiprocess_mode"] = multiprocess_mode
     if class_name == "Summary":

@@ -274,6 +274,7 @@ class Histogram:
         unit: str = "",
         registry: Optional[MetricsCollector] = None,
         buckets: Optional[Iterable[_Number]] = None,
+        native: bool = False,
     ) -> Self: ...
     @property
     def name(self) -> str: ...

@@ -59,6 +59,9 @@ pub(crate) struct Emit {
         value_name = "BOUNDS"
     )]
     pub(crate) buckets: Vec<f64>,
+    /// Count finer than the buckets too, as Prometheus' native histograms do.
+    #[arg(long, conflicts_with = "stdin")]
+    pub(crate) native: bool,
     /// The value is the counter's total, which is kept elsewhere, and no increment. Only one
     /// process should say it; a smaller one than before is a restart.
     #[arg(long, conflicts_with_all = ["add", "stdin"])]

@@ -45,6 +45,7 @@ pub(crate) fn run(address: &Address, emit: &Emit) -> Result<(), Error> {
                 unit: &emit.unit,
                 buckets: &emit.buckets,
                 window: emit.window,
+                native: emit.native,
                 timestamp: emit.timestamp,
                 trace_id: emit.trace_id,
                 ..Metric::new(name, value, emit.metric_type())
@@ -86,6 +87,9 @@ fn check_meaning(metric: &Metric<'_>) -> Result<(), String> {
         Metric {
             window: Some(_), ..
         } if metric_type != MetricType::Summary => refused("window", MetricType::Summary),
+        Metric { native: true, .. } if metric_type != MetricType::Histogram => {
+            refused("native", MetricType::Histogram)
+        }
         _ => Ok(()),
     }
 }

@@ -20,6 +20,7 @@ pub(super) struct Line {
     unit: String,
     buckets: Vec<f64>,
     window: Option<Window>,
+    native: bool,
     total: bool,
     add: bool,
     merge: Merge,
@@ -27,8 +28,8 @@ pub(super) struct Line {
     trace_id: u128,
 }
 
-const KEYS: &str = "name, value, type, labels, description, unit, buckets, total, add, merge, \
-    window, timestamp or trace_id";
+const KEYS: &str = "name, value, type, labels, description, unit, buckets, native, total, add, \
+    merge, window, timestamp or trace_id";
 
 impl Line {
     /// Reads a line; what is wrong with it, in words for who wrote it.
@@ -85,6 +86,7 @@ impl Line {
                 let bounds = bounds.into_iter().map(|bound| bound.number("a bound"));
                 self.buckets = bounds.collect::<Result<_, String>>()?;
             }
+            "native" => self.native = value.truth(key)?,
             "total" => self.total = value.truth(key)?,
             "add" => self.add = value.truth(key)?,
             "merge" => {
@@ -136,6 +138,7 @@ impl Line {
             unit: &self.unit,
             buckets: &self.buckets,
             window: self.window,
+            native: self.native,
             timestamp: self.timestamp,
             trace_id: self.trace_id,
             ..Metric::new(

@@ -29,14 +29,14 @@ function go(change, isStep = true) {
   draw();
 }
 
-function open({ family, series: id = null }) {
-  go({ family, series: id });
+function open({ family, series: labels = null }) {
+  go({ family, series: labels });
   drawer.focus();
 }
 
 function back() {
-  const { family, series: id } = address();
-  if (id !== null) go({ series: null });
+  const { family, series: labels } = address();
+  if (labels !== null) go({ series: null });
   else if (family) {
     go({ family: null });
     const card = [...cards.cards.values()].find((card) => card.family.name === family);
@@ -45,7 +45,7 @@ function back() {
 }
 
 function draw() {
-  const { view, filter, span, family, series: id } = address();
+  const { view, filter, span, family, series: labels } = address();
   for (const link of document.querySelectorAll("nav a")) {
     if (link.dataset.view === view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -63,11 +63,11 @@ function draw() {
   if (view === "workers") workers($("above"), filter, span, draw);
   else if (view === "bus") $("above").replaceChildren(ledgerTable());
   cards.update($("cards"), view, filter, span);
-  drawDrawer(family, id, filter, span);
+  drawDrawer(family, labels, filter, span);
 }
 
-function drawDrawer(name, id, filter, span) {
-  const family = name && findFamily(name), one = id !== null && findSeries(id);
+function drawDrawer(name, labels, filter, span) {
+  const family = name && findFamily(name), one = family && labels !== null && findSeries(family, labels);
   drawer.hidden = !family;
   if (!family) return;
   const focused = drawer.contains(document.activeElement) ? [...drawer.querySelectorAll("button, tr")].indexOf(document.activeElement) : -2;

@@ -33,25 +33,34 @@ const isObserved = (family) => family.type === "histogram" || family.type === "s
 
 /** Takes an event over. */
 export function take(name, event) {
-  if (name === "full") {
-    for (const one of series.values()) one.stale = true;
-  }
-  for (const family of event.families) {
-    if (families.has(family.id)) continue;
-    families.set(family.id, { ...family, unit: unitOf(family), isSampled: family.type === "counter" && SAMPLED.test(family.name), series: new Set(), ring: null, columns: isObserved(family) ? new Array(KEPT) : null, activity: 0, total: NaN });
+  const before = name === "full" ? leave() : null;
+  for (const said of event.families) {
+    const key = JSON.stringify([said.name, said.type, said.buckets]), known = before?.families.get(key);
+    if (!known) families.set(said.id, { ...said, key, unit: unitOf(said), isSampled: said.type === "counter" && SAMPLED.test(said.name), series: new Set(), ring: null, columns: isObserved(said) ? new Array(KEPT) : null, activity: 0, total: NaN });
+    else families.set(said.id, Object.assign(known, said, { unit: unitOf(said) }));
   }
   for (const [id, familyId, labels] of event.series) {
-    const known = series.get(id);
-    if (known) { known.stale = false; continue; }
-    const one = { id, family: families.get(familyId), labels, value: null, changed: -Infinity, ring: null, buckets: null, activity: 0, now: NaN, text: textOf(labels) };
-    series.set(id, one);
-    one.family.series.add(one);
+    const family = families.get(familyId), text = textOf(labels);
+    const one = before?.series.get(family.key + text) || { labels, value: null, changed: -Infinity, ring: null, buckets: null, activity: 0, now: NaN, text };
+    series.set(id, Object.assign(one, { id, family }));
+    family.series.add(one);
   }
   for (const id of event.gone) forget(series.get(id));
-  if (name === "full") {
-    for (const one of [...series.values()]) if (one.stale) forget(one);
-  }
   advance(event);
+}
+
+
+/** Empties the tables, and gives what was in them by what it is: a server that was started anew numbers anew. */
+function leave() {
+  const before = { families: new Map(), series: new Map() };
+  for (const family of families.values()) {
+    before.families.set(family.key, family);
+    family.series.clear();
+  }
+  for (const one of series.values()) before.series.set(one.family.key + one.text, one);
+  families.clear();
+  series.clear();
+  return before;
 }
 
 function forget(one) {

@@ -1,6 +1,6 @@
 // The four views, and the drawer: family → its series → one series.
 
-import { families, observed, quantile, rates, series, state, textOf, upper, KEPT } from "/dashboard/store.js";
+import { families, observed, quantile, rates, state, textOf, upper, KEPT } from "/dashboard/store.js";
 import { heatmap, hover, lines, spark, words } from "/dashboard/charts.js";
 import { show, showRate } from "/dashboard/units.js";
 
@@ -267,7 +267,7 @@ export function familyDrawer(drawer, family, filterText, span, open, back) {
     sparks.push([line, one]);
     const now = family.type === "gauge" ? show(one.now, family.unit) : showRate(one.now, isObserved ? "" : family.unit);
     const more = isObserved ? [show(one.value, ""), show(one.sum / one.value, family.unit)] : family.type === "counter" ? [show(one.value, family.unit)] : [];
-    const row = element("tr", { class: "open", tabindex: 0, onclick: () => open({ family: family.name, series: one.id }) },
+    const row = element("tr", { class: "open", tabindex: 0, onclick: () => open({ family: family.name, series: `{${one.text}}` }) },
       ...names.map((name) => element("td", { class: "text" }, one.labels[name] ?? "")), ...[now, ...more].map((text) => element("td", { class: "number" }, text)), element("td", {}, line));
     row.onkeydown = (event) => { if (event.key === "Enter") row.onclick(); };
     return row;
@@ -295,20 +295,20 @@ function quantileTable(family) {
   return element("table", { class: "small" }, element("thead", {}, element("tr", {}, ...head.map((name, at) => element("th", { scope: "col", class: at ? "number" : null }, name)))), element("tbody", {}, ...rows));
 }
 
-/** Exemplars of a series by its id, and when they were asked for. */
-const exemplars = new Map();
+/** Exemplars of a series, and when they were asked for. */
+const exemplars = new WeakMap();
 
 /** The traces of a series; asked for while it is looked at, not more than every five seconds. */
 function tracesOf(one) {
-  const known = exemplars.get(one.id);
+  const known = exemplars.get(one);
   if (!known || performance.now() - known.asked > 5000) {
-    exemplars.set(one.id, { asked: performance.now(), found: known?.found || [] });
+    exemplars.set(one, { asked: performance.now(), found: known?.found || [] });
     fetch("/api/v1/series?name[]=" + encodeURIComponent(one.family.name)).then((answer) => (answer.ok ? answer.json() : null)).then((document) => {
       const mine = document?.metrics.find((metric) => textOf(metric.labels) === one.text);
-      if (mine) exemplars.get(one.id).found = mine.exemplars || [];
+      if (mine) exemplars.get(one).found = mine.exemplars || [];
     }).catch(() => {});
   }
-  const { found } = exemplars.get(one.id);
+  const { found } = exemplars.get(one);
   if (!found.length) return [];
   const rows = found.slice().sort((a, b) => b.value - a.value).map((exemplar) => element("tr", {},
     element("td", {}, element("code", {}, exemplar.trace_id)), element("td", { class: "number" }, show(exemplar.value, one.family.unit)), element("td", { class: "number" }, new Date(exemplar.timestamp * 1000).toLocaleTimeString("en-GB"))));
@@ -334,5 +334,5 @@ export function seriesDrawer(drawer, one, span, back) {
   lines(canvas, [one.ring], span, format);
 }
 
-export const findSeries = (id) => series.get(Number(id));
+export const findSeries = (family, labels) => [...family.series].find((one) => `{${one.text}}` === labels);
 export const findFamily = (name) => [...families.values()].find((family) => family.name === name && family.series.size);

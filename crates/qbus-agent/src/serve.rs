@@ -14,7 +14,7 @@
 //! | `/-/healthy`     | 200 while the server runs |
 //! | `/-/ready`       | 200 while there is a snapshot that is young enough, else 503 with the reason |
 //!
-//! In the order of a request: `listen` (addresses), `limits` (connections and requests), `tls`,
+//! In the order of a request: `listen` (addresses), `limits` (connections and requests), `impatient`, `tls`,
 //! `auth` and `host` (who may ask), `routes`, `negotiate` and `query` (what is asked for),
 //! [`view`](crate::view) (the snapshot and the ledger), `page` (rendered once for all who ask at
 //! the same time), `events`.
@@ -23,6 +23,7 @@ mod body;
 mod connection;
 mod events;
 mod host;
+mod impatient;
 mod limits;
 mod listen;
 mod negotiate;
@@ -49,8 +50,9 @@ pub use secure::WebConfigError;
 use listen::Listener;
 use routes::Routes;
 
-/// Threads that read snapshots and render pages, so that no connection waits for another's.
-const RENDERERS: usize = 2;
+/// Threads that read snapshots and render pages, so that no connection waits for another's. One: an
+/// allocator keeps for each thread what its largest page took.
+const RENDERERS: usize = 1;
 
 /// What a server serves, where and to whom.
 #[derive(Clone, Debug)]
@@ -195,6 +197,7 @@ impl Server {
             .collect();
         let gate = connection::Gate {
             routes: Arc::new(Routes::new(&options)),
+            max_requests: options.max_requests,
             #[cfg(feature = "tls")]
             security,
         };
@@ -253,7 +256,7 @@ type Report = Arc<dyn Fn(String) + Send + Sync>;
 async fn serve(listeners: Vec<Listener>, gate: connection::Gate, stopped: oneshot::Receiver<()>) {
     let gate = Arc::new(gate);
     // All that is spawned goes with the runtime.
-    let connections = Arc::new(limits::Connections::default());
+    let connections = Arc::new(limits::Connections::new(gate.max_requests));
     for listener in listeners {
         let (gate, connections) = (gate.clone(), connections.clone());
         tokio::spawn(connection::accept(listener, gate, connections));

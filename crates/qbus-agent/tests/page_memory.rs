@@ -95,7 +95,6 @@ fn a_scrape_takes_at_most_twice_the_page() {
                 HEAP.reset_peak_usage();
                 scrape(&server, &format!("{accept}{coding}"));
                 let taken = HEAP.peak_usage() - bare;
-                println!("{accept:?} {coding:?}: {taken} bytes for a page of {page}");
                 assert!(
                     taken <= 2 * page + BESIDE,
                     "{taken} bytes for a page of {page}"

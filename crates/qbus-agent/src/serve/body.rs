@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, Write};
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::vec;
@@ -10,6 +11,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::sync::mpsc;
+
+use super::limits::Unsent;
 
 /// A piece of a page. Small enough that an allocator gives it from what was freed before.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -59,7 +62,7 @@ struct Gathered {
 
 impl Gathered {
     fn pass_on(&mut self) {
-        let piece = std::mem::take(&mut self.open);
+        let piece = mem::take(&mut self.open);
         if !piece.is_empty() {
             self.pieces.push(Bytes::from(piece.into_boxed_slice()));
         }
@@ -72,6 +75,7 @@ impl Write for Gathered {
         self.open.extend_from_slice(&bytes[..taken]);
         if self.open.len() == PIECE_BYTES {
             self.pass_on();
+            self.open.reserve_exact(PIECE_BYTES);
         }
         Ok(taken)
     }
@@ -84,16 +88,24 @@ impl Write for Gathered {
 /// The body of a response.
 #[derive(Debug)]
 pub(super) enum Payload {
-    /// All of it is at hand; so many bytes have not been sent yet.
-    Whole(vec::IntoIter<Bytes>, u64),
+    /// All of it is at hand.
+    Whole {
+        pieces: vec::IntoIter<Bytes>,
+        /// How many bytes have not been passed on yet.
+        left: u64,
+        unsent: Option<Unsent>,
+    },
     /// As it comes, until the sender is gone.
     Stream(mpsc::Receiver<Bytes>),
 }
 
 impl From<Pieces> for Payload {
     fn from(pieces: Pieces) -> Payload {
-        let len = pieces.len();
-        Payload::Whole(pieces.0.into_iter(), len)
+        Payload::Whole {
+            left: pieces.len(),
+            pieces: pieces.0.into_iter(),
+            unsent: None,
+        }
     }
 }
 
@@ -118,7 +130,7 @@ impl Body for Payload {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
-            Payload::Whole(pieces, left) => Poll::Ready(pieces.next().map(|piece| {
+            Payload::Whole { pieces, left, .. } => Poll::Ready(pieces.next().map(|piece| {
                 *left -= piece.len() as u64;
                 Ok(Frame::data(piece))
             })),
@@ -129,12 +141,12 @@ impl Body for Payload {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Payload::Whole(_, 0))
+        matches!(self, Payload::Whole { left: 0, .. })
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Payload::Whole(_, left) => SizeHint::with_exact(*left),
+            Payload::Whole { left, .. } => SizeHint::with_exact(*left),
             Payload::Stream(_) => SizeHint::default(),
         }
     }

@@ -12,9 +12,10 @@ use tokio::time;
 
 use super::body::Payload;
 use super::host::Locality;
+use super::impatient::Impatient;
 use super::limits::{Connections, Place};
 use super::listen::Listener;
-use super::routes::{Request, Routes};
+use super::routes::{Request, Routes, too_many};
 #[cfg(feature = "tls")]
 use super::secure::Security;
 
@@ -23,6 +24,8 @@ use super::secure::Security;
 const HEAD_TIME: Duration = Duration::from_secs(10);
 #[cfg(feature = "tls")]
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// A client that for so long takes not a byte of its answer is gone.
+const TAKE_TIME: Duration = Duration::from_secs(10);
 /// For the whole of a request's head.
 const HEAD_BYTES: usize = 64 * 1024;
 /// When the system has no descriptors left, it has none for a while.
@@ -32,6 +35,7 @@ const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) routes: Arc<Routes>,
+    pub(super) max_requests: usize,
     #[cfg(feature = "tls")]
     pub(super) security: Arc<Security>,
 }
@@ -74,6 +78,7 @@ where
 {
     // All are busy: to close it at once tells the client more than silence would.
     if let Some(place) = connections.admit() {
+        let stream = Impatient::new(stream, TAKE_TIME);
         tokio::spawn(converse(stream, locality, gate.clone(), place));
     }
 }
@@ -106,10 +111,14 @@ where
     let service = service_fn(|request: Request| {
         let (gate, place) = (gate.clone(), place.clone());
         async move {
-            place.busy();
-            let response = answer(&gate, request, locality).await;
-            if !matches!(response.body(), Payload::Stream(_)) {
-                place.idle();
+            let mut response = if place.begin() {
+                answer(&gate, request, locality).await
+            } else {
+                too_many()
+            };
+            match response.body_mut() {
+                Payload::Whole { unsent, .. } => *unsent = Some(place.made()),
+                Payload::Stream(_) => place.streams(),
             }
             Ok::<_, std::convert::Infallible>(response)
         }

@@ -4,14 +4,16 @@
 //! An event is one JSON document. The first that a client gets is `full`; then come `delta`s, which
 //! hold the families and series that are new, those that are gone, and the values that changed;
 //! `down` says why there are none. A client that does not keep up is cut off, and begins again with
-//! a `full` one.
+//! a `full` one. Numbers of families and series hold from one `full` event to the next.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use qbus_aggregate::{Family, ReadOptions, Series, Snapshot, SummaryValue, Value};
+use qbus_aggregate::{Family, ReadOptions, Series, SummaryValue, Value};
 use serde_json::{Value as Json, json};
 use tokio::sync::{Notify, mpsc};
 use tokio::time;
@@ -102,6 +104,8 @@ impl Feed {
                 }
                 if clients.told.is_empty() && clients.new.is_empty() {
                     clients.is_served = false;
+                    // Nobody knows anything any more.
+                    *self.known() = Known::default();
                     return;
                 }
             }
@@ -110,21 +114,25 @@ impl Feed {
         }
     }
 
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The present event for who knows nothing, if somebody is to get it, and for who knows the
     /// last one.
     fn events(&self, somebody_came: bool) -> (Option<Bytes>, Bytes) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         let read = self.source.read(|reader| {
-            let snapshot = reader.read(&ReadOptions::default())?;
-            Ok((snapshot, self.ledgers.of(reader)))
+            let listing = reader.list(&ReadOptions::default())?;
+            let of = (listing.epoch(), listing.unix_ns());
+            let news = known.take(listing.series());
+            Ok((of, news, self.ledgers.of(reader)))
         });
         match read {
-            Ok((snapshot, ledger)) => {
-                let news = known.take(&snapshot);
+            Ok((of, news, ledger)) => {
                 let ledger = serde_json::to_value(ledger).unwrap_or(Json::Null);
-                let full =
-                    somebody_came.then(|| event("full", &known.everything(), &snapshot, &ledger));
-                (full, event("delta", &news, &snapshot, &ledger))
+                let full = somebody_came.then(|| event("full", known.everything(), of, &ledger));
+                (full, event("delta", news, of, &ledger))
             }
             Err(unready) => {
                 let reason = json!({ "reason": unready.to_string() });
@@ -135,39 +143,55 @@ impl Feed {
     }
 }
 
-fn event(name: &str, news: &News, snapshot: &Snapshot, ledger: &Json) -> Bytes {
-    let (epoch, unix_ns) = (snapshot.epoch, snapshot.unix_ns);
+fn event(name: &str, news: News, (epoch, unix_ns): (u64, u64), ledger: &Json) -> Bytes {
     let document = json!({
         "epoch": epoch,
         "unix_ms": unix_ns as f64 / 1e6,
         "families": news.families,
-        "series": news.series,
         "gone": news.gone,
         "ledger": ledger,
     });
-    let values = news.values.join(",");
-    // The values are JSON already, and many.
-    let mut text = document.to_string();
+    let mut text = format!("id: {epoch}\nevent: {name}\ndata: {document}");
+    // What is many is JSON already.
     text.pop();
-    Bytes::from(format!(
-        "id: {epoch}\nevent: {name}\ndata: {text},\"values\":[{values}]}}\n\n"
-    ))
+    for (key, items) in [("series", &news.series), ("values", &news.values)] {
+        let _ = write!(text, ",\"{key}\":[{items}]");
+    }
+    text.push_str("}\n\n");
+    Bytes::from(text)
 }
 
 /// What an event tells.
 #[derive(Debug, Default)]
 struct News {
     families: Vec<Json>,
-    series: Vec<Json>,
+    /// Each `[id,family,{labels}]`.
+    series: String,
     /// Each `[id,value,…]`.
-    values: Vec<String>,
+    values: String,
     gone: Vec<usize>,
 }
 
-/// Families and series by number, which are never used again.
+impl News {
+    fn series(&mut self, id: usize, definition: &str) {
+        push_item(&mut self.series, id, definition);
+    }
+
+    fn values(&mut self, id: usize, values: &str) {
+        push_item(&mut self.values, id, values);
+    }
+}
+
+fn push_item(items: &mut String, id: usize, rest: &str) {
+    let comma = if items.is_empty() { "" } else { "," };
+    let _ = write!(items, "{comma}[{id},{rest}]");
+}
+
+/// Families and series by number, which are never used again as long as anybody listens.
 #[derive(Debug, Default)]
 struct Known {
     families: HashMap<String, (usize, Json)>,
+    /// By what they are told as, but for the number: `family,{labels}`.
     series: HashMap<String, Entry>,
     next: usize,
     tick: u64,
@@ -176,7 +200,6 @@ struct Known {
 #[derive(Debug)]
 struct Entry {
     id: usize,
-    definition: Json,
     /// As it was last told.
     values: String,
     /// When it was last seen.
@@ -184,31 +207,43 @@ struct Entry {
 }
 
 impl Known {
-    /// Takes over a snapshot; what is new in it.
-    fn take(&mut self, snapshot: &Snapshot) -> News {
+    /// Takes over all series that there are; what is new in them.
+    fn take<'a>(&mut self, all: impl Iterator<Item = Cow<'a, Series>>) -> News {
         let mut news = News::default();
         self.tick += 1;
-        for series in &snapshot.series {
-            let family = self.family(&series.family, &mut news);
-            let values = values(&series.value);
-            let tick = self.tick;
-            let next = &mut self.next;
-            let entry = self.series.entry(key(series)).or_insert_with(|| {
-                let (id, labels) = (*next, labels(series));
-                *next += 1;
-                let definition = json!([id, family, labels]);
-                news.series.push(definition.clone());
-                Entry {
-                    id,
-                    definition,
-                    values: String::new(),
-                    tick,
-                }
+        let (mut definition, mut values) = (String::new(), String::new());
+        let mut last: Option<(Arc<Family>, usize)> = None;
+        for series in all {
+            let known = last.take_if(|(family, _)| Arc::ptr_eq(family, &series.family));
+            let known = known.unwrap_or_else(|| {
+                (
+                    series.family.clone(),
+                    self.family(&series.family, &mut news),
+                )
             });
-            entry.tick = tick;
-            if entry.values != values {
-                entry.values = values;
-                news.values.push(entry.told());
+            define(&mut definition, known.1, &series);
+            last = Some(known);
+            values.clear();
+            push_values(&mut values, &series.value);
+            match self.series.get_mut(&definition) {
+                Some(entry) => {
+                    entry.tick = self.tick;
+                    if entry.values != values {
+                        entry.values.clone_from(&values);
+                        news.values(entry.id, &values);
+                    }
+                }
+                None => {
+                    let entry = Entry {
+                        id: self.next,
+                        values: values.clone(),
+                        tick: self.tick,
+                    };
+                    self.next += 1;
+                    news.series(entry.id, &definition);
+                    news.values(entry.id, &values);
+                    self.series.insert(definition.clone(), entry);
+                }
             }
         }
         let tick = self.tick;
@@ -248,71 +283,53 @@ impl Known {
     }
 
     fn everything(&self) -> News {
-        News {
-            families: self
-                .families
-                .values()
-                .map(|(_, definition)| definition.clone())
-                .collect(),
-            series: self
-                .series
-                .values()
-                .map(|entry| entry.definition.clone())
-                .collect(),
-            values: self.series.values().map(Entry::told).collect(),
-            gone: Vec::new(),
+        let families = self.families.values();
+        let mut news = News {
+            families: families.map(|(_, definition)| definition.clone()).collect(),
+            ..News::default()
+        };
+        for (definition, entry) in &self.series {
+            news.series(entry.id, definition);
+            news.values(entry.id, &entry.values);
         }
+        news
     }
 }
 
-impl Entry {
-    fn told(&self) -> String {
-        format!("[{},{}]", self.id, self.values)
+/// Writes what a series is: the number of its family, and its labels as JSON.
+fn define(out: &mut String, family: usize, series: &Series) {
+    out.clear();
+    let _ = write!(out, "{family},{{");
+    for (at, (name, value)) in series.labels.iter().enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        let (name, value) = (Json::from(name.as_str()), Json::from(value.as_str()));
+        let _ = write!(out, "{comma}{name}:{value}");
     }
-}
-
-fn key(series: &Series) -> String {
-    let mut key = series.family.name.clone();
-    for (name, value) in &series.labels {
-        for text in [name, value] {
-            key.push('\0');
-            key.push_str(text);
-        }
-    }
-    key
-}
-
-fn labels(series: &Series) -> Json {
-    let labels = series.labels.iter();
-    Json::Object(
-        labels
-            .map(|(name, value)| (name.clone(), Json::from(value.as_str())))
-            .collect(),
-    )
+    out.push('}');
 }
 
 /// A counter's sum or a gauge's value; of observations count and sum, then of a histogram the count
 /// of each bucket, and of a summary the count of what is not positive and a list of buckets: index,
 /// count, index, …
-fn values(value: &Value) -> String {
+fn push_values(out: &mut String, value: &Value) {
     match value {
-        Value::Counter(sum) => number(sum.value()),
-        Value::Gauge(value) => number(*value),
+        Value::Counter(sum) => push_number(out, sum.value()),
+        Value::Gauge(value) => push_number(out, *value),
         Value::Histogram(value) => {
-            let mut text = format!("{},{}", value.count, number(value.sum.value()));
+            let _ = write!(out, "{},", value.count);
+            push_number(out, value.sum.value());
             let mut before = 0;
             for &cumulative in &value.cumulative {
-                text.push_str(&format!(",{}", cumulative.saturating_sub(before)));
+                let _ = write!(out, ",{}", cumulative.saturating_sub(before));
                 before = cumulative;
             }
-            text
         }
-        Value::Summary(value) => summary(value),
+        Value::Summary(value) => push_summary(out, value),
     }
 }
 
 /// The buckets of a summary, four an octave: as fine as a screen is. The i-th ends at 2^(i/4).
-fn summary(value: &SummaryValue) -> String {
+fn push_summary(out: &mut String, value: &SummaryValue) {
     const SCHEMA: i32 = 2;
     let finest = value.distribution.exponential(usize::MAX);
     let coarser = finest.schema - SCHEMA;
@@ -322,35 +339,43 @@ fn summary(value: &SummaryValue) -> String {
         .negative
         .iter()
         .fold(finest.zeros, |sum, (_, count)| sum.saturating_add(*count));
-    let buckets = finest
-        .positive
-        .chunk_by(|a, b| coarse(a.0) == coarse(b.0))
-        .map(|of_one| {
-            let count = of_one.iter().fold(0_u64, |sum, b| sum.saturating_add(b.1));
-            format!("{},{count}", coarse(of_one[0].0))
-        });
-    let buckets = buckets.collect::<Vec<_>>().join(",");
-    let sum = number(value.sum.value());
-    format!("{},{sum},{rest},[{buckets}]", value.count)
+    let _ = write!(out, "{},", value.count);
+    push_number(out, value.sum.value());
+    let _ = write!(out, ",{rest},[");
+    let of_one = finest.positive.chunk_by(|a, b| coarse(a.0) == coarse(b.0));
+    for (at, buckets) in of_one.enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        let count = buckets.iter().fold(0_u64, |sum, b| sum.saturating_add(b.1));
+        let _ = write!(out, "{comma}{},{count}", coarse(buckets[0].0));
+    }
+    out.push(']');
 }
 
 /// JSON has no word for NaN and the infinities.
-fn number(value: f64) -> String {
-    if value.is_finite() {
-        format!("{value:?}")
+fn push_number(out: &mut String, value: f64) {
+    let _ = if value.is_finite() {
+        write!(out, "{value:?}")
     } else {
-        "null".to_owned()
-    }
+        write!(out, "null")
+    };
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn snapshot(names: &[(&str, f64)]) -> Snapshot {
-        let series = names.iter().map(|(name, value)| Series {
+    fn news(known: &mut Known, names: &[(&str, f64)]) -> News {
+        known.take(
+            names
+                .iter()
+                .map(|(name, value)| Cow::Owned(gauge(name, *value))),
+        )
+    }
+
+    fn gauge(name: &str, value: f64) -> Series {
+        Series {
             family: Arc::new(Family {
-                name: (*name).to_owned(),
+                name: name.to_owned(),
                 metric_type: qbus::MetricType::Gauge,
                 help: String::new(),
                 unit: String::new(),
@@ -360,43 +385,33 @@ mod tests {
                 window: qbus::Window::default(),
             }),
             labels: vec![("label".to_owned(), "\"\n".to_owned())],
-            value: Value::Gauge(*value),
+            value: Value::Gauge(value),
             timestamp_ns: 0,
             start_ns: 0,
             records: 1,
             history: Vec::new(),
             exemplars: Vec::new(),
-        });
-        Snapshot {
-            epoch: 3,
-            unix_ns: 2_000_000,
-            consistent: true,
-            series: series.collect(),
         }
     }
 
     #[test]
     fn only_what_changed_is_told_and_numbers_are_never_used_again() {
         let mut known = Known::default();
-        let news = known.take(&snapshot(&[("a", 1.0), ("b", f64::NAN)]));
-        assert_eq!(
-            (news.series.len(), news.values),
-            (2, vec!["[0,1.0]".into(), "[1,null]".into()])
-        );
-        let news = known.take(&snapshot(&[("a", 1.0), ("b", 2.0)]));
-        assert_eq!(
-            (news.series.len(), news.values),
-            (0, vec!["[1,2.0]".into()])
-        );
-        let news = known.take(&snapshot(&[("b", 2.0)]));
-        assert_eq!((news.gone, news.values.len()), (vec![0], 0));
-        let news = known.take(&snapshot(&[("a", 5.0), ("b", 2.0)]));
-        assert_eq!(news.values, ["[2,5.0]"]);
+        let mut of = |names: &[(&str, f64)]| news(&mut known, names);
+        let first = of(&[("a", 1.0), ("b", f64::NAN)]);
+        let label = r#"{"label":"\"\n"}"#;
+        assert_eq!(first.series, format!("[0,0,{label}],[1,1,{label}]"));
+        assert_eq!(first.values, "[0,1.0],[1,null]");
+        let changed = of(&[("a", 1.0), ("b", 2.0)]);
+        assert_eq!((&*changed.series, &*changed.values), ("", "[1,2.0]"));
+        let gone = of(&[("b", 2.0)]);
+        assert_eq!((gone.gone, &*gone.values), (vec![0], ""));
+        let back = of(&[("a", 5.0), ("b", 2.0)]);
         // The family was known: its definition stays.
-        assert_eq!(
-            (news.families.len(), known.everything().values.len()),
-            (0, 2)
-        );
+        assert_eq!((back.families.len(), &*back.values), (0, "[2,5.0]"));
+        let everything = known.everything();
+        assert_eq!(everything.families.len(), 2);
+        assert_eq!(everything.values.matches('[').count(), 2);
     }
 
     #[test]
@@ -415,15 +430,16 @@ mod tests {
             distribution,
         };
         // 1 closes bucket 0; 1.1 lies in (1, 1.19], 1.2 in (1.19, 1.41], and 4 closes the eighth.
-        assert_eq!(summary(&value), "21,0.5,3,[0,3,1,4,2,5,8,6]");
+        let mut text = String::new();
+        push_summary(&mut text, &value);
+        assert_eq!(text, "21,0.5,3,[0,3,1,4,2,5,8,6]");
     }
 
     #[test]
     fn an_event_is_one_line_of_json() {
         let mut known = Known::default();
-        let snapshot = snapshot(&[("a", 1e300)]);
-        let news = known.take(&snapshot);
-        let event = event("full", &news, &snapshot, &Json::Null);
+        let news = news(&mut known, &[("a", 1e300)]);
+        let event = event("full", news, (3, 2_000_000), &Json::Null);
         let text = std::str::from_utf8(&event).unwrap();
         let data = text.strip_prefix("id: 3\nevent: full\ndata: ").unwrap();
         let document: Json = serde_json::from_str(data.strip_suffix("\n\n").unwrap()).unwrap();

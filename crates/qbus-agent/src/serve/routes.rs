@@ -9,7 +9,6 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Method, Response, StatusCode};
 use qbus_aggregate::export::Format;
-use tokio::sync::Semaphore;
 
 use super::ServeOptions;
 use super::body::{Payload, Pieces};
@@ -83,7 +82,6 @@ pub(super) struct Routes {
     pages: Pages,
     ledgers: Arc<Ledgers>,
     feed: Arc<Feed>,
-    at_once: Option<Semaphore>,
 }
 
 impl Routes {
@@ -96,7 +94,6 @@ impl Routes {
             feed: Arc::new(Feed::new(source.clone(), ledgers.clone())),
             source,
             ledgers,
-            at_once: (options.max_requests > 0).then(|| Semaphore::new(options.max_requests)),
         }
     }
 
@@ -112,21 +109,6 @@ impl Routes {
                 ),
             );
         }
-        let Ok(_permit) = self
-            .at_once
-            .as_ref()
-            .map(Semaphore::try_acquire)
-            .transpose()
-        else {
-            let mut refusal = plain(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too many requests at once; see --web.max-requests\n".to_owned(),
-            );
-            refusal
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            return refusal;
-        };
         match *request.method() {
             Method::GET | Method::HEAD => self.get(&request).await,
             Method::OPTIONS => allow(StatusCode::OK, String::new()),
@@ -256,6 +238,18 @@ fn respond(status: StatusCode, content_type: &str, body: Payload) -> Response<Pa
 
 pub(super) fn plain(status: StatusCode, text: String) -> Response<Payload> {
     respond(status, TEXT, Payload::from(text))
+}
+
+/// The answer for who asks while as many answers as may be are being made.
+pub(super) fn too_many() -> Response<Payload> {
+    let mut refusal = plain(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too many requests at once; see --web.max-requests\n".to_owned(),
+    );
+    refusal
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    refusal
 }
 
 fn encoded(content_type: &str, body: impl Into<Payload>, gzip: bool) -> Response<Payload> {

@@ -10,12 +10,15 @@ use std::vec;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
+use memmap2::MmapMut;
 use tokio::sync::mpsc;
 
 use super::limits::Unsent;
 
-/// A piece of a page. Small enough that an allocator gives it from what was freed before.
-const PIECE_BYTES: usize = 64 * 1024;
+/// A piece of a page.
+const PIECE_BYTES: usize = 256 * 1024;
+/// What is shorter comes from the heap.
+const SMALL_BYTES: usize = 64 * 1024;
 
 /// The bytes of a page, in pieces: it grows without being copied, and what was sent is let go.
 #[derive(Clone, Debug, Default)]
@@ -57,27 +60,62 @@ impl Pieces {
 struct Gathered {
     pieces: Vec<Bytes>,
     /// The last piece, as long as it grows.
-    open: Vec<u8>,
+    open: Open,
+}
+
+/// A piece that grows.
+#[derive(Debug)]
+enum Open {
+    Small(Vec<u8>),
+    /// Memory of its own, which goes back to the system with the piece: an allocator would keep it
+    /// for the next page. So many bytes of it are written.
+    Mapped(MmapMut, usize),
+}
+
+impl Default for Open {
+    fn default() -> Open {
+        Open::Small(Vec::new())
+    }
 }
 
 impl Gathered {
     fn pass_on(&mut self) {
-        let piece = mem::take(&mut self.open);
+        let piece = match mem::take(&mut self.open) {
+            Open::Small(bytes) => Bytes::from(bytes.into_boxed_slice()),
+            Open::Mapped(map, len) => Bytes::from_owner(map).slice(..len),
+        };
         if !piece.is_empty() {
-            self.pieces.push(Bytes::from(piece.into_boxed_slice()));
+            self.pieces.push(piece);
         }
     }
 }
 
 impl Write for Gathered {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(PIECE_BYTES - self.open.len());
-        self.open.extend_from_slice(&bytes[..taken]);
-        if self.open.len() == PIECE_BYTES {
+        if let Open::Small(small) = &self.open
+            && (small.len() + bytes.len() > SMALL_BYTES || !self.pieces.is_empty())
+        {
             self.pass_on();
-            self.open.reserve_exact(PIECE_BYTES);
+            // Where the system gives none, the heap has to.
+            if let Ok(map) = MmapMut::map_anon(PIECE_BYTES) {
+                self.open = Open::Mapped(map, 0);
+            }
         }
-        Ok(taken)
+        match &mut self.open {
+            Open::Small(small) => {
+                small.extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            Open::Mapped(map, len) => {
+                let taken = bytes.len().min(map.len() - *len);
+                map[*len..*len + taken].copy_from_slice(&bytes[..taken]);
+                *len += taken;
+                if *len == map.len() {
+                    self.pass_on();
+                }
+                Ok(taken)
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -163,10 +201,10 @@ mod tests {
     #[test]
     fn what_is_written_comes_out_in_pieces_and_packed() {
         let byte = |at: usize| (at * at % 251) as u8;
-        for len in [0, 1, PIECE_BYTES - 1, PIECE_BYTES, 3 * PIECE_BYTES + 7] {
+        for len in [0, 1, SMALL_BYTES, PIECE_BYTES, 3 * PIECE_BYTES + 7] {
             let expected: Vec<u8> = (0..len).map(byte).collect();
             let plain = Pieces::written(false, |out| {
-                for part in expected.chunks(40_000) {
+                for part in expected.chunks(30_000) {
                     out.write_all(part).expect("it takes everything");
                 }
             });

@@ -174,10 +174,11 @@ impl Reader {
     /// The places that have a series, in the order of the file, which a processor fetches ahead.
     fn places(&self) -> Vec<usize> {
         let (words, directory) = (self.words(), self.shape.directory());
-        let mut places: Vec<(usize, u64)> = (0..self.shape.series_places)
-            .filter_map(|place| Some((place, words.get(directory + place)?)))
-            .filter(|&(_, word)| word != 0)
-            .collect();
+        let mut places: Vec<(usize, u64)> = Vec::with_capacity(self.series_count());
+        places.extend((0..self.shape.series_places).filter_map(|place| {
+            let word = words.get(directory + place)?;
+            (word != 0).then_some((place, word))
+        }));
         places.sort_unstable_by_key(|&(_, word)| block_of(word));
         places.into_iter().map(|(place, _)| place).collect()
     }

@@ -54,8 +54,8 @@ def test_a_native_histogram_is_one_for_who_asks_for_protobuf(collector: MetricsC
     native = b"\x28\x0a\x31"
     with qbus.start_http_server(0, registry=collector) as server:
         for name, is_native in (("classic_seconds", False), ("native_seconds", True)):
-            page = get(f"{server.url}metrics?name[]={name}", Accept=accept)
-            assert (native in page) == is_native, page
+            body = get(f"{server.url}metrics?name[]={name}", Accept=accept)
+            assert (native in body) == is_native, body
 
 
 def test_a_forked_child_leaves_it_alone(collector: MetricsCollector) -> None:

@@ -50,11 +50,26 @@ fn a_folder_that_is_no_tmpfs_takes_a_bus() {
         bus,
         &format!("mkdir -p {at}/mnt; mount -t ramfs x {at}/mnt"),
     );
+    let flags = "noexec,nosuid,nodev";
+    check_works(
+        bus,
+        &format!("mkdir -p {at}/mnt; mount -t tmpfs -o {flags} x {at}/mnt"),
+    );
     let image = format!(
         "mkdir -p {at}/mnt; truncate -s 16M {at}/img; mkfs.ext4 -q {at}/img; mount -o loop \
         {at}/img {at}/mnt"
     );
     check_works(bus, &image);
+}
+
+/// As containers have it: nothing can be written but memory.
+#[test]
+fn a_read_only_root_has_a_bus() {
+    // This mount of it alone, in this namespace.
+    check_works(
+        "test",
+        "mount -o remount,bind,ro /; mount -t tmpfs x /dev/shm",
+    );
 }
 
 /// A user in a namespace of its own, as rootless containers have it.

@@ -301,7 +301,9 @@ fn register(bus: &Bus, load: &Load, worker: u32, series: u64) -> Result<Handle, 
             let registration = $builder
                 .help("Made by `qbus load`.")
                 .label("worker", &worker)
-                .label("series", &series);
+                .label("series", &series)
+                // As many as are asked for.
+                .max_series(0);
             let registration = if load.keep {
                 registration
             } else {

@@ -1,4 +1,4 @@
-"""A bus that is removed, or runs out of room, under a running program: it is noticed, said and counted."""
+"""A bus that is removed, runs out of room or lets nobody in, under a running program: it is noticed, said and counted."""
 
 import os
 import shutil
@@ -97,16 +97,80 @@ while True:
 """
 
 
-def test_a_full_shm_is_in_the_ledger() -> None:
+def in_a_shm_of(size: str, program: str) -> None:
+    """Runs a program with a /dev/shm of its own."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("a /dev/shm of its own needs root, and the command unshare")
     environment = {name: value for name, value in os.environ.items() if name != "QBUS"}
+    mount = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
     ran = subprocess.run(
-        ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=44m tmpfs /dev/shm && exec "$@"', "sh"]
-        + [sys.executable, "-c", FULL],
+        ["unshare", "-m", "sh", "-c", mount, "sh", sys.executable, "-c", program],
         env=environment,
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_a_full_shm_is_in_the_ledger() -> None:
+    in_a_shm_of("44m", FULL)
+
+
+def test_workers_go_on_where_there_is_no_room_for_all_of_their_buses() -> None:
+    """Eight private buses where two have room, as gunicorn's workers have them in a container."""
+    in_a_shm_of(
+        "64m",
+        """
+import os, sys, time, warnings
+start, go = os.pipe()
+workers = []
+for _ in range(8):
+    told, say = os.pipe()
+    if os.fork() == 0:
+        os.close(go)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            import qbus
+            counter = qbus.Counter("c")
+            counter.inc()
+        refused = qbus.get_metrics_collector().get_statistics()["refused"]
+        assert len(caught) == refused, (caught, refused)
+        os.write(say, b"%d" % refused)
+        # All are there at once.
+        os.read(start, 1)
+        counter.inc()
+        sys.exit(0)
+    workers.append(told)
+refused = [int(os.read(told, 1)) for told in workers]
+assert 1 <= refused.count(0) < 8, refused
+os.close(go)
+for _ in range(8):
+    assert os.wait()[1] == 0
+left = os.listdir("/dev/shm")
+assert left == [], left
+""",
+    )
+
+
+def test_who_drops_its_privileges_learns_why_it_cannot_join() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("another user needs root")
+    program = """
+import os
+import qbus
+counter = qbus.Counter("c")
+qbus.get_metrics_collector()
+if os.fork() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+    for _ in range(100):
+        counter.inc()
+    assert qbus.get_metrics_collector().get_statistics()["dropped"] >= 0
+    os._exit(0)
+assert os.wait()[1] == 0
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.count("RefusedWarning") == 1, ran.stderr
+    for part in ("belongs to uid 0", "runs as uid 65534", "import qbus after privileges are dropped"):
+        assert part in ran.stderr, ran.stderr

@@ -11,6 +11,7 @@ import pytest
 from processes_scene import until
 
 import qbus
+from qbus import prometheus_client
 from qbus import Counter, Gauge, Histogram, Info, MetricError, MetricsCollector, Summary
 
 
@@ -324,3 +325,21 @@ def test_a_summary_has_a_window(collector: MetricsCollector) -> None:
     for window, steps in ((-1, 5), (math.nan, 5), (0, 5), (60, 0), (60, 61), (1e30, 5)):
         with pytest.raises((ValueError, qbus.ArgumentError), match="window"):
             Summary("wrong", registry=collector, window=window, window_steps=steps)
+
+
+def test_buckets_are_those_of_existing_dashboards(collector: MetricsCollector) -> None:
+    theirs = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, math.inf)
+    assert prometheus_client.Histogram.DEFAULT_BUCKETS == theirs
+    Histogram("took_seconds", registry=collector, buckets=theirs).observe(1)
+    page = collector.export_to_openmetrics()
+    for bound in theirs[:-1]:
+        assert f'took_seconds_bucket{{le="{float(bound)}"}} ' in page, (bound, page)
+    assert page.count("took_seconds_bucket") == len(theirs)
+
+
+def test_another_definition_says_how_to_retire_the_old_one(collector: MetricsCollector) -> None:
+    Histogram("took_seconds", "Time.", registry=collector, buckets=[1, 2]).observe(1)
+    with pytest.raises(qbus.MetricError, match="qbus forget") as raised:
+        Histogram("took_seconds", "Time.", registry=collector, buckets=[1, 2, 3])
+    # Both definitions.
+    assert "[1.0, 2.0]" in str(raised.value) and "[1.0, 2.0, 3.0]" in str(raised.value)

@@ -13,7 +13,7 @@ use super::files::{available_bytes, check_size_limit, fallocate};
 use super::mapped::KeptFile;
 use crate::error::{CreateError, creating};
 
-/// Makes a [`MappedFile`] grow in place, in this thread or another.
+/// Makes a [`MappedFile`](crate::MappedFile) grow in place, in this thread or another.
 #[derive(Debug)]
 pub struct Grower {
     pub(super) path: PathBuf,

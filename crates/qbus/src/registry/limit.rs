@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::block::{Block, Blocks, Life, POPULATION};
 use super::{FamilyId, Merge, Registry, SeriesDefinition};
+use crate::error::{Largest, Registrant};
 use crate::record::SeriesId;
 use crate::sync::Ordering;
 
@@ -252,5 +253,42 @@ impl Registry<'_> {
             });
         }
         names.get(chosen()?).map(|name| (*name).to_owned())
+    }
+
+    /// The family with the most series, how many, its label with the most values, and the process
+    /// that registered most of them: who filled it.
+    pub(crate) fn largest(&self) -> Option<Largest> {
+        let mut by_family: BTreeMap<u32, Vec<SeriesId>> = BTreeMap::new();
+        for id in self.series_ids() {
+            if let Some(family) = self.family_of(id) {
+                by_family.entry(family.0).or_default().push(id);
+            }
+        }
+        let (family, members) = by_family
+            .into_iter()
+            .max_by_key(|(_, members)| members.len())?;
+        let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut registrants: BTreeMap<u32, usize> = BTreeMap::new();
+        for &id in &members {
+            for (name, value) in self.series(id).map_or(Vec::new(), |series| series.labels) {
+                values.entry(name).or_default().insert(value);
+            }
+            if let Some(pid) = self.registrant(id) {
+                *registrants.entry(pid).or_default() += 1;
+            }
+        }
+        let widest = values.into_iter().max_by_key(|(_, values)| values.len());
+        let registrant = registrants.into_iter().max_by_key(|&(_, series)| series);
+        Some(Largest {
+            family: self.family(FamilyId(family))?.name,
+            series: members.len(),
+            label: widest.map(|(name, values)| (name, values.len())),
+            registrant: registrant.map(|(pid, series)| Registrant {
+                pid,
+                // The owner table says it.
+                command: String::new(),
+                series,
+            }),
+        })
     }
 }

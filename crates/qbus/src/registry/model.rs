@@ -6,7 +6,8 @@ use loom::thread;
 
 use super::block::{GRANULE, HELP};
 use super::heap::{HeapRegistry, counter, labels};
-use super::{Arena, FamilyDefinition, FamilyId, Registry, Room, name_hash};
+use super::limit::Room;
+use super::{Arena, FamilyDefinition, FamilyId, Registry, name_hash};
 use crate::model::explore;
 use crate::record::SeriesId;
 use crate::sync::{AtomicU64, Fault};

@@ -159,10 +159,13 @@ class Series:
             _tell(f"metric {self._name}", error)
             return None
         # What is registered is on the page a moment later: to say 0 has it there at once.
-        if self._typ == "gauge" and "mostrecent" not in self._mode:
-            handle.set(0)
+        if self._typ == "gauge":
+            if "mostrecent" not in self._mode:
+                handle.set(0)
         elif self._typ == "counter":
             handle.inc(0)
+        else:
+            _fresh.setdefault(registry.bus, set()).add(self._name)
         return handle
 
     def _name_family(self, registry: MetricsCollector, mode: str) -> None:
@@ -174,6 +177,23 @@ class Series:
             registry.queue_metric(
                 FAMILIES, 1, "gauge", labels, "Families of prometheus_client programs."
             )
+
+
+#: Histograms and summaries that were registered since this process made a page last, by bus.
+_fresh: dict[str, set[str]] = {}
+#: Far longer than a round of the aggregator takes, and waited for once after a registration at most.
+_PATIENCE_SECONDS = 1.0
+
+
+def rows(registry: MetricsCollector) -> list[Any]:
+    """All series of a bus, those as well that this process registered a moment ago."""
+    fresh = _fresh.pop(registry.bus, set())
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        found = registry.snapshot()._rows()
+        if fresh.issubset(row[0] for row in found) or time.monotonic() > end:
+            return found
+        time.sleep(0.001)
 
 
 _named: dict[str, set[str]] = {}

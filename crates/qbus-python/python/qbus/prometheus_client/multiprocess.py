@@ -62,7 +62,7 @@ def _of(path: Optional[str]) -> MetricsCollector:
 
 
 def _collect(collector: MetricsCollector, accumulate: bool) -> list[Metric]:
-    rows = collector.snapshot()._rows()
+    rows = _bus.rows(collector)
     modes = {
         labels["family"]: (labels["type"], labels.get("mode", ""))
         for name, _, _, labels, *_ in rows

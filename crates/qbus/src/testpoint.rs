@@ -74,6 +74,7 @@ mod armed {
         "counted",
         "forgotten",
         "remembered",
+        "help-told",
     ];
     /// The aggregator that frees series and their family.
     pub const FREE: &[&str] = &[

@@ -19,16 +19,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let (bus, journal) = (Bus::open(&bus.parse()?)?, Journal::open(Path::new(journal)));
     let records: u64 = records.parse()?;
-    let register = |part: &str| {
+    let register = |part: &str, help: &str| {
         let counter = bus.counter("test_victim").label("worker", worker);
-        counter.label("part", part).register()
+        counter.help(help).label("part", part).register()
     };
-    let counter = register("all")?;
+    let counter = register("all", "")?;
     // More of them, so that a later registration can be the one that is cut short. What is
-    // forgotten comes back when it is registered again.
+    // forgotten comes back when it is registered again. The last help text counts.
     for part in ["a", "b", "c"] {
-        register(part)?.forget();
-        register(part)?;
+        register(part, "")?.forget();
+        register(part, &format!("Of part {part}."))?;
     }
     let is_lane = |known: Lane| *lane == format!("{known:?}");
     let producer = match () {

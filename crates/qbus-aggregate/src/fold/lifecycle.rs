@@ -444,7 +444,7 @@ impl Fold {
     /// Frees families of which the walk that is over found no series.
     fn free_families(&mut self, writer: &mut Writer, consumer: &Consumer) {
         for family in take(&mut self.lifecycle.suspected) {
-            let is_empty = |known: &super::PlacedFamily| known.series == 0;
+            let is_empty = |known: &super::place::PlacedFamily| known.series == 0;
             let is_empty = self.families.get(&family).is_none_or(is_empty);
             if is_empty && !consumer.is_superseded() && consumer.free_family(family) {
                 // Unless no series of it was ever met.

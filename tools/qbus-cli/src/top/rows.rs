@@ -18,7 +18,15 @@ impl Part {
     /// Whose a family is, by its name.
     pub(crate) fn of(name: &str) -> Part {
         let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
-        if begins(&["qbus_bus_", "qbus_sampler_", "qbus_serve_", "qbus_push_"]) {
+        if begins(&[
+            "qbus_bus_",
+            "qbus_sampler_",
+            "qbus_serve_",
+            "qbus_push_",
+            "qbus_statsd_",
+            "qbus_family_",
+            "qbus_overflow_",
+        ]) {
             Part::Bus
         } else if begins(&["qbus_process_", "process_"]) {
             Part::Workers
@@ -237,4 +245,22 @@ pub(crate) fn telling_text(labels: &[(String, String)], order: &[String]) -> Str
         .filter_map(|name| labels.iter().find(|(own, _)| own == name));
     let told: Vec<(String, String)> = known.cloned().collect();
     label_text(if told.is_empty() { labels } else { &told })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_bus_says_of_itself_is_not_the_application_s() {
+        for name in [
+            "qbus_bus_records_total",
+            "qbus_statsd_values_total",
+            "qbus_family_limit",
+            "qbus_overflow_records_total",
+        ] {
+            assert_eq!(Part::of(name), Part::Bus, "{name}");
+        }
+        assert_eq!(Part::of("qbus_load_work_total"), Part::Application);
+    }
 }

@@ -36,7 +36,7 @@ export function filterOf(text) {
 
 const OF_MACHINE = /^(qbus_(host|gpu|cgroup)_|node_|system_|DCGM_|gpu_)/;
 const OF_PROCESSES = /^(qbus_process_|process_)/;
-const OF_BUS = /^qbus_(bus|sampler|serve)_/;
+const OF_BUS = /^qbus_(bus|sampler|serve|push|statsd|family|overflow)_/;
 
 export function viewOf(family) {
   if (OF_BUS.test(family.name)) return "bus";
@@ -182,7 +182,7 @@ export class Cards {
       return [element("div", { class: "cards" }, ...all.slice(0, shown).map(card)), ...(rest > 0 ? [element("p", {}, element("button", { onclick: more }, `${rest} more`))] : [])];
     };
     const focused = document.activeElement;
-    const none = this.found.length ? [] : [element("p", { class: "quiet" }, filterText ? "nothing matches the filter" : "no metric of this kind so far")];
+    const none = this.found.length ? [] : [element("p", { class: "quiet" }, filterText ? "nothing matches the filter" : view === "application" ? "no metric of this kind so far; qbus emit jobs_total 1 --type counter makes one" : "no metric of this kind so far")];
     // A machine has parts, in an order of its own; all else goes by what moves.
     const parts = view === "machine" && !filterText
       ? byPart(this.found).flatMap(([title, all]) => [element("h2", {}, title), ...grid(all, this.whole.has(title) ? all.length : OF_PART, () => { this.whole.add(title); again(); })])

@@ -306,3 +306,33 @@ fn a_page_that_is_decoded_late_takes_nobody_elses_window() {
         assert_eq!(found, SERIES);
     }
 }
+
+#[test]
+fn a_page_that_is_decoded_late_has_no_points_ahead_of_its_values() {
+    let mut clocked = Clocked::new();
+    let counter = clocked.bus.counter("x_total").register().expect("room");
+    let mut reader = Reader::open(&clocked.bus.address().snapshot()).expect("a snapshot");
+    let options = ReadOptions {
+        history: true,
+        ..ReadOptions::default()
+    };
+    // Rings begin with a few points, and move whenever these do not suffice.
+    for before in 1..40_u64 {
+        counter.inc();
+        clocked.round();
+        let listing = reader.list(&options).expect("a page");
+        for _ in 0..3 {
+            counter.inc();
+            clocked.round();
+        }
+        let names = listing.names();
+        let Some(series) = names.iter().flat_map(|named| named.iter()).next() else {
+            panic!("a counter");
+        };
+        let value = (before * 4 - 3) as f64;
+        assert_eq!(series.value, Value::Counter(value.into()));
+        let points: Vec<f64> = series.history.iter().map(|point| point.value).collect();
+        assert_eq!(points.last(), Some(&value), "{points:?}");
+        assert!(points.is_sorted(), "{points:?}");
+    }
+}

@@ -454,7 +454,12 @@ impl Reader {
             let (mut version, newest) = (Vec::new(), (self.epoch(), Some(AT_COMMITTED)));
             let found = self.read_listed(place, newest, &mut version, &Beyond::default());
             match Plain::decode(&version).filter(|_| found.is_some()) {
-                Some(newest) if newest.history.ring != plain.history.ring => plain = newest,
+                // A longer ring has the same points under the same indexes, and later ones: those
+                // that are ahead of this version are none of its own.
+                Some(newest) if newest.history.ring != plain.history.ring => {
+                    plain.history.ring = newest.history.ring;
+                    plain.history.first = plain.history.first.max(newest.history.first);
+                }
                 _ => return Some(points),
             }
         }

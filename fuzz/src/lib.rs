@@ -165,7 +165,7 @@ impl Image {
         let (start, len) = parts[2];
         for key in bytes[start..start + len].chunks_exact_mut(16) {
             let word = u64::from_le_bytes(key[..8].try_into().expect("8 bytes"));
-            let series = word >> 38;
+            let series = word >> 32;
             if series == u64::from(stage().good(lane).0) {
                 key[..8].fill(0);
             }

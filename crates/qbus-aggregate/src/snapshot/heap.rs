@@ -57,9 +57,14 @@ pub(super) struct Heap {
 
 impl Heap {
     /// The heap of a checked file. A history has at most so many points.
-    pub(super) fn new(mut file: MappedFile, shape: Shape, history: usize) -> Heap {
+    pub(super) fn new(mut file: MappedFile, shape: Shape, history: usize, recent: usize) -> Heap {
         let each = Points::History.ring_words(history) * 2 + SERIES_WORDS;
         let longest = (file.words().len() + shape.series.saturating_mul(each)) as u64 * 8;
+        // And for a growth in large steps, of which the recent records may need one more.
+        let recent = Points::Recent.ring_words(recent) as u64 * 8;
+        let longest = longest
+            .saturating_add(recent)
+            .saturating_add(2 * CHUNK_BYTES);
         // A process that may not map so much goes on without growing, and says so when it has to.
         let growth = Growth::new(file.growing(longest).ok());
         let (words, end) = (file.words(), file.words().len());

@@ -69,7 +69,7 @@ impl Writer {
     fn of(file: MappedFile, shape: Shape, recent: usize, history: usize) -> Writer {
         let epoch = committed(file.words(), AT_COMMITTED).unwrap_or(0);
         let mut writer = Writer {
-            heap: Heap::new(file, shape, history),
+            heap: Heap::new(file, shape, history, recent),
             shape,
             epoch,
             free_blocks: Vec::new(),

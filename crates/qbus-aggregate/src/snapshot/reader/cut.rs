@@ -17,6 +17,10 @@ use crate::snapshot::writer::GLOBALS_ROW;
 /// What a counter or a gauge packs to, as a rule.
 const SHORT_BYTES: usize = 24;
 
+/// So many families may be known that a cut did not come by: a reader of some of them goes on to know
+/// the others.
+const FAMILIES_SPARE: usize = 1024;
+
 /// Versions of rows at one epoch.
 #[derive(Debug, Default)]
 pub(super) struct Cut {
@@ -115,8 +119,13 @@ impl Reader {
             }
             self.retries += 1;
         }
+        let cut: Cut = found.unwrap_or_default();
+        if known.len() > 2 * cut.families.len() + FAMILIES_SPARE {
+            // Those that are gone since: names may come and go for ever.
+            known.retain(|_, family| Arc::strong_count(family) > 1);
+        }
         self.families = known;
-        found.unwrap_or_default()
+        cut
     }
 
     /// Copies the version of each row that counts at one epoch; `None` when one was overtaken.

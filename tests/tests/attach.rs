@@ -471,3 +471,44 @@ fn threads_that_come_and_go_do_not_fill_one_lane_in_a_row() {
         assert_eq!(accepted, 100, "of thread {thread}");
     }
 }
+
+#[test]
+fn who_aggregates_a_bus_at_once_keeps_it_from_those_who_sweep() {
+    // As private buses are: whoever finds one that nobody aggregates removes it.
+    let bus = TestBus::reserve(Place::Named);
+    let address = bus.address();
+    let options = qbus::BusOptions {
+        geometry: TestBus::small_geometry(),
+        ..qbus::BusOptions::default()
+    };
+    let make = || {
+        let mut kept = 0;
+        while kept < 1000 {
+            let made = Bus::create(address, &options).expect("nobody else makes one");
+            match made.consumer() {
+                Ok(_aggregating) => {
+                    assert!(!made.is_removed(), "it was removed: number {kept}");
+                    kept += 1;
+                    Bus::remove(address, Removal::Forced).expect("the bus of this test");
+                }
+                // Who sweeps removes it.
+                Err(ConsumeError::Taken { .. } | ConsumeError::Removed) => {
+                    until("it to be removed", || made.is_removed());
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let maker = scope.spawn(make);
+        while !maker.is_finished() {
+            if let Ok(found) = Bus::open(address)
+                && let Ok(_aggregating) = found.consumer()
+            {
+                // Its maker may be done with it.
+                let _ = Bus::remove(address, Removal::Forced);
+            }
+        }
+        maker.join().expect("it keeps its buses");
+    });
+}

@@ -143,7 +143,7 @@ fn a_bus_with_another_header_is_refused() {
                 error,
                 OpenError::Version {
                     found: 1,
-                    expected: 5,
+                    expected: 6,
                     ..
                 }
             )

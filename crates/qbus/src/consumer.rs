@@ -102,6 +102,10 @@ impl Consumer {
             });
         }
         testpoint!("aggregator-byte");
+        // Who removed the file after it was opened above had the lock until then.
+        if lease.names() == Some(0) {
+            return Err(ConsumeError::Removed);
+        }
         header
             .aggregator_started_ns
             .store(clock::precise_ns(), Ordering::Relaxed);

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use qbus::{Address, Bus, BusOptions, Geometry, Removal};
 use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Reader, Value};
+use qbus_tests::{Place, TestBus};
 
 /// A tmpfs of 64 MiB, as a container has one for /dev/shm; gone when it is dropped.
 struct Tmpfs(tempfile::TempDir);
@@ -174,4 +175,31 @@ fn what_finds_no_room_is_a_loss_that_the_ledger_names() {
         Some(Value::Counter(12_000.0.into()))
     );
     Bus::remove(&address, Removal::Forced).expect("the bus is there");
+}
+
+#[test]
+fn the_snapshot_of_a_bus_of_few_series_grows_for_more_recent_records() {
+    let geometry = Geometry {
+        lanes: 2,
+        shared_lanes: 1,
+        slots: 64,
+        series: 1,
+        families: 1,
+        ..Geometry::default()
+    };
+    let test = TestBus::create(Place::Named, geometry.with_arena());
+    let bus = test.open();
+    let counter = bus.counter("x_total").register().expect("room");
+    // Each takes the file of the one before, which has fewer.
+    for recent in [16, 100_000, 300_000] {
+        let options = AggregatorOptions {
+            recent,
+            ..AggregatorOptions::default()
+        };
+        let mut aggregator = Aggregator::open(&bus, &options).expect("there are addresses for it");
+        counter.inc();
+        aggregator.finish();
+    }
+    let found = test.reader().read(&ReadOptions::default()).expect("a page");
+    assert_eq!(found.series[0].value, Value::Counter(3.0.into()));
 }

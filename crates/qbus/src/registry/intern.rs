@@ -65,12 +65,17 @@ impl Registry<'_> {
             return None;
         }
         let same = |at: usize| self.is_series(at, id, labels);
-        let series = self.find(&self.series, series_hash(id, labels), &same)?;
-        let is_kept = self.remember(SeriesId(series)) && self.keep_family(id);
-        is_kept.then(|| {
-            self.renew_help(id, &family.help);
-            SeriesId(series)
-        })
+        let found = self
+            .series
+            .search(&self.blocks, series_hash(id, labels), &same);
+        let (block, life) = found.entry?;
+        let series = SeriesId(self.blocks.id(block, life));
+        // One that is not forgotten keeps its family: whoever registered it saw to that (E8).
+        if life.is_forgotten() && !(self.remember(series) && self.keep_family(id)) {
+            return None;
+        }
+        self.renew_help(id, &family.help);
+        Some(series)
     }
 
     /// The same for a family and labels that were found right, as they are registered. Asks for no

@@ -87,6 +87,8 @@ impl TestBus {
     pub fn make(&self, geometry: Geometry) -> Bus {
         let config = BusOptions {
             geometry,
+            // What is tested with thousands of series is of one metric as a rule.
+            max_series_per_family: 0,
             ..BusOptions::default()
         };
         Bus::create(&self.address, &config).expect("a new bus")

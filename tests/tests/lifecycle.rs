@@ -1,4 +1,5 @@
-//! Series that are bound to a process leave the page with it; a family that was forgotten makes way.
+//! Series that are bound to a process leave the page with it; a family that was forgotten makes
+//! way.
 
 use std::time::{Duration, Instant};
 

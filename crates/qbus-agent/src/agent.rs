@@ -427,7 +427,8 @@ impl Aggregation {
         Ok(())
     }
 
-    /// Tells that a family has as many series as it may have, by the first that is there for others.
+    /// Tells that a family has as many series as it may have, by the first that is there for
+    /// others.
     fn report_overflow(&self, id: SeriesId) {
         let Some(series) = self.bus.series(id) else {
             return;

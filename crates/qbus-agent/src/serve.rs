@@ -14,10 +14,10 @@
 //! | `/-/healthy`     | 200 while the server runs |
 //! | `/-/ready`       | 200 while there is a snapshot that is young enough, else 503 with the reason |
 //!
-//! In the order of a request: `listen` (addresses), `limits` (connections and requests), `impatient`, `tls`,
-//! `auth` and `host` (who may ask), `routes`, `negotiate` and `query` (what is asked for),
-//! [`view`](crate::view) (the snapshot and the ledger), `page` (rendered once for all who ask at
-//! the same time), `events`.
+//! In the order of a request: `listen` (addresses), `limits` (connections and requests),
+//! `impatient`, `tls`, `auth` and `host` (who may ask), `routes`, `negotiate` and `query` (what is
+//! asked for), [`view`](crate::view) (the snapshot and the ledger), `page` (rendered once for all
+//! who ask at the same time), `events`.
 
 mod body;
 mod connection;

@@ -223,7 +223,8 @@ impl Aggregator {
         self.writer.moved_aside()
     }
 
-    /// Why a snapshot that lies elsewhere is not found from the bus: no link could be left beside it.
+    /// Why a snapshot that lies elsewhere is not found from the bus: no link could be left beside
+    /// it.
     pub fn unlinked(&self) -> Option<&io::Error> {
         self.unlinked.as_ref()
     }

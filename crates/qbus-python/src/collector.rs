@@ -304,8 +304,8 @@ impl MetricsCollector {
 
     /// The last values of all series of a name as a list of Metric, oldest first.
     ///
-    /// What is added by name has a point each. What handles of counters and histograms add between two
-    /// rounds of the aggregator (1.2 ms, as a rule) is one point.
+    /// What is added by name has a point each. What handles of counters and histograms add between
+    /// two rounds of the aggregator (1.2 ms, as a rule) is one point.
     #[pyo3(signature = (name, limit=None))]
     fn get_metrics_history(
         &self,
@@ -331,10 +331,10 @@ impl MetricsCollector {
         Ok(current)
     }
 
-    /// The last values that were added, of all series, as a list of Metric, oldest first. What handles
-    /// of counters and histograms add between two rounds of the aggregator is one of them. Values of
-    /// a series that was removed are left out from when its place was given to another one, a minute
-    /// later: nobody knows any more what they were of.
+    /// The last values that were added, of all series, as a list of Metric, oldest first. What
+    /// handles of counters and histograms add between two rounds of the aggregator is one of them.
+    /// Values of a series that was removed are left out from when its place was given to another
+    /// one, a minute later: nobody knows any more what they were of.
     fn get_all_metrics_buffer(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
         metrics(py, self.ask(py, Collector::get_all_metrics_buffer))
     }

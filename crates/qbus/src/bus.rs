@@ -370,8 +370,8 @@ impl FromStr for Bus {
     }
 }
 
-/// Removes the snapshot that a link beside the bus leads to. What is no file of this bus stays: each
-/// has the bus's instance in its third and fourth words.
+/// Removes the snapshot that a link beside the bus leads to. What is no file of this bus stays:
+/// each has the bus's instance in its third and fourth words.
 fn remove_elsewhere(address: &Address, header: &Header) {
     let (link, snapshot) = (address.snapshot_link(), address.snapshot());
     if snapshot == link {

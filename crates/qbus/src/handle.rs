@@ -118,8 +118,8 @@ impl Clone for OwnWord {
     }
 }
 
-/// The word that changes when a series of a bus is freed, for a handle, which keeps the bus; and what
-/// it says.
+/// The word that changes when a series of a bus is freed, for a handle, which keeps the bus; and
+/// what it says.
 fn freed_word(bus: &Bus) -> (&'static AtomicU64, OwnWord) {
     let word: *const AtomicU64 = bus.mapped().freed_word();
     // SAFETY: it lies in the mapping, which the handle's bus keeps for as long as the handle.
@@ -611,8 +611,8 @@ impl Observer for Histogram {
 }
 
 handle! {
-    /// Observations whose quantiles, of the last ten minutes unless its registration says otherwise,
-    /// are kept within 1.1 %.
+    /// Observations whose quantiles, of the last ten minutes unless its registration says
+    /// otherwise, are kept within 1.1 %.
     ///
     /// Each is an event of its own. Where the lane is full, they are counted by bucket as state:
     /// nothing is lost but their points.

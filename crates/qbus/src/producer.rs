@@ -259,8 +259,8 @@ impl Producer {
     /// Where a unit begins; `None` also when its series was freed.
     fn find_unit(&self, unit: &Unit) -> Option<usize> {
         let is_open = |series| self.is_open(series);
-        // Before: a series that is gone needs no cells. And after: it may have been freed meanwhile,
-        // by who did not see the unit (C5).
+        // Before: a series that is gone needs no cells. And after: it may have been freed
+        // meanwhile, by who did not see the unit (C5).
         if !is_open(unit.series()) {
             return None;
         }

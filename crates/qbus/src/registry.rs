@@ -10,8 +10,8 @@
 //! owner, with which it leaves the page.
 //!
 //! What has left the page the aggregator frees, if nobody brought it back: it raises the block's
-//! generation by one exchange (from here on the id is stale, and who registers the series again gets
-//! another one), takes the block out of its chain, and offers it to registrants. It waits for
+//! generation by one exchange (from here on the id is stale, and who registers the series again
+//! gets another one), takes the block out of its chain, and offers it to registrants. It waits for
 //! nobody. A family goes when a look at all series found none of it, unless somebody registered one
 //! meanwhile.
 //!

@@ -1,6 +1,6 @@
 //! Where something is measured or shown: a bus of its own, an aggregator beside it, processes of
-//! this program, and the machine that all are on. For `qbus bench`, `qbus load` and `qbus demo`, and
-//! for the benchmarks.
+//! this program, and the machine that all are on. For `qbus bench`, `qbus load` and `qbus demo`,
+//! and for the benchmarks.
 
 use std::fmt;
 use std::process::{Child, Command};

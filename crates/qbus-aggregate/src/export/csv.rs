@@ -56,8 +56,9 @@ const POINT: &str = "point";
 ///
 /// A spreadsheet may take a cell that starts with `=`, `+`, `-` or `@` for a formula. Only
 /// `description` can start with text of someone else's choice: names start with a letter, `_` or
-/// `:`, labels with `{`, and a negative value is a number. It is written as it is, since any guard against formulas changes what every
-/// other reader gets. Import the column as text if you do not trust the producers.
+/// `:`, labels with `{`, and a negative value is a number. It is written as it is, since any guard
+/// against formulas changes what every other reader gets. Import the column as text if you do not
+/// trust the producers.
 ///
 /// # Errors
 ///

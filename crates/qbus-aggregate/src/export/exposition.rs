@@ -92,8 +92,8 @@ impl<'a> Sound<'a> {
         self.left_out
     }
 
-    /// Whether no earlier series has the same labels, as a set. `names_agree`: they are those of the
-    /// last one, in the same order.
+    /// Whether no earlier series has the same labels, as a set. `names_agree`: they are those of
+    /// the last one, in the same order.
     fn is_new(&mut self, series: &Series, names_agree: bool) -> bool {
         let labels = &series.labels;
         match (&self.seen, &mut self.last) {

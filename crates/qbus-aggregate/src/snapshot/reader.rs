@@ -551,7 +551,8 @@ impl Beyond {
     }
 }
 
-/// What a series is decoded from beside its version: it stays so for as long as the series is there.
+/// What a series is decoded from beside its version: it stays so for as long as the series is
+/// there.
 struct Located {
     labels: usize,
     place: usize,

@@ -1,11 +1,11 @@
 //! The window of a summary in the snapshot: what came before it, and its steps that are over.
 //!
-//! It lies in the heap from the end of the first step on, where the version of the series' row says:
-//! a word with how many words it has, this one too, then bytes ([`Counts::pack`]): how many steps
-//! are over, the counts of all time before the window, and those of each step, the last one first.
-//! What the present step has is what the row has beyond those. A step that ends is not written to
-//! its place: the whole of it is written elsewhere, and counts with the row that refers to it, as
-//! histories do that are moved.
+//! It lies in the heap from the end of the first step on, where the version of the series' row
+//! says: a word with how many words it has, this one too, then bytes ([`Counts::pack`]): how many
+//! steps are over, the counts of all time before the window, and those of each step, the last one
+//! first. What the present step has is what the row has beyond those. A step that ends is not
+//! written to its place: the whole of it is written elsewhere, and counts with the row that refers
+//! to it, as histories do that are moved.
 
 use std::mem::take;
 

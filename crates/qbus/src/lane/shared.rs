@@ -31,13 +31,13 @@
 //! before its commit finds it there again.
 //!
 //! A limit: foreign code that closes the descriptor of a process's lock makes it look dead, so that
-//! its claim is counted as torn. A thread of it that is between claim and publication at that moment,
-//! and stays there until another producer has the slot on the next lap, writes its payload over that
-//! one's. Its own emit returns `Revoked`, as it should; the other's record is delivered with words of
-//! both: with the other value, or of the other series. In an exclusive lane it is the record that the
-//! next lessee writes to the same position: both emits return `Ok`, one record is delivered, and the
-//! old `tail` that is stored then is put right. Of each such close that is at most one record a
-//! thread.
+//! its claim is counted as torn. A thread of it that is between claim and publication at that
+//! moment, and stays there until another producer has the slot on the next lap, writes its payload
+//! over that one's. Its own emit returns `Revoked`, as it should; the other's record is delivered
+//! with words of both: with the other value, or of the other series. In an exclusive lane it is the
+//! record that the next lessee writes to the same position: both emits return `Ok`, one record is
+//! delivered, and the old `tail` that is stored then is put right. Of each such close that is at
+//! most one record a thread.
 
 #[cfg(all(test, loom))]
 mod model;

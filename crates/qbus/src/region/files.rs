@@ -1,4 +1,5 @@
-//! Files as a bus needs them: made where nothing is, opened if they can be trusted, reserved in full.
+//! Files as a bus needs them: made where nothing is, opened if they can be trusted, reserved in
+//! full.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

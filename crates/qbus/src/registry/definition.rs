@@ -44,8 +44,8 @@ pub struct FamilyDefinition {
     pub window: Window,
 }
 
-/// Where a family's first word says, above its type, whether it is native, how it is merged, and what
-/// its window is.
+/// Where a family's first word says, above its type, whether it is native, how it is merged, and
+/// what its window is.
 const NATIVE_SHIFT: u32 = 8;
 const MERGE_SHIFT: u32 = 16;
 const WINDOW_SHIFT: u32 = 24;

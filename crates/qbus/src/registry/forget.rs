@@ -1,4 +1,5 @@
-//! What becomes of series: forgotten, remembered, bound to an owner; how long those of a family live.
+//! What becomes of series: forgotten, remembered, bound to an owner; how long those of a family
+//! live.
 
 use super::block::{Life, OWNER, TRIES, TTL};
 use super::{FamilyId, Registry, WORD_MAX};
@@ -15,8 +16,8 @@ impl Registry<'_> {
             return false;
         };
         if let Some(since) = self.blocks.since(block) {
-            // Relaxed: the exchange publishes it. In a block that was reused it is of no effect: that
-            // series is not forgotten.
+            // Relaxed: the exchange publishes it. In a block that was reused it is of no effect:
+            // that series is not forgotten.
             since.store(now_ns.max(1), Ordering::Relaxed);
         }
         let before = self.alter(id, |life| Some(life.forgotten()));

@@ -1,9 +1,9 @@
 //! Help texts that came later: the last registration's counts.
 //!
-//! A family's definition has the help text of its first registration. A later one lies in a block of
-//! its own, which a word of the family's block leads to: who replaces it writes the text to a block
-//! that he took, exchanges the word, and gives the block back that it led to before. The word counts
-//! its changes, so that the same word before and after reading means the same text (E7).
+//! A family's definition has the help text of its first registration. A later one lies in a block
+//! of its own, which a word of the family's block leads to: who replaces it writes the text to a
+//! block that he took, exchanges the word, and gives the block back that it led to before. The word
+//! counts its changes, so that the same word before and after reading means the same text (E7).
 
 use super::Registry;
 use super::block::{Block, HELP, Life, TRIES, class_of};
@@ -16,8 +16,8 @@ use crate::words::{Cursor, pack_text};
 const CHANGES_SHIFT: u32 = 32;
 
 impl Registry<'_> {
-    /// Has a family described by that text, unless it is, or the text is empty. Where there is no room
-    /// for it, the earlier one stays.
+    /// Has a family described by that text, unless it is, or the text is empty. Where there is no
+    /// room for it, the earlier one stays.
     pub(super) fn renew_help(&self, id: FamilyId, help: &str) {
         let Some(found) = self.blocks.find(id.0) else {
             return;

@@ -1,9 +1,9 @@
 //! Limits: how many series a family has, and which of them stand for all others.
 //!
-//! A family has room for so many series that are not forgotten. What is registered beyond is counted
-//! in another series: the label that had the most values when the limit was reached has the value
-//! [`OVERFLOW`] there. Where the other labels have too many values too, all labels have it. So sums
-//! stay exact, and no program fills the registry by a label with a value for each request.
+//! A family has room for so many series that are not forgotten. What is registered beyond is
+//! counted in another series: the label that had the most values when the limit was reached has the
+//! value [`OVERFLOW`] there. Where the other labels have too many values too, all labels have it.
+//! So sums stay exact, and no program fills the registry by a label with a value for each request.
 //!
 //! The count is changed after an entry is, as that of a table: who dies in between has it lag by 1
 //! until `sweep`, and registrants at the same moment may exceed the limit by one each.

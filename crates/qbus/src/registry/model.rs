@@ -288,8 +288,8 @@ fn a_series_always_has_its_family() {
     assert_eq!(seen.len(), 2, "both came first");
 }
 
-/// A help text is replaced twice, so that the second comes to lie where the first one did, or by two
-/// at once; whoever reads finds a whole one.
+/// A help text is replaced twice, so that the second comes to lie where the first one did, or by
+/// two at once; whoever reads finds a whole one.
 fn describing(
     name: &str,
     texts: [&'static [&'static str]; 2],

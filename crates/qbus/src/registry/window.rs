@@ -5,9 +5,9 @@ use std::time::Duration;
 
 /// What the quantiles of a summary are of: the observations of the last minutes, say.
 ///
-/// They slide in steps: with the default, ten minutes in five steps, quantiles are of the last eight
-/// to ten minutes. A summary's count and sum, its smallest and largest observation and its buckets
-/// are of all time.
+/// They slide in steps: with the default, ten minutes in five steps, quantiles are of the last
+/// eight to ten minutes. A summary's count and sum, its smallest and largest observation and its
+/// buckets are of all time.
 ///
 /// # Examples
 ///

@@ -8,10 +8,11 @@ use super::{parse_label, parse_merge, parse_number, parse_trace_id, parse_type, 
 /// Emit one value, or a JSON line for each from standard input.
 ///
 /// A line: {"name", "value", "type", "labels", "description", "unit", "buckets", "total", "add",
-/// "merge", "window", "timestamp", "trace_id"} with name and value required, the type "gauge" when none is given,
-/// "total" and "add" true or false, and the timestamp in seconds since 1970. A bad line is reported
-/// with its number, the others go on, and the exit status is 2. Where the bus is aggregated, a dump
-/// shows what was emitted from the end of the command on; it waits two seconds for that at most.
+/// "merge", "window", "timestamp", "trace_id"} with name and value required, the type "gauge" when
+/// none is given, "total" and "add" true or false, and the timestamp in seconds since 1970. A bad
+/// line is reported with its number, the others go on, and the exit status is 2. Where the bus is
+/// aggregated, a dump shows what was emitted from the end of the command on; it waits two seconds
+/// for that at most.
 #[derive(Debug, Parser)]
 #[command(
     after_help = "Examples:\n  qbus emit batch_size 32 --label model=qwen3-vl\n  \
@@ -74,8 +75,8 @@ pub(crate) struct Emit {
     #[arg(long, value_parser = parse_merge, conflicts_with = "stdin", default_value = "last",
         hide_default_value = true, value_name = "HOW")]
     pub(crate) merge: Merge,
-    /// What the quantiles of a summary are of: the last minute (1m), in steps of ten seconds (1m/6), or
-    /// all time (all). Ten minutes in five steps, unless the metric has another.
+    /// What the quantiles of a summary are of: the last minute (1m), in steps of ten seconds
+    /// (1m/6), or all time (all). Ten minutes in five steps, unless the metric has another.
     #[arg(long, value_parser = parse_window, conflicts_with = "stdin", value_name = "WINDOW")]
     pub(crate) window: Option<Window>,
     /// When it was so, in seconds since 1970; now, unless given.

@@ -106,8 +106,8 @@ fn options(address: &Address, push: &Push, typed: &[(String, String)]) -> PushOp
     }
 }
 
-/// What was typed; beside it the bus is the job, and the host the instance: what keeps the series of
-/// many hosts apart.
+/// What was typed; beside it the bus is the job, and the host the instance: what keeps the series
+/// of many hosts apart.
 fn labels(address: &Address, typed: &[(String, String)]) -> Vec<(String, String)> {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let mut labels = typed.to_vec();

@@ -1,5 +1,5 @@
-//! Remote write as Google's library decodes it, by definitions written from the specifications: there
-//! is no receiver of 2.0 that can be installed here.
+//! Remote write as Google's library decodes it, by definitions written from the specifications:
+//! there is no receiver of 2.0 that can be installed here.
 
 use std::fs;
 use std::process::Command;

@@ -17,8 +17,8 @@ use crate::snapshot::writer::GLOBALS_ROW;
 /// What a counter or a gauge packs to, as a rule.
 const SHORT_BYTES: usize = 24;
 
-/// So many families may be known that a cut did not come by: a reader of some of them goes on to know
-/// the others.
+/// So many families may be known that a cut did not come by: a reader of some of them goes on to
+/// know the others.
 const FAMILIES_SPARE: usize = 1024;
 
 /// Versions of rows at one epoch.

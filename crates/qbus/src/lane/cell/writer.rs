@@ -123,8 +123,8 @@ impl<'a> CellWriter<'a> {
             }
             return Some(at);
         }
-        // What nobody will add to any more comes first: so the cells of series that are gone suffice
-        // for those that come, whatever their sort.
+        // What nobody will add to any more comes first: so the cells of series that are gone
+        // suffice for those that come, whatever their sort.
         let at = self
             .replace(unit, REVOKED)
             .or_else(|| self.append(unit))

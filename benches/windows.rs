@@ -44,6 +44,7 @@ fn with_bus(
     let geometry = Geometry::default();
     let options = BusOptions {
         geometry,
+        max_series_per_family: 0,
         ..BusOptions::default()
     };
     let bus = Bus::create(&address, &options).expect("a new bus");
@@ -142,6 +143,10 @@ fn rounds(series: usize) {
                 took.push(began.elapsed().as_secs_f64() * 1e6);
                 thread::sleep(Duration::from_micros(1200));
             }
+        }
+        if took.is_empty() && !is_measured() {
+            // As a test, in a slow build, steps may end while there are observations.
+            return;
         }
         let rounds = took.len();
         let [median, p99, most] = [0.5, 0.99, 1.0].map(|q| quantile(&mut took, q));

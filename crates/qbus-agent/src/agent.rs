@@ -430,7 +430,9 @@ impl Aggregation {
     /// Tells that a family has as many series as it may have, by the first that is there for
     /// others.
     fn report_overflow(&self, id: SeriesId) {
-        let Some(series) = self.bus.series(id) else {
+        // Whose label was given that very value is none of them.
+        let mut overflow = self.bus.overflow_series().into_iter();
+        let Some((_, series)) = overflow.find(|(found, _)| *found == id) else {
             return;
         };
         let (family, size) = (

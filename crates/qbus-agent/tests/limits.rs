@@ -143,3 +143,24 @@ fn the_last_help_text_is_on_the_page() {
     agent.stop();
     assert_eq!(sum(&series(&bus, "jobs_total")), 56.0);
 }
+
+#[test]
+fn a_label_with_that_value_is_no_overflow() {
+    let bus = TestBus::small(Place::Named);
+    let agent = Agent::start(&bus.open(), AgentOptions::default(), |news| {
+        panic!("{news}")
+    });
+    let agent = agent.expect("the only agent");
+    let open = bus.open();
+    open.set_max_series_per_family(100);
+    let hits = open
+        .counter("hits_total")
+        .label("path", OVERFLOW)
+        .register();
+    hits.expect("room").inc();
+    until("it is on the page", || {
+        sum(&series(&bus, "hits_total")) == 1.0
+    });
+    assert_eq!(open.overflow_series(), []);
+    agent.stop();
+}

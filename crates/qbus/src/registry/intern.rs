@@ -30,11 +30,16 @@ impl Registry<'_> {
         }
         let labels = registered(labels);
         let interned = self.intern_checked(family, &labels);
-        match interned {
+        let id = match interned {
             Err(Refusal::Crowded(id)) => self.intern_overflowing(family, id, &labels),
             interned => interned,
         }
-        .map_err(|refusal| self.told(refusal, &family.name))
+        .map_err(|refusal| self.told(refusal, &family.name))?;
+        // Not where a handle registers its series again: that says nothing new.
+        if let Some(family_id) = self.family_of(id) {
+            self.renew_help(family_id, &family.help);
+        }
+        Ok(id)
     }
 
     /// The id of the series in which one is counted for which its family has no room.
@@ -143,7 +148,6 @@ impl Registry<'_> {
         };
         let is_like = self.read(id, |at| Some(family.is_like(self.words(), at)));
         if is_like != Some(false) {
-            self.renew_help(FamilyId(id), &family.help);
             return Ok(FamilyId(id));
         }
         match self.family(FamilyId(id)) {

@@ -626,6 +626,9 @@ fn a_later_help_text_replaces_an_earlier_one() {
         intern("Hits.");
     }
     assert_eq!(used(), settled);
+    // A handle whose series was freed registers it again, and says nothing new.
+    let earlier = registry.intern_checked(&described("An earlier one."), &[]);
+    assert_eq!((earlier.unwrap(), help().as_str()), (id, "Hits."));
     // With the family its text goes.
     registry.forget(id, 1);
     assert!(registry.free_series(id) && registry.suspect_family(family));

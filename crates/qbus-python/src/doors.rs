@@ -1,7 +1,7 @@
 //! What a collector sends on, and what it takes of StatsD clients.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -9,6 +9,7 @@ use pyo3::types::PyAny;
 use qbus_collector::{Destination, ListenOptions, Listeners, Protocol, PushOptions, Pusher};
 
 use crate::collector::MetricsCollector;
+use crate::serving::taken;
 use crate::{ending, error};
 
 /// Sends metrics on until it is closed; see start_pushing().
@@ -61,11 +62,7 @@ impl MetricsPusher {
     /// Sends all of it once more, waits for receivers to take it, at most five seconds, and ends.
     /// Whether they took all of it.
     fn close(&self, py: Python<'_>) -> bool {
-        let pusher = self
-            .pusher
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let pusher = taken(&self.pusher);
         let left = ending::detach(py, || pusher.map(Pusher::stop));
         left.is_none_or(|left| (left.unsent, left.lost) == (0, 0))
     }
@@ -126,11 +123,7 @@ impl StatsdServer {
 
     /// Takes what the kernel has by now, and ends.
     fn close(&self, py: Python<'_>) {
-        let listeners = self
-            .listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let listeners = taken(&self.listeners);
         ending::detach(py, || drop(listeners));
     }
 

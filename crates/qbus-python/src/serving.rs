@@ -56,11 +56,7 @@ impl MetricsServer {
 
     /// Closes all connections, and the address.
     fn close(&self, py: Python<'_>) {
-        let server = self
-            .server
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let server = taken(&self.server);
         ending::detach(py, || drop(server));
     }
 
@@ -81,4 +77,9 @@ impl MetricsServer {
     fn __repr__(&self) -> String {
         format!("MetricsServer({})", self.url)
     }
+}
+
+/// What is to be closed, unless it was.
+pub(crate) fn taken<T>(open: &Mutex<Option<T>>) -> Option<T> {
+    open.lock().unwrap_or_else(PoisonError::into_inner).take()
 }

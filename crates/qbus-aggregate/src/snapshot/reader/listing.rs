@@ -10,7 +10,8 @@ use std::thread;
 use qbus::{MetricType, SeriesDefinition};
 
 use super::cut::{Cut, CutRow};
-use super::{Located, ReadError, ReadOptions, Reader};
+use super::decode::Located;
+use super::{ReadError, ReadOptions, Reader};
 use crate::series::{Family, Series, Snapshot};
 use crate::snapshot::merged::{is_merged, merged};
 use crate::snapshot::order::Order;

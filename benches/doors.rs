@@ -331,8 +331,8 @@ fn emitters(rounds: usize) {
         all[all.len() / 2]
     };
     println!(
-        "\nCounter::inc, median of {rounds}: {:.2} ns alone, {:.2} while 10,000 series are sent on every 100 ms, \
-         {:.2} beside 50,000 values of StatsD a second",
+        "\nCounter::inc, median of {rounds}: {:.2} ns alone, {:.2} while 10,000 series are sent on \
+         every 100 ms, {:.2} beside 50,000 values of StatsD a second",
         median(&mut alone),
         median(&mut pushed),
         median(&mut listened)

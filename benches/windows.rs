@@ -180,7 +180,8 @@ fn size(series: usize, observations: usize) {
         }
         let each = (bytes(aggregator) - before) / series as f64;
         println!(
-            "{series} summaries, {observations} observations a step: the snapshot grew by {each:.0} bytes each"
+            "{series} summaries, {observations} observations a step: the snapshot grew by \
+             {each:.0} bytes each"
         );
     });
 }

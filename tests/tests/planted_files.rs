@@ -96,9 +96,10 @@ fn a_file_of_something_else_is_refused() {
         fs::write(path, &text).expect("written");
         fs::set_permissions(path, Permissions::from_mode(0o600)).expect("a mode");
     };
+    let magic = u64::from_le_bytes(*b"not a bu");
     check(
         write,
-        |error| matches!(error, OpenError::NotOurs { found, .. } if *found == u64::from_le_bytes(*b"not a bu")),
+        |error| matches!(error, OpenError::NotOurs { found, .. } if *found == magic),
     );
 }
 
@@ -215,8 +216,8 @@ fn a_planted_snapshot_is_refused() {
     let victim = folder.path().join("victim");
     fs::write(&victim, "precious ".repeat(1000)).expect("written");
     let link = |path: &Path| symlink(&victim, path).expect("a link");
-    // One of this user's own is followed, as an aggregator may have left it; what it leads to is not
-    // a snapshot, and stays.
+    // One of this user's own is followed, as an aggregator may have left it; what it leads to is
+    // not a snapshot, and stays.
     let is_refused = |error: &OpenError| {
         is_not_a_file(error) || matches!(error, OpenError::NotOurs { path, .. } if *path == victim)
     };

@@ -137,12 +137,14 @@ pub struct Left {
 /// # let bus = qbus::Bus::open(&"inference".parse()?)?;
 /// use qbus_agent::push::{Destination, Protocol, PushOptions, Pusher};
 ///
+/// let mimir = Destination::parse("http://mimir:9009/api/v1/push", Protocol::RemoteWrite)?;
 /// let options = PushOptions {
-///     destinations: vec![Destination::parse("http://mimir:9009/api/v1/push", Protocol::RemoteWrite)?],
+///     destinations: vec![mimir],
 ///     labels: vec![("instance".to_owned(), "gpu-7".to_owned())],
 ///     ..PushOptions::default()
 /// };
-/// let pusher = Pusher::start(&bus, bus.address().snapshot(), options, |news| eprintln!("{news}"))?;
+/// let say = |news: &_| eprintln!("{news}");
+/// let pusher = Pusher::start(&bus, bus.address().snapshot(), options, say)?;
 /// // …
 /// pusher.stop();
 /// # Ok(()) }

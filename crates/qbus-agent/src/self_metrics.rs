@@ -79,33 +79,49 @@ macro_rules! metrics {
 
 metrics! {
     RECORDS = Counter "qbus_bus_records_total" "" "Records delivered to the aggregator.";
-    LOST = Counter "qbus_bus_lost_records_total" "" "Records that were emitted and are on no page, by cause.";
-    VIOLATIONS = Counter "qbus_bus_violations_total" "" "Slots, records and words of the region that made no sense.";
+    LOST = Counter "qbus_bus_lost_records_total" ""
+        "Records that were emitted and are on no page, by cause.";
+    VIOLATIONS = Counter "qbus_bus_violations_total" ""
+        "Slots, records and words of the region that made no sense.";
     LANES = Gauge "qbus_bus_lanes" "" "Lanes by state.";
-    FILL = Gauge "qbus_bus_lane_fill_ratio" "ratio" "Part of the fullest lane that waits to be committed.";
+    FILL = Gauge "qbus_bus_lane_fill_ratio" "ratio"
+        "Part of the fullest lane that waits to be committed.";
     OWNERS = Gauge "qbus_bus_owners" "" "Processes that are attached.";
     JOINED = Counter "qbus_bus_owners_joined_total" "" "Processes that joined.";
     REAPED = Counter "qbus_bus_owners_reaped_total" "" "Owners that were found dead.";
     SERIES = Gauge "qbus_bus_series" "" "Series that are registered.";
     SERIES_CAPACITY = Gauge "qbus_bus_series_capacity" "" "Series that can be registered.";
-    REGISTRY = Gauge "qbus_bus_registry_fill_ratio" "ratio" "Part of the room for definitions that is in use.";
+    REGISTRY = Gauge "qbus_bus_registry_fill_ratio" "ratio"
+        "Part of the room for definitions that is in use.";
     FAMILY_SERIES = Gauge "qbus_family_series" "" "Series of a metric that has a limit.";
     FAMILY_LIMIT = Gauge "qbus_family_limit" "" "Series that a metric may have.";
-    OVERFLOW_RECORDS = Counter "qbus_overflow_records_total" "" "Records, and changes of cells, counted in series whose label stands for all values beyond the metric's limit.";
-    REFUSED = Counter "qbus_bus_refused_registrations_total" "" "Registrations that found the registry full.";
-    STALE = Counter "qbus_bus_stale_records_total" "" "Records, and changes of cells, that came under the id of a series that was freed.";
-    CUT_VALUES = Counter "qbus_bus_cut_label_values_total" "" "Label values longer than 1,024 bytes, of which the beginning was registered.";
+    OVERFLOW_RECORDS = Counter "qbus_overflow_records_total" ""
+        "Records, and changes of cells, counted in series whose label stands for all values beyond \
+         the metric's limit.";
+    REFUSED = Counter "qbus_bus_refused_registrations_total" ""
+        "Registrations that found the registry full.";
+    STALE = Counter "qbus_bus_stale_records_total" ""
+        "Records, and changes of cells, that came under the id of a series that was freed.";
+    CUT_VALUES = Counter "qbus_bus_cut_label_values_total" ""
+        "Label values longer than 1,024 bytes, of which the beginning was registered.";
     COMMITS = Counter "qbus_bus_commits_total" "" "Commits of the snapshot: its epoch.";
-    COMMITTED = Gauge "qbus_bus_commit_timestamp_seconds" "seconds" "When the last commit was made, since 1970.";
+    COMMITTED = Gauge "qbus_bus_commit_timestamp_seconds" "seconds"
+        "When the last commit was made, since 1970.";
     COMMIT_SECONDS = Counter "qbus_bus_commit_seconds_total" "seconds" "Time that commits took.";
-    RESTARTS = Counter "qbus_bus_aggregator_restarts_total" "" "Times that an aggregator went on with the snapshot.";
+    RESTARTS = Counter "qbus_bus_aggregator_restarts_total" ""
+        "Times that an aggregator went on with the snapshot.";
     SNAPSHOT = Gauge "qbus_bus_snapshot_bytes" "bytes" "Size of the snapshot file.";
-    SOURCE_SECONDS = Gauge "qbus_sampler_source_seconds" "seconds" "Time that the last read of a source took.";
-    SOURCE_SUCCESS = Gauge "qbus_sampler_source_success" "" "1 where the last read of a source succeeded in everything.";
+    SOURCE_SECONDS = Gauge "qbus_sampler_source_seconds" "seconds"
+        "Time that the last read of a source took.";
+    SOURCE_SUCCESS = Gauge "qbus_sampler_source_success" ""
+        "1 where the last read of a source succeeded in everything.";
     SOURCE_SAMPLES = Gauge "qbus_sampler_source_samples" "" "Samples of a source in the last tick.";
-    SOURCE_FAILURES = Counter "qbus_sampler_source_failures_total" "" "Failures of a source since the start.";
-    SOURCE_SKIPPED = Gauge "qbus_sampler_source_skipped" "" "Things that a source left out on purpose.";
-    SOURCE_HANGING = Gauge "qbus_sampler_source_hanging" "" "1 while a read of a source does not return.";
+    SOURCE_FAILURES = Counter "qbus_sampler_source_failures_total" ""
+        "Failures of a source since the start.";
+    SOURCE_SKIPPED = Gauge "qbus_sampler_source_skipped" ""
+        "Things that a source left out on purpose.";
+    SOURCE_HANGING = Gauge "qbus_sampler_source_hanging" ""
+        "1 while a read of a source does not return.";
 }
 
 /// What the bus and its snapshot say of themselves.

@@ -12,7 +12,7 @@
 //! | `/events`        | what changes, as server-sent events |
 //! | `/`              | the dashboard |
 //! | `/-/healthy`     | 200 while the server runs |
-//! | `/-/ready`       | 200 while there is a snapshot that is young enough, else 503 with the reason |
+//! | `/-/ready`       | 200 while the snapshot is young enough, else 503 with the reason |
 //!
 //! In the order of a request: `listen` (addresses), `limits` (connections and requests),
 //! `impatient`, `tls`, `auth` and `host` (who may ask), `routes`, `negotiate` and `query` (what is
@@ -186,7 +186,8 @@ impl Server {
         for listener in listeners.iter().filter(|listener| listener.is_public()) {
             if !is_guarded {
                 report(format!(
-                    "{} can be reached by other machines, without a password: see --web.config.file",
+                    "{} can be reached by other machines, without a password: see \
+                     --web.config.file",
                     listener.url(scheme)
                 ));
             }

@@ -192,7 +192,8 @@ impl Snapshot {
     /// #     merge: qbus::Merge::Last, window: qbus::Window::default() });
     /// # let load = Series { family, labels: vec![], value: Value::Gauge(0.5), timestamp_ns: 0,
     /// #     start_ns: 0, records: 1, history: vec![], exemplars: vec![] };
-    /// # let mut snapshot = Snapshot { epoch: 1, unix_ns: 0, consistent: true, series: vec![load] };
+    /// # let series = vec![load];
+    /// # let mut snapshot = Snapshot { epoch: 1, unix_ns: 0, consistent: true, series };
     /// snapshot.add_labels(&[("host".to_owned(), "a7".to_owned())]);
     /// assert_eq!(snapshot.series[0].labels, [("host".to_owned(), "a7".to_owned())]);
     /// ```

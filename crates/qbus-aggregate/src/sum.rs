@@ -247,7 +247,8 @@ mod tests {
             let sum = Sum::from_parts(f64::from_bits(high), f64::from_bits(low));
             let [high, low] = sum.parts();
             prop_assert!(low.is_finite());
-            prop_assert_eq!(Sum::from_parts(high, low).parts().map(f64::to_bits), [high, low].map(f64::to_bits));
+            let again = Sum::from_parts(high, low).parts();
+            prop_assert_eq!(again.map(f64::to_bits), [high, low].map(f64::to_bits));
             let _ = (sum.to_string(), sum.value());
         }
 

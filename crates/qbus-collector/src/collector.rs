@@ -231,8 +231,9 @@ impl Collector {
     /// # Examples
     ///
     /// ```
+    /// # use qbus_collector::{Collector, CollectorOptions};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let collector = qbus_collector::Collector::new(&qbus_collector::CollectorOptions::default())?;
+    /// # let collector = Collector::new(&CollectorOptions::default())?;
     /// collector.register_validation_rule("positive_metric", |value| value > 0.0);
     /// assert!(collector.validate_metric("positive_metric", 42.0));
     /// assert!(!collector.validate_metric("positive_metric", -1.0));

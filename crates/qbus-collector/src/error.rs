@@ -86,8 +86,7 @@ impl Error for AddError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// [`CollectorOptions::enable_prometheus_export`](crate::CollectorOptions::enable_prometheus_export)
-    /// is off.
+    /// [`enable_prometheus_export`](crate::CollectorOptions::enable_prometheus_export) is off.
     Disabled,
     /// The format has no text.
     NotText {

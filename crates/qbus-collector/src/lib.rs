@@ -15,7 +15,8 @@
 //!     ..Metric::gauge("model_inference_latency", 0.125)
 //! })?;
 //! let page = collector.export_to_prometheus(false)?;
-//! assert!(page.contains("model_inference_latency{model=\"qwen3-vl\",input_size=\"large\"} 0.125\n"));
+//! let line = r#"model_inference_latency{model="qwen3-vl",input_size="large"} 0.125"#;
+//! assert!(page.lines().any(|found| found == line));
 //! # Ok(()) }
 //! ```
 #![forbid(unsafe_code)]

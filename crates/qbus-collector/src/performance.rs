@@ -66,8 +66,9 @@ impl Collector {
     /// # Examples
     ///
     /// ```
+    /// # use qbus_collector::{Collector, CollectorOptions};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let collector = qbus_collector::Collector::new(&qbus_collector::CollectorOptions::default())?;
+    /// # let collector = Collector::new(&CollectorOptions::default())?;
     /// collector.add_performance_tracker("model_inference", None, None);
     /// let found = collector.end_performance_tracker("model_inference")?;
     /// assert!(found.duration.as_secs() < 60);

@@ -43,7 +43,8 @@ impl Collector {
         report: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<Pusher, PushError> {
         if let Some(folder) = options.queue_folder.clone().filter(|_| self.is_embedded()) {
-            let why = "the bus is private and has another name each time, name one to go on with its queue";
+            let why = "the bus is private and has another name each time, name one to go on with \
+                its queue";
             let source = io::Error::other(why);
             return Err(PushError::Queue { folder, source });
         }

@@ -37,8 +37,11 @@ fn the_formats_are_those_of_the_document() {
     let csv = fs::read_to_string(&path).unwrap();
     assert_eq!(
         csv.lines().nth(1).unwrap(),
-        "model_inference_latency,0.125,gauge,\"{\"\"model\"\":\"\"qwen3-vl\"\",\"\"input_size\"\":\"\"large\"\"}\",\
-         Model inference latency in seconds,1696161600.0,2023-10-01T12:00:00.000000000Z"
+        concat!(
+            r#"model_inference_latency,0.125,gauge,"{""model"":""qwen3-vl"",""#,
+            r#""input_size"":""large""}",Model inference latency in seconds,"#,
+            "1696161600.0,2023-10-01T12:00:00.000000000Z"
+        )
     );
     let options = Options::default();
     assert_eq!(collector.export(Format::Csv, &options).unwrap(), csv);

@@ -37,7 +37,8 @@ use crate::{ending, error, waiting};
 /// validation_enabled: whether registered rules are asked.
 /// bus: the name, or the path with a slash, of a bus that is shared.
 /// sampler: where and what start_collection() samples, by the names of node_exporter's arguments:
-///     {"path.procfs": "/host/proc", "collector.netdev.device-exclude": "^veth", "no-collector.hwmon": True}.
+///     {"path.procfs": "/host/proc", "collector.netdev.device-exclude": "^veth",
+///     "no-collector.hwmon": True}.
 ///
 /// Raises BusError (an OSError) if the bus cannot be used.
 ///
@@ -138,7 +139,8 @@ impl MetricsCollector {
             error::tracker(
                 py,
                 format_args!(
-                    "no performance tracker {name:?} is running: it was not started, or ended already"
+                    "no performance tracker {name:?} is running: it was not started, or ended \
+                     already"
                 ),
             )
         };
@@ -186,7 +188,9 @@ impl MetricsCollector {
         clippy::too_many_arguments,
         reason = "those of the module that it stands in for"
     )]
-    #[pyo3(text_signature = "(collection_interval=1.0, max_metrics_buffer=10000, enable_prometheus_export=True, max_history_per_metric=1000, validation_enabled=True, *, bus=None, sampler=None)", signature = (
+    #[pyo3(text_signature = "(collection_interval=1.0, max_metrics_buffer=10000, \
+        enable_prometheus_export=True, max_history_per_metric=1000, validation_enabled=True, *, \
+        bus=None, sampler=None)", signature = (
         collection_interval=1.0,
         max_metrics_buffer=None,
         enable_prometheus_export=true,
@@ -404,10 +408,10 @@ impl MetricsCollector {
     /// its own method. ("protobuf" is no text: `qbus dump` writes it, and an endpoint serves it.)
     ///
     /// >>> import qbus
-    /// >>> qbus.get_metrics_collector().export("xml")
+    /// >>> qbus.get_metrics_collector().export("xml")  # doctest: +ELLIPSIS
     /// Traceback (most recent call last):
     ///     ...
-    /// qbus.MetricError: format is "xml", expected one of json, csv, prometheus, openmetrics, protobuf
+    /// qbus.MetricError: format is "xml", expected one of json, csv, prometheus, openmetrics, ...
     #[pyo3(signature = (format_type, output_path=None, **kwargs))]
     fn export<'py>(
         slf: &Bound<'py, Self>,

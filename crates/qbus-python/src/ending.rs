@@ -10,11 +10,13 @@
 //! counted. [`end`], called by `atexit`, closes the door, waits for those inside, and lets nobody
 //! back in:
 //!
-//! | after `end` began, a thread that | does |
-//! |---|---|
-//! | would give the interpreter up, or run Python code | gives it up and stays asleep, as Python's own threads do |
-//! | comes back from having given it up | comes back, within [`PATIENCE`]; stays asleep after that |
-//! | neither (an increment, say) | goes on |
+//! | after `end` began, a thread that       | does                                                |
+//! |----------------------------------------|-----------------------------------------------------|
+//! | would give the interpreter up, or run  | gives it up and stays asleep, as Python's own       |
+//! | Python code                            | threads do                                          |
+//! | comes back from having given it up     | comes back, within [`PATIENCE`]; stays asleep after |
+//! |                                        | that                                                |
+//! | does neither (an increment, say)       | goes on                                             |
 //!
 //! The thread that ends the interpreter is exempt: nobody ends it.
 

@@ -141,9 +141,10 @@ impl Display for NotJoined<'_> {
         {
             write!(
                 f,
-                ". The bus {} belongs to uid {} and gid {} (mode {:04o}), and this process runs as uid {} and gid {}: \
-                 import qbus after privileges are dropped, or make the bus for a group that both are in \
-                 (`qbus create --mode 0660`) and name it in the environment's QBUS",
+                ". The bus {} belongs to uid {} and gid {} (mode {:04o}), and this process runs as \
+                 uid {} and gid {}: import qbus after privileges are dropped, or make the bus for \
+                 a group that both are in (`qbus create --mode 0660`) and name it in the \
+                 environment's QBUS",
                 bus.address(),
                 file.uid(),
                 file.gid(),

@@ -202,7 +202,10 @@ handle! {
     /// 3.0
     Counter = Counter {
         #[new]
-        #[pyo3(signature = (name, documentation="", labelnames=None, namespace="", subsystem="", unit="", registry=None))]
+        #[pyo3(signature = (
+            name, documentation="", labelnames=None, namespace="", subsystem="", unit="",
+            registry=None
+        ))]
         #[allow(clippy::too_many_arguments, reason = "those of prometheus_client")]
         fn new(
             py: Python<'_>,
@@ -223,7 +226,10 @@ handle! {
 
         /// Adds an increment, 1 if none is given. A negative one raises MetricError; one that is
         /// not finite is counted as rejected.
-        #[pyo3(signature = (amount=Amount::One, exemplar=None), text_signature = "($self, amount=1, exemplar=None)")]
+        #[pyo3(
+            signature = (amount=Amount::One, exemplar=None),
+            text_signature = "($self, amount=1, exemplar=None)"
+        )]
         fn inc(
             &self,
             py: Python<'_>,
@@ -267,7 +273,10 @@ handle! {
     /// 3.0
     Gauge = Gauge {
         #[new]
-        #[pyo3(signature = (name, documentation="", labelnames=None, namespace="", subsystem="", unit="", registry=None, multiprocess_mode="last"))]
+        #[pyo3(signature = (
+            name, documentation="", labelnames=None, namespace="", subsystem="", unit="",
+            registry=None, multiprocess_mode="last"
+        ))]
         #[allow(clippy::too_many_arguments, reason = "those of prometheus_client")]
         fn new(
             py: Python<'_>,
@@ -346,7 +355,10 @@ handle! {
     /// [(1.0, 1), (2.0, 1), (4.0, 3), (8.0, 3), (inf, 4)]
     Histogram = Histogram {
         #[new]
-        #[pyo3(signature = (name, documentation="", labelnames=None, namespace="", subsystem="", unit="", registry=None, buckets=None, native=false))]
+        #[pyo3(signature = (
+            name, documentation="", labelnames=None, namespace="", subsystem="", unit="",
+            registry=None, buckets=None, native=false
+        ))]
         #[allow(clippy::too_many_arguments, reason = "those of prometheus_client")]
         fn new(
             py: Python<'_>,
@@ -409,7 +421,10 @@ handle! {
     /// True
     Summary = Summary {
         #[new]
-        #[pyo3(signature = (name, documentation="", labelnames=None, namespace="", subsystem="", unit="", registry=None, window=600.0, window_steps=5))]
+        #[pyo3(signature = (
+            name, documentation="", labelnames=None, namespace="", subsystem="", unit="",
+            registry=None, window=600.0, window_steps=5
+        ))]
         #[allow(clippy::too_many_arguments, reason = "those of prometheus_client, and its window")]
         fn new(
             py: Python<'_>,

@@ -95,7 +95,10 @@ impl Value {
     }
 
     /// Adds an amount; 1 if none is given.
-    #[pyo3(signature = (amount=Amount::One, exemplar=None), text_signature = "($self, amount=1, exemplar=None)")]
+    #[pyo3(
+        signature = (amount=Amount::One, exemplar=None),
+        text_signature = "($self, amount=1, exemplar=None)"
+    )]
     fn inc(
         &self,
         py: Python<'_>,

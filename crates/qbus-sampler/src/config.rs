@@ -153,13 +153,17 @@ sources! {
     Gpu "gpu" true [] "NVIDIA GPUs, in a build with the feature `gpu`.";
     Amdgpu "amdgpu" true [] "AMD GPUs: use, memory, power and temperature.";
     Filesystem "filesystem" true ["filesystem"] "Size and free space of mounted file systems.";
-    Disk "disk" true ["diskstats"] "Operations, bytes and time of block devices, and what they are.";
+    Disk "disk" true ["diskstats"]
+        "Operations, bytes and time of block devices, and what they are.";
     Network "network" true ["netdev"] "Bytes, packets, errors and drops of network devices.";
     Pressure "pressure" true ["pressure"] "Pressure stall information.";
-    Stat "stat" true ["stat"] "Context switches, forks, interrupts, running and blocked processes, boot time.";
-    Netstat "netstat" true ["netstat"] "TCP, UDP, IP and ICMP: connections, segments, errors and drops.";
+    Stat "stat" true ["stat"]
+        "Context switches, forks, interrupts, running and blocked processes, boot time.";
+    Netstat "netstat" true ["netstat"]
+        "TCP, UDP, IP and ICMP: connections, segments, errors and drops.";
     Vmstat "vmstat" true ["vmstat"] "Page faults, paging, swapping, and kills for want of memory.";
-    Meminfo "meminfo" true ["meminfo"] "What the memory holds: cache, buffers, slab, dirty pages and more.";
+    Meminfo "meminfo" true ["meminfo"]
+        "What the memory holds: cache, buffers, slab, dirty pages and more.";
     Filefd "filefd" true ["filefd"] "Open files of the whole machine.";
     Conntrack "conntrack" true ["conntrack"] "Connections that the firewall tracks.";
     Timex "timex" true ["timex"] "How well the clock is kept.";
@@ -175,7 +179,8 @@ sources! {
     Power "power" true ["powersupplyclass"] "Batteries and power supplies.";
     Rapl "rapl" true ["rapl"] "Energy that CPU packages have used.";
     Info "info" true ["os" "uname"] "Kernel, operating system and CPU model, as labels.";
-    Textfile "textfile" true ["textfile"] "Metrics that other programs write to files, in a folder that is given.";
+    Textfile "textfile" true ["textfile"]
+        "Metrics that other programs write to files, in a folder that is given.";
     Sockstat "sockstat" false ["sockstat"] "Sockets by protocol, and their memory.";
     Softnet "softnet" false ["softnet"] "Packets that each CPU processed.";
     Netclass "netclass" false ["netclass"] "State, speed and more of network devices.";

@@ -82,14 +82,15 @@ impl Choice {
     }
 }
 
-const FIELDS_OF_NETSTAT: &str = "^(.*_(InErrors|InErrs)|Ip_Forwarding|Ip(6|Ext)_(InOctets|OutOctets)\
-    |Icmp6?_(InMsgs|OutMsgs)|TcpExt_(Listen.*|Syncookies.*|TCPSynRetrans|TCPTimeouts)\
+const FIELDS_OF_NETSTAT: &str = "^(.*_(InErrors|InErrs)\
+    |Ip_Forwarding|Ip(6|Ext)_(InOctets|OutOctets)|Icmp6?_(InMsgs|OutMsgs)\
+    |TcpExt_(Listen.*|Syncookies.*|TCPSynRetrans|TCPTimeouts)\
     |Tcp_(ActiveOpens|InSegs|OutSegs|OutRsts|PassiveOpens|RetransSegs|CurrEstab)\
     |Udp6?_(InDatagrams|OutDatagrams|NoPorts|RcvbufErrors|SndbufErrors))$";
 
-const TYPES_WITHOUT_SPACE: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs\
-    |fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs\
-    |selinuxfs|squashfs|sysfs|tracefs)$";
+const TYPES_WITHOUT_SPACE: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts\
+    |devtmpfs|fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs\
+    |securityfs|selinuxfs|squashfs|sysfs|tracefs)$";
 
 const MOUNT_POINTS_OF_THE_SYSTEM: &str = "^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+\
     |var/lib/containers/storage/.+)($|/)";

@@ -87,10 +87,12 @@ readings! {
         ["node_cpu_guest_seconds_total"] []
         "Time that a CPU spent running guests, which the modes user and nice include.";
     CpuUsage Gauge "ratio" "qbus_host_cpu_usage_ratio" [] ["system_cpu_percent" * 100.0 "percent"]
-        "Share of all CPU time since the last tick that was neither idle nor waiting for I/O nor stolen.";
+        "Share of all CPU time since the last tick that was neither idle nor waiting for I/O nor \
+         stolen.";
     CpuCoreUsage Gauge "ratio" "qbus_host_cpu_core_usage_ratio"
         [] ["system_cpu_core_percent" * 100.0 "percent"]
-        "Share of a CPU's time since the last tick that was neither idle nor waiting for I/O nor stolen.";
+        "Share of a CPU's time since the last tick that was neither idle nor waiting for I/O nor \
+         stolen.";
     CpuFrequency Gauge "hertz" "qbus_host_cpu_frequency_hertz"
         [] ["system_cpu_frequency_mhz" * 1e-6 "megahertz"] "Mean current frequency of the CPUs.";
     CpuCoreFrequency Gauge "hertz" "qbus_host_cpu_core_frequency_hertz"
@@ -364,7 +366,8 @@ readings! {
     CgroupMemoryPeak Gauge "bytes" "qbus_cgroup_memory_peak_bytes" [] []
         "The most memory that was ever charged to a control group.";
     CgroupMemoryLimit Gauge "bytes" "qbus_cgroup_memory_limit_bytes" [] []
-        "Memory that a control group may have, by its own limit or a tighter one above; absent without limit.";
+        "Memory that a control group may have, by its own limit or a tighter one above; absent \
+         without limit.";
     CgroupMemoryHigh Gauge "bytes" "qbus_cgroup_memory_high_bytes" [] []
         "Memory beyond which a control group is slowed down.";
     CgroupMemoryAnon Gauge "bytes" "qbus_cgroup_memory_anon_bytes" [] []
@@ -376,7 +379,8 @@ readings! {
     CgroupMemoryShmem Gauge "bytes" "qbus_cgroup_memory_shmem_bytes" [] []
         "Shared memory and tmpfs of a control group.";
     CgroupMemoryEvents Counter "" "qbus_cgroup_memory_events_total" [] []
-        "Times that a control group came below or beyond a limit, ran out of memory or had processes killed.";
+        "Times that a control group came below or beyond a limit, ran out of memory or had \
+         processes killed.";
     CgroupPageFaults Counter "" "qbus_cgroup_page_faults_total" [] []
         "Page faults of a control group, the major ones included.";
     CgroupMajorPageFaults Counter "" "qbus_cgroup_major_page_faults_total" [] []
@@ -388,7 +392,8 @@ readings! {
     CgroupCpuSeconds Counter "seconds" "qbus_cgroup_cpu_seconds_total" [] []
         "CPU time of a control group by mode.";
     CgroupCpuLimit Gauge "cpus" "qbus_cgroup_cpu_limit_cpus" [] []
-        "CPU time by elapsed time that a control group may have, by its own quota or a tighter one above; absent without quota.";
+        "CPU time by elapsed time that a control group may have, by its own quota or a tighter one \
+         above; absent without quota.";
     CgroupCpuPeriods Counter "" "qbus_cgroup_cpu_periods_total" [] []
         "Periods of the CPU quota in which a control group ran.";
     CgroupCpuThrottledPeriods Counter "" "qbus_cgroup_cpu_throttled_periods_total" [] []
@@ -414,10 +419,12 @@ readings! {
         [] [] "Time in which some thread of a control group waited for a CPU.";
     CgroupPressureCpuStalled Counter "seconds" "qbus_cgroup_pressure_cpu_stalled_seconds_total"
         [] [] "Time in which every thread of a control group waited for a CPU.";
-    CgroupPressureMemoryWaiting Counter "seconds" "qbus_cgroup_pressure_memory_waiting_seconds_total"
-        [] [] "Time in which some thread of a control group waited for memory.";
-    CgroupPressureMemoryStalled Counter "seconds" "qbus_cgroup_pressure_memory_stalled_seconds_total"
-        [] [] "Time in which every thread of a control group waited for memory.";
+    CgroupPressureMemoryWaiting Counter "seconds"
+        "qbus_cgroup_pressure_memory_waiting_seconds_total" [] []
+        "Time in which some thread of a control group waited for memory.";
+    CgroupPressureMemoryStalled Counter "seconds"
+        "qbus_cgroup_pressure_memory_stalled_seconds_total" [] []
+        "Time in which every thread of a control group waited for memory.";
     CgroupPressureIoWaiting Counter "seconds" "qbus_cgroup_pressure_io_waiting_seconds_total" [] []
         "Time in which some thread of a control group waited for I/O.";
     CgroupPressureIoStalled Counter "seconds" "qbus_cgroup_pressure_io_stalled_seconds_total" [] []
@@ -436,7 +443,8 @@ readings! {
         "Memory of a GPU that driver and firmware keep.";
     GpuUtilization Gauge "ratio" "qbus_gpu_utilization_ratio"
         [] ["gpu_utilization_percent" * 100.0 "percent"]
-        "Share of the driver's last sample period in which at least one kernel ran, which says nothing of how much of the GPU it used.";
+        "Share of the driver's last sample period in which at least one kernel ran, which says \
+         nothing of how much of the GPU it used.";
     GpuMemoryUtilization Gauge "ratio" "qbus_gpu_memory_utilization_ratio" [] []
         "Share of the driver's last sample period in which memory was read or written.";
     GpuTemperature Gauge "celsius" "qbus_gpu_temperature_celsius" [] ["gpu_temperature_celsius"]
@@ -455,7 +463,8 @@ readings! {
     GpuThrottledSeconds Counter "seconds" "qbus_gpu_throttle_seconds_total" [] []
         "Time for which a GPU was slowed down for this reason.";
     GpuEccErrors Counter "" "qbus_gpu_ecc_errors_total" [] []
-        "Memory errors of a GPU: of its whole life (aggregate), or since the driver was loaded (volatile).";
+        "Memory errors of a GPU: of its whole life (aggregate), or since the driver was loaded \
+         (volatile).";
     GpuPcieTransmitBytes Counter "bytes" "qbus_gpu_pcie_transmit_bytes_total" [] []
         "Bytes that a GPU sent over PCIe.";
     GpuPcieReceiveBytes Counter "bytes" "qbus_gpu_pcie_receive_bytes_total" [] []
@@ -476,9 +485,11 @@ readings! {
     GpuMemoryTemperature Gauge "celsius" "qbus_gpu_memory_temperature_celsius" [] []
         "Temperature of a GPU's memory.";
     GpuXidErrors Counter "" "qbus_gpu_xid_errors_total" [] []
-        "Errors of a GPU that the driver reported by number (XID) since the sampler began to listen; the numbers that alerts ask for are there from the start.";
+        "Errors of a GPU that the driver reported by number (XID) since the sampler began to \
+         listen; the numbers that alerts ask for are there from the start.";
     GpuLastXid Gauge "" "qbus_gpu_last_xid" [] []
-        "Number of the last error (XID) of a GPU since the sampler began to listen; 0 where there was none.";
+        "Number of the last error (XID) of a GPU since the sampler began to listen; 0 where there \
+         was none.";
     GpuRemappedRows Counter "" "qbus_gpu_remapped_rows_total" [] []
         "Rows of a GPU's memory that were replaced by spare ones, by the kind of error.";
     GpuRemappingPending Gauge "" "qbus_gpu_row_remapping_pending" [] []
@@ -486,16 +497,19 @@ readings! {
     GpuRemappingFailed Gauge "" "qbus_gpu_row_remapping_failed" [] []
         "Whether a row of a GPU's memory could not be replaced (1): the GPU should be.";
     GpuRetiredPages Counter "" "qbus_gpu_retired_pages_total" [] []
-        "Pages of a GPU's memory that are used no more, by the kind of error; GPUs that remap rows have none.";
+        "Pages of a GPU's memory that are used no more, by the kind of error; GPUs that remap rows \
+         have none.";
     GpuRetirementPending Gauge "" "qbus_gpu_page_retirement_pending" [] []
         "Whether pages of a GPU's memory wait for a restart to be retired (1).";
     GpuNvlinks Gauge "" "qbus_gpu_nvlinks_active" [] [] "NVLinks of a GPU that are up.";
     GpuNvlinkErrors Counter "" "qbus_gpu_nvlink_errors_total" [] []
         "Errors of all NVLinks of a GPU, by kind.";
     GpuProcessSm Gauge "ratio" "qbus_gpu_process_sm_utilization_ratio" [] []
-        "Share of the driver's last sample period in which kernels of attached processes of this role and command ran.";
+        "Share of the driver's last sample period in which kernels of attached processes of this \
+         role and command ran.";
     GpuProcessMemoryUse Gauge "ratio" "qbus_gpu_process_memory_utilization_ratio" [] []
-        "Share of the driver's last sample period in which attached processes of this role and command read or wrote memory.";
+        "Share of the driver's last sample period in which attached processes of this role and \
+         command read or wrote memory.";
     GpuGraphicsActive Gauge "ratio" "qbus_gpu_graphics_active_ratio" [] []
         "Share of time in which any warp was active on an SM (GPM).";
     GpuSmActive Gauge "ratio" "qbus_gpu_sm_active_ratio" [] []

@@ -30,11 +30,14 @@ pub(crate) const HOST: &[(&str, &str)] = &[
     ("proc/loadavg", "0.5 0.25 0.125 1/200 3\n"),
     (
         "proc/diskstats",
-        "8 0 sda 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17\n259 1 nvme0n1 1 2 3 4 5 6 7 8 9 10 11\n",
+        "8 0 sda 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17\n\
+         259 1 nvme0n1 1 2 3 4 5 6 7 8 9 10 11\n",
     ),
     (
         "proc/mdstat",
-        "Personalities : [raid1]\nmd0 : active raid1 sdb1[1] sda1[0]\n      100 blocks super 1.2 [2/1] [U_]\n      [=>...]  recovery =  8.5% (16775552/195310144) finish=17.0min speed=259783K/sec\n\nunused devices: <none>\n",
+        "Personalities : [raid1]\nmd0 : active raid1 sdb1[1] sda1[0]\n      100 blocks super 1.2 \
+         [2/1] [U_]\n      [=>...]  recovery =  8.5% (16775552/195310144) finish=17.0min \
+         speed=259783K/sec\n\nunused devices: <none>\n",
     ),
     (
         "proc/cpuinfo",
@@ -42,7 +45,8 @@ pub(crate) const HOST: &[(&str, &str)] = &[
     ),
     (
         "proc/schedstat",
-        "version 15\ncpu0 498494191 0 3533438552 2553969831 3853684107 2465731542 2045936778163 343796328169361 4767485306\n",
+        "version 15\ncpu0 498494191 0 3533438552 2553969831 3853684107 2465731542 2045936778163 \
+         343796328169361 4767485306\n",
     ),
     ("proc/sys/fs/file-nr", "1024\t0\t1631329\n"),
     ("proc/sys/net/netfilter/nf_conntrack_count", "123\n"),
@@ -65,7 +69,9 @@ pub(crate) const HOST: &[(&str, &str)] = &[
     ),
     (
         "proc/1/net/dev",
-        "Inter-| Receive\n face |bytes\neth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n  lo:1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n",
+        "Inter-| Receive\n face |bytes\n\
+         eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n  lo:1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 \
+         16\n",
     ),
     (
         "proc/1/net/snmp",
@@ -83,7 +89,8 @@ pub(crate) const HOST: &[(&str, &str)] = &[
     ("proc/1/net/sockstat6", "TCP6: inuse 17\n"),
     (
         "proc/1/net/softnet_stat",
-        "00049279 00000000 00000001 00000000 00000000 00000000 00000000 00000000 00000000 00000000\n",
+        "00049279 00000000 00000001 00000000 00000000 00000000 00000000 00000000 00000000 \
+         00000000\n",
     ),
     (
         "proc/1/net/arp",
@@ -97,15 +104,26 @@ pub(crate) const HOST: &[(&str, &str)] = &[
     ),
     (
         "proc/1/net/stat/nf_conntrack",
-        "entries clashres found new invalid ignore delete chainlength insert insert_failed drop early_drop icmp_error expect_new expect_create expect_delete search_restart\n00000021 00000001 00000002 00000003 00000004 0000588a 00000000 00000000 00000005 00000006 00000007 00000008 00000000 00000000 00000000 00000000 00000009\n",
+        "entries clashres found new invalid ignore delete chainlength insert insert_failed drop \
+         early_drop icmp_error expect_new expect_create expect_delete search_restart\n\
+         00000021 00000001 00000002 00000003 00000004 0000588a 00000000 00000000 00000005 00000006 \
+         00000007 00000008 00000000 00000000 00000000 00000000 00000009\n",
     ),
     (
         "proc/1/net/rpc/nfs",
-        "net 70 70 69 45\nrpc 12 3 15\nproc2 18 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17\nproc3 22 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24\nproc4 59 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59\n",
+        "net 70 70 69 45\nrpc 12 3 15\nproc2 18 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17\n\
+         proc3 22 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24\n\
+         proc4 59 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 \
+         31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59\n",
     ),
     (
         "proc/1/net/rpc/nfsd",
-        "rc 0 6 18622\nfh 0 0 0 0 0\nio 157286400 72864\nth 8 0\nra 32 0 0 0 0 0 0 0 0 0 0 0\nnet 972 55 917 1\nrpc 18628 0 0 0 0\nproc2 18 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17\nproc3 22 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26\nproc4 2 2 10853\nproc4ops 39 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40\n",
+        "rc 0 6 18622\nfh 0 0 0 0 0\nio 157286400 72864\nth 8 0\nra 32 0 0 0 0 0 0 0 0 0 0 0\n\
+         net 972 55 917 1\nrpc 18628 0 0 0 0\n\
+         proc2 18 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17\n\
+         proc3 22 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26\nproc4 2 2 10853\n\
+         proc4ops 39 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 \
+         30 31 32 33 34 35 36 37 38 39 40\n",
     ),
     (
         "proc/1/net/ip_vs_stats",

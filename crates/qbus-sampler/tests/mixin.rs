@@ -71,7 +71,8 @@ fn write_host(root: &Path) {
     );
     let mounts = format!("36 35 {number} / /data rw,noatime - ext4 /dev/sda1 rw\n");
     let stat = "cpu 1 2 3 4 5 6 7 8 9 10\ncpu0 1 2 3 4 5 6 7 8 9 10\nbtime 1700000000\n";
-    let meminfo = "MemTotal: 8 kB\nMemFree: 1 kB\nMemAvailable: 2 kB\nBuffers: 1 kB\nCached: 1 kB\nSlab: 1 kB\n";
+    let meminfo = "MemTotal: 8 kB\nMemFree: 1 kB\nMemAvailable: 2 kB\nBuffers: 1 kB\nCached: 1 kB\n\
+        Slab: 1 kB\n";
     let disks = "8 0 sda 1 2 3 4 5 6 7 8 9 10 11\n";
     let arrays = "md0 : active raid1 sdb1[1] sda1[0]\n      100 blocks [2/2] [UU]\n\n";
     write_tree(

@@ -248,7 +248,8 @@ fn nfs_on_both_ends() {
 fn virtual_servers() {
     let stats = " Total Incoming\n Conns Packets\n 16AA370 E33656E5 0 51D8C8883AB3 0\n";
     let table = "IP Virtual Server version 1.2.1 (size=4096)\n\
-        Prot LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n\
+        Prot LocalAddress:Port Scheduler Flags\n  \
+        -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n\
         TCP  C0A80016:0CEA wlc\n  -> C0A85216:0CEA Tunnel 100 248 2\n\
         UDP  [2620:0000:0000:0000:0000:0000:0000:0001]:0050 sh\n\
           -> [2620:0000:0000:0000:0000:0000:0000:0002]:0050 Route 1 0 0\n\
@@ -261,8 +262,8 @@ fn virtual_servers() {
         remote_port=\"3306\",proto=\"TCP\"";
     let udp = "local_address=\"2620::1\",local_port=\"80\",remote_address=\"2620::2\",\
         remote_port=\"80\",proto=\"UDP\"";
-    let marked = "local_port=\"0\",remote_address=\"192.168.50.26\",remote_port=\"3306\",proto=\"FWM\",\
-        local_mark=\"10001000\"";
+    let marked = "local_port=\"0\",remote_address=\"192.168.50.26\",remote_port=\"3306\",\
+        proto=\"FWM\",local_mark=\"10001000\"";
     check(
         &page,
         &[

@@ -21,10 +21,13 @@ const NAME_MAX: usize = 64;
 /// # Examples
 ///
 /// ```
+/// use std::path::Path;
+/// use qbus::Address;
+///
 /// # fn main() -> Result<(), qbus::AddressError> {
-/// assert_eq!("default".parse::<qbus::Address>()?.file(), std::path::Path::new("/dev/shm/qbus.default"));
-/// assert_eq!("/tmp/bus".parse::<qbus::Address>()?.file(), std::path::Path::new("/tmp/bus"));
-/// assert!("two words".parse::<qbus::Address>().is_err());
+/// assert_eq!("default".parse::<Address>()?.file(), Path::new("/dev/shm/qbus.default"));
+/// assert_eq!("/tmp/bus".parse::<Address>()?.file(), Path::new("/tmp/bus"));
+/// assert!("two words".parse::<Address>().is_err());
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -62,7 +62,8 @@ impl Default for BusOptions {
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let name = format!("doc-bus-{}", std::process::id());
 /// let bus = qbus::Bus::open_or_create(&name.parse()?, &qbus::BusOptions::default())?;
-/// let requests = bus.counter("requests_total").help("Requests.").label("endpoint", "/predict").register()?;
+/// let requests = bus.counter("requests_total").help("Requests.");
+/// let requests = requests.label("endpoint", "/predict").register()?;
 /// requests.inc();
 /// # qbus::Bus::remove(&name.parse()?, qbus::Removal::Forced)?;
 /// # Ok(()) }

@@ -9,11 +9,13 @@
 //! All that is done to a descriptor can be interrupted by a fork of another thread, or of a signal
 //! handler:
 //!
-//! | a fork comes                          | its child                                             |
-//! |---------------------------------------|-------------------------------------------------------|
-//! | between open and enlisting            | has a copy without a lock: [`FORKS`] tells the parent, which opens anew |
-//! | between enlisting and locking, or later | closes its copy in the handler                      |
-//! | between delisting and close           | has a copy of what was unlocked before                |
+//! | a fork comes                   | its child                                             |
+//! |--------------------------------|-------------------------------------------------------|
+//! | between open and enlisting     | has a copy without a lock: [`FORKS`] tells the        |
+//! |                                | parent, which opens anew                              |
+//! | between enlisting and locking, | closes its copy in the handler                        |
+//! | or later                       |                                                       |
+//! | between delisting and close    | has a copy of what was unlocked before                |
 //!
 //! Foreign code may close what it does not know, and open something else under the same number. So
 //! a descriptor is used and closed only while it is what was opened: the file, and opened for

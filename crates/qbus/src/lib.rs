@@ -11,7 +11,8 @@
 //! # let made = qbus::Bus::create(&address, &qbus::BusOptions::default())?;
 //! # let name = address.to_string();
 //! let bus = qbus::Bus::open(&name.parse()?)?;
-//! let requests = bus.counter("requests_total").help("Requests.").label("endpoint", "/predict").register()?;
+//! let requests = bus.counter("requests_total").help("Requests.");
+//! let requests = requests.label("endpoint", "/predict").register()?;
 //! let latency = bus.histogram("request_seconds").unit("seconds").register()?;
 //! let timer = latency.start_timer();
 //! requests.inc();

@@ -9,13 +9,13 @@
 //!   the words, then (Acquire fence) the state again: the same state means that all are one
 //!   occupant's.
 //!
-//! | a process dies after       | others see                       | repair                           |
-//! |----------------------------|----------------------------------|----------------------------------|
-//! | it took the byte           | the old state, the byte free     | none                             |
-//! | JOINING                    | JOINING, the byte free           | reaper or joiner: as for ACTIVE  |
-//! | ACTIVE                     | ACTIVE, the byte free            | claims TORN, leases free, LEFT   |
-//! | LEFT                       | LEFT                             | none                             |
-//! | (a reaper) any step        | ACTIVE, the byte free            | the next one does all of it again|
+//! | a process dies after | others see                   | repair                            |
+//! |----------------------|------------------------------|-----------------------------------|
+//! | it took the byte     | the old state, the byte free | none                              |
+//! | JOINING              | JOINING, the byte free       | reaper or joiner: as for ACTIVE   |
+//! | ACTIVE               | ACTIVE, the byte free        | claims TORN, leases free, LEFT    |
+//! | LEFT                 | LEFT                         | none                              |
+//! | (a reaper) any step  | ACTIVE, the byte free        | the next one does all of it again |
 
 use std::fmt;
 

@@ -166,9 +166,9 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
     }
 
     /// How many series the family may have; 0 is any number. Else it may have what the bus was made
-    /// with, 2,000 as a rule. The last registration that says so counts. What is registered beyond is
-    /// counted in another series: the label that had the most values when the limit was reached has
-    /// the value [`OVERFLOW`](crate::OVERFLOW) there, so that sums stay exact.
+    /// with, 2,000 as a rule. The last registration that says so counts. What is registered beyond
+    /// is counted in another series: the label that had the most values when the limit was reached
+    /// has the value [`OVERFLOW`](crate::OVERFLOW) there, so that sums stay exact.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

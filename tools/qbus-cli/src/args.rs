@@ -23,7 +23,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use qbus::{Address, Merge, MetricType, RegisterError, Window};
+use qbus::{Address, BusOptions, Merge, MetricType, RegisterError, Window};
 #[cfg(feature = "http")]
 use qbus_agent::serve::Listen;
 use qbus_aggregate::AggregatorOptions;
@@ -200,7 +200,7 @@ pub(crate) struct Create {
     pub(crate) max_series: u64,
     /// Series that a metric may have, unless it says so itself; 0 is any number. Beyond, the label
     /// with the most values stands for all of them, with the value __overflow__: sums stay exact.
-    #[arg(long, default_value_t = qbus::BusOptions::default().max_series_per_family, value_name = "N")]
+    #[arg(long, default_value_t = BusOptions::default().max_series_per_family, value_name = "N")]
     pub(crate) max_series_per_family: u64,
     /// Who may attach: 0600 (this user) or 0660 (this user and group).
     #[arg(long, default_value = "0600", value_parser = parse_mode)]

@@ -343,11 +343,12 @@ fn overflowing(bus: &Bus) -> Vec<Finding> {
             Severity::Look,
             format!("the metric {name} had as many series as it may have, {limit}{whose}"),
             format!(
-                "values of its label {label} beyond these are counted together, under {:?}: sums are \
-                 right, and which value it was is not known",
+                "values of its label {label} beyond these are counted together, under {:?}: sums \
+                 are right, and which value it was is not known",
                 qbus::OVERFLOW
             ),
-            "give the label fewer values, or the metric more room: qbus agg --max-series-per-family",
+            "give the label fewer values, or the metric more room: qbus agg \
+             --max-series-per-family",
         ))
     };
     families.into_iter().filter_map(find).collect()

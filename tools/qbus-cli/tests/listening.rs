@@ -100,7 +100,8 @@ fn all_types_and_extensions_are_on_the_page() {
     let listening = Listening::start(&[]);
     listening.send(
         "page.views:1|c\npage.views:2:3|c|@0.5|#region:east,bare\r\n\
-         fuel:0.5|g\nfuel:-5|g\nlatency:320|ms|@0.1\nsize:7:9|h|#le:x\nsize_d:3|d\nusers:a|s\nusers:b|s\nusers:a|s\n\
+         fuel:0.5|g\nfuel:-5|g\nlatency:320|ms|@0.1\nsize:7:9|h|#le:x\nsize_d:3|d\nusers:a|s\n\
+         users:b|s\nusers:a|s\n\
          later:1|c|c:ci-1|T1656581400|e:it-x|card:low|new:section\n_e{1,1}:a|b\n_sc|a|0",
     );
     listening.awaits("page_views", 1.0);
@@ -138,7 +139,8 @@ fn all_types_and_extensions_are_on_the_page() {
 fn a_mapping_and_changes_of_gauges() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("mapping.yml");
-    let mapping = "mappings:\n- match: 'api.*.requests'\n  name: api_requests_total\n  labels: {route: $1}\n\
+    let mapping = "mappings:\n- match: 'api.*.requests'\n  name: api_requests_total\n  labels: \
+                   {route: $1}\n\
                    - match: 'debug.*'\n  action: drop\n";
     fs::write(&file, mapping).expect("room");
     let file = file.display().to_string();
@@ -259,7 +261,8 @@ fn real_clients_are_understood() {
         from datadog.dogstatsd.base import DogStatsd\n\
         d = DogStatsd(host='127.0.0.1', port=port, disable_telemetry=True)\n\
         d.increment('dog.jobs', 5, tags=['model:llama', 'bare'])\n\
-        d.gauge('dog.level', -5)\nd.histogram('dog.size', 4)\nd.set('dog.users', 'a')\nd.timing('dog.took', 20)\n\
+        d.gauge('dog.level', -5)\nd.histogram('dog.size', 4)\nd.set('dog.users', 'a')\n\
+        d.timing('dog.took', 20)\n\
         d.event('title', 'text')\nd.flush()\n\
         u = DogStatsd(socket_path='unixgram://' + path, disable_telemetry=True)\n\
         u.increment('dog.unix', 3)\nu.flush()\n\
@@ -301,7 +304,8 @@ fn hot_shots(listening: &Listening) {
         const host = '127.0.0.1';\n\
         const tagged = new StatsD({host, port, prefix: 'hot.', globalTags: {model: 'llama'}});\n\
         tagged.increment('jobs', 5, ['bare']);\n\
-        const c = new StatsD({host, port, prefix: 'hot.', maxBufferSize: 1400, bufferFlushInterval: 10});\n\
+        const c = new StatsD({host, port, prefix: 'hot.', maxBufferSize: 1400, \
+        bufferFlushInterval: 10});\n\
         for (let at = 0; at < 100; at++) c.increment('packed');\n\
         c.gauge('level', -5);\n\
         c.timing('took', 20);\n\

@@ -35,8 +35,8 @@ impl fmt::Display for AddressError {
         let found = &self.found;
         write!(
             f,
-            "the address is {found:?}, expected 127.0.0.1:8125, [::1]:8125, :8125 (all addresses) or \
-             unix:PATH[,mode=0660]"
+            "the address is {found:?}, expected 127.0.0.1:8125, [::1]:8125, :8125 (all addresses) \
+             or unix:PATH[,mode=0660]"
         )
     }
 }

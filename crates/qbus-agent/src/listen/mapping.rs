@@ -267,7 +267,8 @@ impl Rule {
                         "observer" | "timer" => Only::Observer,
                         other => {
                             return Err(format!(
-                                "match_metric_type is {other:?}, expected counter, gauge or observer"
+                                "match_metric_type is {other:?}, expected counter, gauge or \
+                                 observer"
                             ));
                         }
                     });

@@ -161,8 +161,10 @@ mod tests {
 
     #[test]
     fn drops_are_found_by_inode() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
-            101: 0100007F:1FBD 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 17\n";
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   \
+            uid  timeout inode ref pointer drops\n\
+            101: 0100007F:1FBD 00000000:0000 07 00000000:00000000 00:00000000 00000000     \
+            0        0 4711 2 0000000000000000 17\n";
         assert_eq!(drops(table, "4711"), Some(17));
         assert_eq!(drops(table, "471"), None);
         assert_eq!(drops("", "4711"), None);

@@ -106,25 +106,27 @@ impl fmt::Display for DestinationError {
         match self {
             DestinationError::Url { found } => write!(
                 f,
-                "the destination is {found:?}, expected a URL like http://localhost:9090/api/v1/write, \
-                 with options behind commas"
+                "the destination is {found:?}, expected a URL like \
+                 http://localhost:9090/api/v1/write, with options behind commas"
             ),
             DestinationError::UserInUrl => write!(
                 f,
-                "the URL has a user or a password in it; write USER:PASSWORD to a file, and add ,basic=FILE"
+                "the URL has a user or a password in it; write USER:PASSWORD to a file, and add \
+                 ,basic=FILE"
             ),
             DestinationError::Option { found } => write!(
                 f,
-                "the option {found:?} of the destination is unknown, or lacks its value; expected basic=FILE, \
-                 bearer=FILE, headers=FILE, ca=FILE, cert=FILE, key=FILE, timeout=SECONDS, native and v2 for remote \
-                 write, plain for OTLP"
+                "the option {found:?} of the destination is unknown, or lacks its value; expected \
+                 basic=FILE, bearer=FILE, headers=FILE, ca=FILE, cert=FILE, key=FILE, \
+                 timeout=SECONDS, native and v2 for remote write, plain for OTLP"
             ),
             DestinationError::File { path, source } => {
                 write!(f, "{} cannot be used: {source}", path.display())
             }
             DestinationError::Header { name } => write!(
                 f,
-                "the header {name:?} cannot be sent as its file has it, expected printable ASCII on one line"
+                "the header {name:?} cannot be sent as its file has it, expected printable ASCII \
+                 on one line"
             ),
             DestinationError::Variable {
                 name,
@@ -366,7 +368,8 @@ fn otlp_of(
             return Err(DestinationError::Variable {
                 name: "OTEL_EXPORTER_OTLP_PROTOCOL",
                 found: found.to_owned(),
-                expected: "http/protobuf, the only one that qbus speaks (collectors take it at port 4318)",
+                expected: "http/protobuf, the only one that qbus speaks (collectors take it at \
+                    port 4318)",
             });
         }
     }
@@ -442,7 +445,8 @@ mod tests {
 
     #[test]
     fn a_destination_is_a_url_with_options() {
-        let text = "https://mimir:9009/api/v1/push?tenant=a,basic=/etc/qbus/mimir,ca=/ca.pem,native,v2,timeout=2.5";
+        let text = "https://mimir:9009/api/v1/push?tenant=a,basic=/etc/qbus/mimir,ca=/ca.pem,\
+            native,v2,timeout=2.5";
         let found = Destination::parse(text, Protocol::RemoteWrite).expect("a destination");
         assert_eq!(found.url, "https://mimir:9009/api/v1/push?tenant=a");
         assert_eq!(found.shown(), "https://mimir:9009/api/v1/push");

@@ -104,7 +104,8 @@ impl Sending {
                 Verdict::OtherEncoding(why) => {
                     if !self.is_second {
                         (self.report)(format!(
-                            "{}: the receiver does not take remote write 2.0 ({why}): 1.0 from now on",
+                            "{}: the receiver does not take remote write 2.0 ({why}): 1.0 from now \
+                             on",
                             self.shown
                         ));
                     }

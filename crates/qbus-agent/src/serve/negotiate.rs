@@ -135,12 +135,15 @@ mod tests {
         offer.content_type
     }
 
-    const PROTOBUF: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+    const PROTOBUF: &str = "application/vnd.google.protobuf;\
+        proto=io.prometheus.client.MetricFamily;encoding=delimited";
 
     #[test]
     fn prometheus_gets_what_it_prefers() {
         // 2.42, with native histograms and without; 3.14, likewise.
-        let of_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        let of_2 = "application/openmetrics-text;version=1.0.0,\
+            application/openmetrics-text;version=0.0.1;q=0.75,\
+            text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         assert_eq!(
             content_type(of_2),
             "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -149,7 +152,10 @@ mod tests {
             content_type(&format!("{PROTOBUF},{of_2}")),
             PROTOBUF_CONTENT_TYPE
         );
-        let of_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        let of_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+            application/openmetrics-text;version=0.0.1;q=0.5,\
+            text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+            text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
         assert_eq!(
             content_type(of_3),
             "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8"

@@ -103,8 +103,8 @@ impl Routes {
             return plain(
                 StatusCode::MISDIRECTED_REQUEST,
                 format!(
-                    "this host is not called {:?} here; expected localhost, an address, or a name given \
-                     with --web.allowed-host\n",
+                    "this host is not called {:?} here; expected localhost, an address, or a name \
+                     given with --web.allowed-host\n",
                     host.unwrap_or_default()
                 ),
             );

@@ -43,7 +43,8 @@ fn a_scraper_gets_the_format_that_it_asks_for() {
         );
         assert_eq!(text.ends_with("# EOF\n"), accept.contains("openmetrics"));
     }
-    let protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+    let protobuf = "application/vnd.google.protobuf;\
+        proto=io.prometheus.client.MetricFamily;encoding=delimited";
     let answer = served.get("/metrics", &format!("Accept: {protobuf}\r\n"));
     assert!(
         answer

@@ -60,7 +60,8 @@ fn garbage_is_answered_or_cut_off() {
         b"GET /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\nzz\r\n",
         b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\nx",
         b"GET http://[ HTTP/1.1\r\n\r\n",
-        b"GET /metrics?name[]=%00%ff%zz&&&=&= HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GET /metrics?name[]=%00%ff%zz&&&=&= HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+          \r\n",
         long.as_bytes(),
         many.as_bytes(),
         huge.as_bytes(),
@@ -71,7 +72,10 @@ fn garbage_is_answered_or_cut_off() {
         let _ = stream.shutdown(Shutdown::Write);
         let mut said = Vec::new();
         let _ = stream.read_to_end(&mut said);
-        assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 "), "{said:?}");
+        assert!(
+            said.is_empty() || said.starts_with(b"HTTP/1.1 "),
+            "{said:?}"
+        );
         assert!(is_served(&served));
     }
 }

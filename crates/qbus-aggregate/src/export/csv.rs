@@ -29,7 +29,7 @@ const POINT: &str = "point";
 ///
 /// ```csv
 /// name,value,type,labels,description,timestamp,datetime
-/// model_inference_latency,0.125,gauge,"{""model"":""qwen3-vl"",""input_size"":""large""}",Model inference latency in seconds,1696161600.0,2023-10-01T12:00:00.000000000Z
+/// load,0.125,gauge,"{""gpu"":""0""}",Share in use,1696161600.0,2023-10-01T12:00:00.000000000Z
 /// ```
 ///
 /// There is a row for each sample, so that the columns never depend on the type:

@@ -47,8 +47,8 @@ pub const SCHEMA_VERSION: u32 = 2;
 /// }
 /// ```
 ///
-/// * `epoch`, `consistent` and `unix_ns` are those of [`Snapshot`](crate::Snapshot). `unix_ns` is an
-///   integer above 2^53: a reader that turns all numbers into doubles loses up to 128 ns of it.
+/// * `epoch`, `consistent` and `unix_ns` are those of [`Snapshot`](crate::Snapshot). `unix_ns` is
+///   an integer above 2^53: a reader that turns all numbers into doubles loses up to 128 ns of it.
 ///   `timestamp` of the document says the same time as text.
 /// * `timestamp` of a metric is in seconds since the Unix epoch, as a double (to about 0.2 µs);
 ///   `datetime` is the same time in full, in UTC (RFC 3339, always with nine decimals).

@@ -71,8 +71,8 @@ impl Fold {
         }
     }
 
-    /// Registers a series again that was freed a moment ago: what comes under its old id was emitted
-    /// while that happened.
+    /// Registers a series again that was freed a moment ago: what comes under its old id was
+    /// emitted while that happened.
     #[cold]
     pub(super) fn place_again(&mut self, writer: &mut Writer, stale: SeriesId) -> Option<usize> {
         let (family, labels) = self.lifecycle.departed(stale)?;

@@ -145,7 +145,8 @@ impl Fold {
         let steps_since =
             |began_ns: u64, at_ns: u64| at_ns.saturating_sub(began_ns) / slide.step_ns;
         let ended = steps_since(span.began_ns, now_ns).max(1);
-        // Where an aggregator was stopped; as a rule one step has ended, and what it has came in it.
+        // Where an aggregator was stopped; as a rule one step has ended, and what it has came in
+        // it.
         let age = (ended - steps_since(span.began_ns, arrived_ns).min(ended)).max(1);
         let mut steps = Steps::decode(&writer.read_window(span.block));
         steps.end(&Counts::of(all), slide.kept, ended, age);

@@ -86,14 +86,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_word_is_given_away_twice(steps in prop::collection::vec((1_usize..20, 0_usize..8), 1..200)) {
+        fn no_word_is_given_away_twice(
+            steps in prop::collection::vec((1_usize..20, 0_usize..8), 1..200),
+        ) {
             let mut gaps = Gaps::between(0, 500, Vec::new());
             let mut taken: Vec<(usize, usize)> = Vec::new();
             for (len, which) in steps {
                 match gaps.take(len) {
                     Some(start) if which > 2 => {
                         prop_assert!(start + len <= 500);
-                        let overlaps = |&(other, its): &(usize, usize)| start < other + its && other < start + len;
+                        let overlaps = |&(other, its): &(usize, usize)| {
+                            start < other + its && other < start + len
+                        };
                         prop_assert!(!taken.iter().any(overlaps));
                         taken.push((start, len));
                     }

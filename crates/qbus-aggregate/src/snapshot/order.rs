@@ -94,7 +94,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_that_of_the_keys(keys in prop::collection::vec("(same_start_|)[ab\0]{0,20}", 0..60)) {
+        fn it_is_that_of_the_keys(
+            keys in prop::collection::vec("(same_start_|)[ab\0]{0,20}", 0..60),
+        ) {
             let mut order = Order::of(keys.len());
             for key in &keys {
                 order.push(|out| out.extend(key.as_bytes()));

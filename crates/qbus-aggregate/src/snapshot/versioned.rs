@@ -17,13 +17,13 @@
 //! * **S4 other version** `write` stores tag 0 (Release) → `read` loads it (then an Acquire fence):
 //!   the other version's tag is there.
 //!
-//! | the writer dies             | a reader and a successor see                                     |
-//! |-----------------------------|------------------------------------------------------------------|
-//! | inside a version            | its tag is 0: the other version counts                           |
-//! | after some tags of e + 1    | `committed` is e: the versions of e count. The successor erases  |
-//! |                             | the tags above e before it commits: else e + 1 would come to     |
-//! |                             | count with half of its rows                                      |
-//! | after `committed` = e + 1   | the versions of e + 1 count                                      |
+//! | the writer dies           | a reader and a successor see                                    |
+//! |---------------------------|-----------------------------------------------------------------|
+//! | inside a version          | its tag is 0: the other version counts                          |
+//! | after some tags of e + 1  | `committed` is e: the versions of e count. The successor erases |
+//! |                           | the tags above e before it commits: else e + 1 would come to    |
+//! |                           | count with half of its rows                                     |
+//! | after `committed` = e + 1 | the versions of e + 1 count                                     |
 
 #[cfg(all(test, loom))]
 mod model;

@@ -170,7 +170,8 @@ mod tests {
                 steps = Steps::decode(&steps.encode());
                 came.extend((0..ended).map(|_| Counts::default()));
                 let first = came.len().saturating_sub(kept + 1);
-                let expected = came[first..].iter().fold(Counts::default(), |sum, one| sum.plus(one));
+                let kept = came[first..].iter();
+                let expected = kept.fold(Counts::default(), |sum, one| sum.plus(one));
                 prop_assert_eq!(Counts::of(&all.without(&steps.before)), expected);
             }
         }

@@ -18,7 +18,8 @@ const NO_LABEL: (&str, &str) = ("", "");
 
 macro_rules! rows {
     ($(
-        $reading:ident $label:tt $kind:ident $name:literal $factor:literal $unit:literal $help:literal;
+        $reading:ident $label:tt $kind:ident $name:literal $factor:literal $unit:literal
+            $help:literal;
     )*) => {
         static ROWS: &[Row] = &[$((Reading::$reading, $label, Metric {
             name: Cow::Borrowed(concat!("DCGM_FI_", $name)),
@@ -77,18 +78,18 @@ rows! {
         "Replays of all NVLinks.";
     GpuNvlinkErrors ("kind", "recovery") Counter "DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL" 1.0 ""
         "Recoveries of all NVLinks.";
-    GpuThrottledSeconds ("reason", "power") Counter "DEV_POWER_VIOLATION" 1e9 "nanoseconds"
-        "Time slowed down for power.";
-    GpuThrottledSeconds ("reason", "thermal") Counter "DEV_THERMAL_VIOLATION" 1e9 "nanoseconds"
-        "Time slowed down for heat.";
-    GpuThrottledSeconds ("reason", "sync_boost") Counter "DEV_SYNC_BOOST_VIOLATION" 1e9 "nanoseconds"
-        "Time slowed down for synchronous boost.";
-    GpuThrottledSeconds ("reason", "board_limit") Counter "DEV_BOARD_LIMIT_VIOLATION" 1e9 "nanoseconds"
-        "Time slowed down for the board.";
-    GpuThrottledSeconds ("reason", "low_utilization") Counter "DEV_LOW_UTIL_VIOLATION" 1e9 "nanoseconds"
-        "Time slowed down for low utilization.";
-    GpuThrottledSeconds ("reason", "reliability") Counter "DEV_RELIABILITY_VIOLATION" 1e9 "nanoseconds"
-        "Time slowed down for reliability.";
+    GpuThrottledSeconds ("reason", "power") Counter "DEV_POWER_VIOLATION" 1e9
+        "nanoseconds" "Time slowed down for power.";
+    GpuThrottledSeconds ("reason", "thermal") Counter "DEV_THERMAL_VIOLATION" 1e9
+        "nanoseconds" "Time slowed down for heat.";
+    GpuThrottledSeconds ("reason", "sync_boost") Counter "DEV_SYNC_BOOST_VIOLATION" 1e9
+        "nanoseconds" "Time slowed down for synchronous boost.";
+    GpuThrottledSeconds ("reason", "board_limit") Counter "DEV_BOARD_LIMIT_VIOLATION" 1e9
+        "nanoseconds" "Time slowed down for the board.";
+    GpuThrottledSeconds ("reason", "low_utilization") Counter "DEV_LOW_UTIL_VIOLATION" 1e9
+        "nanoseconds" "Time slowed down for low utilization.";
+    GpuThrottledSeconds ("reason", "reliability") Counter "DEV_RELIABILITY_VIOLATION" 1e9
+        "nanoseconds" "Time slowed down for reliability.";
     GpuGraphicsActive ("", "") Gauge "PROF_GR_ENGINE_ACTIVE" 1.0 "ratio"
         "Share of time in which any warp was active.";
     GpuSmActive ("", "") Gauge "PROF_SM_ACTIVE" 1.0 "ratio"

@@ -33,22 +33,23 @@ impl Hardware {
 }
 
 /// What a client of NFS does, in the order of the kernel's file; behind the count of them.
-const METHODS_2: &str = "Null GetAttr SetAttr Root Lookup ReadLink Read WrCache Write Create Remove \
-    Rename Link SymLink MkDir RmDir ReadDir FsStat";
-const METHODS_3: &str = "Null GetAttr SetAttr Lookup Access ReadLink Read Write Create MkDir SymLink \
-    MkNod Remove RmDir Rename Link ReadDir ReadDirPlus FsStat FsInfo PathConf Commit";
-const METHODS_4: &str = "Null Read Write Commit Open OpenConfirm OpenNoattr OpenDowngrade Close Setattr \
-    FsInfo Renew SetClientID SetClientIDConfirm Lock Lockt Locku Access Getattr Lookup LookupRoot Remove \
-    Rename Link Symlink Create Pathconf StatFs ReadLink ReadDir ServerCaps DelegReturn GetACL SetACL \
-    FsLocations ReleaseLockowner Secinfo FsidPresent ExchangeID CreateSession DestroySession Sequence \
-    GetLeaseTime ReclaimComplete LayoutGet GetDeviceInfo LayoutCommit LayoutReturn SecinfoNoName \
-    TestStateID FreeStateID GetDeviceList BindConnToSession DestroyClientID Seek Allocate DeAllocate \
-    LayoutStats Clone";
+const METHODS_2: &str = "Null GetAttr SetAttr Root Lookup ReadLink Read WrCache Write Create \
+    Remove Rename Link SymLink MkDir RmDir ReadDir FsStat";
+const METHODS_3: &str = "Null GetAttr SetAttr Lookup Access ReadLink Read Write Create MkDir \
+    SymLink MkNod Remove RmDir Rename Link ReadDir ReadDirPlus FsStat FsInfo PathConf Commit";
+const METHODS_4: &str = "Null Read Write Commit Open OpenConfirm OpenNoattr OpenDowngrade Close \
+    Setattr FsInfo Renew SetClientID SetClientIDConfirm Lock Lockt Locku Access Getattr Lookup \
+    LookupRoot Remove Rename Link Symlink Create Pathconf StatFs ReadLink ReadDir ServerCaps \
+    DelegReturn GetACL SetACL FsLocations ReleaseLockowner Secinfo FsidPresent ExchangeID \
+    CreateSession DestroySession Sequence GetLeaseTime ReclaimComplete LayoutGet GetDeviceInfo \
+    LayoutCommit LayoutReturn SecinfoNoName TestStateID FreeStateID GetDeviceList \
+    BindConnToSession DestroyClientID Seek Allocate DeAllocate LayoutStats Clone";
 
 /// What a server of NFS did for clients of version 4. The first three are no operations.
-const OPERATIONS_4: &str = "- - - Access Close Commit Create DelegPurge DelegReturn GetAttr GetFH Link \
-    Lock Lockt Locku Lookup LookupRoot Nverify Open OpenAttr OpenConfirm OpenDgrd PutFH - - Read ReadDir \
-    ReadLink Remove Rename Renew RestoreFH SaveFH SecInfo SetAttr Verify Write RelLockOwner";
+const OPERATIONS_4: &str = "- - - Access Close Commit Create DelegPurge DelegReturn GetAttr GetFH \
+    Link Lock Lockt Locku Lookup LookupRoot Nverify Open OpenAttr OpenConfirm OpenDgrd PutFH - - \
+    Read ReadDir ReadLink Remove Rename Renew RestoreFH SaveFH SecInfo SetAttr Verify Write \
+    RelLockOwner";
 
 /// Pushes the metric of a service with so many of them.
 type Push<'a> = dyn FnMut(&str, &[(&str, &str)], Option<&f64>) + 'a;

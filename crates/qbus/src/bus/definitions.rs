@@ -81,9 +81,10 @@ impl Bus {
     /// An empty label value is the same as no such label; of one that is longer than 1,024 bytes
     /// the beginning is registered, with a `…`.
     ///
-    /// Where the family has as many series as it may have ([`set_max_series`](Self::set_max_series)),
-    /// this is the id of the series in which all others are counted: the label that had the most
-    /// values is [`OVERFLOW`](crate::OVERFLOW) there. The last help text that is not empty counts.
+    /// Where the family has as many series as it may have
+    /// ([`set_max_series`](Self::set_max_series)), this is the id of the series in which all others
+    /// are counted: the label that had the most values is [`OVERFLOW`](crate::OVERFLOW) there. The
+    /// last help text that is not empty counts.
     ///
     /// A family of another type, unit or buckets is in the way only while one of its series is not
     /// forgotten: else this waits for up to a quarter of a second until the aggregator, if there is
@@ -212,10 +213,10 @@ impl Bus {
     /// Has the aggregator take a series off the page, whatever it counted so far; whether it is
     /// registered.
     ///
-    /// It comes back when somebody registers it again or emits to it: a counter from where it stood,
-    /// which is kept for a minute, unless its place is needed. What is emitted within some 20 ms, and
-    /// without another registration, may count as what came before: then the next emit brings it
-    /// back.
+    /// It comes back when somebody registers it again or emits to it: a counter from where it
+    /// stood, which is kept for a minute, unless its place is needed. What is emitted within some
+    /// 20 ms, and without another registration, may count as what came before: then the next emit
+    /// brings it back.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -27,23 +27,24 @@
 //! * **C4 hand-over** the lane's lease (E3): the next writer finds keys, values and pulses as the
 //!   last one left them, and goes on from there. Values never start again.
 //!
-//! | a writer dies after        | others see                      | repair                           |
-//! |----------------------------|---------------------------------|----------------------------------|
-//! | `used`                     | cells without a key             | none: those cells are lost       |
-//! | some keys of a unit        | members without their first one | none: those cells are lost       |
-//! | `value`, before the pulse  | a value that no pulse counts    | the scan when the lease changes  |
-//! |                            |                                 | finds it; the ledger lacks a call|
-//! | some values of a histogram | those                           | likewise: a bucket without a sum |
-//! | `pulse`                    | a whole call                    | none                             |
-//! | a hand-over's entry        | it twice, the second time empty | none                             |
-//! | the mark of a shared stamp | a unit that nobody states in    | none: its two cells are lost     |
+//! | a writer dies after        | others see                    | repair                          |
+//! |----------------------------|-------------------------------|---------------------------------|
+//! | `used`                     | cells without a key           | none: those cells are lost      |
+//! | some keys of a unit        | members without a first one   | none: those cells are lost      |
+//! | `value`, before the pulse  | a value that no pulse counts  | the scan finds it when the      |
+//! |                            |                               | lease changes; the ledger lacks |
+//! |                            |                               | a call                          |
+//! | some values of a histogram | those: a bucket without a sum | likewise                        |
+//! | `pulse`                    | a whole call                  | none                            |
+//! | a hand-over's entry        | it twice, the second empty    | none                            |
+//! | the mark of a shared stamp | a unit that nobody states in  | none: its two cells are lost    |
 //!
-//! | the consumer dies after    | a successor finds               | and                              |
-//! |----------------------------|---------------------------------|----------------------------------|
-//! | it folded                  | the committed `last`            | takes the same difference again  |
-//! | the commit, before `seen`  | the committed `last`            | stores it to `seen` once more    |
-//! | some of `seen`             | the committed `last`            | likewise                         |
-//! | the snapshot was lost too  | `seen`                          | takes what came after it         |
+//! | the consumer dies after   | a successor finds    | and                             |
+//! |---------------------------|----------------------|---------------------------------|
+//! | it folded                 | the committed `last` | takes the same difference again |
+//! | the commit, before `seen` | the committed `last` | stores it to `seen` once more   |
+//! | some of `seen`            | the committed `last` | likewise                        |
+//! | the snapshot was lost too | `seen`               | takes what came after it        |
 
 mod harvest;
 #[cfg(test)]

@@ -10,12 +10,12 @@
 //!   (Acquire): it goes on from where `tail` stands. After a death the reaper hands over: the
 //!   kernel dropped the dead process's lock after its last store.
 //!
-//! | a producer dies after      | others see      | repair                                          |
-//! |----------------------------|-----------------|-------------------------------------------------|
-//! | lease taken                | a leased lane   | reaper: lease = free                            |
-//! | some payload words         | nothing         | none: the next lessee writes that slot again    |
-//! | `sequence`, before `tail`  | nothing         | none: as above; the emit had not returned       |
-//! | `tail`                     | a whole record  | none                                            |
+//! | a producer dies after     | others see     | repair                                       |
+//! |---------------------------|----------------|----------------------------------------------|
+//! | lease taken               | a leased lane  | reaper: lease = free                         |
+//! | some payload words        | nothing        | none: the next lessee writes that slot again |
+//! | `sequence`, before `tail` | nothing        | none: as above; the emit had not returned    |
+//! | `tail`                    | a whole record | none                                         |
 //!
 //! Whether a line is in a cache or in memory changes nothing of what it says: flushing lines orders
 //! nothing.

@@ -15,14 +15,14 @@
 //! * **E4 release of a slot** `acknowledge` or the reaper exchanges RETIRED or SKIPPED → REVOKED or
 //!   EMPTY (Release) → a claimer's exchange (Acquire): the old owner writes there no more.
 //!
-//! | a producer stops after    | others see     | repair                                                |
-//! |---------------------------|----------------|-------------------------------------------------------|
-//! | the claim, and is dead    | CLAIMED(L, o)  | reaper: TORN(L, o); the consumer counts it            |
-//! | the claim, and lives      | CLAIMED(L, o)  | after the stall limit the consumer: RETIRED(L, o),    |
-//! |                           |                | which it counts; the slot is out of service, lap      |
-//! |                           |                | after lap SKIPPED, until `o` wakes (its publication   |
-//! |                           |                | fails, so it knows) or is dead                        |
-//! | the publication           | a whole record | none                                                  |
+//! | a producer stops after | others see     | repair                                             |
+//! |------------------------|----------------|----------------------------------------------------|
+//! | the claim, and is dead | CLAIMED(L, o)  | reaper: TORN(L, o); the consumer counts it         |
+//! | the claim, and lives   | CLAIMED(L, o)  | after the stall limit the consumer: RETIRED(L, o), |
+//! |                        |                | which it counts; the slot is out of service, lap   |
+//! |                        |                | after lap SKIPPED, until `o` wakes (publishing     |
+//! |                        |                | fails, so it knows) or is dead                     |
+//! | the publication        | a whole record | none                                               |
 //!
 //! The stall limit runs for every claim from when the consumer sees it first, and not from when it
 //! is in the way: several stopped producers keep the others waiting no longer than one.

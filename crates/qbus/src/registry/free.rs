@@ -9,8 +9,8 @@ use crate::sync::{Ordering, fence};
 use crate::testpoint;
 
 impl Registry<'_> {
-    /// Frees a series that is forgotten, unless it was registered again; whether it did. For the one
-    /// aggregator.
+    /// Frees a series that is forgotten, unless it was registered again; whether it did. For the
+    /// one aggregator.
     pub(crate) fn free_series(&self, id: SeriesId) -> bool {
         let Some((block, life)) = self.blocks.find(id.0) else {
             return false;
@@ -147,7 +147,8 @@ impl Registry<'_> {
         self.recount();
     }
 
-    /// Whether what is forgotten is to be freed soon: more than half is used. Many may come at once.
+    /// Whether what is forgotten is to be freed soon: more than half is used. Many may come at
+    /// once.
     pub(crate) fn is_filling(&self) -> bool {
         let is_half_full = |table: &Table<'_>| {
             let used = table.count.load(Ordering::Relaxed);

@@ -13,8 +13,8 @@ use crate::sync::Ordering;
 use crate::testpoint;
 
 impl Registry<'_> {
-    /// The id of the series, registered now if it was not; or of the one in which it is counted, where
-    /// its family has as many as it may have.
+    /// The id of the series, registered now if it was not; or of the one in which it is counted,
+    /// where its family has as many as it may have.
     pub(crate) fn intern(
         &self,
         family: &FamilyDefinition,

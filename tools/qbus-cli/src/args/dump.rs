@@ -17,12 +17,16 @@ use super::{parse_duration, parse_format, parse_interval, parse_static_label};
 /// producers wrote, and is left as it is. Import it as text unless you trust all who emit.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "Examples:\n  qbus dump\n  qbus dump -f csv -o metrics.csv --match 'model_*' --match 'demo_*'\n  \
-                  qbus dump --follow 15s -o /var/lib/node_exporter/qbus.prom --label host=$(hostname)\n  \
-                  qbus dump -f csv --follow --match queue_depth | tee queue.csv\n\n\
-    Quantiles of a summary are of its window, the last ten minutes unless it was registered with\n\
-    another, and NaN where nothing was observed in it; its count and sum are of all time. Those of a\n\
-    histogram are Prometheus' to make: histogram_quantile(0.99, rate(NAME_bucket[5m]))."
+    after_help = "Examples:\n  qbus dump\n  qbus dump -f csv -o metrics.csv --match 'model_*' \
+                  --match 'demo_*'\n  qbus dump --follow 15s -o /var/lib/node_exporter/qbus.prom \
+                  --label host=$(hostname)\n  qbus dump -f csv --follow --match queue_depth | tee \
+                  queue.csv\n\n\
+                  Quantiles of a summary are of its window, the last ten minutes unless it was \
+                  registered with\n\
+                  another, and NaN where nothing was observed in it; its count and sum are of all \
+                  time. Those of a\n\
+                  histogram are Prometheus' to make: histogram_quantile(0.99, \
+                  rate(NAME_bucket[5m]))."
 )]
 pub(crate) struct Dump {
     /// The format: json, csv, prometheus, openmetrics or protobuf.

@@ -19,8 +19,10 @@ use super::{parse_label, parse_merge, parse_number, parse_trace_id, parse_type, 
     qbus emit queue_depth -1 --add\n  \
     qbus emit backup_bytes_total \"$(du -sb /backup | cut -f1)\" --total\n  \
     echo '{\"name\":\"jobs_total\",\"value\":1,\"type\":\"counter\"}' | qbus emit --stdin\n\n\
-    A summary's quantiles are of its last ten minutes (--window), its count and sum of all time. For\n\
-    quantiles of any time span, or over several hosts, emit a histogram, of which Prometheus makes them."
+    A summary's quantiles are of its last ten minutes (--window), its count and sum of all time. \
+    For\n\
+    quantiles of any time span, or over several hosts, emit a histogram, of which Prometheus makes \
+    them."
 )]
 pub(crate) struct Emit {
     /// The metric.

@@ -324,7 +324,8 @@ fn whoever_is_killed_whenever_nothing_is_missing_and_nothing_comes_twice() {
     // Not captured, as `eprintln!` would be.
     let _ = writeln!(
         std::io::stderr(),
-        "{seconds} s, {} kills of the aggregator, {restarts} of Prometheus, {moods} moods of the receiver, {done} jobs",
+        "{seconds} s, {} kills of the aggregator, {restarts} of Prometheus, {moods} moods of the \
+         receiver, {done} jobs",
         scene.kills
     );
     scene.end();

@@ -13,7 +13,8 @@ use crate::{QBUS, python_with};
 /// Reads a message and says it as JSON; it must not have a field that the definitions lack.
 const PROGRAM: &str = r#"
 import sys
-from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory, unknown_fields
+from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from google.protobuf import unknown_fields
 
 DEFINITIONS = """
 v1.WriteRequest: timeseries=1 *TimeSeries, metadata=3 *MetricMetadata
@@ -22,22 +23,28 @@ v1.TimeSeries: labels=1 *Label, samples=2 *Sample, exemplars=3 *Exemplar, histog
 v1.Label: name=1 string, value=2 string
 v1.Sample: value=1 double, timestamp=2 int64
 v1.Exemplar: labels=1 *Label, value=2 double, timestamp=3 int64
-v1.Histogram: count_int=1 uint64, sum=3 double, schema=4 sint32, zero_threshold=5 double, zero_count_int=6 uint64, negative_spans=8 *BucketSpan, negative_deltas=9 *sint64, positive_spans=11 *BucketSpan, positive_deltas=12 *sint64, timestamp=15 int64
+v1.Histogram: count_int=1 uint64, sum=3 double, schema=4 sint32, zero_threshold=5 double,
+  zero_count_int=6 uint64, negative_spans=8 *BucketSpan, negative_deltas=9 *sint64,
+  positive_spans=11 *BucketSpan, positive_deltas=12 *sint64, timestamp=15 int64
 v1.BucketSpan: offset=1 sint32, length=2 uint32
 v2.Request: symbols=4 *string, timeseries=5 *TimeSeries
-v2.TimeSeries: labels_refs=1 *uint32, samples=2 *Sample, histograms=3 *Histogram, exemplars=4 *Exemplar, metadata=5 Metadata
+v2.TimeSeries: labels_refs=1 *uint32, samples=2 *Sample, histograms=3 *Histogram,
+  exemplars=4 *Exemplar, metadata=5 Metadata
 v2.Exemplar: labels_refs=1 *uint32, value=2 double, timestamp=3 int64
 v2.Sample: value=1 double, timestamp=2 int64, start_timestamp=3 int64
 v2.Metadata: type=1 int32, help_ref=3 uint32, unit_ref=4 uint32
-v2.Histogram: count_int=1 uint64, sum=3 double, schema=4 sint32, zero_threshold=5 double, zero_count_int=6 uint64, negative_spans=8 *BucketSpan, negative_deltas=9 *sint64, positive_spans=11 *BucketSpan, positive_deltas=12 *sint64, timestamp=15 int64
+v2.Histogram: count_int=1 uint64, sum=3 double, schema=4 sint32, zero_threshold=5 double,
+  zero_count_int=6 uint64, negative_spans=8 *BucketSpan, negative_deltas=9 *sint64,
+  positive_spans=11 *BucketSpan, positive_deltas=12 *sint64, timestamp=15 int64
 v2.BucketSpan: offset=1 sint32, length=2 uint32
 """
 pool = descriptor_pool.DescriptorPool()
 files = {}
-for line in DEFINITIONS.strip().splitlines():
+for line in DEFINITIONS.strip().replace(",\n ", ",").splitlines():
     name, fields = line.split(": ")
     package, name = name.split(".")
-    file = files.setdefault(package, descriptor_pb2.FileDescriptorProto(name=package, package=package, syntax="proto3"))
+    file = descriptor_pb2.FileDescriptorProto(name=package, package=package, syntax="proto3")
+    file = files.setdefault(package, file)
     message = file.message_type.add(name=name)
     for field in fields.split(", "):
         key, kind = field.split(" ")
@@ -55,7 +62,8 @@ for file in files.values():
 def known(message):
     assert not unknown_fields.UnknownFieldSet(message), message
     for field, value in message.ListFields():
-        for one in value if isinstance(value, (list, tuple)) or hasattr(value, "append") else [value]:
+        is_list = isinstance(value, (list, tuple)) or hasattr(value, "append")
+        for one in value if is_list else [value]:
             if hasattr(one, "ListFields"):
                 known(one)
 

@@ -194,7 +194,8 @@ fn a_guarded_prometheus_takes_it_from_who_knows_the_password() {
     write("tls.key", &key.serialize_pem());
     let hash = bcrypt::hash("secret", 4).expect("a hash");
     let web = format!(
-        "tls_server_config: {{cert_file: tls.crt, key_file: tls.key}}\nbasic_auth_users: {{alice: {hash}}}\n"
+        "tls_server_config: {{cert_file: tls.crt, key_file: tls.key}}\n\
+         basic_auth_users: {{alice: {hash}}}\n"
     );
     let web = write("web.yml", &web);
     let config = write("prometheus.yml", "global: {}\n");

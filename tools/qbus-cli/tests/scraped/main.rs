@@ -177,7 +177,8 @@ fn has_its_rates(plain: &Monitor, job: &str) {
     plain.await_value(&summary, |median| (0.029..0.031).contains(&median));
     // Nothing of the page was dropped on the way in.
     let lost = format!(
-        "scrape_samples_scraped{{job='{job}'}} - scrape_samples_post_metric_relabeling{{job='{job}'}}"
+        "scrape_samples_scraped{{job='{job}'}} - \
+         scrape_samples_post_metric_relabeling{{job='{job}'}}"
     );
     assert_eq!(plain.value(&lost), Some(0.0));
 }

@@ -309,7 +309,8 @@ mod tests {
         }
         let text = format!(
             "tls_server_config:\n  cert_file: a.crt\n  key_file: /b.key\n  \
-             client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n  min_version: TLS13\n\
+             client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n  \
+             min_version: TLS13\n\
              http_server_config:\n  http2: false\n  headers:\n    x-frame-options: deny\n\
              basic_auth_users:\n  alice: {HASH}\n"
         );

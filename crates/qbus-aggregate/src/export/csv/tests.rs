@@ -19,25 +19,27 @@ const HISTORY: Options = Options {
 
 #[test]
 fn golden() {
+    // Each @ is the time of a row.
     let expected = r#"name,value,type,labels,description,timestamp,datetime,point
-model_inference_latency,0.125,gauge,"{""model"":""qwen3-vl"",""input_size"":""large""}",Model inference latency in seconds,1696161600.0,2023-10-01T12:00:00.000000000Z,0
-requests_total,3.0,counter,{},Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
+model_inference_latency,0.125,gauge,"{""model"":""qwen3-vl"",""input_size"":""large""}",HELP,@,0
+requests_total,3.0,counter,{},Help.,@,0
 requests_total,1.0,counter,{},Help.,1696161600.0,2023-10-01T11:59:59.999999999Z,1
-requests_total,3.0,counter,{},Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,2
-size_bytes,NaN,summary,"{""quantile"":""0.5""}",Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
-size_bytes,NaN,summary,"{""quantile"":""0.99""}",Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
-size_bytes_sum,0.0,summary,{},Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
-size_bytes_count,0,summary,{},Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
-wait_seconds_bucket,1,histogram,"{""op"":""r,\""w\"""",""le"":""0.1""}",Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
-wait_seconds_bucket,2,histogram,"{""op"":""r,\""w\"""",""le"":""1""}",Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
-wait_seconds_bucket,3,histogram,"{""op"":""r,\""w\"""",""le"":""+Inf""}",Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
-wait_seconds_sum,2.55,histogram,"{""op"":""r,\""w\""""}",Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
-wait_seconds_count,3,histogram,"{""op"":""r,\""w\""""}",Help.,1696161600.0,2023-10-01T12:00:00.000000000Z,0
+requests_total,3.0,counter,{},Help.,@,2
+size_bytes,NaN,summary,"{""quantile"":""0.5""}",Help.,@,0
+size_bytes,NaN,summary,"{""quantile"":""0.99""}",Help.,@,0
+size_bytes_sum,0.0,summary,{},Help.,@,0
+size_bytes_count,0,summary,{},Help.,@,0
+wait_seconds_bucket,1,histogram,"{""op"":""r,\""w\"""",""le"":""0.1""}",Help.,@,0
+wait_seconds_bucket,2,histogram,"{""op"":""r,\""w\"""",""le"":""1""}",Help.,@,0
+wait_seconds_bucket,3,histogram,"{""op"":""r,\""w\"""",""le"":""+Inf""}",Help.,@,0
+wait_seconds_sum,2.55,histogram,"{""op"":""r,\""w\""""}",Help.,@,0
+wait_seconds_count,3,histogram,"{""op"":""r,\""w\""""}",Help.,@,0
 "#;
-    assert_eq!(
-        text(&samples::each_type(), &HISTORY),
-        expected.replace('\n', "\r\n")
-    );
+    let expected = expected
+        .replace('@', "1696161600.0,2023-10-01T12:00:00.000000000Z")
+        .replace("HELP", "Model inference latency in seconds")
+        .replace('\n', "\r\n");
+    assert_eq!(text(&samples::each_type(), &HISTORY), expected);
 }
 
 #[test]

@@ -105,8 +105,8 @@ impl Reader {
         })
     }
 
-    /// Sorts the rows of a cut by name and labels. One name after the other, where they lie: what is
-    /// kept beside them is of one name's labels at a time.
+    /// Sorts the rows of a cut by name and labels. One name after the other, where they lie: what
+    /// is kept beside them is of one name's labels at a time.
     fn sort(&self, cut: &mut Cut) {
         let words = self.words();
         let names = cut.families.iter().map(|family| &*family.name);

@@ -18,7 +18,8 @@ impl Reader {
         }
     }
 
-    /// What came to a summary before its window; `None` when it is longer than the room that is left.
+    /// What came to a summary before its window; `None` when it is longer than the room that is
+    /// left.
     pub(super) fn before_window(
         &self,
         family: &Family,

@@ -16,7 +16,7 @@ pub use host::Host;
 pub use journal::{Entries, Journal};
 pub use life::Life;
 pub use load::{Lane, Load, Report, lease};
-pub use process::{Finished, LIMIT, Process, run, until};
+pub use process::{Finished, LIMIT, Process, command, run, until};
 pub use random::Random;
 pub use terminal::Terminal;
 pub use totals::{Totals, check_load};

@@ -26,6 +26,19 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// A command as somebody types it, with quotes as a shell has them.
+///
+/// # Panics
+///
+/// The line is empty, or a quote is not closed.
+pub fn command(line: &str) -> Command {
+    let words = shlex::split(line).expect("closed quotes");
+    let (program, args) = words.split_first().expect("a program");
+    let mut command = Command::new(program);
+    command.args(args);
+    command
+}
+
 /// A process that a test started. It is ended, by its id, when the guard is dropped.
 ///
 /// It has to end well, or by SIGKILL, which only tests send: a panic, an error, or any other signal

@@ -7,62 +7,54 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, lchown, symlink};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use qbus_tests::{LIMIT, Place, Process, TestBus, run, until};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 use crate::dumping::check_with_promtool;
-use crate::support::{QBUS, aggregate, aggregator, fails, is_root, qbus, stop, well};
+use crate::support::{aggregate, aggregator, fails, is_root, qbus, stop, typed, well};
 
 #[test]
 fn a_signal_drains_and_commits_what_is_left() {
     for (place, signal) in [(Place::Named, Signal::TERM), (Place::Path, Signal::INT)] {
         let bus = TestBus::small(place);
-        let aggregating = aggregator(&bus, &["--interval", "1h"]);
+        let aggregating = aggregator(&bus, "--interval 1h");
         let counter = bus.open();
         let counter = counter.counter("jobs_total").register().expect("it fits");
         let accepted = (0..2000).filter(|_| counter.try_add(1.0).is_ok()).count();
         aggregating.signal(signal);
         aggregating.end_well();
-        let page = well(&bus, &["dump", "--match", "jobs_total"]);
+        let page = well(&bus, "dump --match jobs_total");
         assert!(
             page.ends_with(&format!("jobs_total {accepted}\n")),
             "{page}"
         );
-        assert!(well(&bus, &["stat"]).contains("(gone)"));
+        assert!(well(&bus, "stat").contains("(gone)"));
     }
 }
 
 #[test]
 fn it_creates_the_bus_and_samples_the_host() {
     let bus = TestBus::reserve(Place::Named);
-    let mut command = Command::new(QBUS);
-    command.args([
-        "agg",
-        "--interval",
-        "50ms",
-        "--no-gpu",
-        "--no-self",
-        "-b",
-        &bus.address().to_string(),
-    ]);
+    let name = bus.address();
+    let mut command = typed(&format!("agg --interval 50ms --no-gpu --no-self -b {name}"));
     let aggregating = Process::spawn({
         command.stderr(Stdio::null());
         command
     });
     until("the aggregator", || bus.is_aggregated(aggregating.pid()));
     let memory = || {
-        let dump = qbus(&bus, &["dump"]);
+        let dump = qbus(&bus, "dump");
         // Early on there is no snapshot, or an empty one, which is exit code 1.
         assert!(matches!(dump.code, Some(0 | 1)), "{dump:?}");
         dump.out.contains("\nqbus_host_memory_total_bytes ")
     };
     until("a sample", memory);
     stop(aggregating);
-    check_with_promtool(&well(&bus, &["dump"]));
-    well(&bus, &["rm"]);
+    check_with_promtool(&well(&bus, "dump"));
+    well(&bus, "rm");
     assert!(!bus.address().file().exists() && !bus.address().snapshot().exists());
 }
 
@@ -70,17 +62,17 @@ fn it_creates_the_bus_and_samples_the_host() {
 fn totals_and_history_outlive_a_kill() {
     for place in Place::ALL {
         let bus = TestBus::small(place);
-        let sample = || well(&bus, &["dump", "--match", "jobs_total"]);
+        let sample = || well(&bus, "dump --match jobs_total");
         for round in 1..=3 {
-            let aggregating = aggregator(&bus, &[]);
-            well(&bus, &["emit", "jobs_total", "5", "--type", "counter"]);
+            let aggregating = aggregator(&bus, "");
+            well(&bus, "emit jobs_total 5 --type counter");
             let expected = format!("\njobs_total {}\n", round * 5);
             until("a commit", || sample().ends_with(&expected));
             aggregating.kill();
         }
         // What nobody folded yet is in the lane.
-        well(&bus, &["emit", "jobs_total", "5", "--type", "counter"]);
-        stop(aggregator(&bus, &[]));
+        well(&bus, "emit jobs_total 5 --type counter");
+        stop(aggregator(&bus, ""));
         assert!(sample().ends_with("\njobs_total 20\n"), "{}", sample());
     }
 }
@@ -92,40 +84,37 @@ fn a_snapshot_that_lies_elsewhere_is_found_from_the_bus() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("elsewhere");
         let told = path.display().to_string();
-        well(&bus, &["emit", "jobs_total", "1", "--type", "counter"]);
-        stop(aggregator(&bus, &["--snapshot", &told]));
+        well(&bus, "emit jobs_total 1 --type counter");
+        stop(aggregator(&bus, &format!("--snapshot {told}")));
         let link = bus.address().snapshot_link();
         assert_eq!(fs::read_link(&link).expect("a link beside the bus"), path);
         let shows = |total: &str| {
             let end = format!("jobs_total {total}\n");
-            assert!(well(&bus, &["dump"]).ends_with(&end));
-            assert!(well(&bus, &["dump", "--snapshot", &told]).ends_with(&end));
+            assert!(well(&bus, "dump").ends_with(&end));
+            assert!(well(&bus, &format!("dump --snapshot {told}")).ends_with(&end));
         };
         shows("1");
-        let stat = well(&bus, &["stat"]);
+        let stat = well(&bus, "stat");
         assert!(
             stat.contains("1 delivered") && stat.contains("(gone)"),
             "{stat}"
         );
         assert!(!bus.address().snapshot().starts_with("/dev/shm"));
         // Whoever aggregates it next goes on with it, told or not.
-        well(&bus, &["emit", "jobs_total", "1", "--type", "counter"]);
-        stop(aggregator(&bus, &[]));
+        well(&bus, "emit jobs_total 1 --type counter");
+        stop(aggregator(&bus, ""));
         shows("2");
         let page = served(&bus);
         assert!(page.contains("\njobs_total{host=\"a7\"} 2\n"), "{page}");
         // Back beside the bus, totals begin anew, as with any other file.
-        well(&bus, &["emit", "jobs_total", "1", "--type", "counter"]);
-        stop(aggregator(
-            &bus,
-            &["--snapshot", &link.display().to_string()],
-        ));
+        well(&bus, "emit jobs_total 1 --type counter");
+        stop(aggregator(&bus, &format!("--snapshot {}", link.display())));
         assert!(fs::symlink_metadata(&link).expect("a file").is_file());
-        assert!(well(&bus, &["dump"]).ends_with("jobs_total 1\n"));
+        assert!(well(&bus, "dump").ends_with("jobs_total 1\n"));
         // Elsewhere again: what lies in the place of the link is moved aside, and all goes with the
         // bus.
-        stop(aggregator(&bus, &["--snapshot", &told]));
-        well(&bus, &["rm"]);
+        stop(aggregator(&bus, &format!("--snapshot {told}")));
+        well(&bus, "rm");
         assert!(!path.exists() && fs::symlink_metadata(&link).is_err());
     }
 }
@@ -137,31 +126,25 @@ fn a_snapshot_can_be_told_by_a_link() {
     let (link, file) = (folder.path().join("link"), folder.path().join("file"));
     symlink("file", &link).expect("a link");
     let told = link.display().to_string();
-    well(&bus, &["emit", "level", "1"]);
-    let mut command = Command::new(QBUS);
-    command.args([
-        "agg",
-        "--no-host",
-        "--no-gpu",
-        "--no-self",
-        "--snapshot",
-        &told,
-        "-b",
-    ]);
-    command.arg(bus.address().to_string()).stderr(Stdio::null());
+    well(&bus, "emit level 1");
+    let name = bus.address();
+    let mut command = typed(&format!(
+        "agg --no-host --no-gpu --no-self --snapshot {told} -b {name}"
+    ));
+    command.stderr(Stdio::null());
     let aggregating = Process::spawn(command);
     until("the snapshot", || {
         file.is_file() && bus.is_aggregated(aggregating.pid())
     });
     stop(aggregating);
-    for args in [&["dump"][..], &["dump", "--snapshot", &told]] {
-        assert!(well(&bus, args).ends_with("level 1\n"));
+    for line in ["dump", &format!("dump --snapshot {told}")] {
+        assert!(well(&bus, line).ends_with("level 1\n"));
     }
     assert!(fs::symlink_metadata(&link).expect("it").is_symlink());
     // What is no file is no place for one, and stays what it is.
     fails(
         &bus,
-        &["agg", "--snapshot", "/dev/null"],
+        "agg --snapshot /dev/null",
         2,
         &["/dev/null is not a regular file"],
     );
@@ -177,19 +160,11 @@ fn a_snapshot_can_be_told_by_a_link() {
 fn served(bus: &TestBus) -> String {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let socket = folder.path().join("http");
-    let mut command = Command::new(QBUS);
-    command.args([
-        "serve",
-        "--max-age",
-        "off",
-        "-b",
-        &bus.address().to_string(),
-    ]);
-    command
-        .arg("--listen")
-        .arg(format!("unix:{}", socket.display()));
+    let (name, at) = (bus.address(), socket.display());
+    let mut command = typed(&format!(
+        "serve --max-age off -b {name} --listen unix:{at} --label host=a7"
+    ));
     command.stderr(Stdio::null());
-    command.args(["--label", "host=a7"]);
     let serving = Process::spawn(command);
     until("the server", || UnixStream::connect(&socket).is_ok());
     let mut stream = UnixStream::connect(&socket).expect("it listens");
@@ -207,9 +182,9 @@ fn a_link_that_leads_to_what_is_no_snapshot_of_the_bus_harms_nobody() {
     let precious = folder.path().join("precious");
     fs::write(&precious, "somebody's own words, and more than eight bytes").expect("written");
     symlink(&precious, bus.address().snapshot_link()).expect("a link");
-    fails(&bus, &["dump"], 2, &["is not a snapshot"]);
-    fails(&bus, &["agg"], 2, &["is not a snapshot"]);
-    well(&bus, &["rm"]);
+    fails(&bus, "dump", 2, &["is not a snapshot"]);
+    fails(&bus, "agg", 2, &["is not a snapshot"]);
+    well(&bus, "rm");
     assert!(precious.exists(), "it is not the bus's to remove");
     assert!(fs::symlink_metadata(bus.address().snapshot_link()).is_err());
 
@@ -222,9 +197,9 @@ fn a_link_that_leads_to_what_is_no_snapshot_of_the_bus_harms_nobody() {
     fs::copy(&link, &stolen).expect("copied");
     fs::remove_file(&link).expect("removed");
     symlink(&stolen, &link).expect("a link");
-    well(&bus, &["dump"]);
+    well(&bus, "dump");
     lchown(&link, Some(65_534), None).expect("nobody's");
-    fails(&bus, &["dump"], 2, &["is not a regular file"]);
+    fails(&bus, "dump", 2, &["is not a regular file"]);
 }
 
 /// Checks that a file of the demo is there and that its format's parser takes it.
@@ -237,10 +212,8 @@ fn check(folder: &Path, name: &str, parses: impl Fn(&str)) {
 #[test]
 fn the_demo_leaves_three_files_and_no_bus() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut command = Command::new(QBUS);
-    command
-        .args(["demo", "--seconds", "1", "--workers", "2", "-o"])
-        .arg(folder.path());
+    let to = folder.path().display();
+    let mut command = typed(&format!("demo --seconds 1 --workers 2 -o {to}"));
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -289,10 +262,10 @@ fn the_demo_leaves_three_files_and_no_bus() {
 #[test]
 fn the_demo_serves_its_dashboard_and_stays_until_it_is_told_to_end() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut command = Command::new(QBUS);
-    command.args(["demo", "--seconds", "1", "--workers", "2", "--stay", "-o"]);
-    command.arg(folder.path()).args(["--listen", "127.0.0.1:0"]);
-    let demo = Process::spawn(command);
+    let to = folder.path().display();
+    let demo = Process::spawn(typed(&format!(
+        "demo --seconds 1 --workers 2 --stay -o {to} --listen 127.0.0.1:0"
+    )));
     let name = demo
         .line()
         .split([' ', ':'])
@@ -324,10 +297,8 @@ fn the_demo_serves_its_dashboard_and_stays_until_it_is_told_to_end() {
 
 #[test]
 fn an_interrupted_demo_leaves_no_bus_and_no_process() {
-    let mut command = Command::new(QBUS);
-    command
-        .args(["demo", "--seconds", "60", "--workers", "2"])
-        .stderr(Stdio::null());
+    let mut command = typed("demo --seconds 60 --workers 2");
+    command.stderr(Stdio::null());
     let demo = Process::spawn(command);
     let line = demo.line();
     let name = line
@@ -360,8 +331,7 @@ fn an_interrupted_demo_leaves_no_bus_and_no_process() {
 /// As ^C does it in a shell: to all processes of the group at once.
 #[test]
 fn an_interrupt_ends_a_demo_and_blames_nobody() {
-    let mut command = Command::new(QBUS);
-    command.args(["demo", "--seconds", "60", "--workers", "2"]);
+    let mut command = typed("demo --seconds 60 --workers 2");
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let mut demo = command
         .stderr(Stdio::piped())
@@ -392,26 +362,26 @@ fn what_would_be_ignored_is_refused() {
     let name = bus.address().to_string();
     for command in ["bench", "sample", "demo"] {
         let gist = [&*format!("`qbus {command}`"), "leave --bus out"];
-        fails(&bus, &[command, "-b", &name], 2, &gist);
-        fails(&bus, &["-b", &name, command], 2, &gist);
+        fails(&bus, &format!("{command} -b {name}"), 2, &gist);
+        fails(&bus, &format!("-b {name} {command}"), 2, &gist);
     }
-    let tls = ["agg", "--web.config.file", "web.yml"];
-    fails(&bus, &tls, 2, &["nothing is served without --listen"]);
+    let tls = "agg --web.config.file web.yml";
+    fails(&bus, tls, 2, &["nothing is served without --listen"]);
     assert!(!bus.address().file().exists());
 }
 
 #[test]
 fn every_help_has_an_example() {
-    let help = |args: &[&str]| {
-        let finished = run(Command::new(QBUS).args(args).env_remove("QBUS"), "");
+    let help = |line: &str| {
+        let finished = run(typed(line).env_remove("QBUS"), "");
         assert_eq!(
             (finished.code, finished.err.as_str()),
             (Some(0), ""),
-            "{args:?}"
+            "{line}"
         );
         finished.out
     };
-    let page = help(&["--help"]);
+    let page = help("--help");
     let commands = page.lines().skip_while(|line| *line != "Commands:").skip(1);
     let commands = commands.take_while(|line| !line.is_empty());
     let commands: Vec<&str> = commands
@@ -427,7 +397,7 @@ fn every_help_has_an_example() {
         "{commands:?}"
     );
     for command in commands.into_iter().filter(|command| *command != "help") {
-        let page = help(&[command, "--help"]);
+        let page = help(&format!("{command} --help"));
         let (_, examples) = page
             .split_once("Example")
             .unwrap_or_else(|| panic!("{command}: {page}"));
@@ -440,7 +410,7 @@ fn every_help_has_an_example() {
             "{command}: {page}"
         );
     }
-    assert!(page.contains("Example") && help(&["--version"]).starts_with("qbus "));
+    assert!(page.contains("Example") && help("--version").starts_with("qbus "));
 }
 
 /// An aggregator that a service manager has started, and the manager's socket.
@@ -448,9 +418,8 @@ fn service(bus: &TestBus, folder: &Path, watchdog: &str) -> (Process, UnixDatagr
     let path = folder.join("notify");
     let socket = UnixDatagram::bind(&path).expect("a socket");
     socket.set_read_timeout(Some(LIMIT)).expect("a limit");
-    let mut command = Command::new(QBUS);
-    command.args(["agg", "--no-host", "--no-gpu", "--no-self", "-b"]);
-    command.arg(bus.address().to_string());
+    let name = bus.address();
+    let mut command = typed(&format!("agg --no-host --no-gpu --no-self -b {name}"));
     command
         .env("NOTIFY_SOCKET", &path)
         .env("WATCHDOG_USEC", watchdog);
@@ -490,9 +459,10 @@ fn a_service_manager_hears_when_it_is_ready_that_it_works_and_that_it_ends() {
 fn said(bus: &TestBus, level: &str, journal: bool) -> String {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let log = fs::File::create(folder.path().join("log")).expect("a file");
-    let mut command = Command::new(QBUS);
-    command.args(["agg", "--no-gpu", "--no-self", "--log-level", level, "-b"]);
-    command.arg(bus.address().to_string());
+    let name = bus.address();
+    let mut command = typed(&format!(
+        "agg --no-gpu --no-self --log-level {level} -b {name}"
+    ));
     if journal {
         let found = log.metadata().expect("a file");
         command.env("JOURNAL_STREAM", format!("{}:{}", found.dev(), found.ino()));
@@ -504,7 +474,7 @@ fn said(bus: &TestBus, level: &str, journal: bool) -> String {
     until("the aggregator", || bus.is_aggregated(aggregating.pid()));
     aggregating.signal(Signal::HUP);
     until("its samples", || {
-        qbus(bus, &["dump"])
+        qbus(bus, "dump")
             .out
             .contains("\nqbus_host_memory_total_bytes ")
     });
@@ -550,7 +520,7 @@ fn times_that_would_keep_a_core_busy_are_refused() {
         ),
         ("--latency", "1h", "expected 100µs to 10s"),
     ] {
-        fails(&bus, &["agg", option, typed], 2, &[option, gist]);
+        fails(&bus, &format!("agg {option} {typed}"), 2, &[option, gist]);
     }
     assert!(!bus.address().file().exists());
 }

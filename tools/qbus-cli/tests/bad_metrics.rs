@@ -7,10 +7,9 @@ use crate::support::{aggregate, fails, qbus_with_input, well};
 
 /// Checks that an emit is refused with exit code 2 and an error that says all of that, on the
 /// command line and as a line of standard input.
-fn check(bus: &TestBus, args: &[&str], line: &str, gist: &[&str]) {
-    let args = [&["emit"], args].concat();
-    fails(bus, &args, 2, gist);
-    let finished = qbus_with_input(bus, &["emit", "--stdin"], line);
+fn check(bus: &TestBus, args: &str, line: &str, gist: &[&str]) {
+    fails(bus, &format!("emit {args}"), 2, gist);
+    let finished = qbus_with_input(bus, "emit --stdin", line);
     assert_eq!(finished.code, Some(2), "{line}: {finished:?}");
     for part in gist.iter().chain(&["qbus: line 1: ", "1 of 1 lines"]) {
         assert!(
@@ -31,11 +30,11 @@ fn a_name_that_is_none() {
             &format!("{name:?} is no metric name"),
             "[a-zA-Z_:][a-zA-Z0-9_:]*",
         ];
-        check(&bus, &[name, "1"], &line, &gist);
+        check(&bus, &format!("'{name}' 1"), &line, &gist);
     }
     assert_eq!(bus.open().counts().series, 0);
-    well(&bus, &["emit", &"x".repeat(255), "1"]);
-    well(&bus, &["emit", "vllm:kv_cache_usage", "1"]);
+    well(&bus, &format!("emit {} 1", "x".repeat(255)));
+    well(&bus, "emit vllm:kv_cache_usage 1");
 }
 
 #[test]
@@ -52,26 +51,13 @@ fn a_label_that_is_none_or_reserved() {
     for (label, reason) in cases {
         let line = format!(r#"{{"name":"x","value":1,"labels":{{"{label}":"v"}}}}"#);
         let gist = ["metric x", &format!("label {label:?}"), reason];
-        check(
-            &bus,
-            &["x", "1", "--label", &format!("{label}=v")],
-            &line,
-            &gist,
-        );
+        check(&bus, &format!("x 1 --label '{label}=v'"), &line, &gist);
     }
-    let twice = ["emit", "x", "1", "--label", "a=1", "--label", "a=2"];
-    fails(&bus, &twice, 2, &["metric x", "twice"]);
-    fails(
-        &bus,
-        &["emit", "x", "1", "--label", "a"],
-        2,
-        &["expected NAME=VALUE"],
-    );
+    let twice = "emit x 1 --label a=1 --label a=2";
+    fails(&bus, twice, 2, &["metric x", "twice"]);
+    fails(&bus, "emit x 1 --label a", 2, &["expected NAME=VALUE"]);
     assert_eq!(bus.open().counts().series, 0);
-    well(
-        &bus,
-        &["emit", "x", "1", "--label", "a=b=c", "--label", "empty="],
-    );
+    well(&bus, "emit x 1 --label a=b=c --label empty=");
 }
 
 #[test]
@@ -79,11 +65,11 @@ fn a_type_conflict_names_both_definitions() {
     let bus = TestBus::small(Place::Named);
     for existing in MetricType::ALL {
         let name = format!("an_{existing}");
-        well(&bus, &["emit", &name, "1", "--type", existing.as_str()]);
+        well(&bus, &format!("emit '{name}' 1 --type '{existing}'"));
         for requested in MetricType::ALL {
-            let args = [&name, "1", "--type", requested.as_str()];
+            let args = format!("{name} 1 --type {requested}");
             if requested == existing {
-                well(&bus, &[&["emit"], &args[..]].concat());
+                well(&bus, &format!("emit {args}"));
                 continue;
             }
             let line = format!(r#"{{"name":"{name}","value":1,"type":"{requested}"}}"#);
@@ -99,18 +85,10 @@ fn a_type_conflict_names_both_definitions() {
             );
         }
     }
-    let buckets = [
-        "emit",
-        "an_histogram",
-        "1",
-        "--type",
-        "histogram",
-        "--buckets",
-        "1,2",
-    ];
+    let buckets = "emit an_histogram 1 --type histogram --buckets 1,2";
     fails(
         &bus,
-        &buckets,
+        buckets,
         2,
         &[
             "registered as histogram",
@@ -152,18 +130,18 @@ fn a_value_that_its_type_cannot_take() {
         let metric = format!("metric {name}");
         check(
             &bus,
-            &["--type", metric_type, "--", &name, typed],
+            &format!("--type '{metric_type}' -- '{name}' '{typed}'"),
             &line,
             &[&metric, gist],
         );
     }
-    fails(&bus, &["emit", "x", "one"], 2, &["one"]);
+    fails(&bus, "emit x one", 2, &["one"]);
     // A gauge says what there is, also that there is no number for it.
     for value in ["NaN", "inf", "-inf", "-1.5"] {
-        well(&bus, &["emit", "--", "a_gauge", value]);
+        well(&bus, &format!("emit -- a_gauge '{value}'"));
     }
     aggregate(&bus);
-    let ledger = well(&bus, &["stat"]);
+    let ledger = well(&bus, "stat");
     // Each refusal is a drop: two of each case.
     assert!(
         ledger.contains("4 delivered, 10 lost (10 rejected)"),
@@ -175,15 +153,7 @@ fn a_value_that_its_type_cannot_take() {
 fn buckets_that_do_not_ascend() {
     let bus = TestBus::small(Place::Named);
     for buckets in ["1,1", "2,1", "1,inf", "NaN"] {
-        let args = [
-            "emit",
-            "h",
-            "1",
-            "--type",
-            "histogram",
-            "--buckets",
-            buckets,
-        ];
+        let args = format!("emit h 1 --type histogram --buckets '{buckets}'");
         fails(
             &bus,
             &args,
@@ -192,55 +162,41 @@ fn buckets_that_do_not_ascend() {
         );
     }
     let line = r#"{"name":"h","value":1,"type":"histogram","buckets":[2,1]}"#;
-    let finished = qbus_with_input(&bus, &["emit", "--stdin"], line);
+    let finished = qbus_with_input(&bus, "emit --stdin", line);
     assert_eq!(finished.code, Some(2), "{finished:?}");
     assert!(
         finished.err.contains("buckets are [2.0, 1.0]"),
         "{finished:?}"
     );
-    let args = [
-        "emit",
-        "h",
-        "1",
-        "--type",
-        "histogram",
-        "--buckets",
-        "-1,0,2.5",
-    ];
-    well(&bus, &args);
+    let args = "emit h 1 --type histogram --buckets -1,0,2.5";
+    well(&bus, args);
     // Without buckets a known histogram keeps its own.
-    well(&bus, &["emit", "h", "2", "--type", "histogram"]);
+    well(&bus, "emit h 2 --type histogram");
 }
 
 #[test]
 fn a_full_registry_names_who_filled_it() {
     let bus = TestBus::reserve(Place::Named);
-    let small = [
-        "create",
-        "--lanes",
-        "8",
-        "--slots",
-        "64",
-        "--max-series",
-        "4",
-    ];
-    well(&bus, &[&small[..], &["--max-families", "8"]].concat());
+    well(
+        &bus,
+        "create --lanes 8 --slots 64 --max-series 4 --max-families 8",
+    );
     for user in ["a", "b", "c"] {
-        let labels = ["--label", "region=eu", "--label", &format!("user={user}")];
-        well(&bus, &[&["emit", "logins", "1"], &labels[..]].concat());
+        let labels = format!("--label region=eu --label user={user}");
+        well(&bus, &format!("emit logins 1 {labels}"));
     }
-    well(&bus, &["emit", "other", "1"]);
+    well(&bus, "emit other 1");
     let line = r#"{"name":"logins","value":1,"labels":{"region":"eu","user":"d"}}"#;
-    let args = ["logins", "1", "--label", "region=eu", "--label", "user=d"];
+    let args = "logins 1 --label region=eu --label user=d";
     let gist = [
         "metric logins: no room for more series (capacity 4)",
         "the largest family is logins with 3 series",
         "its label user has 3 values",
         "known series go on",
     ];
-    check(&bus, &args, line, &gist);
-    well(&bus, &["emit", "other", "2"]);
-    let stat = well(&bus, &["stat"]);
+    check(&bus, args, line, &gist);
+    well(&bus, "emit other 2");
+    let stat = well(&bus, "stat");
     assert!(stat.contains("4 of 4 series"), "{stat}");
     assert!(stat.contains("2 registrations were refused"), "{stat}");
 }
@@ -256,12 +212,9 @@ fn no_free_lane_falls_back_to_a_shared_one() {
     let opened = bus.open();
     let holder = opened.producer().expect("the exclusive lane");
     assert!(holder.is_exclusive());
-    well(
-        &bus,
-        &["load", "--producers", "2", "--records", "100", "--keep"],
-    );
+    well(&bus, "load --producers 2 --records 100 --keep");
     aggregate(&bus);
-    let page = well(&bus, &["dump", "--match", "qbus_load_records_total"]);
+    let page = well(&bus, "dump --match qbus_load_records_total");
     let sums = page.lines().filter(|line| line.ends_with(" 100")).count();
     assert_eq!(sums, 2, "{page}");
 
@@ -278,14 +231,14 @@ fn no_free_lane_falls_back_to_a_shared_one() {
         "all 1 lanes are leased and the bus has no shared lane",
         "--shared-lanes",
     ];
-    fails(&bus, &["emit", "x", "1"], 2, &gist);
+    fails(&bus, "emit x 1", 2, &gist);
 }
 
 #[test]
 fn a_refused_value_registers_nothing() {
     let bus = TestBus::small(Place::Named);
-    let args = ["emit", "--type", "counter", "--", "x", "-1"];
-    fails(&bus, &args, 2, &["counter increment is -1"]);
+    let args = "emit --type counter -- x -1";
+    fails(&bus, args, 2, &["counter increment is -1"]);
     assert_eq!(bus.open().counts().series, 0);
-    well(&bus, &["emit", "x", "-1"]);
+    well(&bus, "emit x -1");
 }

@@ -12,20 +12,15 @@ use qbus_aggregate::{Aggregator, AggregatorOptions};
 use qbus_tests::{Place, TestBus, run, until};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use crate::support::{QBUS, aggregate, aggregator, fails, is_root, stop, well};
+use crate::support::{aggregate, aggregator, fails, is_root, stop, typed, well};
 
 /// Commands that open the bus.
-const OPENING: [&[&str]; 4] = [
-    &["emit", "x", "1"],
-    &["stat"],
-    &["load", "--records", "1"],
-    &["rm"],
-];
+const OPENING: [&str; 4] = ["emit x 1", "stat", "load --records 1", "rm"];
 
 /// Checks that every command that opens the bus ends with that code and says all of that.
 fn check(bus: &TestBus, code: i32, gist: &[&str]) {
-    for args in OPENING {
-        fails(bus, args, code, gist);
+    for line in OPENING {
+        fails(bus, line, code, gist);
     }
 }
 
@@ -36,9 +31,9 @@ fn no_such_bus() {
         let path = bus.address().file().display().to_string();
         check(&bus, 1, &["there is no", &path]);
         let start = format!("start `qbus agg -b {}`", bus.address());
-        fails(&bus, &["emit", "x", "1"], 1, &[&start, "qbus create -b"]);
-        fails(&bus, &["agg", "--no-create"], 1, &[&start]);
-        fails(&bus, &["dump"], 1, &[&start, "no snapshot"]);
+        fails(&bus, "emit x 1", 1, &[&start, "qbus create -b"]);
+        fails(&bus, "agg --no-create", 1, &[&start]);
+        fails(&bus, "dump", 1, &[&start, "no snapshot"]);
         assert!(!bus.address().file().exists(), "asking makes nothing");
     }
 }
@@ -51,10 +46,10 @@ fn no_such_address() {
         "1 to 64 letters",
         "a path with a slash",
     ];
-    fails(&bus, &["-b", "two words", "dump"], 2, &gist);
-    fails(&bus, &["-b", "", "dump"], 2, &["names no bus"]);
+    fails(&bus, "-b 'two words' dump", 2, &gist);
+    fails(&bus, "-b '' dump", 2, &["names no bus"]);
     let long = "x".repeat(65);
-    fails(&bus, &["-b", &long, "dump"], 2, &["names no bus"]);
+    fails(&bus, &format!("-b {long} dump"), 2, &["names no bus"]);
 }
 
 #[test]
@@ -64,12 +59,12 @@ fn a_dump_before_any_aggregator_ran() {
         let start = format!("start `qbus agg -b {}`", bus.address());
         fails(
             &bus,
-            &["dump"],
+            "dump",
             1,
             &["there is no snapshot", "no aggregator has run", &start],
         );
         // Statistics are of the bus, and the bus is there.
-        assert!(well(&bus, &["stat"]).contains(&start));
+        assert!(well(&bus, "stat").contains(&start));
     }
 }
 
@@ -79,14 +74,14 @@ fn a_dump_of_a_snapshot_that_was_never_finished() {
     let start = format!("start `qbus agg -b {}`", bus.address());
     for page in [&[][..], &[0; 65536]] {
         fs::write(bus.address().snapshot(), page).expect("written");
-        let error = fails(&bus, &["dump"], 1, &["is empty", &start]);
+        let error = fails(&bus, "dump", 1, &["is empty", &start]);
         assert!(!error.contains("rm"), "the bus is good: {error}");
     }
     // The next aggregator makes it anew.
     fs::set_permissions(bus.address().snapshot(), Permissions::from_mode(0o600)).expect("a mode");
-    well(&bus, &["emit", "x", "1"]);
+    well(&bus, "emit x 1");
     aggregate(&bus);
-    assert!(well(&bus, &["dump"]).ends_with("x 1\n"));
+    assert!(well(&bus, "dump").ends_with("x 1\n"));
 }
 
 #[test]
@@ -102,14 +97,14 @@ fn a_file_of_something_else() {
             "it starts with 0x",
         ];
         check(&bus, 2, &gist);
-        fails(&bus, &["agg"], 2, &gist);
+        fails(&bus, "agg", 2, &gist);
         fails(
             &bus,
-            &["dump", "--snapshot", &path.display().to_string()],
+            &format!("dump --snapshot {}", path.display()),
             2,
             &["is not a snapshot"],
         );
-        fails(&bus, &["rm", "--force"], 2, &gist);
+        fails(&bus, "rm --force", 2, &gist);
         assert!(path.exists(), "it is not ours to remove");
     }
 }
@@ -123,21 +118,16 @@ fn another_layout_version() {
         file.and_then(|file| file.write_all_at(&7_u64.to_le_bytes(), 8))
             .expect("patched");
         let gist = ["has layout version 7, this build reads 6"];
-        fails(&bus, &["emit", "x", "1"], 2, &gist);
-        fails(&bus, &["stat"], 2, &gist);
-        fails(&bus, &["agg"], 2, &gist);
+        fails(&bus, "emit x 1", 2, &gist);
+        fails(&bus, "stat", 2, &gist);
+        fails(&bus, "agg", 2, &gist);
         let snapshot = bus.address().snapshot();
         let file = OpenOptions::new().write(true).open(snapshot);
         file.and_then(|file| file.write_all_at(&9_u64.to_le_bytes(), 8))
             .expect("patched");
-        fails(
-            &bus,
-            &["dump"],
-            2,
-            &["has layout version 9, this build reads"],
-        );
+        fails(&bus, "dump", 2, &["has layout version 9, this build reads"]);
         // Nobody uses it.
-        well(&bus, &["rm"]);
+        well(&bus, "rm");
     }
 }
 
@@ -151,27 +141,27 @@ fn a_snapshot_of_another_layout_version() {
         .expect("patched");
     // It shows what is known, and what is not.
     let skewed = "layout version 9, this build";
-    let shown = well(&bus, &["stat"]);
+    let shown = well(&bus, "stat");
     assert!(shown.contains("the snapshot is not read"), "{shown}");
     assert!(shown.contains(skewed), "{shown}");
-    let shown = well(&bus, &["stat", "--json"]);
+    let shown = well(&bus, "stat --json");
     let json: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
     let why = json["no_snapshot"].as_str().expect("why");
     assert!(why.contains(skewed), "{why}");
 
     thread::scope(|scope| {
         let aggregating = scope.spawn(|| {
-            let mut command = Command::new(QBUS);
-            command.args(["agg", "--no-host", "--no-gpu", "--no-self", "--bus"]);
-            run(command.arg(bus.address().to_string()), "")
+            let name = bus.address();
+            let line = format!("agg --no-host --no-gpu --no-self -b {name}");
+            run(&mut typed(&line), "")
         });
         until("the new snapshot", || {
-            let shown = well(&bus, &["stat", "--json"]);
+            let shown = well(&bus, "stat --json");
             let json: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
             json["no_snapshot"].is_null() && json["aggregator"]["epoch"].as_u64() > Some(0)
         });
         // It ends with the bus.
-        well(&bus, &["rm", "--force"]);
+        well(&bus, "rm --force");
         let ended = aggregating.join().expect("ran");
         for part in [skewed, "was moved to", "totals begin anew"] {
             assert!(ended.err.contains(part), "{part:?}: {ended:?}");
@@ -189,7 +179,7 @@ fn a_truncated_file() {
         let sizes = format!("has 8192 bytes, its header says {whole}");
         let gist = [sizes.as_str(), "truncated"];
         check(&bus, 2, &gist);
-        fails(&bus, &["agg"], 2, &gist);
+        fails(&bus, "agg", 2, &gist);
     }
 }
 
@@ -197,8 +187,8 @@ fn a_truncated_file() {
 fn a_bus_that_was_never_finished() {
     let bus = TestBus::reserve(Place::Named);
     fs::write(bus.address().file(), "").expect("written");
-    fails(&bus, &["stat"], 1, &["is unfinished", "`qbus rm --force`"]);
-    well(&bus, &["rm", "--force"]);
+    fails(&bus, "stat", 1, &["is unfinished", "`qbus rm --force`"]);
+    well(&bus, "rm --force");
     assert!(!bus.address().file().exists());
 }
 
@@ -215,10 +205,10 @@ fn a_bus_of_another_user() {
             "--mode 0660",
         ];
         check(&bus, 2, &gist);
-        fails(&bus, &["agg"], 2, &gist);
+        fails(&bus, "agg", 2, &gist);
         // One that is shared with a group is for whoever the kernel lets in.
         fs::set_permissions(bus.address().file(), Permissions::from_mode(0o660)).expect("a mode");
-        well(&bus, &["emit", "x", "1"]);
+        well(&bus, "emit x 1");
         fs::set_permissions(bus.address().file(), Permissions::from_mode(0o666)).expect("a mode");
         check(&bus, 2, &["has mode 0666", "expected 0600 or 0660"]);
     }
@@ -242,29 +232,29 @@ fn something_else_in_its_place() {
             let bus = TestBus::reserve(place);
             plant(bus.address().file());
             check(&bus, 2, &gist);
-            fails(&bus, &["agg"], 2, &gist);
-            fails(&bus, &["create"], 2, &["exists already"]);
+            fails(&bus, "agg", 2, &gist);
+            fails(&bus, "create", 2, &["exists already"]);
             assert!(fs::symlink_metadata(bus.address().file()).is_ok());
 
             let bus = TestBus::small(place);
             plant(&bus.address().snapshot());
-            fails(&bus, &["dump"], 2, &[of_snapshot]);
-            let agg = ["agg", "--no-host", "--no-gpu", "--no-self"];
-            fails(&bus, &agg, 2, &[of_snapshot]);
+            fails(&bus, "dump", 2, &[of_snapshot]);
+            let agg = "agg --no-host --no-gpu --no-self";
+            fails(&bus, agg, 2, &[of_snapshot]);
         }
     }
-    well(&target, &["stat"]);
+    well(&target, "stat");
 }
 
 #[test]
 fn a_second_aggregator() {
     for place in Place::ALL {
         let bus = TestBus::small(place);
-        let first = aggregator(&bus, &[]);
+        let first = aggregator(&bus, "");
         let pid = format!("pid {}", first.pid());
-        fails(&bus, &["agg"], 2, &["has an aggregator already", &pid]);
+        fails(&bus, "agg", 2, &["has an aggregator already", &pid]);
         let pid = first.pid().to_string();
-        fails(&bus, &["rm"], 2, &["in use by pid", &pid, "--force"]);
+        fails(&bus, "rm", 2, &["in use by pid", &pid, "--force"]);
         assert!(bus.is_aggregated(first.pid()));
         stop(first);
     }
@@ -321,24 +311,11 @@ fn what_has_no_room_leaves_a_disk_as_it_was() {
         found.f_bavail * found.f_frsize
     };
     let path = small.0.path().join("bus").display().to_string();
-    let geometry = [
-        "--lanes=8",
-        "--slots=256",
-        "--max-series=256",
-        "--max-owners=64",
-        "--cells=256",
-    ];
-    well_at(&path, &[&["create"][..], &geometry].concat());
+    let geometry = "--lanes=8 --slots=256 --max-series=256 --max-owners=64 --cells=256";
+    well_at(&path, &format!("create {geometry}"));
     let before = free();
     // A new snapshot, then one that is there.
-    let lots = [
-        "agg",
-        "--no-host",
-        "--no-gpu",
-        "--no-self",
-        "--recent",
-        "5000000",
-    ];
+    let lots = format!("agg --no-host --no-gpu --no-self --recent 5000000 -b {path}");
     let opened = |address: &str| qbus::Bus::open(&address.parse().expect("a path")).expect("a bus");
     for is_there in [false, true] {
         if is_there {
@@ -346,7 +323,7 @@ fn what_has_no_room_leaves_a_disk_as_it_was() {
             aggregator.expect("the only one").finish();
         }
         let before = if is_there { free() } else { before };
-        let finished = run(Command::new(QBUS).args(lots).args(["-b", &path]), "");
+        let finished = run(&mut typed(&lots), "");
         assert_eq!(finished.code, Some(2), "{finished:?}");
         for part in [
             "no room for",
@@ -363,10 +340,8 @@ fn what_has_no_room_leaves_a_disk_as_it_was() {
         assert!(!finished.err.contains("--lanes"), "{}", finished.err);
         assert_eq!(free(), before, "as it was");
     }
-    let large = run(
-        Command::new(QBUS).args(["create", "-b", &format!("{path}2"), "--slots=65536"]),
-        "",
-    );
+    let large = format!("create -b {path}2 --slots=65536");
+    let large = run(&mut typed(&large), "");
     assert_eq!(large.code, Some(2), "{large:?}");
     assert!(
         large.err.contains("--lanes") && !large.err.contains("has 0 left"),
@@ -375,8 +350,8 @@ fn what_has_no_room_leaves_a_disk_as_it_was() {
     );
 }
 
-fn well_at(path: &str, args: &[&str]) {
-    let finished = run(Command::new(QBUS).args(args).args(["-b", path]), "");
+fn well_at(path: &str, line: &str) {
+    let finished = run(&mut typed(&format!("{line} -b {path}")), "");
     assert_eq!(finished.code, Some(0), "{finished:?}");
 }
 
@@ -398,65 +373,52 @@ fn no_room() {
         &shm_size,
         "emptyDir",
     ];
-    fails(&bus, &["create", "-b", &path], 2, &gist);
-    fails(&bus, &["agg", "-b", &path], 2, &gist);
+    fails(&bus, &format!("create -b {path}"), 2, &gist);
+    fails(&bus, &format!("agg -b {path}"), 2, &gist);
     let left: Vec<_> = fs::read_dir(small.0.path()).expect("a folder").collect();
     assert!(left.is_empty(), "{left:?}");
 
     // Room for the bus and none for the snapshot: the bus stays as it was, and nothing half-made.
-    let tiny = [
-        "--lanes",
-        "2",
-        "--shared-lanes",
-        "1",
-        "--slots",
-        "16",
-        "--max-series",
-        "16",
-    ];
-    let more = ["--max-families", "8", "--max-owners", "8"];
-    let args = [&["create", "-b", path.as_str()][..], &tiny, &more].concat();
-    well(&bus, &args);
+    let tiny = "--lanes 2 --shared-lanes 1 --slots 16 --max-series 16 --max-families 8";
+    well_at(&path, &format!("create {tiny} --max-owners 8"));
     fails(
         &bus,
-        &["agg", "-b", &path, "--no-host", "--no-gpu", "--no-self"],
+        &format!("agg -b {path} --no-host --no-gpu --no-self"),
         2,
         &["no room for", ".snapshot"],
     );
     assert!(!Path::new(&format!("{path}.snapshot")).exists());
-    well(&bus, &["emit", "x", "1", "-b", &path]);
+    well(&bus, &format!("emit x 1 -b {path}"));
 }
 
 #[test]
 fn a_geometry_that_cannot_be() {
     let bus = TestBus::reserve(Place::Named);
     let slots = ["slots is 3", "a power of two, 4 say"];
-    fails(&bus, &["create", "--slots", "3"], 2, &slots);
+    fails(&bus, "create --slots 3", 2, &slots);
     fails(
         &bus,
-        &["create", "--lanes", "0"],
+        "create --lanes 0",
         2,
         &["lanes is 0, expected 1 to 4096"],
     );
-    let shared = ["create", "--lanes", "2", "--shared-lanes", "3"];
-    fails(&bus, &shared, 2, &["shared lanes is 3, expected 0 to 2"]);
-    fails(&bus, &["create", "--mode", "0666"], 2, &["0600", "0660"]);
+    let shared = "create --lanes 2 --shared-lanes 3";
+    fails(&bus, shared, 2, &["shared lanes is 3, expected 0 to 2"]);
+    fails(&bus, "create --mode 0666", 2, &["0600", "0660"]);
     assert!(!bus.address().file().exists());
-    well(&bus, &["create", "--mode", "0660", "--max-owners", "16"]);
+    well(&bus, "create --mode 0660 --max-owners 16");
     let mode = fs::metadata(bus.address().file())
         .expect("a bus")
         .permissions()
         .mode();
     assert_eq!(mode & 0o7777, 0o660);
-    fails(&bus, &["create"], 2, &["exists already", "`qbus rm`"]);
+    fails(&bus, "create", 2, &["exists already", "`qbus rm`"]);
 }
 
 #[test]
 fn a_name_in_the_environment_that_is_no_text() {
     for name in [&b"/tmp/\xff"[..], b"bus\xff"] {
-        let mut command = Command::new(QBUS);
-        command.arg("stat").env("QBUS", OsStr::from_bytes(name));
-        let finished = run(&mut command, "");
+        let finished = run(typed("stat").env("QBUS", OsStr::from_bytes(name)), "");
         assert_eq!(finished.code, Some(2), "{finished:?}");
         for part in ["UTF-8", "the environment's QBUS"] {
             assert!(finished.err.contains(part), "{part:?}: {finished:?}");
@@ -466,31 +428,24 @@ fn a_name_in_the_environment_that_is_no_text() {
 
 #[test]
 fn an_empty_name_in_the_environment_is_none() {
-    let mut command = Command::new(QBUS);
-    let help = run(command.arg("--help").env("QBUS", ""), "");
+    let help = run(typed("--help").env("QBUS", ""), "");
     assert_eq!(help.code, Some(0), "{help:?}");
     // Whether there is one of that name is not this test's.
-    let finished = run(Command::new(QBUS).arg("stat").env("QBUS", ""), "");
+    let finished = run(typed("stat").env("QBUS", ""), "");
     assert!(
         !finished.err.contains("names no bus"),
         "the default one: {finished:?}"
     );
-    let typed = ["-b", "", "stat"];
-    let finished = run(Command::new(QBUS).args(typed).env_remove("QBUS"), "");
+    let finished = run(typed("-b '' stat").env_remove("QBUS"), "");
     assert_eq!(finished.code, Some(2), "{finished:?}");
     assert!(finished.err.contains("names no bus"), "{finished:?}");
 }
 
 #[test]
 fn misuse_ends_with_2() {
-    for args in [
-        &["frobnicate"][..],
-        &[],
-        &["dump", "-f", "xml"],
-        &["dump", "--match", "[a"],
-    ] {
-        let finished = run(Command::new(QBUS).args(args).env_remove("QBUS"), "");
-        assert_eq!(finished.code, Some(2), "{args:?}: {finished:?}");
-        assert_eq!(finished.out, "", "{args:?}");
+    for line in ["frobnicate", "", "dump -f xml", "dump --match '[a'"] {
+        let finished = run(typed(line).env_remove("QBUS"), "");
+        assert_eq!(finished.code, Some(2), "{line}: {finished:?}");
+        assert_eq!(finished.out, "", "{line}");
     }
 }

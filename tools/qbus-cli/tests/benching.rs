@@ -2,14 +2,14 @@
 //!
 //! No figure is expected: a speed is a benchmark's business.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use qbus::Address;
 use qbus_tests::{Place, Process, TestBus, until};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{QBUS, fails, well};
+use crate::support::{fails, typed, well};
 
 /// The bus that a bench of that pid makes.
 fn bus_of(pid: u64) -> Address {
@@ -23,7 +23,7 @@ fn is_gone(address: &Address) -> bool {
 #[test]
 fn it_measures_each_thing_and_advises() {
     let unused = TestBus::reserve(Place::Named);
-    let page = well(&unused, &["bench", "--seconds", "0.2"]);
+    let page = well(&unused, "bench --seconds 0.2");
     for part in [
         "clock source",
         "Counter::inc (coarse clock)",
@@ -50,10 +50,8 @@ fn it_measures_each_thing_and_advises() {
 
 #[test]
 fn its_json_has_the_keys_that_others_read_and_its_bus_goes() {
-    let mut command = Command::new(QBUS);
-    command
-        .args(["bench", "--seconds", "0.2", "--json"])
-        .stderr(Stdio::null());
+    let mut command = typed("bench --seconds 0.2 --json");
+    command.stderr(Stdio::null());
     let bench = Process::spawn(command);
     let address = bus_of(bench.pid());
     let mut page = bench.line();
@@ -95,10 +93,8 @@ fn its_json_has_the_keys_that_others_read_and_its_bus_goes() {
 #[test]
 fn a_signal_ends_it_and_its_bus_goes() {
     for signal in [Signal::INT, Signal::TERM] {
-        let mut command = Command::new(QBUS);
-        command
-            .args(["bench", "--seconds", "600"])
-            .stderr(Stdio::null());
+        let mut command = typed("bench --seconds 600");
+        command.stderr(Stdio::null());
         let bench = Process::spawn(command);
         let address = bus_of(bench.pid());
         // The aggregator has begun, and with it the measuring.
@@ -115,7 +111,7 @@ fn a_time_that_is_none_is_refused() {
     for seconds in ["0", "-1", "NaN", "inf", "1e300"] {
         fails(
             &unused,
-            &["bench", &format!("--seconds={seconds}")],
+            &format!("bench --seconds={seconds}"),
             2,
             &["--seconds is not positive"],
         );

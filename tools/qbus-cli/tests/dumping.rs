@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use qbus_tests::{Finished, Place, TestBus, run, until};
 use serde_json::Value;
 
-use crate::support::{QBUS, aggregate, aggregator, complaints, fails, qbus, stop, well};
+use crate::support::{QBUS, aggregate, aggregator, complaints, fails, qbus, stop, typed, well};
 
 const FORMATS: [&str; 3] = ["json", "csv", "prometheus"];
 
@@ -17,18 +17,10 @@ fn filled(place: Place) -> TestBus {
     for metric_type in ["counter", "gauge", "histogram", "summary"] {
         for value in ["1", "2.5"] {
             let name = format!("some_{metric_type}");
-            let label = "who=a \"b\"\\ä";
+            let label = r#"'who=a "b"\ä'"#;
             well(
                 &bus,
-                &[
-                    "emit",
-                    &name,
-                    value,
-                    "--type",
-                    metric_type,
-                    "--label",
-                    label,
-                ],
+                &format!("emit {name} {value} --type {metric_type} --label {label}"),
             );
         }
     }
@@ -41,25 +33,25 @@ fn two_dumps_of_one_snapshot_are_the_same_bytes() {
     for place in Place::ALL {
         let bus = filled(place);
         for format in FORMATS {
-            for more in [&[][..], &["--history"], &["--timestamps"]] {
-                if format == "prometheus" && more == ["--history"] {
+            for more in ["", "--history", "--timestamps"] {
+                if format == "prometheus" && more == "--history" {
                     continue;
                 }
-                let args = [&["dump", "-f", format], more].concat();
-                let first = well(&bus, &args);
+                let line = format!("dump -f {format} {more}");
+                let first = well(&bus, &line);
                 assert!(first.contains("some_counter"), "{first}");
-                assert_eq!(first, well(&bus, &args), "{args:?}");
+                assert_eq!(first, well(&bus, &line), "{line}");
             }
         }
         // Also of a copy, and after everything else is gone.
         let folder = tempfile::tempdir().expect("a temporary folder");
         let copy = folder.path().join("copy").display().to_string();
         fs::copy(bus.address().snapshot(), &copy).expect("copied");
-        let pages = FORMATS.map(|format| well(&bus, &["dump", "-f", format]));
-        well(&bus, &["rm"]);
+        let pages = FORMATS.map(|format| well(&bus, &format!("dump -f {format}")));
+        well(&bus, "rm");
         for (format, page) in FORMATS.into_iter().zip(pages) {
             assert_eq!(
-                well(&bus, &["dump", "-f", format, "--snapshot", &copy]),
+                well(&bus, &format!("dump -f {format} --snapshot {copy}")),
                 page
             );
         }
@@ -69,7 +61,7 @@ fn two_dumps_of_one_snapshot_are_the_same_bytes() {
 #[test]
 fn each_format_parses() {
     let bus = filled(Place::Named);
-    let json: Value = serde_json::from_str(&well(&bus, &["dump", "-f", "json"])).expect("JSON");
+    let json: Value = serde_json::from_str(&well(&bus, "dump -f json")).expect("JSON");
     let metrics = json["metrics"].as_array().expect("a list");
     let names: Vec<&str> = metrics
         .iter()
@@ -92,12 +84,12 @@ fn each_format_parses() {
         (&3.5.into(), &2.5.into())
     );
 
-    let page = well(&bus, &["dump", "-f", "csv"]);
+    let page = well(&bus, "dump -f csv");
     let mut rows = csv::Reader::from_reader(page.as_bytes());
     assert_eq!(rows.headers().expect("a header").len(), 7);
     assert!(rows.records().all(|row| row.is_ok()) && page.contains("some_summary"));
 
-    check_with_promtool(&well(&bus, &["dump"]));
+    check_with_promtool(&well(&bus, "dump"));
 }
 
 /// Checks a page with promtool where there is one; what it finds wrong is more than what it
@@ -124,7 +116,7 @@ pub(crate) fn check_with_promtool(page: &str) {
 fn a_glob_selects_by_name() {
     let bus = filled(Place::Named);
     let names = |glob: &str| {
-        let json = well(&bus, &["dump", "-f", "json", "--match", glob]);
+        let json = well(&bus, &format!("dump -f json --match '{glob}'"));
         let json: Value = serde_json::from_str(&json).expect("JSON");
         let metrics = json["metrics"].as_array().expect("a list").clone();
         let name = |metric: &Value| metric["name"].as_str().unwrap_or_default().to_owned();
@@ -134,47 +126,45 @@ fn a_glob_selects_by_name() {
     assert_eq!(names("some_????????"), Vec::<String>::new());
     assert_eq!(names("some_summar?"), ["some_summary"]);
     assert_eq!(names("*").len(), 4);
-    fails(&bus, &["dump", "--match", "[a"], 2, &["--match"]);
+    fails(&bus, "dump --match [a", 2, &["--match"]);
 }
 
 #[test]
 fn history_is_there_when_asked_for() {
     let bus = filled(Place::Named);
-    let json: Value =
-        serde_json::from_str(&well(&bus, &["dump", "-f", "json", "--history"])).expect("JSON");
+    let json: Value = serde_json::from_str(&well(&bus, "dump -f json --history")).expect("JSON");
     let text = json["history"].to_string();
     assert!(
         text.contains("some_gauge") && text.contains("2.5"),
         "{text}"
     );
-    let rows = |args: &[&str]| {
-        well(&bus, args)
+    let rows = |line: &str| {
+        well(&bus, line)
             .lines()
             .filter(|l| l.contains("some_gauge"))
             .count()
     };
     for format in ["prometheus", "openmetrics", "protobuf"] {
         let gist = ["has no place for histories", "-f json --history"];
-        fails(&bus, &["dump", "-f", format, "--history"], 2, &gist);
+        fails(&bus, &format!("dump -f {format} --history"), 2, &gist);
     }
-    let gauge = ["dump", "-f", "csv", "--match", "some_gauge"];
-    assert!(rows(&[&gauge[..], &["--history"]].concat()) > rows(&gauge));
+    let gauge = "dump -f csv --match some_gauge";
+    assert!(rows(&format!("{gauge} --history")) > rows(gauge));
 }
 
 #[test]
 fn a_closed_pipe_is_a_good_end() {
     let bus = TestBus::reserve(Place::Named);
-    well(&bus, &["create", "--max-owners", "16"]);
+    well(&bus, "create --max-owners 16");
     // More than a pipe holds.
     let lines: String = (0..3000)
         .map(|n| format!("{{\"name\":\"x\",\"value\":{n},\"labels\":{{\"n\":\"{n:0>40}\"}}}}\n"))
         .collect();
-    let finished = crate::support::qbus_with_input(&bus, &["emit", "--stdin"], &lines);
+    let finished = crate::support::qbus_with_input(&bus, "emit --stdin", &lines);
     assert_eq!(finished.code, Some(0), "{}", finished.err);
     aggregate(&bus);
     for format in FORMATS {
-        let mut command = Command::new(QBUS);
-        command.args(["dump", "-f", format, "-b", &bus.address().to_string()]);
+        let mut command = typed(&format!("dump -f {format} -b {}", bus.address()));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut dump = command.spawn().expect("it starts");
         let mut out = BufReader::with_capacity(64, dump.stdout.take().expect("a pipe"));
@@ -193,15 +183,16 @@ fn a_closed_pipe_is_a_good_end() {
         };
         assert_eq!(complaints(&finished), "", "{format}");
     }
-    for args in [&["dump"][..], &["stat"], &["stat", "--json"]] {
+    for line in ["dump", "stat", "stat --json"] {
         let mut shell = Command::new("bash");
-        shell.args(["-c", "set -o pipefail; \"$@\" | head -n 1", "bash", QBUS]);
-        shell.args(args).env("QBUS", bus.address().to_string());
+        let line = format!("set -o pipefail; '{QBUS}' {line} | head -n 1");
+        shell.args(["-c", &line]);
+        shell.env("QBUS", bus.address().to_string());
         let finished = run(&mut shell, "");
         assert_eq!(
             (finished.code, complaints(&finished).as_str()),
             (Some(0), ""),
-            "{args:?}"
+            "{line}"
         );
         assert_eq!(finished.out.lines().count(), 1);
     }
@@ -215,10 +206,10 @@ fn a_file_is_replaced_as_a_whole_or_left() {
     let file = path.display().to_string();
     fs::write(&path, "old").expect("written");
     let reader = fs::File::open(&path).expect("it opens");
-    assert_eq!(well(&bus, &["dump", "-o", &file]), "");
+    assert_eq!(well(&bus, &format!("dump -o {file}")), "");
     assert_eq!(
         fs::read_to_string(&path).expect("a file"),
-        well(&bus, &["dump"])
+        well(&bus, "dump")
     );
     let old = std::io::read_to_string(&reader).expect("the old file");
     assert_eq!(old, "old", "whoever reads it sees one or the other");
@@ -226,7 +217,12 @@ fn a_file_is_replaced_as_a_whole_or_left() {
     // A dump that fails leaves what there was, and nothing beside it.
     let before = fs::read_to_string(&path).expect("a file");
     let gone = TestBus::reserve(Place::Named);
-    fails(&gone, &["dump", "-o", &file], 1, &["there is no snapshot"]);
+    fails(
+        &gone,
+        &format!("dump -o {file}"),
+        1,
+        &["there is no snapshot"],
+    );
     assert_eq!(fs::read_to_string(&path).expect("a file"), before);
     let nowhere = folder
         .path()
@@ -235,7 +231,7 @@ fn a_file_is_replaced_as_a_whole_or_left() {
         .to_string();
     fails(
         &bus,
-        &["dump", "-o", &nowhere],
+        &format!("dump -o {nowhere}"),
         2,
         &["could not write", &nowhere],
     );
@@ -243,7 +239,7 @@ fn a_file_is_replaced_as_a_whole_or_left() {
     fs::create_dir(&folders).expect("a folder");
     fails(
         &bus,
-        &["dump", "-o", &folders.display().to_string()],
+        &format!("dump -o {}", folders.display()),
         2,
         &["could not write"],
     );
@@ -258,22 +254,14 @@ fn a_file_is_replaced_as_a_whole_or_left() {
 #[test]
 fn dumps_during_load_never_go_back() {
     let bus = TestBus::small(Place::Named);
-    let aggregating = aggregator(&bus, &[]);
-    let mut load = Command::new(QBUS);
-    load.args([
-        "load",
-        "--producers",
-        "2",
-        "--records",
-        "200000",
-        "--wait",
-        "--keep",
-        "-b",
-    ]);
-    load.arg(bus.address().to_string()).stdout(Stdio::null());
+    let aggregating = aggregator(&bus, "");
+    let name = bus.address();
+    let load = format!("load --producers 2 --records 200000 --wait --keep -b {name}");
+    let mut load = typed(&load);
+    load.stdout(Stdio::null());
     let mut load = qbus_tests::Process::spawn(load);
     let sum = || {
-        let page = well(&bus, &["dump", "--match", "qbus_load_records_total"]);
+        let page = well(&bus, "dump --match qbus_load_records_total");
         let value = |line: &str| {
             line.rsplit(' ')
                 .next()
@@ -299,17 +287,14 @@ fn dumps_during_load_never_go_back() {
 #[test]
 fn a_page_that_is_too_old_is_not_printed() {
     let bus = TestBus::small(Place::Named);
-    well(&bus, &["emit", "level", "1"]);
+    well(&bus, "emit level 1");
     aggregate(&bus);
-    assert_eq!(
-        well(&bus, &["dump", "--max-age", "1h"]),
-        well(&bus, &["dump"])
-    );
+    assert_eq!(well(&bus, "dump --max-age 1h"), well(&bus, "dump"));
     let gist = ["the page is", "and --max-age is 1µs", "qbus agg"];
-    fails(&bus, &["dump", "--max-age", "1us"], 1, &gist);
+    fails(&bus, "dump --max-age 1us", 1, &gist);
     // It is printed without, with a note as soon as that is worth one.
     until("the note", || {
-        let dump = qbus(&bus, &["dump"]);
+        let dump = qbus(&bus, "dump");
         assert!(dump.out.ends_with("level 1\n"), "{dump:?}");
         dump.err.contains("no aggregator runs: the page is as of")
     });
@@ -319,43 +304,34 @@ fn a_page_that_is_too_old_is_not_printed() {
 fn several_patterns_choose_others_exclude_and_labels_are_added() {
     let bus = TestBus::small(Place::Named);
     for name in ["model_a", "model_b", "demo_a", "host"] {
-        well(&bus, &["emit", name, "1"]);
+        well(&bus, &format!("emit {name} 1"));
     }
-    well(&bus, &["emit", "named", "1", "--label", "host=own"]);
+    well(&bus, "emit named 1 --label host=own");
     aggregate(&bus);
-    let names = |args: &[&str]| {
-        let page = well(&bus, &[&["dump"], args].concat());
+    let names = |args: &str| {
+        let page = well(&bus, &format!("dump {args}"));
         let samples = page.lines().filter(|line| !line.starts_with('#'));
         samples.map(str::to_owned).collect::<Vec<_>>()
     };
-    let chosen = names(&[
-        "--match",
-        "model_*",
-        "--match",
-        "demo_*",
-        "--exclude",
-        "*_b",
-    ]);
+    let chosen = names("--match 'model_*' --match 'demo_*' --exclude '*_b'");
     assert_eq!(chosen, ["demo_a 1", "model_a 1"]);
     assert_eq!(
-        names(&["--exclude", "*_*"]),
+        names("--exclude '*_*'"),
         ["host 1", "named{host=\"own\"} 1"]
     );
-    let labels = [
-        "--label", "host=a7", "--label", "zone=eu", "--match", "named", "--match", "host",
-    ];
+    let labels = "--label host=a7 --label zone=eu --match named --match host";
     let labelled = [
         "host{host=\"a7\",zone=\"eu\"} 1",
         "named{host=\"own\",zone=\"eu\"} 1",
     ];
-    assert_eq!(names(&labels), labelled);
-    let json = well(&bus, &[&["dump", "-f", "json"], &labels[..]].concat());
+    assert_eq!(names(labels), labelled);
+    let json = well(&bus, &format!("dump -f json {labels}"));
     assert!(
         json.contains(r#""labels":{"host":"a7","zone":"eu"}"#),
         "{json}"
     );
     for label in ["le=1", "quantile=1", "__name__=x", "a b=1", "novalue"] {
-        fails(&bus, &["dump", "--label", label], 2, &["--label"]);
+        fails(&bus, &format!("dump --label '{label}'"), 2, &["--label"]);
     }
 }
 
@@ -372,7 +348,10 @@ fn help_says_what_quantiles_are_of_and_what_spreadsheets_do() {
             ],
         ),
     ] {
-        let help = well(&TestBus::reserve(Place::Named), &[command, "--help"]);
+        let help = well(
+            &TestBus::reserve(Place::Named),
+            &format!("{command} --help"),
+        );
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for part in gist {
             assert!(help.contains(part), "{command}: no {part:?} in {help}");
@@ -383,31 +362,30 @@ fn help_says_what_quantiles_are_of_and_what_spreadsheets_do() {
 #[test]
 fn it_follows_a_bus_over_restarts_of_its_aggregator() {
     let bus = TestBus::small(Place::Named);
-    let aggregating = aggregator(&bus, &[]);
-    let emit = |name: &str, value: &str| well(&bus, &["emit", name, value]);
+    let aggregating = aggregator(&bus, "");
+    let emit = |name: &str, value: &str| well(&bus, &format!("emit {name} {value}"));
     emit("level", "1");
-    let follow = |args: &[&str]| {
-        let mut command = Command::new(QBUS);
-        command.args(["dump", "--follow=10ms", "-b", &bus.address().to_string()]);
-        command.args(args).stderr(Stdio::null());
+    let follow = |args: &str| {
+        let mut command = typed(&format!("dump --follow=10ms -b {} {args}", bus.address()));
+        command.stderr(Stdio::null());
         qbus_tests::Process::spawn(command)
     };
     // A table goes on: a row for each time that something was emitted.
-    let table = follow(&["-f", "csv", "--match", "level"]);
+    let table = follow("-f csv --match level");
     assert!(table.line().starts_with("name,value,"));
     assert!(table.line().starts_with("level,1.0,"));
     emit("other", "1");
     emit("level", "2");
     assert!(table.line().starts_with("level,2.0,"));
     stop(aggregating);
-    let aggregating = aggregator(&bus, &[]);
+    let aggregating = aggregator(&bus, "");
     emit("level", "3");
     assert!(table.line().starts_with("level,3.0,"));
     table.signal(rustix::process::Signal::INT);
     table.end_well();
 
     // A document for each commit.
-    let documents = follow(&["-f", "json", "--match", "level"]);
+    let documents = follow("-f json --match level");
     let value = || {
         let document: Value = serde_json::from_str(&documents.line()).expect("a document a line");
         document["metrics"][0]["value"].as_f64()
@@ -419,7 +397,7 @@ fn it_follows_a_bus_over_restarts_of_its_aggregator() {
     // A file is replaced.
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("qbus.prom");
-    let file = follow(&["-o", &path.display().to_string(), "--match", "level"]);
+    let file = follow(&format!("-o {} --match level", path.display()));
     let shown = |value: &str| {
         until("the file", || {
             let page = fs::read_to_string(&path).unwrap_or_default();

@@ -3,11 +3,11 @@
 use qbus_aggregate::{ReadOptions, Reader};
 use qbus_tests::{Place, Process, TestBus, until};
 
-use crate::support::{QBUS, aggregate, aggregator, fails, ledger_of, qbus_with_input, stop, well};
+use crate::support::{aggregate, aggregator, fails, ledger_of, qbus_with_input, stop, typed, well};
 
 /// What a dump says of a metric, without comments.
 fn samples(bus: &TestBus, glob: &str) -> Vec<String> {
-    let page = well(bus, &["dump", "--match", glob]);
+    let page = well(bus, &format!("dump --match '{glob}'"));
     page.lines()
         .filter(|line| !line.starts_with('#'))
         .map(str::to_owned)
@@ -19,32 +19,22 @@ fn each_type_arrives_with_what_it_was_given() {
     for place in Place::ALL {
         let bus = TestBus::small(place);
         for increment in ["2", "0.5"] {
-            let described = ["--description", "Jobs done.", "--label", "kind=batch"];
+            let described = "--description 'Jobs done.' --label kind=batch";
             well(
                 &bus,
-                &[
-                    &["emit", "jobs_total", increment, "--type", "counter"],
-                    &described[..],
-                ]
-                .concat(),
+                &format!("emit jobs_total {increment} --type counter {described}"),
             );
         }
         for level in ["7", "-3.5"] {
-            well(&bus, &["emit", "level", level]);
+            well(&bus, &format!("emit level {level}"));
         }
         for seconds in ["0.1", "1", "30"] {
-            let buckets = ["--type", "histogram", "--buckets", "0.5,1,10"];
-            well(
-                &bus,
-                &[&["emit", "run_seconds", seconds], &buckets[..]].concat(),
-            );
-            well(
-                &bus,
-                &["emit", "wait_seconds", seconds, "--type", "summary"],
-            );
+            let buckets = "--type histogram --buckets 0.5,1,10";
+            well(&bus, &format!("emit run_seconds {seconds} {buckets}"));
+            well(&bus, &format!("emit wait_seconds {seconds} --type summary"));
         }
         aggregate(&bus);
-        let page = well(&bus, &["dump", "--match", "jobs_total"]);
+        let page = well(&bus, "dump --match jobs_total");
         assert!(page.contains("# HELP jobs_total Jobs done.\n"), "{page}");
         assert!(page.contains("# TYPE jobs_total counter\n"), "{page}");
         assert_eq!(
@@ -96,7 +86,7 @@ fn bad_lines_are_named_and_the_others_arrive() {
         r#"{"name":"of_unit_seconds","value":1,"unit":"seconds"}"#,
     ];
     // The last one ends without a line feed, as a file may.
-    let finished = qbus_with_input(&bus, &["emit", "--stdin"], &lines.join("\n"));
+    let finished = qbus_with_input(&bus, "emit --stdin", &lines.join("\n"));
     assert_eq!(finished.code, Some(2), "{finished:?}");
     assert_eq!(finished.out, "");
     let mut errors = finished.err.lines();
@@ -136,7 +126,7 @@ fn bad_lines_are_named_and_the_others_arrive() {
     assert_eq!(errors.next(), None);
     aggregate(&bus);
     assert_eq!(samples(&bus, "good_total"), ["good_total 3"]);
-    let page = well(&bus, &["dump", "--timestamps", "--match", "at"]);
+    let page = well(&bus, "dump --timestamps --match at");
     assert!(
         page.ends_with("at{b=\"2\",a=\"1\"} NaN 1700000000500\n"),
         "{page}"
@@ -146,14 +136,10 @@ fn bad_lines_are_named_and_the_others_arrive() {
 #[test]
 fn many_lines_wait_for_room() {
     let bus = TestBus::small(Place::Named);
-    let aggregating = aggregator(&bus, &[]);
+    let aggregating = aggregator(&bus, "");
     let line = r#"{"name":"lines_total","value":1,"type":"counter"}"#;
     // Many times what the lane holds.
-    let finished = qbus_with_input(
-        &bus,
-        &["emit", "--stdin"],
-        &format!("{line}\n").repeat(5000),
-    );
+    let finished = qbus_with_input(&bus, "emit --stdin", &format!("{line}\n").repeat(5000));
     assert_eq!((finished.code, finished.err.as_str()), (Some(0), ""));
     stop(aggregating);
     assert_eq!(samples(&bus, "lines_total"), ["lines_total 5000"]);
@@ -164,7 +150,7 @@ fn many_lines_wait_for_room() {
 fn no_lines_are_no_failure() {
     let bus = TestBus::small(Place::Named);
     for input in ["", "\n \n\t\r\n"] {
-        let finished = qbus_with_input(&bus, &["emit", "--stdin"], input);
+        let finished = qbus_with_input(&bus, "emit --stdin", input);
         assert_eq!((finished.code, finished.err.as_str()), (Some(0), ""));
     }
 }
@@ -174,9 +160,9 @@ fn numbers_are_written_as_people_write_them() {
     let bus = TestBus::small(Place::Named);
     let values = ["-5e-3", "-3.5", "+7", ".5", "1e-300", "-Inf", "inf", "NaN"];
     for (n, value) in values.iter().enumerate() {
-        well(&bus, &["emit", &format!("g{n}"), value]);
+        well(&bus, &format!("emit g{n} {value}"));
     }
-    well(&bus, &["emit", "at", "1", "--timestamp", "1700000000.5"]);
+    well(&bus, "emit at 1 --timestamp 1700000000.5");
     aggregate(&bus);
     let shown = [
         "-0.005", "-3.5", "7", "0.5", "1e-300", "-Inf", "+Inf", "NaN",
@@ -184,22 +170,22 @@ fn numbers_are_written_as_people_write_them() {
     for (n, value) in shown.iter().enumerate() {
         assert_eq!(samples(&bus, &format!("g{n}")), [format!("g{n} {value}")]);
     }
-    let page = well(&bus, &["dump", "--timestamps", "--match", "at"]);
+    let page = well(&bus, "dump --timestamps --match at");
     assert!(page.ends_with("at 1 1700000000500\n"), "{page}");
     for value in ["1e400", "-1e400", "one", "-x", "--5", "0x10", ""] {
-        fails(&bus, &["emit", "g", value], 2, &["invalid value"]);
+        fails(&bus, &format!("emit g '{value}'"), 2, &["invalid value"]);
     }
-    let late = ["emit", "g", "1", "--timestamp", "4e9"];
+    let late = "emit g 1 --timestamp 4e9";
     fails(
         &bus,
-        &late,
+        late,
         2,
         &["timestamp is 4000000000, expected seconds since 1970"],
     );
-    let bounds = ["emit", "g", "1", "--buckets", "1,2"];
+    let bounds = "emit g 1 --buckets 1,2";
     fails(
         &bus,
-        &bounds,
+        bounds,
         2,
         &[
             "metric g",
@@ -217,10 +203,10 @@ fn a_unit_is_part_of_the_family() {
         .unit("seconds")
         .register()
         .expect("room");
-    well(&bus, &["emit", "wait_seconds", "1"]);
-    well(&bus, &["emit", "wait_seconds", "2", "--unit", "seconds"]);
-    let other = ["emit", "wait_seconds", "3", "--unit", "minutes"];
-    fails(&bus, &other, 2, &["is registered as", "seconds", "minutes"]);
+    well(&bus, "emit wait_seconds 1");
+    well(&bus, "emit wait_seconds 2 --unit seconds");
+    let other = "emit wait_seconds 3 --unit minutes";
+    fails(&bus, other, 2, &["is registered as", "seconds", "minutes"]);
     aggregate(&bus);
     assert_eq!(samples(&bus, "wait_seconds"), ["wait_seconds 2"]);
 }
@@ -228,9 +214,9 @@ fn a_unit_is_part_of_the_family() {
 #[test]
 fn a_dump_shows_what_was_emitted_before_it() {
     let bus = TestBus::small(Place::Named);
-    let aggregating = aggregator(&bus, &[]);
+    let aggregating = aggregator(&bus, "");
     for n in 1..=20 {
-        well(&bus, &["emit", "level", &n.to_string()]);
+        well(&bus, &format!("emit level {n}"));
         assert_eq!(samples(&bus, "level"), [format!("level {n}")]);
     }
     stop(aggregating);
@@ -239,10 +225,7 @@ fn a_dump_shows_what_was_emitted_before_it() {
 #[test]
 fn lines_to_a_bus_that_was_removed_are_an_error() {
     let bus = TestBus::small(Place::Named);
-    let mut command = std::process::Command::new(QBUS);
-    command
-        .env("QBUS", bus.address().to_string())
-        .args(["emit", "--stdin"]);
+    let mut command = typed(&format!("emit --stdin -b {}", bus.address()));
     command.stderr(std::process::Stdio::null());
     let mut emitting = Process::spawn(command);
     emitting.tell(r#"{"name":"jobs_total","value":1,"type":"counter"}"#);
@@ -250,7 +233,7 @@ fn lines_to_a_bus_that_was_removed_are_an_error() {
     until("the first line", || {
         opened.lanes().iter().any(|lane| lane.fill > 0)
     });
-    well(&bus, &["rm", "--force"]);
+    well(&bus, "rm --force");
     bus.make(TestBus::small_geometry());
     emitting.tell(r#"{"name":"jobs_total","value":1,"type":"counter"}"#);
     emitting.end_with(1);
@@ -260,10 +243,10 @@ fn lines_to_a_bus_that_was_removed_are_an_error() {
 fn totals_are_stated_and_changes_are_added() {
     let bus = TestBus::small(Place::Named);
     for total in ["100", "250.5"] {
-        well(&bus, &["emit", "read_bytes_total", total, "--total"]);
+        well(&bus, &format!("emit read_bytes_total {total} --total"));
     }
     for change in ["5", "-2"] {
-        well(&bus, &["emit", "queue_depth", change, "--add"]);
+        well(&bus, &format!("emit queue_depth {change} --add"));
     }
     let lines = [
         r#"{"name":"sent_bytes_total","value":70,"total":true}"#,
@@ -271,7 +254,7 @@ fn totals_are_stated_and_changes_are_added() {
         r#"{"name":"queue_depth","value":-1,"add":true}"#,
         r#"{"name":"queue_depth","value":40,"add":false,"total":false,"labels":{"set":"yes"}}"#,
     ];
-    let finished = qbus_with_input(&bus, &["emit", "--stdin"], &lines.join("\n"));
+    let finished = qbus_with_input(&bus, "emit --stdin", &lines.join("\n"));
     assert_eq!(
         (finished.code, &*finished.err),
         (Some(0), ""),
@@ -287,32 +270,27 @@ fn totals_are_stated_and_changes_are_added() {
         samples(&bus, "queue_depth"),
         ["queue_depth 2", "queue_depth{set=\"yes\"} 40"]
     );
-    let types = well(&bus, &["dump", "--match", "read_bytes_total"]);
+    let types = well(&bus, "dump --match read_bytes_total");
     assert!(
         types.contains("# TYPE read_bytes_total counter\n"),
         "{types}"
     );
 
-    let total = ["emit", "x", "1", "--total", "--type", "gauge"];
+    let total = "emit x 1 --total --type gauge";
     fails(
         &bus,
-        &total,
+        total,
         2,
         &["metric x: total is for a counter, and this is a gauge"],
     );
-    let add = ["emit", "x", "1", "--add", "--type", "histogram"];
+    let add = "emit x 1 --add --type histogram";
     fails(
         &bus,
-        &add,
+        add,
         2,
         &["metric x: add is for a gauge, and this is a histogram"],
     );
-    fails(
-        &bus,
-        &["emit", "x", "1", "--add", "--total"],
-        2,
-        &["cannot be used with"],
-    );
+    fails(&bus, "emit x 1 --add --total", 2, &["cannot be used with"]);
     let bad = [
         (
             r#"{"name":"x","value":1,"total":"yes"}"#,
@@ -328,7 +306,7 @@ fn totals_are_stated_and_changes_are_added() {
         ),
     ];
     for (line, gist) in bad {
-        let finished = qbus_with_input(&bus, &["emit", "--stdin"], line);
+        let finished = qbus_with_input(&bus, "emit --stdin", line);
         assert_eq!(finished.code, Some(2), "{line}");
         assert!(finished.err.contains(gist), "{line}: {}", finished.err);
     }
@@ -338,18 +316,10 @@ fn totals_are_stated_and_changes_are_added() {
 fn an_exemplar_is_on_the_page() {
     let bus = TestBus::small(Place::Named);
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let args = [
-        "emit",
-        "run_seconds",
-        "0.3",
-        "--type",
-        "histogram",
-        "--exemplar",
-        trace,
-    ];
+    let args = format!("emit run_seconds 0.3 --type histogram --exemplar {trace}");
     well(&bus, &args);
     aggregate(&bus);
-    let page = well(&bus, &["dump", "-f", "openmetrics"]);
+    let page = well(&bus, "dump -f openmetrics");
     assert!(
         page.contains(&format!("# {{trace_id=\"{trace}\"}} 0.3 ")),
         "{page}"
@@ -360,13 +330,15 @@ fn an_exemplar_is_on_the_page() {
 #[test]
 fn quantiles_leave_with_their_window_in_every_format() {
     let bus = TestBus::small(Place::Named);
-    let process = aggregator(&bus, &[]);
+    let process = aggregator(&bus, "");
     for (name, window) in [("brief", "300ms/3"), ("lasting", "1m"), ("forever", "all")] {
-        let summary = ["--type", "summary", "--window", window];
-        well(&bus, &[&["emit", name, "4"], &summary[..]].concat());
+        well(
+            &bus,
+            &format!("emit {name} 4 --type summary --window {window}"),
+        );
     }
     // As it was registered.
-    let page = |format: &str| well(&bus, &["dump", "-f", format]);
+    let page = |format: &str| well(&bus, &format!("dump -f {format}"));
     until("the window of one to run out", || {
         page("prometheus").contains("brief{quantile=\"0.99\"} NaN")
     });
@@ -407,28 +379,23 @@ fn quantiles_leave_with_their_window_in_every_format() {
     assert_eq!((&brief["count"], &brief["max"]), (&1.into(), &4.0.into()));
     assert!(forever["window_seconds"].is_null(), "{forever}");
     // The next observation is of the window that the name is registered with.
-    well(&bus, &["emit", "brief", "8", "--type", "summary"]);
+    well(&bus, "emit brief 8 --type summary");
     until("it to run out again", || {
         let page = page("prometheus");
         page.contains("brief_count 2") && page.contains("brief{quantile=\"0.5\"} NaN")
     });
-    let other = ["emit", "brief", "8", "--type", "summary", "--window", "all"];
+    let other = "emit brief 8 --type summary --window all";
     fails(
         &bus,
-        &other,
+        other,
         2,
         &["with quantiles of 300ms in 3 steps", "all time"],
     );
-    let gauge = ["emit", "level", "8", "--window", "1m"];
-    fails(&bus, &gauge, 2, &["window is for a summary"]);
-    fails(
-        &bus,
-        &["emit", "s", "8", "--window", "1m/99"],
-        2,
-        &["10m/5"],
-    );
+    let gauge = "emit level 8 --window 1m";
+    fails(&bus, gauge, 2, &["window is for a summary"]);
+    fails(&bus, "emit s 8 --window 1m/99", 2, &["10m/5"]);
     let line = r#"{"name":"lined","value":1,"type":"summary","window":"2m/4"}"#;
-    let emitted = qbus_with_input(&bus, &["emit", "--stdin"], line);
+    let emitted = qbus_with_input(&bus, "emit --stdin", line);
     assert_eq!(emitted.code, Some(0), "{emitted:?}");
     let json: serde_json::Value = serde_json::from_str(&page("json")).expect("JSON");
     assert!(
@@ -442,24 +409,24 @@ fn quantiles_leave_with_their_window_in_every_format() {
 fn a_histogram_is_native_where_that_is_said() {
     let bus = TestBus::small(Place::Named);
     let line = r#"{"name":"wait_seconds","value":1,"type":"histogram","native":true}"#;
-    let finished = qbus_with_input(&bus, &["emit", "--stdin"], line);
+    let finished = qbus_with_input(&bus, "emit --stdin", line);
     assert_eq!(finished.code, Some(0), "{}", finished.err);
-    let run = ["emit", "run_seconds", "2", "--type", "histogram"];
-    well(&bus, &[&run[..], &["--native"]].concat());
+    let run = "emit run_seconds 2 --type histogram";
+    well(&bus, &format!("{run} --native"));
     // As it is registered.
-    well(&bus, &run);
-    well(&bus, &["emit", "classic", "3", "--type", "histogram"]);
+    well(&bus, run);
+    well(&bus, "emit classic 3 --type histogram");
     aggregate(&bus);
     let mut reader = Reader::open(&bus.address().snapshot()).expect("a snapshot");
     let snapshot = reader.read(&ReadOptions::default()).expect("a commit");
     let native = snapshot.series.iter().map(|series| series.family.native);
     assert_eq!(native.collect::<Vec<_>>(), [false, true, true]);
-    let other = ["emit", "classic", "3", "--type", "histogram", "--native"];
-    fails(&bus, &other, 2, &["classic", "is registered as", "native"]);
-    let level = ["emit", "level", "3", "--native"];
+    let other = "emit classic 3 --type histogram --native";
+    fails(&bus, other, 2, &["classic", "is registered as", "native"]);
+    let level = "emit level 3 --native";
     fails(
         &bus,
-        &level,
+        level,
         2,
         &["native is for a histogram", "this is a gauge"],
     );

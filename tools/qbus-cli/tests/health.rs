@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use qbus::{EmitError, Geometry};
-use qbus_tests::{Finished, Place, Process, TestBus, until};
+use qbus_tests::{Finished, Place, Process, TestBus, command, until};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{QBUS, aggregate, aggregator, fails, is_root, qbus, stop, well};
+use crate::support::{QBUS, aggregate, aggregator, fails, is_root, qbus, stop, typed, well};
 
 /// What the doctor finds, and its exit status.
 fn doctor(bus: &TestBus) -> (Value, Option<i32>) {
-    let Finished { code, out, err } = qbus(bus, &["doctor", "--json"]);
+    let Finished { code, out, err } = qbus(bus, "doctor --json");
     assert_eq!(err, "", "it says all on standard output");
     (serde_json::from_str(&out).expect("JSON"), code)
 }
@@ -36,7 +36,7 @@ fn has(report: &Value, severity: &str, gist: &[&str]) -> bool {
 fn check_healthy(bus: &TestBus) {
     let (report, code) = doctor(bus);
     assert_eq!(code, Some(0), "{report}");
-    let page = well(bus, &["doctor"]);
+    let page = well(bus, "doctor");
     let end = format!("The bus {} is healthy.\n", bus.address());
     assert!(page.ends_with(&end), "{page}");
 }
@@ -44,12 +44,12 @@ fn check_healthy(bus: &TestBus) {
 #[test]
 fn a_healthy_bus_is_told_in_the_first_line() {
     let bus = TestBus::small(Place::Named);
-    let aggregating = aggregator(&bus, &[]);
+    let aggregating = aggregator(&bus, "");
     let opened = bus.open();
     opened.set_role("inference");
     let requests = opened.counter("requests_total").register().expect("room");
     requests.inc();
-    let stat = well(&bus, &["stat"]);
+    let stat = well(&bus, "stat");
     let first = stat.lines().next().expect("a line");
     assert!(first.starts_with("healthy: 1 worker, "), "{stat}");
     assert!(first.contains(" records/s; page "), "{stat}");
@@ -80,7 +80,7 @@ fn losses_are_told_apart_by_cause() {
         assert!(wait.try_observe(f64::NAN).is_err());
     }
     aggregate(&bus);
-    let stat = well(&bus, &["stat"]);
+    let stat = well(&bus, "stat");
     assert!(stat.starts_with("look at it: 1 worker"), "{stat}");
     assert!(
         stat.contains("256 delivered, 47 lost (44 lane full, 3 rejected)"),
@@ -127,7 +127,7 @@ fn what_is_lost_now_is_the_worst() {
                 .owners()
                 .is_ok_and(|owners| owners.iter().any(|owner| owner.dropped_full > 0))
         });
-        let looked = (qbus(&bus, &["stat"]).out, doctor(&bus));
+        let looked = (qbus(&bus, "stat").out, doctor(&bus));
         is_over.store(true, Ordering::Relaxed);
         looked
     });
@@ -154,7 +154,7 @@ fn what_fills_up_is_said_before_it_is_full_and_after() {
         ..TestBus::small_geometry()
     };
     let bus = TestBus::create(Place::Named, geometry);
-    let aggregating = aggregator(&bus, &[]);
+    let aggregating = aggregator(&bus, "");
     let opened = bus.open();
     let register = |user: usize| {
         let users = opened
@@ -185,7 +185,7 @@ fn what_fills_up_is_said_before_it_is_full_and_after() {
 #[test]
 fn a_stopped_aggregator_is_found() {
     let bus = TestBus::create(Place::Named, TestBus::ring_geometry());
-    let aggregating = aggregator(&bus, &[]);
+    let aggregating = aggregator(&bus, "");
     aggregating.signal(Signal::STOP);
     until("the stop", || aggregating.is_stopped());
     bus.open().gauge("level").register().expect("room").set(1.0);
@@ -205,17 +205,17 @@ fn a_stopped_aggregator_is_found() {
 fn the_ended_are_shown_on_request_and_rows_are_chosen_and_sorted() {
     let bus = TestBus::small(Place::Named);
     for name in ["first", "second"] {
-        well(&bus, &["emit", name, "1"]);
+        well(&bus, &format!("emit {name} 1"));
     }
-    well(&bus, &["load", "--records", "10"]);
+    well(&bus, "load --records 10");
     aggregate(&bus);
-    let stat = well(&bus, &["stat"]);
+    let stat = well(&bus, "stat");
     assert!(
         stat.contains("nobody is attached; 3 have ended (--all)"),
         "{stat}"
     );
-    let rows = |args: &[&str]| {
-        let page = well(&bus, &[&["stat", "--all"], args].concat());
+    let rows = |args: &str| {
+        let page = well(&bus, &format!("stat --all {args}"));
         let table = page
             .lines()
             .skip_while(|line| !line.contains("PID"))
@@ -230,59 +230,49 @@ fn the_ended_are_shown_on_request_and_rows_are_chosen_and_sorted() {
             .collect()
     };
     assert_eq!(
-        first_word(rows(&["--sort", "delivered"])),
+        first_word(rows("--sort delivered")),
         ["load", "emit", "emit"]
     );
-    assert_eq!(rows(&["--match", "*second*"]), ["emit second 1"]);
+    assert_eq!(rows("--match '*second*'"), ["emit second 1"]);
     assert_eq!(
-        rows(&[
-            "--match", "*first*", "--match", "*second*", "--sort", "command"
-        ]),
+        rows("--match '*first*' --match '*second*' --sort command"),
         ["emit first 1", "emit second 1"]
     );
-    assert_eq!(first_word(rows(&["--match", "load"])), ["load"], "a role");
-    let none = well(&bus, &["stat", "--match", "nobody"]);
+    assert_eq!(first_word(rows("--match load")), ["load"], "a role");
+    let none = well(&bus, "stat --match nobody");
     assert!(none.contains("no process matches"), "{none}");
-    let lanes = well(&bus, &["stat", "--lanes"]);
+    let lanes = well(&bus, "stat --lanes");
     assert!(
         lanes.contains("shared") && lanes.contains("that are free and empty"),
         "{lanes}"
     );
 }
 
-fn watching(bus: &TestBus, args: &[&str]) -> Process {
-    let mut command = Command::new(QBUS);
-    command
-        .args(["stat", "-b", &bus.address().to_string(), "--watch=20ms"])
-        .args(args)
-        .stderr(Stdio::null());
+fn watching(bus: &TestBus, args: &str) -> Process {
+    let mut command = typed(&format!("stat -b {} --watch=20ms {args}", bus.address()));
+    command.stderr(Stdio::null());
     Process::spawn(command)
 }
 
 #[test]
 fn it_goes_on_until_it_is_told_to_end_or_the_bus_is_gone() {
     let bus = TestBus::small(Place::Named);
-    let json = watching(&bus, &["--json"]);
+    let json = watching(&bus, "--json");
     for _ in 0..3 {
         let report: Value = serde_json::from_str(&json.line()).expect("a document a line");
         assert!(report["records_per_second"].is_number(), "{report}");
     }
     json.signal(Signal::INT);
     json.end_well();
-    let text = watching(&bus, &[]);
+    let text = watching(&bus, "");
     let shown = |_| text.line().starts_with("look at it: 0 workers");
     assert!(
         (0..100).filter(|&n| shown(n)).count() > 3,
         "page after page"
     );
-    well(&bus, &["rm", "--force"]);
+    well(&bus, "rm --force");
     text.end_with(1);
-    fails(
-        &bus,
-        &["stat", "--watch=1ns"],
-        2,
-        &["expected 10ms or more"],
-    );
+    fails(&bus, "stat --watch=1ns", 2, &["expected 10ms or more"]);
 }
 
 #[test]
@@ -321,11 +311,8 @@ fn no_bus_and_what_the_dead_left() {
 #[test]
 fn a_snapshot_that_its_group_may_not_go_on_with_is_found() {
     let bus = TestBus::reserve(Place::Named);
-    well(
-        &bus,
-        &["create", "--mode", "0660", "--lanes", "8", "--slots", "256"],
-    );
-    let aggregating = aggregator(&bus, &[]);
+    well(&bus, "create --mode 0660 --lanes 8 --slots 256");
+    let aggregating = aggregator(&bus, "");
     check_healthy(&bus);
     let path = bus.address().snapshot();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode");
@@ -342,13 +329,14 @@ fn processes_of_another_pid_namespace_are_noted() {
         return;
     }
     let bus = TestBus::small(Place::Named);
-    let aggregating = aggregator(&bus, &[]);
-    let mut command = Command::new("unshare");
-    command.args(["--pid", "--fork", QBUS, "emit", "--stdin", "-b"]);
-    command.arg(bus.address().to_string());
-    let mut emitting = Process::spawn(command);
+    let aggregating = aggregator(&bus, "");
+    let line = format!(
+        "unshare --pid --fork {QBUS} emit --stdin -b {}",
+        bus.address()
+    );
+    let mut emitting = Process::spawn(command(&line));
     emitting.tell(r#"{"name":"level","value":1}"#);
-    until("the line", || well(&bus, &["dump"]).contains("level 1"));
+    until("the line", || well(&bus, "dump").contains("level 1"));
     let (report, code) = doctor(&bus);
     assert_eq!(code, Some(0), "nothing is wrong with it: {report}");
     let gist = [
@@ -367,25 +355,14 @@ fn a_file_system_that_is_nearly_full_is_found() {
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = folder.path().display().to_string();
-    let mount = ["-t", "tmpfs", "-o", "size=6m", "tmpfs", &at];
-    assert!(
-        Command::new("mount")
-            .args(mount)
-            .status()
-            .is_ok_and(|status| status.success())
-    );
+    let mounted = command(&format!("mount -t tmpfs -o size=6m tmpfs {at}")).status();
+    assert!(mounted.is_ok_and(|status| status.success()));
     let _unmounted = Unmounted(folder);
     let bus = format!("{at}/bus");
-    let run = |args: &[&str]| qbus_tests::run(Command::new(QBUS).args(args).args(["-b", &bus]), "");
-    let geometry = [
-        "--lanes=8",
-        "--slots=256",
-        "--max-series=256",
-        "--max-owners=64",
-        "--cells=256",
-    ];
-    assert_eq!(run(&[&["create"][..], &geometry].concat()).code, Some(0));
-    let doctor = run(&["doctor"]);
+    let run = |line: &str| qbus_tests::run(&mut typed(&format!("{line} -b {bus}")), "");
+    let geometry = "--lanes=8 --slots=256 --max-series=256 --max-owners=64 --cells=256";
+    assert_eq!(run(&format!("create {geometry}")).code, Some(0));
+    let doctor = run("doctor");
     assert_eq!(doctor.code, Some(1), "{doctor:?}");
     let room = format!(" left of 6.0 MiB in {at}");
     assert!(

@@ -24,7 +24,7 @@ fn with(program: &str, args: &[&str]) -> Option<(bool, String)> {
 
 /// The commands that `--help` lists.
 fn commands(bus: &TestBus) -> Vec<String> {
-    let help = well(bus, &["--help"]);
+    let help = well(bus, "--help");
     let listed = help
         .split("Commands:\n")
         .nth(1)
@@ -42,7 +42,7 @@ fn each_command_has_a_page_of_the_manual() {
     let bus = TestBus::small(Place::Named);
     let folder = tempfile::tempdir().expect("a folder");
     let pages = folder.path().join("share/man/man1");
-    well(&bus, &["man", pages.to_str().expect("a path")]);
+    well(&bus, &format!("man {}", pages.to_str().expect("a path")));
     let commands = commands(&bus);
     assert!(commands.len() > 12, "{commands:?}");
     for command in &commands {
@@ -64,12 +64,7 @@ fn each_command_has_a_page_of_the_manual() {
     ) {
         assert!(told.contains("--names"), "{told}");
     }
-    fails(
-        &bus,
-        &["man", "/proc/none"],
-        2,
-        &["could not make /proc/none"],
-    );
+    fails(&bus, "man /proc/none", 2, &["could not make /proc/none"]);
 }
 
 #[test]
@@ -78,7 +73,7 @@ fn shells_complete_commands_and_values() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |shell: &str| {
         let path = folder.path().join(shell);
-        let script = well(&bus, &["completions", shell]);
+        let script = well(&bus, &format!("completions {shell}"));
         assert!(!script.contains(&bus.address().to_string()));
         fs::write(&path, script).expect("a script");
         path.to_str().expect("a path").to_owned()
@@ -106,7 +101,7 @@ fn shells_complete_commands_and_values() {
     if let Some((is_good, told)) = with("zsh", &["-n", &file("zsh")]) {
         assert!(is_good, "{told}");
     }
-    fails(&bus, &["completions", "csh"], 2, &["bash", "zsh", "fish"]);
+    fails(&bus, "completions csh", 2, &["bash", "zsh", "fish"]);
 }
 
 #[test]
@@ -125,7 +120,7 @@ fn the_service_is_sound_and_confined() {
     for args in started {
         let help = well(
             &bus,
-            &[args.split(' ').next().expect("a command"), "--help"],
+            &format!("{} --help", args.split(' ').next().expect("a command")),
         );
         for arg in args.split(' ').filter(|arg| arg.starts_with("--")) {
             assert!(help.contains(arg), "{arg} in\n{help}");
@@ -159,12 +154,12 @@ fn the_service_is_sound_and_confined() {
 #[test]
 fn a_bus_that_is_there_is_left_as_it_is() {
     let bus = TestBus::small(Place::Named);
-    let running = aggregator(&bus, &[]);
-    well(&bus, &["emit", "jobs_total", "3", "--type", "counter"]);
-    assert_eq!(well(&bus, &["create", "--if-absent", "--lanes", "2"]), "");
-    assert!(well(&bus, &["dump"]).ends_with("jobs_total 3\n"));
+    let running = aggregator(&bus, "");
+    well(&bus, "emit jobs_total 3 --type counter");
+    assert_eq!(well(&bus, "create --if-absent --lanes 2"), "");
+    assert!(well(&bus, "dump").ends_with("jobs_total 3\n"));
     stop(running);
-    well(&bus, &["rm"]);
-    assert!(well(&bus, &["create", "--if-absent", "--mode", "0660"]).contains("created the bus"));
-    fails(&bus, &["create"], 2, &["exists"]);
+    well(&bus, "rm");
+    assert!(well(&bus, "create --if-absent --mode 0660").contains("created the bus"));
+    fails(&bus, "create", 2, &["exists"]);
 }

@@ -11,7 +11,7 @@ use cadence::{StatsdClient, UdpMetricSink};
 use qbus_tests::{Place, Process, Random, TestBus, run, until};
 use rustix::process::Signal;
 
-use crate::support::{QBUS, qbus};
+use crate::support::{qbus, typed};
 
 /// An aggregator that listens.
 struct Listening {
@@ -22,25 +22,16 @@ struct Listening {
 }
 
 impl Listening {
-    fn start(args: &[&str]) -> Listening {
+    fn start(args: &str) -> Listening {
         let bus = TestBus::reserve(Place::Named);
         let folder = tempfile::tempdir().expect("a folder");
         let log = folder.path().join("log");
         let unix = format!("unix:{}", folder.path().join("statsd").display());
-        let mut command = Command::new(QBUS);
-        command
-            .args([
-                "agg",
-                "--no-host",
-                "--no-gpu",
-                "--statsd",
-                "127.0.0.1:0",
-                "--statsd",
-                &unix,
-            ])
-            .args(["--bus", &bus.address().to_string()])
-            .args(args)
-            .stderr(fs::File::create(&log).expect("room"));
+        let name = bus.address();
+        let mut command = typed(&format!(
+            "agg --no-host --no-gpu --statsd 127.0.0.1:0 --statsd {unix} -b {name} {args}"
+        ));
+        command.stderr(fs::File::create(&log).expect("room"));
         let agg = Process::spawn(command);
         let mut port = 0;
         until("a listener", || {
@@ -65,7 +56,7 @@ impl Listening {
     }
 
     fn page(&self) -> String {
-        qbus(&self.bus, &["dump"]).out
+        qbus(&self.bus, "dump").out
     }
 
     /// The value of a sample.
@@ -97,7 +88,7 @@ impl Listening {
 
 #[test]
 fn all_types_and_extensions_are_on_the_page() {
-    let listening = Listening::start(&[]);
+    let listening = Listening::start("");
     listening.send(
         "page.views:1|c\npage.views:2:3|c|@0.5|#region:east,bare\r\n\
          fuel:0.5|g\nfuel:-5|g\nlatency:320|ms|@0.1\nsize:7:9|h|#le:x\nsize_d:3|d\nusers:a|s\n\
@@ -130,7 +121,7 @@ fn all_types_and_extensions_are_on_the_page() {
     let Listening { bus, agg, .. } = listening;
     agg.signal(Signal::TERM);
     agg.end_well();
-    let page = qbus(&bus, &["dump"]).out;
+    let page = qbus(&bus, "dump").out;
     assert!(page.contains("\nusers 2\n"), "{page}");
     assert!(!path.exists());
 }
@@ -144,14 +135,14 @@ fn a_mapping_and_changes_of_gauges() {
                    - match: 'debug.*'\n  action: drop\n";
     fs::write(&file, mapping).expect("room");
     let file = file.display().to_string();
-    let listening = Listening::start(&["--statsd-mapping", &file, "--statsd-gauge-deltas"]);
+    let listening = Listening::start(&format!("--statsd-mapping {file} --statsd-gauge-deltas"));
     listening.send(
         "api.login.requests:3|c|#region:east\ndebug.x:1|c\nlevel:10|g\nlevel:+5|g\nlevel:-3|g",
     );
     listening.awaits("api_requests_total{region=\"east\",route=\"login\"}", 3.0);
     listening.awaits("level", 12.0);
     // It is the bus that knows where a gauge stands, and not the listener.
-    let other = qbus(&listening.bus, &["emit", "level", "100", "--type", "gauge"]);
+    let other = qbus(&listening.bus, "emit level 100 --type gauge");
     assert_eq!(other.code, Some(0), "{other:?}");
     listening.awaits("level", 100.0);
     listening.send("level:+1|g");
@@ -160,14 +151,14 @@ fn a_mapping_and_changes_of_gauges() {
     fs::write(folder.path().join("mapping.yml"), "mappings: [{mach: a}]").expect("room");
     let refused = qbus(
         &listening.bus,
-        &["agg", "--statsd", "127.0.0.1:0", "--statsd-mapping", &file],
+        &format!("agg --statsd 127.0.0.1:0 --statsd-mapping {file}"),
     );
     assert_eq!(refused.code, Some(2), "{refused:?}");
 }
 
 #[test]
 fn nothing_that_comes_stops_it() {
-    let listening = Listening::start(&[]);
+    let listening = Listening::start("");
     listening.send(b"\xff\xfe:1|c\n:1|c\na:x|c\na:1|k\na:1|c|@7\na:-1|c\nb:1|c\nb:1|g\na:NaN|c\n");
     let own = |cause: &str| {
         listening.own(
@@ -205,7 +196,7 @@ fn nothing_that_comes_stops_it() {
 
 #[test]
 fn what_the_kernel_has_no_room_for_is_counted() {
-    let listening = Listening::start(&[]);
+    let listening = Listening::start("");
     listening.send("burst:1|c");
     listening.awaits("burst", 1.0);
     listening.agg.signal(Signal::STOP);
@@ -229,7 +220,7 @@ fn what_the_kernel_has_no_room_for_is_counted() {
 
 #[test]
 fn real_clients_are_understood() {
-    let listening = Listening::start(&[]);
+    let listening = Listening::start("");
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let sink = UdpMetricSink::from(("127.0.0.1", listening.port), socket).expect("a sink");
     let client = StatsdClient::from_sink("cadence", sink);

@@ -3,10 +3,10 @@
 use qbus_tests::{Place, TestBus, until};
 use serde_json::Value;
 
-use crate::support::{aggregate, aggregator, fails, ledger_of, stop, well};
+use crate::support::{aggregate, aggregator, fails, ledger_of, stop, typed, well};
 
-fn json(bus: &TestBus, args: &[&str]) -> Value {
-    serde_json::from_str(&well(bus, args)).expect("JSON")
+fn json(bus: &TestBus, line: &str) -> Value {
+    serde_json::from_str(&well(bus, line)).expect("JSON")
 }
 
 fn keys(value: &Value) -> Vec<&str> {
@@ -24,7 +24,7 @@ fn keys(value: &Value) -> Vec<&str> {
 fn stat_has_the_keys_that_others_read() {
     for place in Place::ALL {
         let bus = TestBus::small(place);
-        let before = json(&bus, &["stat", "--json"]);
+        let before = json(&bus, "stat --json");
         assert_eq!(
             keys(&before),
             [
@@ -40,14 +40,14 @@ fn stat_has_the_keys_that_others_read() {
             ]
         );
         assert_eq!(before["aggregator"], Value::Null);
-        well(&bus, &["emit", "x", "1"]);
-        let aggregating = aggregator(&bus, &[]);
-        let during = json(&bus, &["stat", "--json"]);
+        well(&bus, "emit x 1");
+        let aggregating = aggregator(&bus, "");
+        let during = json(&bus, "stat --json");
         assert_eq!(during["aggregator"]["alive"], true);
         assert_eq!(during["aggregator"]["pid"], aggregating.pid());
         stop(aggregating);
 
-        let stat = json(&bus, &["stat", "--json"]);
+        let stat = json(&bus, "stat --json");
         assert_eq!(stat["aggregator"]["alive"], false);
         assert!(stat["aggregator"]["epoch"].as_u64() > Some(0), "{stat}");
         assert!(
@@ -81,21 +81,12 @@ fn stat_has_the_keys_that_others_read() {
 }
 
 /// Runs a load, and checks its report against itself, the dump and the ledger.
-fn check(metric_type: &str, name: &str, more: &[&str]) {
+fn check(metric_type: &str, name: &str, more: &str) {
     let bus = TestBus::small(Place::Named);
-    let aggregating = aggregator(&bus, &[]);
-    let args = [
-        "load",
-        "--producers",
-        "3",
-        "--records",
-        "20000",
-        "--kind",
-        metric_type,
-        "--keep",
-        "--json",
-    ];
-    let report = json(&bus, &[&args[..], more].concat());
+    let aggregating = aggregator(&bus, "");
+    let kind = metric_type;
+    let line = format!("load --producers 3 --records 20000 --kind {kind} --keep --json {more}");
+    let report = json(&bus, &line);
     stop(aggregating);
     assert_eq!(keys(&report), ["total", "workers"]);
     let workers = report["workers"].as_array().expect("a list");
@@ -132,7 +123,7 @@ fn check(metric_type: &str, name: &str, more: &[&str]) {
     let [delivered, dropped, torn, revoked] = ledger_of(&bus, "load");
     assert_eq!(delivered, total("accepted"));
     assert_eq!(dropped + torn + revoked, total("dropped"));
-    let dump = json(&bus, &["dump", "-f", "json", "--match", name]);
+    let dump = json(&bus, &format!("dump -f json --match {name}"));
     let metrics = dump["metrics"].as_array().expect("a list");
     let of = |worker: usize| {
         let worker = worker.to_string();
@@ -162,34 +153,30 @@ fn check(metric_type: &str, name: &str, more: &[&str]) {
 
 #[test]
 fn load_agrees_with_the_dump_and_the_ledger() {
-    check("counter", "qbus_load_records_total", &[]);
-    check("gauge", "qbus_load_level", &[]);
-    check("histogram", "qbus_load_seconds", &["--series", "5"]);
-    check("summary", "qbus_load_summary_seconds", &["--wait"]);
-    check(
-        "counter",
-        "qbus_load_records_total",
-        &["--wait", "--series", "3"],
-    );
+    check("counter", "qbus_load_records_total", "");
+    check("gauge", "qbus_load_level", "");
+    check("histogram", "qbus_load_seconds", "--series 5");
+    check("summary", "qbus_load_summary_seconds", "--wait");
+    check("counter", "qbus_load_records_total", "--wait --series 3");
 }
 
 #[test]
 fn load_without_an_aggregator_counts_what_it_drops() {
     // Without cells: with them nothing is dropped.
     let bus = TestBus::create(Place::Named, TestBus::ring_geometry());
-    let report = json(&bus, &["load", "--records", "1000", "--json"]);
+    let report = json(&bus, "load --records 1000 --json");
     let total = &report["total"];
     assert_eq!(
         (&total["accepted"], &total["dropped"]),
         (&256.into(), &744.into())
     );
-    let stat = json(&bus, &["stat", "--json"]);
+    let stat = json(&bus, "stat --json");
     assert_eq!(
         stat["ledger"]["dropped"], 744,
         "known before any aggregator ran"
     );
     aggregate(&bus);
-    let ledger = &json(&bus, &["stat", "--json"])["ledger"];
+    let ledger = &json(&bus, "stat --json")["ledger"];
     assert_eq!(
         (&ledger["delivered"], &ledger["dropped"]),
         (&256.into(), &744.into())
@@ -199,17 +186,9 @@ fn load_without_an_aggregator_counts_what_it_drops() {
 #[test]
 fn load_keeps_to_its_rate_and_prints_a_line_a_worker() {
     let bus = TestBus::small(Place::Named);
-    let args = [
-        "load",
-        "--producers",
-        "2",
-        "--records",
-        "40",
-        "--rate",
-        "200",
-    ];
+    let args = "load --producers 2 --records 40 --rate 200";
     let start = std::time::Instant::now();
-    let page = well(&bus, &args);
+    let page = well(&bus, args);
     // The clock is the point here, and only in the direction that noise cannot break.
     assert!(start.elapsed().as_secs_f64() >= 0.19, "{page}");
     let first: Vec<&str> = page
@@ -220,7 +199,7 @@ fn load_keeps_to_its_rate_and_prints_a_line_a_worker() {
     for rate in ["0", "-1", "NaN", "inf"] {
         fails(
             &bus,
-            &["load", &format!("--rate={rate}")],
+            &format!("load --rate={rate}"),
             2,
             &["--rate is not positive"],
         );
@@ -230,26 +209,17 @@ fn load_keeps_to_its_rate_and_prints_a_line_a_worker() {
 #[test]
 fn a_load_gives_back_the_room_that_it_took() {
     let bus = TestBus::small(Place::Named);
-    let aggregating = aggregator(&bus, &[]);
+    let aggregating = aggregator(&bus, "");
     // Each takes most of the room: were it not given back, the second would be refused.
     for kind in ["counter", "gauge", "histogram", "summary"] {
         until("the series to go", || {
-            well(&bus, &["stat"]).contains(" 0 of 256 series")
+            well(&bus, "stat").contains(" 0 of 256 series")
         });
-        let args = [
-            "load",
-            "--records",
-            "200",
-            "--series",
-            "200",
-            "--kind",
-            kind,
-            "--json",
-        ];
+        let args = format!("load --records 200 --series 200 --kind {kind} --json");
         assert_eq!(json(&bus, &args)["total"]["accepted"], 200, "{kind}");
     }
     until("the series to go", || {
-        well(&bus, &["dump", "--match", "qbus_load*"]).is_empty()
+        well(&bus, "dump --match 'qbus_load*'").is_empty()
     });
     // More than there is room for is refused before it takes that of others.
     let gist = [
@@ -257,15 +227,10 @@ fn a_load_gives_back_the_room_that_it_took() {
         "has 256 left",
         "qbus create -b load --max-series 1024",
     ];
-    fails(
-        &bus,
-        &["load", "--producers", "3", "--series", "200"],
-        2,
-        &gist,
-    );
-    well(&bus, &["load", "--records", "100", "--keep"]);
+    fails(&bus, "load --producers 3 --series 200", 2, &gist);
+    well(&bus, "load --records 100 --keep");
     until("what is kept is on the page", || {
-        well(&bus, &["dump", "--match", "qbus_load*"]).contains("worker=\"0\"")
+        well(&bus, "dump --match 'qbus_load*'").contains("worker=\"0\"")
     });
     stop(aggregating);
 }
@@ -273,17 +238,8 @@ fn a_load_gives_back_the_room_that_it_took() {
 #[test]
 fn no_worker_outlives_its_load() {
     let bus = TestBus::small(Place::Named);
-    let mut load = std::process::Command::new(crate::support::QBUS);
-    load.args([
-        "load",
-        "--producers",
-        "2",
-        "--rate",
-        "1000",
-        "-b",
-        &bus.address().to_string(),
-    ]);
-    let load = qbus_tests::Process::spawn(load);
+    let line = format!("load --producers 2 --rate 1000 -b {}", bus.address());
+    let load = qbus_tests::Process::spawn(typed(&line));
     let opened = bus.open();
     let living = || {
         let owners = opened.owners().expect("the locks answer");

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use qbus_aggregate::{ReadOptions, Reader, Value};
 use qbus_tests::{Place, Process, TestBus, run, until};
 
-use crate::support::{QBUS, qbus, stop, well};
+use crate::support::{qbus, stop, typed, well};
 
 /// Samples of a page of Prometheus text, by name and labels as written.
 fn samples(page: &str) -> BTreeMap<&str, f64> {
@@ -41,16 +41,9 @@ fn value(bus: &TestBus, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     }
 }
 
-fn aggregator(bus: &TestBus, args: &[&str]) -> Process {
-    let mut command = Command::new(QBUS);
-    command.args([
-        "agg",
-        "--interval",
-        "50ms",
-        "--bus",
-        &bus.address().to_string(),
-    ]);
-    command.args(args).stderr(Stdio::null());
+fn aggregator(bus: &TestBus, args: &str) -> Process {
+    let mut command = typed(&format!("agg --interval 50ms -b {} {args}", bus.address()));
+    command.stderr(Stdio::null());
     Process::spawn(command)
 }
 
@@ -80,7 +73,7 @@ fn each_set_of_names_says_what_the_machine_says() {
         ),
         ("seed", "system_memory_total_bytes", "system_cpu_percent"),
     ] {
-        let page = well(&bus, &["sample", "--names", names]);
+        let page = well(&bus, &format!("sample --names {names}"));
         let samples = samples(&page);
         assert_eq!(samples.get(memory), Some(&(kibibytes * 1024.0)), "{names}");
         assert!(samples.contains_key(cpu), "{names}: no {cpu} in {page}");
@@ -91,13 +84,13 @@ fn each_set_of_names_says_what_the_machine_says() {
 #[test]
 fn what_has_no_type_for_node_exporter_has_none_on_the_page() {
     let bus = TestBus::reserve(Place::Named);
-    let aggregator = aggregator(&bus, &["--names", "node"]);
+    let aggregator = aggregator(&bus, "--names node");
     until("the machine is sampled", || {
         value(&bus, "node_vmstat_pgfault", &[]).is_some_and(|faults| faults > 0.0)
     });
-    let text = well(&bus, &["dump"]);
-    let open_metrics = well(&bus, &["dump", "--format", "openmetrics"]);
-    let json = well(&bus, &["dump", "--format", "json"]);
+    let text = well(&bus, "dump");
+    let open_metrics = well(&bus, "dump --format openmetrics");
+    let json = well(&bus, "dump --format json");
     stop(aggregator);
     assert!(
         text.contains("# TYPE node_vmstat_pgfault untyped\n"),
@@ -115,24 +108,14 @@ fn what_has_no_type_for_node_exporter_has_none_on_the_page() {
 #[test]
 fn a_source_can_be_left_out() {
     let bus = TestBus::reserve(Place::Named);
-    let page = well(
-        &bus,
-        &[
-            "sample",
-            "--once",
-            "--no-collect",
-            "load",
-            "--no-collect",
-            "gpu",
-        ],
-    );
+    let page = well(&bus, "sample --once --no-collect load --no-collect gpu");
     let samples = samples(&page);
     assert!(!samples.contains_key("qbus_host_load1"));
     assert!(
         samples.contains_key("qbus_host_boot_time_seconds"),
         "{page}"
     );
-    let listed = well(&bus, &["sample", "--list"]);
+    let listed = well(&bus, "sample --list");
     assert_eq!(
         listed
             .lines()
@@ -145,12 +128,12 @@ fn a_source_can_be_left_out() {
 #[test]
 fn the_whole_page_of_an_aggregator_passes_promtool() {
     let bus = TestBus::reserve(Place::Named);
-    let aggregator = aggregator(&bus, &[]);
+    let aggregator = aggregator(&bus, "");
     until("its own metrics are committed", || {
         value(&bus, "qbus_bus_records_total", &[]).is_some_and(|records| records > 0.0)
             && value(&bus, "qbus_host_cpu_usage_ratio", &[]).is_some()
     });
-    let page = well(&bus, &["dump"]);
+    let page = well(&bus, "dump");
     stop(aggregator);
     let mut promtool = Command::new("promtool");
     promtool.args(["check", "metrics"]);
@@ -167,7 +150,7 @@ fn the_whole_page_of_an_aggregator_passes_promtool() {
 #[test]
 fn an_attached_process_is_sampled_by_its_role() {
     let bus = TestBus::reserve(Place::Named);
-    let aggregator = aggregator(&bus, &["--no-gpu"]);
+    let aggregator = aggregator(&bus, "--no-gpu");
     until("the bus is there", || {
         bus.address().file().exists() && qbus::Bus::open(bus.address()).is_ok()
     });
@@ -192,7 +175,7 @@ fn gpus_are_sampled_through_the_library_that_was_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let library = fake(folder.path());
     let bus = TestBus::reserve(Place::Named);
-    let aggregator = aggregator(&bus, &["--nvml", &library]);
+    let aggregator = aggregator(&bus, &format!("--nvml {library}"));
     let used = || value(&bus, "qbus_gpu_memory_used_bytes", &[("uuid", "GPU-one")]);
     until("the GPU is sampled", || used() == Some(4_294_967_296.0));
     // A call that hangs delays neither the host nor the bus.
@@ -217,14 +200,7 @@ fn each_exporter_is_stood_in_for_by_its_own_names() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let library = fake(folder.path());
     let bus = TestBus::reserve(Place::Named);
-    let args = [
-        "sample",
-        "--once",
-        "--names",
-        "node,dcgm",
-        "--nvml",
-        &library,
-    ];
+    let args = format!("sample --once --names node,dcgm --nvml {library}");
     let page = well(&bus, &args);
     assert!(page.contains("node_load1 "), "{page}");
     let used = page
@@ -243,25 +219,13 @@ fn the_arguments_of_a_unit_file_can_move() {
     let bus = TestBus::reserve(Place::Named);
     let page = well(
         &bus,
-        &[
-            "sample",
-            "--once",
-            "--names=node",
-            "--path.procfs=/proc",
-            "--path.sysfs=/sys",
-            "--path.rootfs=/",
-            "--collector.filesystem.ignored-mount-points=^/(dev|sys)($|/)",
-            "--collector.filesystem.fs-types-exclude=^proc$",
-            "--collector.netdev.device-blacklist=^lo$",
-            "--collector.netclass.ignored-devices=^veth",
-            "--collector.cpu.guest",
-            "--collector.netdev.netlink",
-            "--collector.textfile.directory=/nonexistent-but-off",
-            "--no-collector.textfile",
-            "--no-collector.wifi",
-            "--no-collector.hwmon",
-            "--log.level=warn",
-        ],
+        "sample --once --names=node --path.procfs=/proc --path.sysfs=/sys --path.rootfs=/ \
+         '--collector.filesystem.ignored-mount-points=^/(dev|sys)($|/)' \
+         '--collector.filesystem.fs-types-exclude=^proc$' \
+         '--collector.netdev.device-blacklist=^lo$' --collector.netclass.ignored-devices=^veth \
+         --collector.cpu.guest --collector.netdev.netlink \
+         --collector.textfile.directory=/nonexistent-but-off --no-collector.textfile \
+         --no-collector.wifi --no-collector.hwmon --log.level=warn",
     );
     assert!(page.contains("node_load1 "), "{page}");
     assert!(
@@ -278,13 +242,11 @@ fn a_source_that_fails_is_named_and_the_others_are_shown() {
     fs::create_dir(host.path().join("meminfo")).expect("room");
     let proc = host.path().to_str().expect("text");
     let bus = TestBus::reserve(Place::Named);
-    let args = [
-        "--collector.disable-defaults",
-        "--collector.meminfo",
-        "--collector.loadavg",
-    ];
-    let args = [&["sample", "--once", "--path.procfs", proc], &args[..]].concat();
-    let finished = qbus(&bus, &args);
+    let chosen = "--collector.disable-defaults --collector.meminfo --collector.loadavg";
+    let finished = qbus(
+        &bus,
+        &format!("sample --once --path.procfs {proc} {chosen}"),
+    );
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(finished.out.contains("qbus_host_load1 0.5"), "{finished:?}");
     let said = format!("qbus: sampling meminfo failed: {proc}/meminfo: ");
@@ -337,7 +299,7 @@ fn what_is_gone_from_the_machine_leaves_the_page() {
     links(&["eth0", "veth7"]);
     let bus = TestBus::reserve(Place::Named);
     let procfs = folder.path().display().to_string();
-    let args = ["--path.procfs", &procfs, "--no-gpu"];
+    let args = format!("--path.procfs {procfs} --no-gpu");
     let running = aggregator(&bus, &args);
     let bytes = "qbus_host_network_receive_bytes_total";
     let link = |link: &str| value(&bus, bytes, &[("device", link)]);
@@ -378,9 +340,9 @@ fn the_sampler_leaves_room_for_those_who_emit() {
     let lines: String = (0..600).map(line).collect();
     fs::write(net.join("dev"), format!("Inter-|\n face |\n{lines}")).expect("room");
     let bus = TestBus::reserve(Place::Named);
-    well(&bus, &["create", "--max-series", "1024"]);
+    well(&bus, "create --max-series 1024");
     let procfs = folder.path().display().to_string();
-    let args = ["--path.procfs", &procfs, "--no-gpu", "--no-self"];
+    let args = format!("--path.procfs {procfs} --no-gpu --no-self");
     let running = aggregator(&bus, &args);
     let registered = || bus.open().counts().series;
     until("the sampler has its share", || registered() >= 256);

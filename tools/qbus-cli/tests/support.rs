@@ -4,30 +4,34 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use qbus_aggregate::{Aggregator, AggregatorOptions, Reader};
-use qbus_tests::{Finished, Process, TestBus, run};
+use qbus_tests::{Finished, Process, TestBus, command, run};
 
 /// The command under test.
 pub(crate) const QBUS: &str = env!("CARGO_BIN_EXE_qbus");
 
+/// The command as somebody types it, without its name.
+pub(crate) fn typed(line: &str) -> Command {
+    let mut command = command(&format!("'{QBUS}' {line}"));
+    // The owner table has room for a short command line, and this one's path may be any.
+    command.arg0("qbus");
+    command
+}
+
 /// Runs `qbus` on a bus to its end.
-pub(crate) fn qbus(bus: &TestBus, args: &[&str]) -> Finished {
-    qbus_with_input(bus, args, "")
+pub(crate) fn qbus(bus: &TestBus, line: &str) -> Finished {
+    qbus_with_input(bus, line, "")
 }
 
 /// As [`qbus`], with something on its standard input.
-pub(crate) fn qbus_with_input(bus: &TestBus, args: &[&str], input: &str) -> Finished {
-    let mut command = Command::new(QBUS);
-    command.env("QBUS", bus.address().to_string()).args(args);
-    // The owner table has room for a short command line, and this one's path may be any.
-    command.arg0("qbus");
-    run(&mut command, input)
+pub(crate) fn qbus_with_input(bus: &TestBus, line: &str, input: &str) -> Finished {
+    run(typed(line).env("QBUS", bus.address().to_string()), input)
 }
 
 /// Runs `qbus` on a bus, and expects it to end well and to have nothing to complain of; its output.
-pub(crate) fn well(bus: &TestBus, args: &[&str]) -> String {
-    let finished = qbus(bus, args);
-    assert_eq!(finished.code, Some(0), "{args:?}: {finished:?}");
-    assert_eq!(complaints(&finished), "", "{args:?}");
+pub(crate) fn well(bus: &TestBus, line: &str) -> String {
+    let finished = qbus(bus, line);
+    assert_eq!(finished.code, Some(0), "{line}: {finished:?}");
+    assert_eq!(complaints(&finished), "", "{line}");
     finished.out
 }
 
@@ -40,14 +44,14 @@ pub(crate) fn complaints(finished: &Finished) -> String {
 }
 
 /// Runs `qbus` on a bus, and expects that exit code, no output, and an error that says all of that.
-pub(crate) fn fails(bus: &TestBus, args: &[&str], code: i32, gist: &[&str]) -> String {
-    let finished = qbus(bus, args);
-    assert_eq!(finished.code, Some(code), "{args:?}: {finished:?}");
-    assert_eq!(finished.out, "", "{args:?}");
+pub(crate) fn fails(bus: &TestBus, line: &str, code: i32, gist: &[&str]) -> String {
+    let finished = qbus(bus, line);
+    assert_eq!(finished.code, Some(code), "{line}: {finished:?}");
+    assert_eq!(finished.out, "", "{line}");
     for part in gist {
         assert!(
             finished.err.contains(part),
-            "{args:?}: no {part:?} in {:?}",
+            "{line}: no {part:?} in {:?}",
             finished.err
         );
     }
@@ -55,20 +59,15 @@ pub(crate) fn fails(bus: &TestBus, args: &[&str], code: i32, gist: &[&str]) -> S
 }
 
 /// An aggregator that emits nothing itself.
-pub(crate) fn aggregator(bus: &TestBus, args: &[&str]) -> Process {
-    let mut command = Command::new(QBUS);
-    command.args([
-        "agg",
-        "--no-host",
-        "--no-gpu",
-        "--no-self",
-        "--bus",
-        &bus.address().to_string(),
-    ]);
-    command.args(args).stderr(Stdio::null());
+pub(crate) fn aggregator(bus: &TestBus, args: &str) -> Process {
+    let name = bus.address();
+    let mut command = typed(&format!(
+        "agg --no-host --no-gpu --no-self -b {name} {args}"
+    ));
+    command.stderr(Stdio::null());
     let process = Process::spawn(command);
-    let told = args.iter().position(|arg| *arg == "--snapshot");
-    let snapshot = told.map_or_else(|| bus.address().snapshot(), |at| args[at + 1].into());
+    let told = args.split_once("--snapshot ");
+    let snapshot = told.map_or_else(|| bus.address().snapshot(), |(_, path)| path.into());
     qbus_tests::until("the aggregator's first commit", || {
         Reader::open(&snapshot)
             .is_ok_and(|reader| reader.writer().0 == process.pid() && reader.epoch() > 0)
@@ -84,8 +83,7 @@ pub(crate) fn aggregate(bus: &TestBus) {
 
 /// The part of the ledger, in `stat --json`, of the processes with that role, or that command line.
 pub(crate) fn ledger_of(bus: &TestBus, who: &str) -> [u64; 4] {
-    let stat: serde_json::Value =
-        serde_json::from_str(&well(bus, &["stat", "--json"])).expect("JSON");
+    let stat: serde_json::Value = serde_json::from_str(&well(bus, "stat --json")).expect("JSON");
     let owners = stat["owners"].as_array().expect("a list").iter();
     let mine = owners.filter(|owner| owner["role"] == who || owner["command"] == who);
     let parts = ["delivered", "dropped", "torn", "revoked"];

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use qbus_tests::{Place, Terminal, TestBus, run};
 
-use crate::support::{QBUS, aggregator, fails, qbus, stop, well};
+use crate::support::{QBUS, aggregator, fails, qbus, stop, typed, well};
 
 /// A bus with something on it.
 fn bus() -> TestBus {
@@ -14,22 +14,11 @@ fn bus() -> TestBus {
         let label = format!("endpoint={endpoint}");
         well(
             &bus,
-            &[
-                "emit",
-                "requests_total",
-                "5",
-                "--type",
-                "counter",
-                "--label",
-                &label,
-            ],
+            &format!("emit requests_total 5 --type counter --label {label}"),
         );
     }
-    well(
-        &bus,
-        &["emit", "request_seconds", "0.2", "--type", "histogram"],
-    );
-    well(&bus, &["emit", "batch_size", "17"]);
+    well(&bus, "emit request_seconds 0.2 --type histogram");
+    well(&bus, "emit batch_size 17");
     bus
 }
 
@@ -48,7 +37,7 @@ fn it_starts_takes_keys_and_sizes_and_leaves_the_terminal_as_it_was() {
     };
     let folder = tempfile::tempdir().expect("a folder");
     let bus = bus();
-    let running = aggregator(&bus, &[]);
+    let running = aggregator(&bus, "");
     let before = terminal.settings(&folder.path().join("before"));
     let screen = start(&terminal, &bus, "-i 200ms");
     for part in [
@@ -106,7 +95,7 @@ fn a_signal_ends_it_and_a_stop_is_a_stop() {
     };
     let folder = tempfile::tempdir().expect("a folder");
     let bus = bus();
-    let running = aggregator(&bus, &[]);
+    let running = aggregator(&bus, "");
     let before = terminal.settings(&folder.path().join("before"));
     let is_restored = |after: &str| {
         assert!(!terminal.is_alternate() && terminal.has_cursor());
@@ -149,7 +138,7 @@ fn a_signal_ends_it_and_a_stop_is_a_stop() {
 #[test]
 fn a_terminal_that_is_gone_ends_it() {
     let bus = bus();
-    let running = aggregator(&bus, &[]);
+    let running = aggregator(&bus, "");
     let folder = tempfile::tempdir().expect("a folder");
     // As a connection that breaks, and as one that breaks under `nohup`, which hears of no signal.
     for (name, trap) in [("heard", ""), ("unheard", "trap '' HUP; ")] {
@@ -177,18 +166,18 @@ fn it_follows_its_bus_to_the_end_and_says_so() {
         return;
     };
     let bus = bus();
-    let running = aggregator(&bus, &[]);
+    let running = aggregator(&bus, "");
     let pid = running.pid();
     start(&terminal, &bus, "-i 100ms");
     stop(running);
     terminal.until(&format!("POST MORTEM: its aggregator (pid {pid}) is gone"));
     // It goes on with the next.
-    let next = aggregator(&bus, &[]);
+    let next = aggregator(&bus, "");
     terminal.until_screen("no word of an end", |screen| {
         !screen.contains("POST MORTEM")
     });
     stop(next);
-    well(&bus, &["rm"]);
+    well(&bus, "rm");
     let screen = terminal.until("GONE: there is no snapshot to show");
     assert!(screen.contains("batch_size"), "{screen}");
     terminal.press(&["q"]);
@@ -203,7 +192,7 @@ fn it_waits_for_the_first_aggregator() {
     let bus = bus();
     terminal.run(&format!("{QBUS} top -b {} -i 100ms", bus.address()));
     terminal.until("WAITING: no aggregator so far: start `qbus agg");
-    let running = aggregator(&bus, &[]);
+    let running = aggregator(&bus, "");
     terminal.until("requests_total");
     stop(running);
     terminal.press(&["q"]);
@@ -212,9 +201,9 @@ fn it_waits_for_the_first_aggregator() {
 #[test]
 fn once_is_plain_text_of_a_live_bus_a_dead_one_and_a_copy() {
     let bus = bus();
-    let running = aggregator(&bus, &[]);
-    let once = |args: &[&str]| well(&bus, &[&["top", "--once", "-i", "100ms"], args].concat());
-    let live = once(&[]);
+    let running = aggregator(&bus, "");
+    let once = |args: &str| well(&bus, &format!("top --once -i 100ms {args}"));
+    let live = once("");
     assert!(
         !live.contains(['\u{1b}', '\u{9b}']) && !live.contains("q quit"),
         "{live}"
@@ -223,16 +212,16 @@ fn once_is_plain_text_of_a_live_bus_a_dead_one_and_a_copy() {
         live.contains("requests_total") && !live.contains("POST MORTEM"),
         "{live}"
     );
-    let ascii = once(&["--ascii", "--view", "bus"]);
+    let ascii = once("--ascii --view bus");
     assert!(ascii.is_ascii() && ascii.contains("lost: full"), "{ascii}");
-    let filtered = once(&["--filter", "/^request_/"]);
+    let filtered = once("--filter /^request_/");
     assert!(
         filtered.contains("request_seconds") && !filtered.contains("batch_size"),
         "{filtered}"
     );
     stop(running);
 
-    let dead = once(&[]);
+    let dead = once("");
     assert!(
         dead.contains("POST MORTEM: its aggregator") && dead.contains("17"),
         "{dead}"
@@ -240,20 +229,15 @@ fn once_is_plain_text_of_a_live_bus_a_dead_one_and_a_copy() {
     let folder = tempfile::tempdir().expect("a folder");
     let copy = folder.path().join("copy.snapshot");
     fs::copy(bus.address().snapshot(), &copy).expect("a copy");
-    well(&bus, &["rm"]);
+    well(&bus, "rm");
     let copy = copy.to_str().expect("a path");
     // Nothing was committed for a while, as far as a copy can tell.
     qbus_tests::until("an old copy", || {
-        let copied = once(&["--snapshot", copy]);
+        let copied = once(&format!("--snapshot {copy}"));
         assert!(copied.contains("batch_size"), "{copied}");
         copied.contains("POST MORTEM: nobody writes this snapshot")
     });
-    fails(
-        &bus,
-        &["top", "--once"],
-        1,
-        &["there is no snapshot of the bus"],
-    );
+    fails(&bus, "top --once", 1, &["there is no snapshot of the bus"]);
 }
 
 #[test]
@@ -261,23 +245,16 @@ fn what_cannot_be_shown_is_said() {
     let bus = bus();
     fails(
         &bus,
-        &["top"],
+        "top",
         2,
         &["standard output is no terminal", "--once"],
     );
-    fails(
-        &bus,
-        &["top", "--once", "-i", "1ms"],
-        2,
-        &["shorter than 100 ms"],
-    );
-    let wrong = qbus(&bus, &["top", "--once", "--filter", "/(/"]);
+    fails(&bus, "top --once -i 1ms", 2, &["shorter than 100 ms"]);
+    let wrong = qbus(&bus, "top --once --filter '/(/'");
     assert_eq!(wrong.code, Some(2), "{wrong:?}");
     // A bus that nobody has aggregated.
-    fails(&bus, &["top", "--once"], 1, &["no aggregator has run"]);
-    let mut narrow = Command::new(QBUS);
-    narrow
-        .args(["top", "--once", "-b", &bus.address().to_string()])
-        .env("COLUMNS", "x");
+    fails(&bus, "top --once", 1, &["no aggregator has run"]);
+    let mut narrow = typed(&format!("top --once -b {}", bus.address()));
+    narrow.env("COLUMNS", "x");
     assert_eq!(run(&mut narrow, "").code, Some(1));
 }

@@ -1,12 +1,10 @@
 //! What has ended: also while nobody was there to say so.
 
-use std::process::Command;
-
 use qbus_tests::{Place, TestBus, run, until};
 
 use crate::receiver::{Received, Receiver};
 use crate::wire::{Fields, metrics, samples};
-use crate::{QBUS, pushing, stop};
+use crate::{pushing, stop, typed};
 
 /// Says that a series has ended.
 const STALE: u64 = 0x7ff0_0000_0000_0002;
@@ -27,9 +25,8 @@ fn bus() -> TestBus {
 }
 
 fn forget(bus: &TestBus, pattern: &str) {
-    let mut forget = Command::new(QBUS);
-    let bus = bus.address().to_string();
-    let finished = run(forget.args(["forget", pattern, "--yes", "--bus", &bus]), "");
+    let line = format!("forget '{pattern}' --yes -b {}", bus.address());
+    let finished = run(&mut typed(&line), "");
     assert_eq!(finished.code, Some(0), "{finished:?}");
 }
 
@@ -62,7 +59,7 @@ fn what_ended_while_nobody_aggregated_is_said_to_have_ended_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let queue = folder.path().display().to_string();
     let url = receiver.url("/");
-    let args = ["--remote-write", &url, "--push-queue", &queue, "--no-self"];
+    let args = format!("--remote-write {url} --push-queue {queue} --no-self");
     let agg = pushing(&bus, &args);
     until("all three", || {
         let taken = taken(&receiver);
@@ -114,7 +111,7 @@ fn a_receiver_of_otlp_hears_of_an_end_too() {
     let folder = tempfile::tempdir().expect("a folder");
     let queue = folder.path().display().to_string();
     let url = receiver.url("");
-    let args = ["--otlp", &url, "--push-queue", &queue, "--no-self"];
+    let args = format!("--otlp {url} --push-queue {queue} --no-self");
     let agg = pushing(&bus, &args);
     receiver.await_taken(2);
     agg.kill();

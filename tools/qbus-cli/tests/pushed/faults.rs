@@ -1,7 +1,6 @@
 //! A receiver that does its worst.
 
 use std::fs;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use qbus::{Bus, Removal};
@@ -9,7 +8,7 @@ use qbus_tests::{Finished, Place, TestBus, run, until};
 
 use crate::receiver::{Act, Received, Receiver};
 use crate::wire::{metrics, samples, value};
-use crate::{QBUS, pushing, stop};
+use crate::{pushing, stop, typed};
 
 /// A bus with a counter at seven.
 fn bus() -> TestBus {
@@ -46,7 +45,7 @@ fn whatever_a_receiver_does_each_request_is_taken_once_and_in_order() {
     let receiver = Receiver::start(&acts);
     let bus = bus();
     let url = receiver.url("/api/v1/write,timeout=0.5");
-    let agg = pushing(&bus, &["--remote-write", &url, "--label", "zone=b"]);
+    let agg = pushing(&bus, &format!("--remote-write {url} --label zone=b"));
     receiver.await_taken(20);
     stop(agg);
     let taken = receiver.taken();
@@ -82,7 +81,7 @@ fn whatever_a_receiver_does_each_request_is_taken_once_and_in_order() {
 fn what_was_taken_without_an_answer_is_said_again_and_nothing_else() {
     let receiver = Receiver::start(&[Act::TakeSilently, Act::TakeSilently]);
     let bus = bus();
-    let agg = pushing(&bus, &["--remote-write", &receiver.url("/")]);
+    let agg = pushing(&bus, &format!("--remote-write {}", receiver.url("/")));
     let taken = receiver.await_taken(5);
     stop(agg);
     // To store the same value of the same time twice changes nothing.
@@ -96,7 +95,7 @@ fn what_is_refused_for_good_is_not_sent_again() {
     let refused = Act::Say("400 Bad Request", "", b"out of order sample");
     let receiver = Receiver::start(&[refused, refused]);
     let bus = bus();
-    let agg = pushing(&bus, &["--remote-write", &receiver.url("/")]);
+    let agg = pushing(&bus, &format!("--remote-write {}", receiver.url("/")));
     receiver.await_taken(3);
     // It is counted, on the bus itself.
     let of = |page: &str, outcome: &str| {
@@ -106,12 +105,8 @@ fn what_is_refused_for_good_is_not_sent_again() {
         value.map_or(0.0, |value| value.parse().expect("a number"))
     };
     until("what became of the samples", || {
-        let page = Command::new(QBUS)
-            .args(["dump", "--bus", &bus.address().to_string()])
-            .args(["--match", "qbus_push*"])
-            .output()
-            .expect("it runs");
-        let page = String::from_utf8(page.stdout).expect("UTF-8");
+        let dump = format!("dump -b {} --match 'qbus_push*'", bus.address());
+        let page = run(&mut typed(&dump), "").out;
         of(&page, "failed") > 0.0
             && of(&page, "sent") > 0.0
             && page.contains("qbus_push_lag_seconds")
@@ -141,7 +136,7 @@ fn a_partial_success_is_counted_and_not_sent_again() {
     let bus = bus();
     let agg = pushing(
         &bus,
-        &["--otlp", &receiver.url(""), "--label", "instance=gpu-7"],
+        &format!("--otlp {} --label instance=gpu-7", receiver.url("")),
     );
     receiver.await_taken(6);
     stop(agg);
@@ -187,7 +182,7 @@ fn a_receiver_of_one_gets_one_and_loses_nothing() {
             receiver.usually(first);
         }
         let bus = bus();
-        let agg = pushing(&bus, &["--remote-write", &receiver.url("/,v2")]);
+        let agg = pushing(&bus, &format!("--remote-write {}", receiver.url("/,v2")));
         receiver.await_taken(5);
         stop(agg);
         let received = receiver.received();
@@ -224,7 +219,7 @@ fn what_waits_survives_kills_and_is_caught_up_with_in_order() {
     let folder = tempfile::tempdir().expect("a folder");
     let queue = folder.path().display().to_string();
     let url = receiver.url("/");
-    let args = ["--remote-write", &url, "--push-queue", &queue];
+    let args = format!("--remote-write {url} --push-queue {queue}");
     let waiting = || {
         let folders = fs::read_dir(folder.path()).expect("a folder").flatten();
         let files = folders.flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten());
@@ -257,7 +252,10 @@ fn a_receiver_that_is_away_hurts_nobody() {
     receiver.usually(Act::Dawdle(Duration::from_secs(20)));
     let bus = bus();
     let url = receiver.url("/");
-    let agg = pushing(&bus, &["--remote-write", &url, "--push-queue-size", "2KiB"]);
+    let agg = pushing(
+        &bus,
+        &format!("--remote-write {url} --push-queue-size 2KiB"),
+    );
     until("a request", || !receiver.received().is_empty());
     let opened = bus.open();
     let jobs = opened.counter("jobs_total").register().expect("room");
@@ -277,10 +275,9 @@ fn a_receiver_that_is_away_hurts_nobody() {
     );
 }
 
-fn once(bus: &TestBus, args: &[&str]) -> Finished {
-    let mut command = Command::new(QBUS);
-    command.args(["agg", "--push-once", "--bus", &bus.address().to_string()]);
-    run(command.args(args), "")
+fn once(bus: &TestBus, args: &str) -> Finished {
+    let line = format!("agg --push-once -b {} {args}", bus.address());
+    run(&mut typed(&line), "")
 }
 
 #[test]
@@ -292,7 +289,7 @@ fn a_job_sends_once_and_says_how_it_went() {
         b"",
     )]);
     let (one, other) = (receiver.url("/write"), receiver.url(""));
-    let finished = once(&bus, &["--remote-write", &one, "--otlp", &other]);
+    let finished = once(&bus, &format!("--remote-write {one} --otlp {other}"));
     assert_eq!(finished.code, Some(0), "{finished:?}");
     let taken = receiver.taken();
     assert_eq!(taken.len(), 2);
@@ -302,23 +299,23 @@ fn a_job_sends_once_and_says_how_it_went() {
         .expect("remote write");
     assert_eq!(value(written, "jobs_total"), Some(7.0));
     // An aggregator that runs has it all committed first.
-    let agg = pushing(&bus, &[]);
+    let agg = pushing(&bus, "");
     until("an aggregator", || bus.is_aggregated(agg.pid()));
     bus.open()
         .counter("jobs_total")
         .register()
         .expect("room")
         .inc();
-    assert_eq!(once(&bus, &["--remote-write", &one]).code, Some(0));
+    assert_eq!(once(&bus, &format!("--remote-write {one}")).code, Some(0));
     let taken = receiver.taken();
     assert_eq!(value(&taken[2], "jobs_total"), Some(8.0));
     stop(agg);
 
     receiver.usually(Act::Say("401 Unauthorized", "", b"who are you?"));
-    let refused = once(&bus, &["--remote-write", &one]);
+    let refused = once(&bus, &format!("--remote-write {one}"));
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.err.contains("who are you?"), "{}", refused.err);
-    let nobody = once(&bus, &[]);
+    let nobody = once(&bus, "");
     assert_eq!(nobody.code, Some(2), "{nobody:?}");
     assert!(nobody.err.contains("--remote-write"), "{}", nobody.err);
 }
@@ -328,7 +325,7 @@ fn since_when_a_counter_counts_moves_with_the_bus_alone() {
     let bus = bus();
     let receiver = Receiver::start(&[]);
     let count = || -> (u64, f64) {
-        let finished = once(&bus, &["--otlp", &receiver.url("")]);
+        let finished = once(&bus, &format!("--otlp {}", receiver.url("")));
         assert_eq!(finished.code, Some(0), "{finished:?}");
         let last = receiver.taken().pop().expect("a request");
         let (metrics, _) = metrics(&last);
@@ -390,7 +387,7 @@ fn secrets_come_from_files_and_are_shown_nowhere() {
     ] {
         let finished = once(
             &bus,
-            &["--remote-write", &receiver.url(&format!("/,{options}"))],
+            &format!("--remote-write {}", receiver.url(&format!("/,{options}"))),
         );
         assert_eq!(finished.code, Some(0), "{finished:?}");
         let last = receiver.taken().pop().expect("a request");
@@ -404,10 +401,10 @@ fn secrets_come_from_files_and_are_shown_nowhere() {
     ));
     let finished = once(
         &bus,
-        &[
-            "--remote-write",
-            &receiver.url(&format!("/?key=s3cr3t,bearer={bearer}")),
-        ],
+        &format!(
+            "--remote-write {}",
+            receiver.url(&format!("/?key=s3cr3t,bearer={bearer}"))
+        ),
     );
     assert_eq!(finished.code, Some(2), "{finished:?}");
     assert!(
@@ -417,11 +414,11 @@ fn secrets_come_from_files_and_are_shown_nowhere() {
     );
     let missing = once(
         &bus,
-        &["--remote-write", &receiver.url("/,bearer=/nowhere/token")],
+        &format!("--remote-write {}", receiver.url("/,bearer=/nowhere/token")),
     );
     assert_eq!(missing.code, Some(2));
     assert!(missing.err.contains("/nowhere/token"), "{}", missing.err);
-    let typed = once(&bus, &["--remote-write", "http://alice:s3cr3t@localhost/"]);
-    assert_eq!(typed.code, Some(2));
-    assert!(typed.err.contains("basic=FILE"), "{}", typed.err);
+    let secret = once(&bus, "--remote-write http://alice:s3cr3t@localhost/");
+    assert_eq!(secret.code, Some(2));
+    assert!(secret.err.contains("basic=FILE"), "{}", secret.err);
 }

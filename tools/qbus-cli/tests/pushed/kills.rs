@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use qbus::{Bus, BusOptions, Counter, Histogram};
@@ -14,7 +13,7 @@ use tempfile::TempDir;
 use crate::monitor::{Monitor, encoded, is_installed};
 use crate::receiver::{Act, Receiver};
 use crate::wire::samples;
-use crate::{QBUS, pushing, stop};
+use crate::{pushing, stop, typed};
 
 /// A bus that is sent on to three receivers: the test's own, and two of those that people have.
 struct Scene {
@@ -25,7 +24,7 @@ struct Scene {
     own: Receiver,
     prometheus: Monitor,
     victoria: Monitor,
-    args: Vec<String>,
+    args: String,
     agg: Option<Process>,
     /// Each may have been between two receivers.
     kills: usize,
@@ -48,19 +47,10 @@ impl Scene {
         let took = opened.histogram("took_seconds").buckets([0.1, 1.0]);
         let to = |port| format!("http://127.0.0.1:{port}/api/v1/write");
         let queue = folder.path().join("queue").display().to_string();
-        let mut args = vec![];
+        let mut args = format!("--push-queue {queue} --push-interval {interval} --label job=x");
         for url in [own.url("/own"), to(prometheus.port), to(victoria.port)] {
-            args.extend(["--remote-write".to_owned(), url]);
+            args += &format!(" --remote-write {url}");
         }
-        let more = [
-            "--push-queue",
-            &queue,
-            "--push-interval",
-            interval,
-            "--label",
-            "job=x",
-        ];
-        args.extend(more.map(str::to_owned));
         let mut scene = Scene {
             took: took.register().expect("room"),
             jobs,
@@ -79,8 +69,7 @@ impl Scene {
     }
 
     fn aggregate(&mut self) {
-        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
-        self.agg = Some(pushing(&self.bus, &args));
+        self.agg = Some(pushing(&self.bus, &self.args));
     }
 
     fn kill(&mut self) {
@@ -111,12 +100,8 @@ impl Scene {
             self.aggregate();
             stop(self.agg.take().expect("it runs"));
         }
-        let finished = run(
-            Command::new(QBUS)
-                .args(["dump", "--match", "jobs_*", "--bus"])
-                .arg(self.bus.address().to_string()),
-            "",
-        );
+        let dump = format!("dump --match 'jobs_*' -b {}", self.bus.address());
+        let finished = run(&mut typed(&dump), "");
         assert!(
             finished.out.contains(&format!("\njobs_total {done}\n")),
             "{}",
@@ -246,12 +231,9 @@ fn an_hour_without_receivers_is_caught_up_with() {
     scene.prometheus.kill();
     scene.victoria.kill();
     let waiting = |scene: &Scene| {
-        let page = run(
-            Command::new(QBUS)
-                .args(["dump", "--match", "qbus_push_queue_requests", "--bus"])
-                .arg(scene.bus.address().to_string()),
-            "",
-        );
+        let name = scene.bus.address();
+        let dump = format!("dump --match qbus_push_queue_requests -b {name}");
+        let page = run(&mut typed(&dump), "");
         let line = page.out.lines().find(|line| line.contains("/own"));
         let value = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
         value.unwrap_or(0.0)

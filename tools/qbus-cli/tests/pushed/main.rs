@@ -16,22 +16,26 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use qbus_tests::{Process, TestBus, run};
+use qbus_tests::{Process, TestBus, command, run};
 
 /// The command under test.
-pub(crate) const QBUS: &str = env!("CARGO_BIN_EXE_qbus");
+const QBUS: &str = env!("CARGO_BIN_EXE_qbus");
+
+/// The command as somebody types it, without its name.
+pub(crate) fn typed(line: &str) -> Command {
+    command(&format!("'{QBUS}' {line}"))
+}
 
 /// An aggregator that samples nothing, and sends on.
-pub(crate) fn pushing(bus: &TestBus, args: &[&str]) -> Process {
-    let mut command = Command::new(QBUS);
-    command
-        .args(["agg", "--no-host", "--no-gpu", "--bus"])
-        .arg(bus.address().to_string())
-        .args(args)
-        .stderr(Stdio::null());
-    if !args.contains(&"--push-interval") {
+pub(crate) fn pushing(bus: &TestBus, args: &str) -> Process {
+    let mut command = typed(&format!(
+        "agg --no-host --no-gpu -b {} {args}",
+        bus.address()
+    ));
+    if !args.contains("--push-interval") {
         command.args(["--push-interval", "100ms"]);
     }
+    command.stderr(Stdio::null());
     Process::spawn(command)
 }
 

@@ -8,7 +8,7 @@ use qbus_tests::{Place, TestBus, run};
 use serde_json::Value;
 
 use crate::receiver::{Act, Received, Receiver};
-use crate::{QBUS, python_with};
+use crate::{python_with, typed};
 
 /// Reads a message and says it as JSON; it must not have a field that the definitions lack.
 const PROGRAM: &str = r#"
@@ -95,16 +95,11 @@ fn decoded(python: &std::ffi::OsStr, options: &str, message: &str) -> Value {
     let written = "X-Prometheus-Remote-Write-Samples-Written: 100\r\n";
     let receiver = Receiver::start(&[Act::Say("204 No Content", written, b"")]);
     let bus = bus();
-    let mut command = Command::new(QBUS);
-    command
-        .args(["agg", "--push-once", "--bus", &bus.address().to_string()])
-        .args([
-            "--remote-write",
-            &receiver.url(options),
-            "--label",
-            "instance=gpu-7",
-        ]);
-    let finished = run(command.args(["--label", "job=x"]), "");
+    let (name, url) = (bus.address(), receiver.url(options));
+    let line = format!(
+        "agg --push-once -b {name} --remote-write {url} --label instance=gpu-7 --label job=x"
+    );
+    let finished = run(&mut typed(&line), "");
     assert_eq!(finished.code, Some(0), "{finished:?}");
     let [Received { body, .. }] = &receiver.taken()[..] else {
         panic!("one request");

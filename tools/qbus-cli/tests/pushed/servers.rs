@@ -2,29 +2,28 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use qbus::{Bus, BusOptions};
-use qbus_tests::{Place, Process, TestBus, run, until};
+use qbus_tests::{Place, Process, TestBus, command, run, until};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 
 use crate::monitor::{Monitor, encoded, is_installed};
-use crate::{QBUS, pushing, python_with, stop};
+use crate::{pushing, python_with, stop, typed};
 
 /// A bus of a host, and its aggregator.
 struct Sent {
     bus: TestBus,
     opened: Bus,
-    args: Vec<String>,
+    args: String,
     agg: Option<Process>,
     jobs: f64,
 }
 
 impl Sent {
     fn again(&mut self) {
-        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
-        self.agg = Some(pushing(&self.bus, &args));
+        self.agg = Some(pushing(&self.bus, &self.args));
     }
 
     fn work(&mut self, jobs: u32) {
@@ -70,22 +69,18 @@ fn three_buses_send_to_one_prometheus() {
             let bus = TestBus::reserve(Place::Named);
             let opened = Bus::create(bus.address(), &BusOptions::default()).expect("a new bus");
             let to = |port, path| format!("http://127.0.0.1:{port}{path}");
-            let args = [
-                "--remote-write",
-                &to(prometheus.port, "/api/v1/write,native"),
-                "--remote-write",
-                &to(victoria.port, "/api/v1/write"),
-                "--label",
-                &format!("instance={host}"),
-                "--label",
-                "job=inference",
-                "--push-queue",
-                &queue,
-            ];
+            let (one, other) = (
+                to(prometheus.port, "/api/v1/write,native"),
+                to(victoria.port, "/api/v1/write"),
+            );
+            let args = format!(
+                "--remote-write {one} --remote-write {other} --label instance={host} \
+                 --label job=inference --push-queue {queue}"
+            );
             let mut sent = Sent {
                 bus,
                 opened,
-                args: args.map(str::to_owned).to_vec(),
+                args,
                 agg: None,
                 jobs: 0.0,
             };
@@ -166,10 +161,8 @@ fn what_is_forgotten_ends_at_once(host: &Sent, prometheus: &Monitor) {
         .expect("room");
     loss.set(0.5);
     until("a series", || here() == 1);
-    let mut forget = Command::new(QBUS);
-    let bus = host.bus.address().to_string();
-    forget.args(["forget", "experiment_*", "--yes", "--bus", &bus]);
-    assert_eq!(run(&mut forget, "").code, Some(0));
+    let forget = format!("forget 'experiment_*' --yes -b {}", host.bus.address());
+    assert_eq!(run(&mut typed(&forget), "").code, Some(0));
     // Without a marker it would be there for five minutes.
     until("a series that is gone", || here() == 0);
     loss.set(0.25);
@@ -200,18 +193,15 @@ fn a_guarded_prometheus_takes_it_from_who_knows_the_password() {
     let web = write("web.yml", &web);
     let config = write("prometheus.yml", "global: {}\n");
     let port = free_port();
-    let mut command = Command::new("prometheus");
-    command
-        .arg(format!("--config.file={config}"))
-        .arg(format!(
-            "--storage.tsdb.path={}",
-            folder.path().join("data").display()
-        ))
-        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-        .arg(format!("--web.config.file={web}"))
-        .arg("--web.enable-remote-write-receiver")
-        .stderr(Stdio::null());
-    let prometheus = Process::spawn(command);
+    let data = folder.path().join("data");
+    let mut prometheus = command(&format!(
+        "prometheus --config.file={config} --storage.tsdb.path={} \
+         --web.listen-address=127.0.0.1:{port} --web.config.file={web} \
+         --web.enable-remote-write-receiver",
+        data.display()
+    ));
+    prometheus.stderr(Stdio::null());
+    let prometheus = Process::spawn(prometheus);
     until("Prometheus", || {
         TcpStream::connect(("127.0.0.1", port)).is_ok()
     });
@@ -225,10 +215,10 @@ fn a_guarded_prometheus_takes_it_from_who_knows_the_password() {
     let right = write("right", "alice:secret\n");
     let wrong = write("wrong", "alice:guess");
     let once = |options: &str| {
-        let mut command = Command::new(QBUS);
-        let url = format!("https://localhost:{port}/api/v1/write,timeout=2{options}");
-        command.args(["agg", "--push-once", "--remote-write", &url]);
-        run(command.args(["--bus", &bus.address().to_string()]), "")
+        let (name, to) = (bus.address(), format!("localhost:{port}/api/v1/write"));
+        let line =
+            format!("agg --push-once --remote-write https://{to},timeout=2{options} -b {name}");
+        run(&mut typed(&line), "")
     };
     until("Prometheus to take it", || {
         once(&format!(",ca={ca},basic={right}")).code == Some(0)
@@ -250,11 +240,10 @@ fn a_receiver_of_otlp_reads_all_of_it() {
         return;
     };
     let port = free_port();
-    let mut command = Command::new(&python);
-    command
-        .args(["-u", "-m", "oteltap", "--port", &port.to_string()])
-        .stderr(Stdio::null());
-    let receiver = Process::spawn(command);
+    let python = python.display();
+    let mut receiver = command(&format!("{python} -u -m oteltap --port {port}"));
+    receiver.stderr(Stdio::null());
+    let receiver = Process::spawn(receiver);
     until("the receiver", || {
         TcpStream::connect(("127.0.0.1", port)).is_ok()
     });
@@ -284,7 +273,7 @@ fn a_receiver_of_otlp_reads_all_of_it() {
     depth.set(3.0);
     // It reads no gzip; a receiver of this test's own reads that.
     let url = format!("http://127.0.0.1:{port},plain");
-    let agg = pushing(&bus, &["--otlp", &url, "--no-self"]);
+    let agg = pushing(&bus, &format!("--otlp {url} --no-self"));
     let mut found = std::collections::BTreeMap::new();
     until("all metrics", || {
         let line = receiver.line();

@@ -8,13 +8,15 @@ mod world;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use monitor::{Monitor, encoded, is_installed};
-use qbus_tests::{TestBus, until};
+use qbus_tests::{TestBus, command, run, until};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 use world::{Serving, TRACE, Workers};
+
+/// The command under test.
+const QBUS: &str = env!("CARGO_BIN_EXE_qbus");
 
 /// The jobs of a Prometheus, each with its target and further lines.
 fn config(rules: &[PathBuf], jobs: &[(&str, String, &str)]) -> String {
@@ -49,16 +51,17 @@ fn guarded(bus: &TestBus, folder: &Path) -> (Serving, String) {
     write("web.yml", &web);
     let web = folder.join("web.yml").display().to_string();
     // What Prometheus' own tool says of the file is what counts.
-    let checked = Command::new("promtool")
-        .args(["check", "web-config", &web])
-        .output();
-    let checked = checked.expect("promtool comes with Prometheus");
-    assert!(
-        checked.status.success(),
-        "{}",
-        String::from_utf8_lossy(&checked.stderr)
+    let checked = run(
+        &mut command(&format!("promtool check web-config {web}")),
+        "",
     );
-    let server = Serving::start(bus, folder, "tls", &["serve", "--web.config.file", &web]);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    let server = Serving::start(
+        bus,
+        folder,
+        "tls",
+        &format!("serve --web.config.file {web}"),
+    );
     let job = format!(
         "  scheme: https\n  basic_auth: {{username: alice, password: secret}}\n  \
          tls_config: {{ca_file: {}}}\n",
@@ -77,9 +80,9 @@ fn prometheus_and_victoria_metrics_take_all_of_it() {
     let (test, bus) = world::bus();
     let workers = Workers::start(&bus);
     let nvml = grafana::fake_gpu(folder);
-    let agg = ["agg", "--no-create", "--interval", "500ms", "--nvml", &nvml];
+    let agg = format!("agg --no-create --interval 500ms --nvml {nvml}");
     let mut agg = Serving::start(&test, folder, "agg", &agg);
-    let mut serve = Serving::start(&test, folder, "serve", &["serve"]);
+    let mut serve = Serving::start(&test, folder, "serve", "serve");
     let (tls, guard) = guarded(&test, folder);
 
     let jobs = [
@@ -189,14 +192,8 @@ fn what_is_forgotten_is_stale_at_the_next_scrape(bus: &TestBus, plain: &Monitor,
     let loss = opened.gauge("experiment_loss").register().expect("room");
     loss.set(0.5);
     until("a series on all pages", || here() == jobs);
-    let mut forget = Command::new(env!("CARGO_BIN_EXE_qbus"));
-    forget.args([
-        "forget",
-        "experiment_*",
-        "--bus",
-        &bus.address().to_string(),
-    ]);
-    assert!(forget.output().expect("it runs").status.success());
+    let forget = format!("{QBUS} forget 'experiment_*' -b {}", bus.address());
+    assert_eq!(run(&mut command(&forget), "").code, Some(0));
     // Without a marker it would be there for five minutes.
     until("a series that is gone", || here() == 0);
     loss.set(0.25);

@@ -1,6 +1,5 @@
 //! Prometheus and VictoriaMetrics as they are packaged: started on a free port, asked over HTTP.
 
-use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-use qbus_tests::{LIMIT, Process, until};
+use qbus_tests::{LIMIT, Process, command, until};
 use serde_json::Value;
 
 /// A monitoring system that scrapes, or is sent to.
 pub(crate) struct Monitor {
     pub(crate) port: u16,
     log: PathBuf,
-    program: OsString,
-    args: Vec<OsString>,
+    /// As it is typed.
+    line: String,
     /// A path that answers once it is ready.
     ready: &'static str,
     process: Option<Process>,
@@ -58,22 +57,27 @@ pub(crate) fn is_installed(program: &str) -> bool {
     is_there
 }
 
+/// A Prometheus with its configuration and its data in that folder, as it is typed.
+fn prometheus(folder: &Path, name: &str, port: u16) -> String {
+    let (file, data) = (folder.join(format!("{name}.yml")), folder.join(name));
+    format!(
+        "prometheus --config.file={} --storage.tsdb.path={} --web.listen-address=127.0.0.1:{port}",
+        file.display(),
+        data.display()
+    )
+}
+
 impl Monitor {
     /// Starts a Prometheus with a configuration, which the name tells from others.
     pub(crate) fn prometheus(folder: &Path, name: &str, config: &str, features: &str) -> Monitor {
         let file = folder.join(format!("{name}.yml"));
         fs::write(&file, config).expect("room");
         let port = free_port();
-        let mut command = Command::new("prometheus");
-        command
-            .arg(format!("--config.file={}", file.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                folder.join(name).display()
-            ))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .arg(format!("--enable-feature={features}"));
-        Monitor::start(folder, name, port, command, "/-/ready")
+        let line = format!(
+            "{} --enable-feature={features}",
+            prometheus(folder, name, port)
+        );
+        Monitor::start(folder, name, port, line, "/-/ready")
     }
 
     /// Starts a VictoriaMetrics with a configuration of Prometheus.
@@ -81,19 +85,16 @@ impl Monitor {
         let file = folder.join("victoria.yml");
         fs::write(&file, config).expect("room");
         let port = free_port();
-        let mut command = Command::new("victoria-metrics");
-        command
-            .arg(format!("-promscrape.config={}", file.display()))
-            .arg(format!(
-                "-storageDataPath={}",
-                folder.join("victoria").display()
-            ))
-            .arg(format!("-httpListenAddr=127.0.0.1:{port}"))
-            // Else it tells the last half minute only later, and what it will not tell exactly.
-            .args(["-search.latencyOffset=0s", "-memory.allowedBytes=64MB"])
-            // What was taken while its sender was killed comes again: the same sample is one.
-            .arg("-dedup.minScrapeInterval=1ms");
-        Monitor::start(folder, "victoria", port, command, "/health")
+        // Without an offset, which would hide the last half minute. And what was taken while its
+        // sender was killed comes again: the same sample is one.
+        let line = format!(
+            "victoria-metrics -promscrape.config={} -storageDataPath={} \
+             -httpListenAddr=127.0.0.1:{port} -search.latencyOffset=0s \
+             -memory.allowedBytes=64MB -dedup.minScrapeInterval=1ms",
+            file.display(),
+            folder.join("victoria").display()
+        );
+        Monitor::start(folder, "victoria", port, line, "/health")
     }
 
     /// Starts a Prometheus that scrapes nobody, and takes what it is sent.
@@ -101,31 +102,19 @@ impl Monitor {
         let file = folder.join("receiving.yml");
         fs::write(&file, "global: {}\n").expect("room");
         let port = free_port();
-        let mut command = Command::new("prometheus");
-        command
-            .arg(format!("--config.file={}", file.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                folder.join("receiving").display()
-            ))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .arg("--web.enable-remote-write-receiver")
-            .arg("--enable-feature=native-histograms,exemplar-storage");
-        Monitor::start(folder, "receiving", port, command, "/-/ready")
+        let line = format!(
+            "{} --web.enable-remote-write-receiver \
+             --enable-feature=native-histograms,exemplar-storage",
+            prometheus(folder, "receiving", port)
+        );
+        Monitor::start(folder, "receiving", port, line, "/-/ready")
     }
 
-    fn start(
-        folder: &Path,
-        name: &str,
-        port: u16,
-        command: Command,
-        ready: &'static str,
-    ) -> Monitor {
+    fn start(folder: &Path, name: &str, port: u16, line: String, ready: &'static str) -> Monitor {
         let mut monitor = Monitor {
             port,
             log: folder.join(format!("{name}.log")),
-            program: command.get_program().to_owned(),
-            args: command.get_args().map(OsStr::to_owned).collect(),
+            line,
             ready,
             process: None,
         };
@@ -137,10 +126,10 @@ impl Monitor {
     /// Starts it, with what it has on disk.
     pub(crate) fn again(&mut self) {
         let log = File::options().append(true).open(&self.log);
-        let mut command = Command::new(&self.program);
-        command.args(&self.args).stderr(log.expect("a log"));
+        let mut command = command(&self.line);
+        command.stderr(log.expect("a log"));
         self.process = Some(Process::spawn(command));
-        until(&format!("{:?} to be ready", self.program), || {
+        until(&format!("{} to be ready", self.line), || {
             let said = fs::read_to_string(&self.log).unwrap_or_default();
             assert!(!said.contains("\tfatal\t"), "{said}");
             self.get(self.ready)

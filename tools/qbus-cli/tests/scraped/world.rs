@@ -2,49 +2,43 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use qbus::{Bus, BusOptions};
-use qbus_tests::{Place, Process, TestBus, until};
+use qbus_tests::{Place, Process, TestBus, command, until};
 
 /// The traces of this test's exemplars begin with this.
 pub(crate) const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_0000_0000_0000;
 
 /// A `qbus` that serves on a port, which it keeps over restarts.
 pub(crate) struct Serving {
-    args: Vec<String>,
+    line: String,
     log: PathBuf,
     port: u16,
     process: Option<Process>,
 }
 
 impl Serving {
-    /// Starts `qbus` with these arguments and a port of its own.
-    pub(crate) fn start(bus: &TestBus, folder: &Path, name: &str, args: &[&str]) -> Serving {
+    /// Starts `qbus` as it is typed, with a port of its own.
+    pub(crate) fn start(bus: &TestBus, folder: &Path, name: &str, line: &str) -> Serving {
         let mut serving = Serving {
-            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            line: format!("{} {line} -b {}", crate::QBUS, bus.address()),
             log: folder.join(format!("{name}.log")),
             port: 0,
             process: None,
         };
-        serving
-            .args
-            .extend(["--bus".to_owned(), bus.address().to_string()]);
         serving.again();
         serving
     }
 
     /// Starts it, where it was before.
     pub(crate) fn again(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_qbus"));
-        command
-            .args(&self.args)
-            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
-            .stderr(File::create(&self.log).expect("room"));
+        let (line, port) = (&self.line, self.port);
+        let mut command = command(&format!("{line} --listen 127.0.0.1:{port}"));
+        command.stderr(File::create(&self.log).expect("room"));
         self.process = Some(Process::spawn(command));
         until("a server to say where it is", || {
             let said = fs::read_to_string(&self.log).expect("a log");

@@ -15,7 +15,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use qbus::{Bus, Clock, ConsumeError, Consumer, CreateError, Geometry, SeriesId};
+use qbus::{Bus, Clock, ConsumeError, Consumer, CreateError, Geometry, OwnerCounts, SeriesId};
 
 use crate::fold::Fold;
 use crate::snapshot::file::{MovedAside, SnapshotError};
@@ -153,6 +153,11 @@ pub struct Aggregator {
     next_lane: usize,
     /// Rounds in a row that left something in cells.
     unread: u32,
+    /// What surveys found that owners have counted of their calls to shared lanes: those that count
+    /// when so many more lanes were looked at, and those of meanwhile.
+    passing: Vec<(usize, OwnerCounts)>,
+    pass_left: usize,
+    counted: Vec<(usize, OwnerCounts)>,
     /// When the last part of a survey was made, and which is next.
     surveyed_ns: u64,
     next_part: u64,
@@ -209,6 +214,9 @@ impl Aggregator {
             changed: Vec::new(),
             next_lane: 0,
             unread: 0,
+            passing: Vec::new(),
+            pass_left: 0,
+            counted: Vec::new(),
             surveyed_ns: 0,
             next_part: 0,
         };
@@ -244,14 +252,14 @@ impl Aggregator {
         let has_room = self.writer.take_room();
         self.fold.begin(unix_ns, monotonic_ns, has_room);
         self.fold.end_steps(&mut self.writer);
-        // First: calls that owners have counted are then in the cells that are looked at, so that
-        // nothing counts as delivered that is on no page.
+        // First: calls that owners have counted are then in the cells that are looked at.
         let due = monotonic_ns.saturating_sub(self.surveyed_ns) / (SURVEY_NS / SURVEY_PARTS);
         if due > 0 {
             self.surveyed_ns = monotonic_ns;
             self.survey(due.min(SURVEY_PARTS_MAX));
         }
         let mut round = self.drain(monotonic_ns);
+        self.take_shared_calls();
         let is_read = round.is_whole && self.is_read();
         self.fold.end(&mut self.writer, &self.consumer, is_read);
         round.is_waiting = self.fold.is_waiting();
@@ -292,6 +300,7 @@ impl Aggregator {
                 round.drained += moved;
                 round.fullest = round.fullest.max(moved);
             }
+            self.pass_left = self.pass_left.saturating_sub(1);
             if self.fold.is_busy() {
                 // The last lane's cells may have more, too.
                 round.is_whole = false;
@@ -299,6 +308,21 @@ impl Aggregator {
             }
         }
         round
+    }
+
+    /// Has the calls count that owners had counted before the last pass over all lanes, unless some
+    /// of what such calls did waits for room: whose it is is not known. What does not count now is
+    /// found again by the next survey.
+    fn take_shared_calls(&mut self) {
+        if self.pass_left > 0 {
+            return;
+        }
+        if !self.consumer.has_taken_shared_calls() {
+            self.passing.clear();
+        }
+        for (index, counts) in self.passing.drain(..) {
+            self.fold.take_shared_calls(index, counts);
+        }
     }
 
     /// Folds what came to the cells of a lane; how many changed.
@@ -398,6 +422,8 @@ impl Aggregator {
     /// Drains what is left, and commits it.
     pub fn finish(&mut self) {
         // As in a round: what owners have counted is in what is drained after that.
+        self.passing.clear();
+        self.counted.clear();
         self.survey(SURVEY_PARTS);
         // Bounded: producers that go on emitting must not keep it from ending. A lane's worth for
         // each lane is what can be there now.
@@ -471,9 +497,14 @@ impl Aggregator {
             let _ = self.consumer.reap(part.clone());
             for index in part {
                 if let Some(counts) = self.consumer.owner_counts(index) {
-                    self.fold.take_counts(index, counts);
+                    self.fold.take_losses(index, counts);
+                    self.counted.push((index, counts));
                 }
             }
+        }
+        if self.passing.is_empty() {
+            std::mem::swap(&mut self.passing, &mut self.counted);
+            self.pass_left = self.consumer.lanes();
         }
         self.fold.expire();
         if self.next_part == 0 {

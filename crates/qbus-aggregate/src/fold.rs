@@ -319,7 +319,7 @@ impl Fold {
         if known.is_none() {
             match self.find_place(writer, id) {
                 Ok(found) => place = found,
-                Err(NoPlace::NoRoom) => return Placed::NotNow,
+                Err(NoPlace::NoRoom) => return Placed::NoRoom,
                 Err(NoPlace::Undefined) => {
                     self.globals.unknown_series += 1;
                     return Placed::Yes;
@@ -370,12 +370,20 @@ impl Fold {
         });
     }
 
-    /// Takes over what an owner has counted itself.
-    pub(crate) fn take_counts(&mut self, index: usize, counts: OwnerCounts) {
+    /// Takes over what an owner has counted of its losses.
+    pub(crate) fn take_losses(&mut self, index: usize, counts: OwnerCounts) {
         let mut row = self.owners[index];
-        let before = row.delivered();
-        if row.take_counts(counts) {
-            let came = row.delivered().saturating_sub(before);
+        if row.take_losses(counts) {
+            self.touch_owner(index as u16, |owner| *owner = row);
+        }
+    }
+
+    /// Takes over how many calls an owner has counted that wrote to shared cells: all that they did
+    /// is placed.
+    pub(crate) fn take_shared_calls(&mut self, index: usize, counts: OwnerCounts) {
+        let mut row = self.owners[index];
+        let came = row.take_shared_calls(counts);
+        if came > 0 {
             self.globals.records = self.globals.records.saturating_add(came);
             self.touch_owner(index as u16, |owner| *owner = row);
         }

@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use qbus::{Address, Bus, BusOptions, Geometry, Removal};
-use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Reader, Value};
+use qbus::{Address, Bus, BusOptions, Clock, FlushError, Geometry, Kind, Record, Removal};
+use qbus_aggregate::{Aggregator, AggregatorOptions, Ledger, ReadOptions, Reader, Series, Value};
 use qbus_tests::{Place, TestBus};
 
 /// A tmpfs of 64 MiB, as a container has one for /dev/shm; gone when it is dropped.
@@ -40,17 +42,13 @@ impl Drop for Tmpfs {
     }
 }
 
-fn create(folder: &Path, cells: u64) -> (Address, Bus) {
+fn create(folder: &Path, geometry: Geometry) -> (Address, Bus) {
     let address: Address = folder
         .join("bus")
         .display()
         .to_string()
         .parse()
         .expect("a path");
-    let geometry = Geometry {
-        cells,
-        ..Geometry::default()
-    };
     let options = BusOptions {
         geometry,
         max_series_per_family: 0,
@@ -65,7 +63,7 @@ fn in_a_small_place_histories_starve_before_totals() {
     let Some(place) = Tmpfs::mount(64) else {
         return;
     };
-    let (address, bus) = create(place.path(), Geometry::default().cells);
+    let (address, bus) = create(place.path(), Geometry::default());
     let mut aggregator = Aggregator::open(&bus, &AggregatorOptions::default()).expect("room");
     let gauges: Vec<_> = (0..4000)
         .map(|i| bus.gauge("level").label("i", &i.to_string()).register())
@@ -120,7 +118,11 @@ fn what_finds_no_room_is_a_loss_that_the_ledger_names() {
     let Some(place) = Tmpfs::mount(36) else {
         return;
     };
-    let (address, bus) = create(place.path(), 0);
+    let geometry = Geometry {
+        cells: 0,
+        ..Geometry::default()
+    };
+    let (address, bus) = create(place.path(), geometry);
     let mut aggregator = Aggregator::open(&bus, &AggregatorOptions::default()).expect("room");
     // Wide histograms: their rows lie in the part of the file that has to grow.
     let bounds: Vec<f64> = (0..250).map(f64::from).collect();
@@ -175,6 +177,130 @@ fn what_finds_no_room_is_a_loss_that_the_ledger_names() {
         Some(Value::Counter(12_000.0.into()))
     );
     Bus::remove(&address, Removal::Forced).expect("the bus is there");
+}
+
+/// What the page has of the counts of histograms of that name, and what the ledger says.
+fn shown(bus: &Bus, name: &str) -> (u64, Ledger) {
+    let mut reader = Reader::open(&bus.address().snapshot()).expect("a snapshot");
+    let found = reader.read(&ReadOptions::default()).expect("an epoch");
+    let count = |series: &Series| match &series.value {
+        Value::Histogram(histogram) if series.family.name == name => histogram.count,
+        _ => 0,
+    };
+    let shown = found.series.iter().map(count).sum();
+    let ledger = Ledger::read(bus, Some(&reader)).expect("the locks answer");
+    (shown, ledger)
+}
+
+/// What waits in cells of exclusive and of shared lanes, over a restart as well: the ledger says
+/// that it is on the page when it is.
+#[test]
+fn what_waits_in_cells_for_room_is_delivered_when_it_is_shown() {
+    const SERIES: usize = 100;
+    const CALLS: u64 = 3;
+    let Some(place) = Tmpfs::mount(16) else {
+        return;
+    };
+    let geometry = Geometry {
+        lanes: 2,
+        shared_lanes: 1,
+        series: 1024,
+        families: 16,
+        ..Geometry::default()
+    };
+    let (address, bus) = create(place.path(), geometry.with_arena());
+    let options = AggregatorOptions::default();
+    let mut aggregator = Aggregator::open(&bus, &options).expect("room");
+    fill(place.path());
+    // As records: what finds no room is lost, and the ledger names it.
+    let (mut lost, producer) = (0, bus.producer().expect("a lane"));
+    for i in 0..1000 {
+        let wide = bus
+            .histogram("wide_seconds")
+            .buckets((0..250).map(f64::from));
+        let wide = wide.label("i", &i.to_string()).register();
+        let series = wide.expect("room in the registry").series();
+        let record = Record::new(Clock::Precise.now_ns(), series, Kind::Observe, 1.0);
+        producer.emit(record).expect("a lane that is drained");
+        if i % 100 == 99 {
+            aggregator.finish();
+            lost = aggregator.globals().unplaced;
+        }
+        if lost > 0 {
+            break;
+        }
+    }
+    drop(producer);
+    assert!(
+        lost > 0,
+        "the place is not as small as it was thought to be"
+    );
+    let (wide_shown, before) = shown(&bus, "wide_seconds");
+    assert_eq!(before.total.delivered, wide_shown);
+
+    let observe = || {
+        for i in 0..SERIES {
+            let narrow = bus
+                .histogram("narrow_seconds")
+                .buckets((0..11).map(f64::from));
+            let narrow = narrow.label("i", &i.to_string()).register();
+            let narrow = narrow.expect("room in the registry");
+            for _ in 0..CALLS {
+                narrow.try_observe(1.0).expect("it has cells");
+            }
+        }
+    };
+    // The first thread has the exclusive lane by now, another one has to share.
+    observe();
+    std::thread::scope(|scope| scope.spawn(observe).join().expect("it observes"));
+    let emitted = 2 * CALLS * SERIES as u64;
+    let check = |aggregator: &mut Aggregator, after: &str| {
+        aggregator.finish();
+        let (narrow, ledger) = shown(&bus, "narrow_seconds");
+        let delivered = ledger.total.delivered - wide_shown;
+        let waiting: u64 = bus.lanes().iter().map(|lane| lane.waiting_calls).sum();
+        assert!(narrow < emitted, "{after}: it has room for all of them");
+        assert!(delivered <= narrow, "{after}: {delivered}, {narrow} shown");
+        assert!(waiting >= emitted - narrow, "{after}: {waiting}, {narrow}");
+        assert_eq!(ledger.total.unplaced, lost, "{after}");
+    };
+    check(&mut aggregator, "observing");
+    let running = AtomicBool::new(true);
+    let stop = || !running.load(Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        scope.spawn(|| aggregator.run(false, &stop, &mut |_| {}));
+        // Nobody waits for room that may never come.
+        let flushed = bus.flush(Duration::from_secs(60));
+        running.store(false, Ordering::Relaxed);
+        assert!(
+            matches!(flushed, Err(FlushError::NoRoom { lanes: 2 })),
+            "{flushed:?}"
+        );
+    });
+    check(&mut aggregator, "a flush");
+    drop(aggregator);
+    let mut aggregator = Aggregator::open(&bus, &options).expect("the only one");
+    check(&mut aggregator, "a restart");
+
+    std::fs::remove_file(place.path().join("filler")).expect("it is there");
+    qbus_tests::until("all of it to be shown", || {
+        aggregator.finish();
+        shown(&bus, "narrow_seconds").0 == emitted
+    });
+    // What owners count themselves is looked at now and then.
+    aggregator.finish();
+    let (_, ledger) = shown(&bus, "narrow_seconds");
+    assert_eq!(ledger.total.delivered, wide_shown + emitted);
+    assert_eq!(ledger.total.unplaced, lost);
+    assert!(bus.lanes().iter().all(|lane| lane.waiting_calls == 0));
+    assert_eq!(bus.flush(Duration::from_secs(60)), Ok(()));
+    Bus::remove(&address, Removal::Forced).expect("the bus is there");
+}
+
+/// Takes what room there is, with a file of its own.
+fn fill(folder: &Path) {
+    let mut file = std::fs::File::create(folder.join("filler")).expect("an inode");
+    while file.write_all(&[1; 4096]).is_ok() {}
 }
 
 #[test]

@@ -267,6 +267,13 @@ impl Consumer {
         self.lanes[lane].has_unread
     }
 
+    /// Whether all calls that the last looks at the cells of shared lanes saw count as taken: none
+    /// waits for room, or for another commit.
+    pub fn has_taken_shared_calls(&self) -> bool {
+        let mut shared = self.lanes.iter().filter(|cursor| cursor.is_shared);
+        shared.all(|cursor| cursor.cells.is_settled(&cursor.look))
+    }
+
     /// Says whose the calls were that wrote to the cells of a lane. What owners write to shared
     /// lanes, they count themselves.
     pub fn attribute_calls(

@@ -380,6 +380,12 @@ pub enum FlushError {
         /// How many lanes hold what is not committed.
         lanes: usize,
     },
+    /// The snapshot has no room for some series: what was emitted to them waits in their cells.
+    /// All else is committed.
+    NoRoom {
+        /// How many lanes hold such series.
+        lanes: usize,
+    },
 }
 
 impl fmt::Display for FlushError {
@@ -393,6 +399,11 @@ impl fmt::Display for FlushError {
             FlushError::TimedOut { lanes } => write!(
                 f,
                 "{lanes} lanes were not committed in time: the aggregator lags, or is stopped"
+            ),
+            FlushError::NoRoom { lanes } => write!(
+                f,
+                "the snapshot has no room for some series, which wait in the cells of {lanes} \
+                lanes: the file system of the snapshot is full"
             ),
         }
     }

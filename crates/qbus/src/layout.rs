@@ -29,7 +29,7 @@ use crate::sync::AtomicU64;
 /// `qbusbus1`, little end first. Stored last at creation.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"qbusbus1");
 /// Raised with every change of the layout.
-pub(crate) const VERSION: u64 = 6;
+pub(crate) const VERSION: u64 = 7;
 
 const PAGE: usize = 4096;
 /// The most that any geometry may ask for: 64 GiB.
@@ -147,7 +147,10 @@ pub(crate) struct LaneHead {
     pub(crate) head: AtomicU64,
     /// Of each group of cells the pulse whose calls are committed.
     pub(crate) seen_pulses: [AtomicU64; CELL_GROUPS],
-    _pad: [AtomicU64; 15 - CELL_GROUPS],
+    /// Of each group the pulse up to which it was read, where some of that waits for room in the
+    /// snapshot.
+    pub(crate) waiting_pulses: [AtomicU64; CELL_GROUPS],
+    _pad: [AtomicU64; 15 - 2 * CELL_GROUPS],
 }
 
 /// Groups of cells of a lane, each with a pulse of its own.
@@ -209,6 +212,7 @@ mod zeroed {
             LaneHead {
                 head: AtomicU64::new(0),
                 seen_pulses: words(),
+                waiting_pulses: words(),
                 _pad: words(),
             }
         }

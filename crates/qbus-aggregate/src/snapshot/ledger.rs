@@ -12,7 +12,8 @@ use super::reader::Reader;
 use super::tally::{OwnerRow, Tally};
 
 /// What became of all records of a bus. At rest attempted = delivered + dropped + torn + revoked +
-/// unplaced.
+/// unplaced; and what waits in cells while the snapshot has no room for its series
+/// ([`qbus::LaneView::waiting_calls`]).
 ///
 /// # Examples
 ///

@@ -222,13 +222,6 @@ impl OwnerRow {
         })
     }
 
-    /// Records delivered by all occupants.
-    pub(crate) fn delivered(&self) -> u64 {
-        self.present
-            .delivered
-            .saturating_add(self.departed.delivered)
-    }
-
     /// Makes a generation the occupant: another one, if it was not, is a predecessor from now on.
     pub(crate) fn occupied_by(&mut self, generation: u16) {
         if generation == self.generation {
@@ -251,8 +244,8 @@ impl OwnerRow {
         }
     }
 
-    /// Takes over what the owner itself has counted; whether that changed anything.
-    pub(crate) fn take_counts(&mut self, counts: OwnerCounts) -> bool {
+    /// Takes over what the owner itself has counted of its losses; whether that changed anything.
+    pub(crate) fn take_losses(&mut self, counts: OwnerCounts) -> bool {
         let before = *self;
         self.occupied_by(counts.generation);
         // The entry's counters are sums over all occupants: both parts follow from them.
@@ -260,14 +253,26 @@ impl OwnerRow {
         self.present.rejected = counts.rejected.saturating_sub(counts.rejected_base);
         self.departed.dropped_full = counts.dropped_full_base;
         self.departed.rejected = counts.rejected_base;
+        *self != before
+    }
+
+    /// The same of its calls that wrote to shared cells; how many are new. None of an occupant that
+    /// another one followed meanwhile: the entry's sums have them.
+    pub(crate) fn take_shared_calls(&mut self, counts: OwnerCounts) -> u64 {
+        if self.generation != counts.generation {
+            return 0;
+        }
+        let mut came = 0_u64;
         let base = counts.shared_calls_base;
         let totals = [counts.shared_calls.saturating_sub(base), base];
         let parts = [&mut self.present, &mut self.departed];
         for ((part, known), total) in parts.into_iter().zip(&mut self.shared_calls).zip(totals) {
-            part.delivered = part.delivered.saturating_add(total.saturating_sub(*known));
+            let new = total.saturating_sub(*known);
+            part.delivered = part.delivered.saturating_add(new);
+            came = came.saturating_add(new);
             *known = total.max(*known);
         }
-        *self != before
+        came
     }
 }
 
@@ -284,7 +289,7 @@ mod tests {
                 ..OwnerRow::default()
             };
             row.tally(1).delivered = 5;
-            let changed = row.take_counts(OwnerCounts {
+            let changed = row.take_losses(OwnerCounts {
                 generation,
                 dropped_full: 7,
                 dropped_full_base: 3,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Bus;
 use crate::doorbell;
 use crate::error::FlushError;
+use crate::lane::cell::Fate;
 
 /// Between two looks at the lanes, at first; then longer.
 const NAP: Duration = Duration::from_micros(20);
@@ -18,7 +19,7 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// There is no aggregator, or it was not done in time.
+    /// There is no aggregator, it was not done in time, or there is no room for some series.
     ///
     /// # Examples
     ///
@@ -38,15 +39,20 @@ impl Bus {
         let goal = |lane| (lane, self.end(lane), self.mapped.bank(lane).pulses());
         let mut waiting: Vec<_> = lanes.map(goal).collect();
         let start = Instant::now();
-        let (mut nap, mut asked) = (NAP, None);
+        let (mut nap, mut asked, mut without_room) = (NAP, None, 0);
         loop {
             // A lane's head, and what its cells have seen, is stored after the commit.
             waiting.retain(|(lane, end, pulses)| {
-                self.mapped.lane(*lane).head() < *end
-                    || !self.mapped.bank(*lane).is_committed(pulses)
+                let fate = self.mapped.bank(*lane).fate(pulses);
+                let is_done = self.mapped.lane(*lane).head() >= *end && fate != Fate::Unread;
+                without_room += usize::from(is_done && fate == Fate::NoRoom);
+                !is_done
             });
             if waiting.is_empty() {
-                return Ok(());
+                return match without_room {
+                    0 => Ok(()),
+                    lanes => Err(FlushError::NoRoom { lanes }),
+                };
             }
             let waited = start.elapsed();
             if asked.is_none_or(|asked| waited - asked >= ASK_EVERY) {

@@ -143,7 +143,7 @@ impl MappedBus {
             region
                 .words(sections.seen + index * cells * 8, cells)
                 .expect(sized),
-            &heads[index].seen_pulses,
+            &heads[index],
         )
     }
 

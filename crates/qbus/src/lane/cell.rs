@@ -62,7 +62,7 @@ pub(crate) use harvest::Harvest;
 pub(crate) use harvest::Look;
 pub use harvest::{CellChange, Placed};
 
-use crate::layout::{CELL_GROUPS, Cell, CellHead};
+use crate::layout::{CELL_GROUPS, Cell, CellHead, LaneHead};
 use crate::record::SeriesId;
 use crate::sync::{AtomicU64, Ordering, PrivateU64, fence};
 use crate::testpoint;
@@ -230,6 +230,18 @@ pub(crate) enum Done {
     YesAndLook,
 }
 
+/// What became of calls, the worst last.
+#[cfg(not(loom))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fate {
+    /// All that they did is committed.
+    Committed,
+    /// Some of it waits in its cells for room in the snapshot, all else is committed.
+    NoRoom,
+    /// Some of it was not read yet, or not committed.
+    Unread,
+}
+
 /// What of a record that meets a full lane is kept as state.
 #[cfg(not(loom))]
 #[derive(Clone, Copy, Debug)]
@@ -371,6 +383,8 @@ pub(crate) struct Bank<'a> {
     seen: &'a [AtomicU64],
     /// Of each group the pulse whose calls are committed. The consumer writes it.
     seen_pulses: &'a [AtomicU64; CELL_GROUPS],
+    /// The same of what was read, where some of it waits for room. The consumer writes it.
+    waiting_pulses: &'a [AtomicU64; CELL_GROUPS],
 }
 
 impl std::fmt::Debug for Bank<'_> {
@@ -389,7 +403,7 @@ impl<'a> Bank<'a> {
         head: &'a CellHead,
         cells: &'a [Cell],
         seen: &'a [AtomicU64],
-        seen_pulses: &'a [AtomicU64; CELL_GROUPS],
+        lane_head: &'a LaneHead,
     ) -> Bank<'a> {
         assert!(cells.is_empty() || cells.len().is_power_of_two());
         assert!(cells.len() == seen.len() && cells.len().is_multiple_of(CELL_GROUPS));
@@ -397,7 +411,8 @@ impl<'a> Bank<'a> {
             head,
             cells,
             seen,
-            seen_pulses,
+            seen_pulses: &lane_head.seen_pulses,
+            waiting_pulses: &lane_head.waiting_pulses,
         }
     }
 
@@ -453,20 +468,26 @@ impl<'a> Bank<'a> {
     }
 
     /// The pulses now; what waits for them to be committed compares them with
-    /// [`is_committed`](Self::is_committed).
+    /// [`fate`](Self::fate).
     #[cfg(not(loom))]
     pub(crate) fn pulses(&self) -> [u64; CELL_GROUPS] {
         std::array::from_fn(|group| self.head.pulses[group].load(Ordering::Acquire))
     }
 
-    /// Whether the calls that these pulses count are committed.
+    /// What became of the calls that these pulses count.
     #[cfg(not(loom))]
-    pub(crate) fn is_committed(&self, pulses: &[u64; CELL_GROUPS]) -> bool {
-        let is_seen = |(seen, pulse): (&AtomicU64, &u64)| {
+    pub(crate) fn fate(&self, pulses: &[u64; CELL_GROUPS]) -> Fate {
+        let covers = |word: &AtomicU64, pulse: u64| {
             // Wrapping: a pulse is at most a few laps of its consumer ahead.
-            seen.load(Ordering::Acquire).wrapping_sub(*pulse) < 1 << 63
+            word.load(Ordering::Acquire).wrapping_sub(pulse) < 1 << 63
         };
-        self.seen_pulses.iter().zip(pulses).all(is_seen)
+        let of_group = |group: usize| match pulses[group] {
+            pulse if covers(&self.seen_pulses[group], pulse) => Fate::Committed,
+            pulse if covers(&self.waiting_pulses[group], pulse) => Fate::NoRoom,
+            _ => Fate::Unread,
+        };
+        let groups = (0..CELL_GROUPS).map(of_group);
+        groups.max().unwrap_or(Fate::Committed)
     }
 
     /// Marks the units of series that are gone, in place of whoever writes here (C5). Not in the

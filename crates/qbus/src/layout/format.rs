@@ -141,6 +141,7 @@ fn lanes() {
     let head = fields!(LaneHead {
         head: "position of the next record to drain",
         seen_pulses: "of each group of cells the pulse that is committed",
+        waiting_pulses: "the same of what was read, where some of it waits for room",
     } unused _pad);
     draw("head", size_of::<LaneHead>(), &head);
     let slot = fields!(Slot {

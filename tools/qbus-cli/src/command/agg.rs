@@ -3,7 +3,7 @@
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 
-use qbus::{Address, Bus};
+use qbus::{Address, Bus, FlushError};
 #[cfg(feature = "statsd")]
 use qbus_agent::listen::{ListenOptions, Listeners};
 use qbus_agent::{Agent, AgentOptions, SamplingOptions};
@@ -115,7 +115,9 @@ fn keep_watchdog_content(bus: &Bus, manager: &Manager, is_ending: &Receiver<()>)
     let mut is_content = true;
     // As often as systemd advises: twice in the time that it waits.
     while let Err(RecvTimeoutError::Timeout) = is_ending.recv_timeout(limit / 4) {
-        let is_working = bus.flush(limit / 4).is_ok();
+        let flushed = bus.flush(limit / 4);
+        // A full file system is not cured by a restart.
+        let is_working = matches!(flushed, Ok(()) | Err(FlushError::NoRoom { .. }));
         if is_working {
             manager.alive();
         } else if is_content {

@@ -149,8 +149,12 @@ impl Emitting {
 
     /// Waits until a dump shows what was emitted, if anybody aggregates the bus.
     fn finish(&self) -> Result<(), Error> {
-        if let Err(FlushError::TimedOut { .. }) = self.bus.flush(COMMIT) {
-            warn("emitted, and not committed yet: the aggregator lags");
+        match self.bus.flush(COMMIT) {
+            Err(FlushError::TimedOut { .. }) => {
+                warn("emitted, and not committed yet: the aggregator lags");
+            }
+            Err(full @ FlushError::NoRoom { .. }) => warn(full),
+            _ => {}
         }
         self.check_bus()
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use qbus::{Address, Bus};
+use qbus::{Address, Bus, FlushError};
 use qbus_agent::push::{PushOptions, Pusher};
 use qbus_agent::{Agent, AgentOptions};
 
@@ -74,7 +74,10 @@ pub(crate) fn once(
     }
     let mut snapshot = agent.aggregator.snapshot.clone();
     if bus.aggregator().is_some_and(|aggregator| aggregator.alive) {
-        bus.flush(PATIENCE).map_err(Error::failed)?;
+        match bus.flush(PATIENCE) {
+            Err(full @ FlushError::NoRoom { .. }) => warn(full),
+            flushed => flushed.map_err(Error::failed)?,
+        }
     } else {
         let unsampled = AgentOptions {
             sampling: None,

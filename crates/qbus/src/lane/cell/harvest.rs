@@ -38,15 +38,17 @@ pub enum CellChange {
     Violation,
 }
 
-/// What became of a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What became of a change; of several the last one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Placed {
     /// It is in the consumer's state, and counts with the next commit.
     Yes,
-    /// There is no room for its series: it stays in its cell, to be asked for again.
+    /// It waits for another cell of its series: it stays in its cell, to be asked for again.
     NotNow,
-    /// Another commit comes first: it stays in its cell, and the calls of its group do not count as
-    /// taken before it is.
+    /// There is no room for its series: it stays in its cell, to be asked for again, and the calls
+    /// of its group do not count as taken before it is.
+    NoRoom,
+    /// Another commit comes first: likewise, and soon.
     Later,
 }
 
@@ -65,6 +67,8 @@ pub(crate) struct Harvest<'a> {
     last: Vec<u64>,
     /// Of each group the pulse up to which it was read.
     known: [u64; CELL_GROUPS],
+    /// The same where some of it waits for room, which leaves `known` as it was.
+    waiting: [u64; CELL_GROUPS],
     /// Groups to be read whatever their pulse says.
     due: [bool; CELL_GROUPS],
     /// Cells whose `last` is not in `seen` yet.
@@ -85,6 +89,7 @@ impl<'a> Harvest<'a> {
             leased: load(lease),
             last: bank.seen.iter().map(load).collect(),
             known: std::array::from_fn(|group| load(&bank.seen_pulses[group])),
+            waiting: std::array::from_fn(|group| load(&bank.waiting_pulses[group])),
             due: [!bank.cells.is_empty(); CELL_GROUPS],
             changed: Vec::new(),
             touched: [false; CELL_GROUPS],
@@ -162,9 +167,14 @@ impl<'a> Harvest<'a> {
             }
             match self.read(group, visit) {
                 Some(placed) => {
-                    if placed != Placed::Later {
-                        self.touched[group] |= look.0[group] != self.known[group];
-                        self.known[group] = look.0[group];
+                    let taken = match placed {
+                        Placed::Yes | Placed::NotNow => Some(&mut self.known[group]),
+                        Placed::NoRoom => Some(&mut self.waiting[group]),
+                        Placed::Later => None,
+                    };
+                    if let Some(taken) = taken {
+                        self.touched[group] |= *taken != look.0[group];
+                        *taken = look.0[group];
                     }
                     self.due[group] = placed != Placed::Yes;
                 }
@@ -177,6 +187,11 @@ impl<'a> Harvest<'a> {
             }
         }
         (before, calls(&self.known))
+    }
+
+    /// Whether all calls that a look saw count as taken.
+    pub(crate) fn is_settled(&self, look: &Look) -> bool {
+        look.0 == self.known
     }
 
     /// Whether the last [`take`](Self::take) passed a group by, which is read again.
@@ -225,9 +240,7 @@ impl<'a> Harvest<'a> {
                     placed
                 }
             };
-            if was_placed != Placed::Yes && placed != Placed::Later {
-                placed = was_placed;
-            }
+            placed = placed.max(was_placed);
         }
         Some(placed)
     }
@@ -279,11 +292,17 @@ impl<'a> Harvest<'a> {
         }
         let (entries, writer) = self.handovers();
         let mut part = |lease: u64, end: u64| {
-            let count = between(at, end);
-            if count == 0 || count > between(at, to) {
+            // The hand-over may have come after these calls, and an old one before all of them.
+            let ahead = between(at, end);
+            let count = if ahead > TOUCH / 2 {
+                0
+            } else {
+                ahead.min(between(at, to))
+            };
+            if count == 0 {
                 return;
             }
-            at = end;
+            at = at.wrapping_add(count);
             if let Some(owner) = Lease::holder(lease) {
                 visit(owner, count);
             }
@@ -327,6 +346,7 @@ impl<'a> Harvest<'a> {
         for group in 0..CELL_GROUPS {
             if std::mem::take(&mut self.touched[group]) {
                 self.bank.seen_pulses[group].store(self.known[group], Ordering::Release);
+                self.bank.waiting_pulses[group].store(self.waiting[group], Ordering::Release);
             }
         }
     }

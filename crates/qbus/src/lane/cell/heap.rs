@@ -26,11 +26,6 @@ impl HeapCells {
     }
 
     pub(crate) fn bank(&self) -> Bank<'_> {
-        Bank::new(
-            &self.head,
-            &self.cells,
-            &self.seen,
-            &self.lane_head.seen_pulses,
-        )
+        Bank::new(&self.head, &self.cells, &self.seen, &self.lane_head)
     }
 }

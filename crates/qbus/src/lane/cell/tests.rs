@@ -187,19 +187,31 @@ fn what_has_no_place_stays_in_its_cell() {
     let (writer, mut taken) = (write_as(&memory, 1), begin(&memory));
     let unit = Unit::count(SeriesId(1));
     assert!(apply(&writer, &unit, CellOp::Count(5)));
-    for _ in 0..2 {
+    let pulses = memory.bank().pulses();
+    let answers = [
+        (Placed::Later, 0, Fate::Unread),
+        (Placed::NoRoom, 0, Fate::NoRoom),
+        (Placed::NotNow, 1, Fate::Committed),
+    ];
+    assert_eq!(memory.bank().fate(&pulses), Fate::Unread);
+    for (answer, counted, fate) in answers.map(|answer| [answer; 2]).into_iter().flatten() {
         let look = taken.look();
         let mut asked = 0;
-        taken.take(&look, &mut |_, change| {
+        let (_, calls) = taken.take(&look, &mut |_, change| {
             assert_eq!(change, CellChange::Count(5));
             asked += 1;
-            Placed::NotNow
+            answer
         });
         taken.committed();
-        assert_eq!(asked, 1);
+        assert_eq!((asked, calls), (1, counted), "{answer:?}");
+        assert_eq!(memory.bank().fate(&pulses), fate, "{answer:?}");
+        assert_eq!(taken.is_settled(&look), counted == 1, "{answer:?}");
     }
     assert!(apply(&writer, &unit, CellOp::Count(2)));
+    assert_eq!(memory.bank().fate(&pulses), Fate::Committed);
+    assert_eq!(memory.bank().fate(&memory.bank().pulses()), Fate::Unread);
     assert_eq!(harvest(&mut taken).0, [(1, CellChange::Count(7))]);
+    assert_eq!(memory.bank().fate(&memory.bank().pulses()), Fate::Committed);
 }
 
 #[test]
@@ -215,6 +227,36 @@ fn calls_are_their_owners_also_when_nobody_looked_for_a_while() {
     let (changes, calls) = harvest(&mut taken);
     assert_eq!(changes, [(1, CellChange::Count(15))]);
     assert_eq!(calls, [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]);
+}
+
+/// Calls that count late, since another writer came after the look or their series had no room.
+#[test]
+fn calls_are_their_owners_also_when_another_one_has_the_lane_by_then() {
+    let memory = HeapCells::new(16);
+    let mut taken = begin(&memory);
+    let take = |taken: &mut Harvest<'_>, look: &Look, placed: Placed| {
+        let mut calls = Vec::new();
+        let counted = taken.take(look, &mut |_, _| placed);
+        taken.attribute(counted, &mut |owner, n| calls.push((owner.index, n)));
+        taken.committed();
+        calls
+    };
+    let unit = Unit::count(SeriesId(1));
+    let call = |writer: &CellWriter<'_>| assert!(apply(writer, &unit, CellOp::Count(1)));
+    let first = write_as(&memory, 1);
+    (0..4).for_each(|_| call(&first));
+    let look = taken.look();
+    (0..2).for_each(|_| call(&first));
+    let second = write_as(&memory, 2);
+    call(&second);
+    assert_eq!(take(&mut taken, &look, Placed::NoRoom), []);
+    assert_eq!(take(&mut taken, &look, Placed::Yes), [(1, 4)]);
+    let third = write_as(&memory, 3);
+    call(&third);
+    let look = taken.look();
+    assert_eq!(take(&mut taken, &look, Placed::NoRoom), []);
+    let all = [(1, 2), (2, 1), (3, 1)];
+    assert_eq!(take(&mut taken, &look, Placed::Yes), all);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! bound, and the totals that everything is checked against.
 
 mod bus;
+mod fork;
 mod host;
 mod journal;
 mod life;
@@ -12,6 +13,7 @@ mod terminal;
 mod totals;
 
 pub use bus::{Place, TestBus};
+pub use fork::{await_child, begin_session, close_descriptors, exit_at_once, fork, raw_clone};
 pub use host::Host;
 pub use journal::{Entries, Journal};
 pub use life::Life;

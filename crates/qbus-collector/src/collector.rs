@@ -134,6 +134,11 @@ impl Collector {
         &self.bus
     }
 
+    /// The bus, or the one that was made under its name since it was removed.
+    pub(crate) fn present(&self) -> Bus {
+        self.bus.successor().unwrap_or_else(|| self.bus.clone())
+    }
+
     /// Whether the bus is private to this collector, its forks and workers.
     pub fn is_embedded(&self) -> bool {
         self.is_embedded
@@ -146,6 +151,9 @@ impl Collector {
     ///
     /// The metric is invalid, or was refused: [`AddError::is_refusal`] tells the two apart.
     pub fn add_metric(&self, metric: &Metric<'_>) -> Result<(), AddError> {
+        if self.bus.is_removed() {
+            self.revive();
+        }
         self.add(metric, |metric| self.emitter.emit_or_wait(metric, PATIENCE))
     }
 

@@ -3,7 +3,7 @@
 //! Forked children, their threads and workers emit to it as to any bus. Who finds that nobody
 //! aggregates it any more (its process became a daemon, or was killed) does so from then on. It is
 //! removed by the last that closes it; what killed processes leave is swept by the next one that
-//! starts.
+//! starts. A forked child whose parent has removed it, and ended, makes it anew.
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -38,6 +38,8 @@ pub(crate) struct Embedded {
 struct State {
     /// The one of this process, or that of the process from which a fork made this one.
     agent: Option<Arc<Agent>>,
+    /// What this process has made in the place of a bus that its parent removed.
+    anew: Option<Bus>,
     is_sampling: bool,
     is_closed: bool,
 }
@@ -59,7 +61,7 @@ impl Embedded {
             let bus =
                 create().map_err(|error| StartError::Bus(OpenOrCreateError::Create(error)))?;
             let embedded = Embedded::join(bus, config, counts);
-            match embedded.start_agent() {
+            match embedded.start_agent(&embedded.bus) {
                 Ok(agent) => {
                     if let Some(mut state) = lock(&embedded.state) {
                         state.agent = Some(Arc::new(agent));
@@ -104,11 +106,9 @@ impl Embedded {
         &self.bus
     }
 
-    fn start_agent(&self) -> Result<Agent, qbus_agent::StartError> {
+    fn start_agent(&self, bus: &Bus) -> Result<Agent, qbus_agent::StartError> {
         let counts = self.counts.clone();
-        Agent::start(&self.bus, self.options.clone(), move |news| {
-            counts.note(news)
-        })
+        Agent::start(bus, self.options.clone(), move |news| counts.note(news))
     }
 
     /// The agent, if it runs in this process.
@@ -119,20 +119,36 @@ impl Embedded {
 
     /// Aggregates the bus from now on if nobody does.
     pub(crate) fn revive(&self) {
-        if self.agent().is_some() || self.bus.aggregator().is_none_or(|agent| agent.alive) {
+        let is_alive = |agent: qbus::AggregatorView| agent.alive;
+        let is_removed = self.bus.is_removed();
+        if self.agent().is_some() || !is_removed && self.bus.aggregator().is_none_or(is_alive) {
             return;
         }
         let Some(mut state) = lock(&self.state) else {
             return;
         };
-        let is_ours = state
-            .agent
-            .as_ref()
-            .is_some_and(|agent| !agent.is_inherited());
-        if state.is_closed || is_ours {
+        // The parent's, in a forked child.
+        let is_ours = |agent: &Arc<Agent>| !agent.is_inherited();
+        if state.is_closed || state.agent.as_ref().is_some_and(is_ours) {
             return;
         }
-        match self.start_agent() {
+        let bus = if !is_removed {
+            self.bus.clone()
+        } else if state.agent.is_none() {
+            // Only joined: it was another's to remove, and stays so.
+            return;
+        } else {
+            match self.made_anew(&mut state) {
+                Ok(bus) if bus.aggregator().is_some_and(is_alive) => return,
+                Ok(bus) => bus,
+                Err(error) => {
+                    self.counts
+                        .note(format!("the bus was removed, and: {error}"));
+                    return;
+                }
+            }
+        };
+        match self.start_agent(&bus) {
             Ok(agent) => {
                 // The parent's, whose threads are not this process's to join or let go of.
                 mem::forget(state.agent.take());
@@ -149,6 +165,22 @@ impl Embedded {
                 .counts
                 .note(format!("nobody aggregates the bus: {error}")),
         }
+    }
+
+    /// The bus that took the place of the removed one; made now, unless a sibling was faster.
+    fn made_anew(&self, state: &mut State) -> Result<Bus, OpenOrCreateError> {
+        if let Some(bus) = state.anew.as_ref().filter(|bus| !bus.is_removed()) {
+            return Ok(bus.clone());
+        }
+        let options = qbus::BusOptions {
+            geometry: *self.bus.geometry(),
+            ..qbus::BusOptions::default()
+        };
+        let bus = Bus::open_or_create(self.bus.address(), &options)?;
+        state.anew = Some(bus.clone());
+        // Whose handles are of the removed one finds it at once.
+        let _ = self.bus.successor();
+        Ok(bus)
     }
 
     /// Samples the machine, once for all processes of the bus: where its agent is.
@@ -191,17 +223,19 @@ impl Embedded {
     /// Ends the agent if it is this process's, and removes the bus unless others use it: one of
     /// them goes on with it.
     pub(crate) fn stop(&self) {
+        let mut bus = self.bus.clone();
         if let Some(mut state) = lock(&self.state) {
             state.is_closed = true;
+            bus = state.anew.take().unwrap_or(bus);
         }
         let Some(agent) = self.agent() else {
             return;
         };
         agent.stop();
         let own = u64::from(process::id());
-        let owners = self.bus.owners().unwrap_or_default();
+        let owners = bus.owners().unwrap_or_default();
         if !owners.iter().any(|owner| owner.alive && owner.pid != own) {
-            remove(self.bus.address());
+            remove(bus.address());
         }
     }
 }

@@ -32,10 +32,11 @@ impl Collector {
             .iter()
             .map(|&(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        let found = match self.bus().find(name, &owned) {
+        let bus = self.present();
+        let found = match bus.find(name, &owned) {
             Some(id) => reader.series(id, false),
             None => {
-                let family = self.bus().family_by_name(name);
+                let family = bus.family_by_name(name);
                 let is_by_process = family.is_some_and(|family| family.merge.is_by_process());
                 let merged = is_by_process.then(|| reader.find_merged(name, &owned, false));
                 merged.flatten()
@@ -215,7 +216,7 @@ impl Collector {
     /// Waits for the aggregator. Without one the snapshot says what was committed last.
     fn flush(&self) {
         self.revive();
-        let _ = self.bus().flush(PATIENCE);
+        let _ = self.present().flush(PATIENCE);
     }
 
     fn reader(&self) -> Result<Reader, ReadError> {
@@ -232,8 +233,9 @@ impl Collector {
     }
 
     fn define(&self, id: SeriesId) -> Option<Definition> {
-        let series = self.bus().series(id)?;
-        let family = self.bus().family(series.family)?;
+        let bus = self.present();
+        let series = bus.series(id)?;
+        let family = bus.family(series.family)?;
         Some((Arc::new(family), series.labels))
     }
 }

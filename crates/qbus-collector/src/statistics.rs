@@ -93,9 +93,10 @@ pub struct Statistics {
 impl Collector {
     /// The state of the collector and its bus.
     pub fn get_statistics(&self) -> Statistics {
-        let (bus, counts) = (self.bus(), self.bus().counts());
+        let bus = self.present();
+        let counts = bus.counts();
         let mut reader = Reader::open(&bus.address().snapshot()).ok();
-        let ledger = Ledger::read(bus, reader.as_ref()).unwrap_or_default();
+        let ledger = Ledger::read(&bus, reader.as_ref()).unwrap_or_default();
         let buffered = reader.as_mut().map_or(0, |reader| reader.recent().len());
         Statistics {
             bus: bus.address().to_string(),

@@ -1,6 +1,7 @@
 //! The collector as its users see it: embedded, and on a bus that others share.
 
 mod adding;
+mod daemons;
 #[cfg(all(feature = "push", feature = "statsd"))]
 mod doors;
 mod lifecycle;

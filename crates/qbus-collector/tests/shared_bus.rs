@@ -2,7 +2,7 @@
 
 use qbus_aggregate::{Aggregator, Value};
 use qbus_collector::{Collector, CollectorOptions, Metric, ResetError};
-use qbus_tests::{Place, TestBus};
+use qbus_tests::{Place, TestBus, until};
 
 fn on(test: &TestBus) -> Collector {
     let config = CollectorOptions {
@@ -58,4 +58,31 @@ fn collectors_of_a_bus_see_each_other() {
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
     }
+}
+
+/// What is asked by name is of the bus that has the name now, whose series have other ids.
+#[test]
+fn a_bus_that_was_made_anew_is_the_one_that_is_read() {
+    let test = TestBus::small(Place::Named);
+    let (collector, options) = (on(&test), qbus_aggregate::AggregatorOptions::default());
+    collector.add_metric(&Metric::gauge("first", 1.0)).unwrap();
+    qbus::Bus::remove(test.address(), qbus::Removal::Forced).unwrap();
+    let bus = test.make(TestBus::small_geometry());
+    let mut aggregator = Aggregator::open(&bus, &options).unwrap();
+    bus.gauge("other").register().unwrap().set(7.0);
+    until("the collector to find the bus", || {
+        collector.queue_metric(&Metric::gauge("first", 2.0)).is_ok()
+    });
+    collector
+        .queue_metric(&Metric::gauge("second", 3.0))
+        .unwrap();
+    aggregator.finish();
+    for (name, value) in [("first", 2.0), ("second", 3.0), ("other", 7.0)] {
+        let found = collector.get_metric(name, &[]).map(|series| series.value);
+        assert_eq!(found, Some(Value::Gauge(value)), "{name}");
+    }
+    assert!(collector.get_statistics().has_aggregator);
+    let newest = collector.get_all_metrics_buffer();
+    let names: Vec<&str> = newest.iter().map(|reading| &*reading.family.name).collect();
+    assert_eq!(names, ["other", "first", "second"]);
 }

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use qbus::{Bus, Clock, Counter, EmitError, Kind, Producer, Record};
+use qbus_tests::{await_child, exit_at_once, fork, raw_clone};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -51,8 +52,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if mode == "idles" {
         say("parent", 1)?;
-        // SAFETY: it ends the process at once, as a kill would: no destructor gives a lane back.
-        unsafe { libc::_exit(0) };
+        // No destructor gives a lane back.
+        exit_at_once(0);
     }
     let accepted = 1 + emit(&parent, records);
     stop.store(true, Ordering::Relaxed);
@@ -62,9 +63,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     say("parent", accepted)?;
     say("siblings", of_siblings)?;
-    let mut status = 0;
-    // SAFETY: the status is ours; -1 is any child.
-    unsafe { libc::waitpid(-1, &raw mut status, 0) };
+    // Any child.
+    let status = await_child(-1);
     if status != 0 {
         return Err(format!("the child ended with wait status {status}").into());
     }
@@ -110,25 +110,4 @@ fn say(who: &str, accepted: u64) -> io::Result<()> {
     // One write: parent and child share the pipe.
     let line = format!("{who} {} {accepted}\n", std::process::id());
     io::stdout().lock().write_all(line.as_bytes())
-}
-
-fn fork() -> io::Result<i32> {
-    // SAFETY: the child goes on in this one thread, with what a forked child may use: the libraries
-    // under test promise no less, and glibc's allocator is usable after a fork.
-    checked(unsafe { libc::fork() })
-}
-
-/// A fork of which the C library knows nothing.
-fn raw_clone() -> io::Result<i32> {
-    let none = 0_usize;
-    // SAFETY: without flags, clone(2) is a fork: nothing is shared, and a null stack is a copy.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, none, none, none, none) };
-    checked(pid as i32)
-}
-
-fn checked(pid: i32) -> io::Result<i32> {
-    if pid < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(pid)
 }

@@ -22,7 +22,7 @@ use std::thread;
 
 use qbus::{Address, Bus, BusOptions, Counter, Geometry, Removal};
 use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Reader, Value};
-use qbus_tests::TestBus;
+use qbus_tests::{TestBus, await_child, exit_at_once, fork};
 
 struct Host {
     address: Address,
@@ -184,20 +184,17 @@ impl Host {
         let (held, holds) = pipe()?;
         let mut children = Vec::new();
         for _ in 0..count {
-            // SAFETY: the child goes on in this one thread, with what a forked child may use: the
-            // libraries under test promise no less, and glibc's allocator is usable after a fork.
-            let pid = unsafe { libc::fork() };
+            // As many as there may be.
+            let Ok(pid) = fork() else {
+                break;
+            };
             if pid == 0 {
                 drop((holds, said));
                 let accepted = counter.try_add(1.0).is_ok();
                 let told = (&says).write_all(&[u8::from(accepted)]);
                 // Attached until the parent closes its end.
                 let _ = (&held).read(&mut [0]);
-                // SAFETY: it ends the child at once; the parent's destructors are the parent's.
-                unsafe { libc::_exit(i32::from(told.is_err())) };
-            }
-            if pid < 0 {
-                break;
+                exit_at_once(i32::from(told.is_err()));
             }
             children.push(pid);
         }
@@ -206,9 +203,7 @@ impl Host {
         (&said).read_exact(&mut answers)?;
         drop(holds);
         for &pid in &children {
-            let mut status = 0;
-            // SAFETY: the status is ours, and the pid a child's.
-            unsafe { libc::waitpid(pid, &raw mut status, 0) };
+            let status = await_child(pid);
             if status != 0 {
                 return Err(format!("child {pid} ended with wait status {status}").into());
             }

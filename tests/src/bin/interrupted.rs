@@ -22,6 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qbus::{Bus, Counter};
+use qbus_tests::{exit_at_once, fork};
 
 const PERIOD: Duration = Duration::from_micros(500);
 /// A child that takes longer hangs.
@@ -125,15 +126,10 @@ fn allocate(rounds: usize) {
 fn children(rounds: u32, mut live: impl FnMut()) -> io::Result<u64> {
     let mut hung = 0;
     for _ in 0..rounds {
-        // SAFETY: the child goes on in this one thread, with what a forked child may use.
-        let pid = unsafe { libc::fork() };
-        if pid < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let pid = fork()?;
         if pid == 0 {
             live();
-            // SAFETY: it ends the process at once, as a kill would.
-            unsafe { libc::_exit(0) };
+            exit_at_once(0);
         }
         hung += u64::from(!ends(pid));
     }

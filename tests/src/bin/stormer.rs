@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_types)]
 
 use std::error::Error;
+use std::io;
 use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -16,7 +17,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qbus::{Address, Bus, Clock, Counter, Kind, OpenError, Record};
-use qbus_tests::{Journal, Life, Random, lease};
+use qbus_tests::{
+    Journal, Life, Random, begin_session, close_descriptors, exit_at_once, fork, lease,
+};
 use rustix::process::{Signal, getpid, kill_process};
 
 /// Children of children of a worker, at most.
@@ -27,8 +30,6 @@ const LIFE_MAX_US: u64 = 1_000_000;
 const JOURNALS: u64 = 1500;
 /// Microseconds between two signals: 2 kHz.
 const PERIOD_US: i64 = 500;
-/// More descriptors than anybody here has.
-const DESCRIPTORS: libc::c_uint = 1024;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -92,10 +93,7 @@ fn live(
             0 if depth < DEPTH_MAX && children < 2 => {
                 children += 1;
                 let (name, seed) = (format!("{name}.f{children}"), random.word());
-                // SAFETY: the child goes on in this one thread, with what a forked child may use:
-                // the libraries under test promise no less, and glibc's allocator is usable after a
-                // fork.
-                if unsafe { libc::fork() } == 0 {
+                if fork()? == 0 {
                     return live(bus, folder, &name, Random::new(seed), depth + 1);
                 }
             }
@@ -115,7 +113,7 @@ fn live(
             }
             3 if depth < DEPTH_MAX => {
                 let (name, seed) = (format!("{name}.d"), random.word());
-                if fork_away(1 + random.below(2)) {
+                if fork_away(1 + random.below(2))? {
                     return live(bus, folder, &name, Random::new(seed), depth + 1);
                 }
                 break;
@@ -132,35 +130,26 @@ fn live(
 
 /// Forks once or twice, as daemons do; whether this is the daemon, with a session of its own, at
 /// the root, and without descriptors.
-fn fork_away(times: u64) -> bool {
+fn fork_away(times: u64) -> io::Result<bool> {
     for n in 0..times {
-        // SAFETY: as in `live`.
-        if unsafe { libc::fork() } != 0 {
+        if fork()? != 0 {
             if n > 0 {
-                // SAFETY: it ends the process at once: it was never more than a step.
-                unsafe { libc::_exit(0) };
+                // It was never more than a step.
+                exit_at_once(0);
             }
-            return false;
+            return Ok(false);
         }
-        // SAFETY: no memory is passed.
-        unsafe { libc::setsid() };
+        begin_session();
     }
-    std::env::set_current_dir("/").expect("there is a root");
+    std::env::set_current_dir("/")?;
     close_descriptors();
-    true
+    Ok(true)
 }
 
 /// Whether this storm has a folder for those who close descriptors; leaves a sign there.
 fn is_to_close(folder: &Path) -> bool {
     let sign = format!("{}-{}", std::process::id(), Clock::Precise.now_ns());
     std::fs::write(folder.join("closes").join(sign), "").is_ok()
-}
-
-/// Closes what the process did not open, as daemons do, and what the bus did with it.
-fn close_descriptors() {
-    // SAFETY: nothing that this process still uses holds a descriptor between two bursts, but the
-    // bus.
-    unsafe { libc::close_range(3, DESCRIPTORS, 0) };
 }
 
 /// What the signal handler emits with.

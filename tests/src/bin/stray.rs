@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 
 use qbus::{Bus, Counter};
 use qbus_aggregate::{Aggregator, AggregatorOptions};
+use qbus_tests::{await_child, close_descriptors, exit_at_once, fork, raw_clone};
 
 /// What nobody here opens more of.
 const FDS: i32 = 64;
@@ -57,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         emitted += emit(&counter, 1);
     }
     if mode == "closes" {
-        close_all();
+        close_descriptors();
     }
     say("ready")?;
     io::stdin().lock().read_line(&mut String::new())?;
@@ -67,7 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             say(&format!("emitted {emitted}"))?;
         }
         "reuses" => {
-            close_all();
+            close_descriptors();
             let others = take_numbers(&File::open(Path::new("/dev/null"))?)?;
             emit(&counter, rounds);
             drop((counter, bus));
@@ -106,11 +107,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             for _ in 0..2 {
                 // Each generation emits, and the next one begins with what it has.
                 if fork()? != 0 {
-                    // SAFETY: it ends the process at once, as a daemon's parents do.
-                    unsafe { libc::_exit(0) };
+                    exit_at_once(0);
                 }
                 emitted += emit(&counter, rounds);
-                close_all();
+                close_descriptors();
                 emitted += emit(&counter, rounds);
             }
             say(&format!("emitted {emitted}"))?;
@@ -137,13 +137,6 @@ fn say(what: &str) -> io::Result<()> {
     io::stdout()
         .lock()
         .write_all(format!("{what}\n").as_bytes())
-}
-
-fn close_all() {
-    for fd in 3..FDS {
-        // SAFETY: what daemons do; nothing here uses one of them again.
-        unsafe { libc::close(fd) };
-    }
 }
 
 /// Copies every descriptor: a copy is inherited by the programs that this process starts.
@@ -173,7 +166,7 @@ fn aggregates(bus: &Bus, counter: &Counter) -> Result<(), Box<dyn Error>> {
     };
     let mut aggregator = Aggregator::open(bus, &options)?;
     let level = bus.gauge("test_level").register()?;
-    close_all();
+    close_descriptors();
     let file = tempfile::tempfile()?;
     take_numbers(&file)?;
     // It looks after its locks at least at the end.
@@ -204,7 +197,7 @@ fn is_superseded(bus: &Bus, counter: &Counter, rounds: u64) -> Result<(), Box<dy
     let mut emitted = emit(counter, rounds);
     first.round();
     emitted += emit(counter, rounds);
-    close_all();
+    close_descriptors();
     let mut second = Aggregator::open(bus, &AggregatorOptions::default())?;
     // It looks after its lock that often, before it commits.
     thread::sleep(Duration::from_millis(20));
@@ -237,8 +230,7 @@ fn forks(bus: &Bus, rounds: u64) -> Result<u64, Box<dyn Error>> {
                 let mut byte = 0_u8;
                 // SAFETY: one byte that outlives the call.
                 while unsafe { libc::read(0, ptr::from_mut(&mut byte).cast(), 1) } > 0 {}
-                // SAFETY: it ends the process at once.
-                unsafe { libc::_exit(0) };
+                exit_at_once(0);
             }
         }
         stop.store(true, Ordering::Relaxed);
@@ -271,34 +263,9 @@ fn races(bus: &Bus, counter: &Counter, rounds: u64) -> io::Result<u64> {
             let me = u64::from(std::process::id());
             let mine = |owner: &qbus::OwnerView| owner.alive && owner.pid == me;
             let is_alive = bus.owners().is_ok_and(|owners| owners.iter().any(mine));
-            // SAFETY: it ends the process at once, as a kill would.
-            unsafe { libc::_exit(i32::from(!is_alive)) };
+            exit_at_once(i32::from(!is_alive));
         }
-        let mut status = 0;
-        // SAFETY: the status outlives the call.
-        unsafe { libc::waitpid(pid, &raw mut status, 0) };
-        lost += u64::from(status != 0);
+        lost += u64::from(await_child(pid) != 0);
     }
     Ok(lost)
-}
-
-fn fork() -> io::Result<i32> {
-    // SAFETY: the child goes on in this one thread, with what a forked child may use: the libraries
-    // under test promise no less, and glibc's allocator is usable after a fork.
-    checked(unsafe { libc::fork() })
-}
-
-/// A fork of which the C library knows nothing.
-fn raw_clone() -> io::Result<i32> {
-    let none = 0_usize;
-    // SAFETY: without flags, clone(2) is a fork: nothing is shared, and a null stack is a copy.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, none, none, none, none) };
-    checked(pid as i32)
-}
-
-fn checked(pid: i32) -> io::Result<i32> {
-    if pid < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(pid)
 }

@@ -35,6 +35,12 @@ pub fn await_child(pid: i32) -> i32 {
     status
 }
 
+/// Whether there is a child that lives.
+pub fn has_child() -> bool {
+    // SAFETY: no memory is passed.
+    unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) == 0 }
+}
+
 /// Ends the process as a kill would: no destructor runs, and nothing that waits for its exit.
 pub fn exit_at_once(status: i32) -> ! {
     // SAFETY: it ends the process.

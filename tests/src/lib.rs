@@ -13,7 +13,9 @@ mod terminal;
 mod totals;
 
 pub use bus::{Place, TestBus};
-pub use fork::{await_child, begin_session, close_descriptors, exit_at_once, fork, raw_clone};
+pub use fork::{
+    await_child, begin_session, close_descriptors, exit_at_once, fork, has_child, raw_clone,
+};
 pub use host::Host;
 pub use journal::{Entries, Journal};
 pub use life::Life;

@@ -28,6 +28,7 @@ use std::sync::OnceLock;
 
 use crate::liveness::FileId;
 use crate::sync::{Ordering, PrivatePtr, PrivateU64};
+use crate::testpoint;
 
 /// This process since it was forked: never 0, larger than that of all its ancestors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +200,7 @@ impl ForkClosed {
             let generation = generation();
             let forks = FORKS.load(Ordering::SeqCst);
             let file = beyond_stdio(open()?)?;
+            testpoint!("lock-opened");
             if FileId::of(&rustix::fs::fstat(&file)?) != id {
                 return Ok(false);
             }
@@ -217,6 +219,7 @@ impl ForkClosed {
             let _ = file.into_raw_fd();
             // SeqCst, as the loads of `FORKS`: a fork that is not seen below sees this.
             self.0.open.store(word, Ordering::SeqCst);
+            testpoint!("lock-enlisted");
             if FORKS.load(Ordering::SeqCst) == forks && word_is(generation) {
                 return Ok(true);
             }
@@ -280,6 +283,7 @@ impl Node {
             return;
         };
         if raw >= 0 && self.is_kept(raw) {
+            testpoint!("lock-delisted");
             // SAFETY: the exchange made this call the only one that closes it, and it is what was
             // opened.
             unsafe { libc::close(raw) };

@@ -15,6 +15,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 
 use crate::fork::ForkClosed;
+use crate::testpoint;
 
 /// Held while a bus is being made or taken away.
 pub(crate) const CREATE_BYTE: u64 = 0;
@@ -96,6 +97,7 @@ impl Locks {
     pub(crate) fn close(&self) {
         if self.file.raw().is_some() {
             let _ = self.set(libc::F_UNLCK, 0, 0);
+            testpoint!("lock-unlocked");
         }
         self.file.close();
     }

@@ -4,7 +4,8 @@
 //! `testpoint!("claimed")` expands to nothing without the feature `testpoints`, which only tests
 //! turn on. With it the environment arms points: `QBUS_TESTPOINT=NAME:N:KILL` (or `STOP`, and
 //! several behind commas) raises the signal in the thread that makes the N-th passage; `HANG` has
-//! that thread alone wait for ever.
+//! that thread alone wait for ever; `FORK` and `CLONE` have it fork a child, the second one without
+//! the C library, that waits for the end of its standard input.
 
 /// Ends or stops the process here if a test said so; nothing in an ordinary build.
 #[cfg(not(feature = "testpoints"))]
@@ -27,7 +28,8 @@ macro_rules! testpoint {
 
 #[cfg(feature = "testpoints")]
 pub use armed::{
-    CELLS, EXCLUSIVE, FREE, JOIN, REAP, REGISTRY, SHARED, SHARED_CELLS, SNAPSHOT, is_listed, pass,
+    CELLS, EXCLUSIVE, FREE, JOIN, LOCK, REAP, REGISTRY, SHARED, SHARED_CELLS, SNAPSHOT, is_listed,
+    pass,
 };
 
 #[cfg(feature = "testpoints")]
@@ -66,6 +68,13 @@ mod armed {
     ];
     /// A process that joins, and leaves.
     pub const JOIN: &[&str] = &["byte", "joining", "identity", "active", "joined", "left"];
+    /// The descriptor of a process's lock, from its open to its close.
+    pub const LOCK: &[&str] = &[
+        "lock-opened",
+        "lock-enlisted",
+        "lock-unlocked",
+        "lock-delisted",
+    ];
     /// A process that registers families and series, and forgets some.
     pub const REGISTRY: &[&str] = &[
         "arena-taken",
@@ -147,6 +156,7 @@ mod armed {
             CELLS,
             SHARED_CELLS,
             JOIN,
+            LOCK,
             REGISTRY,
             REAP,
             FREE,
@@ -166,15 +176,22 @@ mod armed {
         false
     }
 
+    #[derive(Clone, Copy)]
+    enum Action {
+        Signal(libc::c_int),
+        Hang,
+        Fork,
+        Clone,
+    }
+
     struct Armed {
         name: String,
-        /// None: the thread waits for ever.
-        signal: Option<libc::c_int>,
+        action: Action,
         /// Passages left.
         left: PrivateU64,
     }
 
-    /// Counts a passage, and raises the signal at the one that was asked for.
+    /// Counts a passage, and does at the one that was asked for what is to be done.
     ///
     /// # Panics
     ///
@@ -185,35 +202,66 @@ mod armed {
             let text = std::env::var("QBUS_TESTPOINT").unwrap_or_default();
             let points = text.split(',').filter(|point| !point.is_empty());
             points
-                .map(|point| parse(point).expect("NAME:N:KILL, STOP or HANG"))
+                .map(|point| parse(point).expect("NAME:N:KILL, STOP, HANG, FORK or CLONE"))
                 .collect()
         });
         for point in armed.iter().filter(|point| point.name == name) {
             // Beyond the last passage it wraps, which no test lives to see.
             if point.left.fetch_sub(1, Ordering::Relaxed) == 1 {
-                let Some(signal) = point.signal else {
-                    loop {
-                        std::thread::park();
-                    }
-                };
-                // SAFETY: no memory is passed. The signal goes to this very thread.
-                unsafe { libc::raise(signal) };
+                act(point.action);
             }
         }
     }
 
+    fn act(action: Action) {
+        let pid = match action {
+            Action::Signal(signal) => {
+                // SAFETY: no memory is passed. The signal goes to this very thread.
+                unsafe { libc::raise(signal) };
+                return;
+            }
+            Action::Hang => loop {
+                std::thread::park();
+            },
+            // SAFETY: the child does nothing but wait and end.
+            Action::Fork => unsafe { libc::fork() },
+            Action::Clone => {
+                let none = 0_usize;
+                let flags = libc::SIGCHLD;
+                // SAFETY: without flags, clone(2) is a fork: nothing is shared, and a null stack is
+                // a copy. The child does nothing but wait and end.
+                unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) as i32 }
+            }
+        };
+        if pid == 0 {
+            // Until whoever writes to it has closed it: what they write is the parent's to read.
+            let mut input = libc::pollfd {
+                fd: libc::STDIN_FILENO,
+                events: 0,
+                revents: 0,
+            };
+            // SAFETY: one entry, which outlives the call.
+            unsafe { libc::poll(&raw mut input, 1, -1) };
+            // SAFETY: it ends the process at once.
+            unsafe { libc::_exit(0) };
+        }
+        assert!(pid > 0, "no fork: {}", std::io::Error::last_os_error());
+    }
+
     fn parse(point: &str) -> Option<Armed> {
         let mut parts = point.split(':');
-        let (name, left, signal) = (parts.next()?, parts.next()?, parts.next()?);
-        let signal = match signal {
-            "KILL" => Some(libc::SIGKILL),
-            "STOP" => Some(libc::SIGSTOP),
-            "HANG" => None,
+        let (name, left, action) = (parts.next()?, parts.next()?, parts.next()?);
+        let action = match action {
+            "KILL" => Action::Signal(libc::SIGKILL),
+            "STOP" => Action::Signal(libc::SIGSTOP),
+            "HANG" => Action::Hang,
+            "FORK" => Action::Fork,
+            "CLONE" => Action::Clone,
             _ => return None,
         };
         is_listed(name).then_some(Armed {
             name: name.to_owned(),
-            signal,
+            action,
             left: PrivateU64::new(left.parse().ok()?),
         })
     }

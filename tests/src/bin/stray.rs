@@ -8,6 +8,8 @@
 //!   says `emitted N`.
 //! * `reuses`: likewise, and opens another file under the numbers that came free, and a copy of
 //!   each; emits and leaves the bus; says `kept K of N` descriptors of that other file.
+//! * `leaves`: emits once, says `ready` after that, and leaves the bus; says `left N`, children that
+//!   it has.
 //! * `duplicates`: copies every descriptor after its first emit, and leaves the bus; says `left`.
 //! * `forks`: so many forks while another thread joins and leaves; the children idle; says `joined
 //!   N`.
@@ -40,7 +42,7 @@ use std::time::{Duration, Instant};
 
 use qbus::{Bus, Counter};
 use qbus_aggregate::{Aggregator, AggregatorOptions};
-use qbus_tests::{await_child, close_descriptors, exit_at_once, fork, raw_clone};
+use qbus_tests::{await_child, close_descriptors, exit_at_once, fork, has_child, raw_clone};
 
 /// What nobody here opens more of.
 const FDS: i32 = 64;
@@ -53,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (bus, rounds) = (Bus::open(&bus.parse()?)?, rounds.parse::<u64>()?);
     let counter = bus.counter("test_stray").label("mode", mode).register()?;
     let mut emitted = 0;
-    let joins_first = ["closes", "reuses", "duplicates", "spawns"];
+    let joins_first = ["closes", "reuses", "duplicates", "leaves", "spawns"];
     if joins_first.contains(&mode.as_str()) || mode.starts_with("executes") {
         emitted += emit(&counter, 1);
     }
@@ -80,6 +82,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             duplicate_all();
             drop((counter, bus));
             say("left")?;
+        }
+        "leaves" => {
+            drop((counter, bus));
+            say(&format!("left {}", u64::from(has_child())))?;
         }
         "spawns" => {
             let mut other = Command::new("sleep")

@@ -5,6 +5,7 @@
 
 mod aggregator;
 mod cells;
+mod forks;
 mod freeing;
 mod growth;
 mod producer;
@@ -69,14 +70,15 @@ fn await_hit(process: &mut Process, action: Action, points: &str) {
     });
 }
 
-/// The points that the matrices run through, each of them: a case that does not pass its point
+/// The points that the matrices run through, each of them, those of locks by forks: a case that does not pass its point
 /// fails.
-const KILLED_AT: [&[&str]; 9] = [
+const KILLED_AT: [&[&str]; 10] = [
     testpoint::EXCLUSIVE,
     testpoint::CELLS,
     testpoint::SHARED_CELLS,
     testpoint::SHARED,
     testpoint::JOIN,
+    testpoint::LOCK,
     testpoint::REGISTRY,
     testpoint::FREE,
     testpoint::REAP,

@@ -7,6 +7,7 @@ mod host;
 mod journal;
 mod life;
 mod load;
+pub mod plant;
 mod process;
 mod random;
 mod terminal;

@@ -6,9 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use qbus::{
-    Bus, Clock, Counter, EmitError, Gauge, Histogram, JoinError, Kind, MetricType, Producer,
-    Record, Summary,
+    Address, Bus, Clock, Counter, EmitError, Gauge, Histogram, JoinError, Kind, MetricType,
+    Producer, Record, Summary,
 };
+
+use crate::process::Process;
 
 /// Which lane a thread emits through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,34 @@ pub struct Load {
 }
 
 impl Load {
+    /// Two threads that count until the input is closed.
+    pub fn counting(worker: &str, lane: Lane) -> Load {
+        Load {
+            metric_type: MetricType::Counter,
+            threads: 2,
+            records: 0,
+            lane,
+            worker: worker.to_owned(),
+        }
+    }
+
+    /// Starts a helper that emits this.
+    pub fn begin(&self, producer: &str, address: &Address) -> Process {
+        let mut producer = Process::ready(producer, address, &self.to_args());
+        producer.tell("go");
+        producer
+    }
+
+    /// What each thread of the helper reports in the end; one that has no end is told to come to
+    /// it.
+    pub fn reports(&self, producer: &mut Process) -> Vec<Report> {
+        if self.records == 0 {
+            producer.close_input();
+        }
+        let line = |_| producer.line().parse().expect("a report");
+        (0..self.threads).map(line).collect()
+    }
+
     /// As arguments of the helper, after the bus.
     pub fn to_args(&self) -> Vec<String> {
         let lane = format!("{:?}", self.lane);

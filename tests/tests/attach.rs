@@ -4,37 +4,15 @@
 use std::sync::Barrier;
 use std::thread;
 
-use qbus::{
-    Bus, ConsumeError, EmitError, Geometry, JoinError, LaneView, MetricType, Removal, RemoveError,
-};
+use qbus::{Bus, ConsumeError, EmitError, Geometry, JoinError, LaneView, Removal, RemoveError};
 use qbus_aggregate::{AggregateError, Aggregator, AggregatorOptions, Value};
-use qbus_tests::{Lane, Load, Place, Process, Report, TestBus, Totals, check_load, until};
+use qbus_tests::{Lane, Load, Place, Process, TestBus, Totals, check_load, until};
 
 const AGGREGATOR: &str = env!("CARGO_BIN_EXE_test-aggregator");
 const PRODUCER: &str = env!("CARGO_BIN_EXE_test-producer");
 
-fn load(worker: &str, lane: Lane, records: u64) -> Load {
-    Load {
-        metric_type: MetricType::Counter,
-        threads: 2,
-        records,
-        lane,
-        worker: worker.to_owned(),
-    }
-}
-
-/// Starts a load that goes on until its input is closed.
 fn begin(bus: &TestBus, load: &Load) -> Process {
-    let mut producer = Process::ready(PRODUCER, bus.address(), &load.to_args());
-    producer.tell("go");
-    producer
-}
-
-/// Ends a load; what its threads report.
-fn finish(producer: &mut Process, load: &Load) -> Vec<Report> {
-    producer.close_input();
-    let line = |_| producer.line().parse().expect("a report");
-    (0..load.threads).map(line).collect()
+    load.begin(PRODUCER, bus.address())
 }
 
 fn exclusive(bus: &Bus) -> Vec<LaneView> {
@@ -49,10 +27,10 @@ fn check_kill(place: Place, lane: Lane) {
     let test = TestBus::small(place);
     let bus = test.open();
     let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
-    let loads = ["survivor", "other"].map(|worker| load(worker, lane, 0));
+    let loads = ["survivor", "other"].map(|worker| Load::counting(worker, lane));
     let mut survivors: Vec<Process> = loads.iter().map(|load| begin(&test, load)).collect();
     for round in 0..5 {
-        let victim = begin(&test, &load("victim", lane, 0));
+        let victim = begin(&test, &Load::counting("victim", lane));
         let (pid, goal) = (victim.pid(), 100 + round * 97);
         let delivered = || {
             let owners = bus.owners().expect("the locks answer");
@@ -81,7 +59,7 @@ fn check_kill(place: Place, lane: Lane) {
     let reports: Vec<_> = survivors
         .iter_mut()
         .zip(&loads)
-        .map(|(process, load)| finish(process, load))
+        .map(|(process, load)| load.reports(process))
         .collect();
     let pids: Vec<u64> = survivors.iter().map(Process::pid).collect();
     // They have left by now, and their places are still theirs: nobody else has joined since.
@@ -240,28 +218,22 @@ fn a_second_aggregator_is_refused_with_the_pid_of_the_first() {
         });
         first.kill();
         assert!(!bus.aggregator().expect("there was one").alive);
+        let own = Aggregator::open(&bus, &AggregatorOptions::default()).expect("the only one");
+        // Also within one process.
+        let second = Aggregator::open(&test.open(), &AggregatorOptions::default());
+        let second = second.expect_err("refused").to_string();
+        let pid = format!("pid {}", std::process::id());
+        assert!(second.contains(&pid), "{second}");
+        drop(own);
         Process::ready(AGGREGATOR, test.address(), &[]).end_well();
     }
-}
-
-#[test]
-fn a_second_aggregator_in_one_process_is_refused_too() {
-    let test = TestBus::small(Place::Named);
-    let bus = test.open();
-    let _first = Aggregator::open(&bus, &AggregatorOptions::default()).expect("the first one");
-    let second = Aggregator::open(&test.open(), &AggregatorOptions::default());
-    let second = second.expect_err("refused").to_string();
-    assert!(
-        second.contains(&format!("pid {}", std::process::id())),
-        "{second}"
-    );
 }
 
 /// Takes a bus away from a running producer, by `remove`, and makes another one of its name.
 fn check_successor(place: Place, remove: &dyn Fn(&TestBus)) {
     let test = TestBus::small(place);
     let old = test.open();
-    let load = load("old", Lane::Handle, 0);
+    let load = Load::counting("old", Lane::Handle);
     let mut producer = begin(&test, &load);
     let taken = |lane: &LaneView| lane.fill + lane.calls;
     let fill = |bus: &Bus| bus.lanes().iter().map(taken).sum::<u64>();
@@ -285,7 +257,7 @@ fn check_successor(place: Place, remove: &dyn Fn(&TestBus)) {
     };
     until("records in the new bus", || committed() > 100);
 
-    let reports = finish(&mut producer, &load);
+    let reports = load.reports(&mut producer);
     let accepted: u64 = reports.iter().map(|report| report.accepted).sum();
     producer.end_well();
     aggregator.end_well();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use qbus::{Clock, Counter, Geometry, Kind, MetricType, Record, Removal};
 use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Value};
-use qbus_tests::{Host, Lane, Load, Place, Process, Report, TestBus, Totals, check_load, until};
+use qbus_tests::{Host, Lane, Load, Place, Process, TestBus, Totals, check_load, until};
 use rustix::process::Signal;
 
 const AGGREGATOR: &str = env!("CARGO_BIN_EXE_test-aggregator");
@@ -25,17 +25,6 @@ fn load(metric_type: MetricType, worker: &str, threads: u64, records: u64) -> Lo
         lane: Lane::Handle,
         worker: worker.to_owned(),
     }
-}
-
-fn begin(test: &TestBus, load: &Load) -> Process {
-    let mut producer = Process::ready(PRODUCER, test.address(), &load.to_args());
-    producer.tell("go");
-    producer
-}
-
-fn reports(producer: &Process, load: &Load) -> Vec<Report> {
-    let line = |_| producer.line().parse().expect("a report");
-    (0..load.threads).map(line).collect()
 }
 
 fn aggregate(test: &TestBus) {
@@ -71,11 +60,14 @@ fn nothing_is_lost_beside_hogs_and_a_stopped_aggregator() {
             .map(|metric_type| load(metric_type, "w", 2, 50_000))
             .collect();
         aggregator.signal(Signal::STOP);
-        let producers: Vec<Process> = loads.iter().map(|load| begin(&test, load)).collect();
-        let all: Vec<_> = producers
+        let mut producers: Vec<Process> = loads
             .iter()
+            .map(|load| load.begin(PRODUCER, test.address()))
+            .collect();
+        let all: Vec<_> = producers
+            .iter_mut()
             .zip(&loads)
-            .map(|(producer, load)| reports(producer, load))
+            .map(|(producer, load)| load.reports(producer))
             .collect();
         aggregator.signal(Signal::CONT);
         stop.store(true, Ordering::Relaxed);
@@ -117,8 +109,8 @@ fn without_an_aggregator_processes_that_follow_each_other_add_up() {
         let test = TestBus::create(place, geometry);
         let load = load(MetricType::Counter, "w", 1, 1000);
         for _ in 0..12 {
-            let producer = begin(&test, &load);
-            assert_eq!(reports(&producer, &load)[0].accepted, 1000);
+            let mut producer = load.begin(PRODUCER, test.address());
+            assert_eq!(load.reports(&mut producer)[0].accepted, 1000);
             producer.end_well();
         }
         aggregate(&test);

@@ -13,16 +13,12 @@ const PRODUCER: &str = env!("CARGO_BIN_EXE_test-producer");
 /// Runs the loads in a process each, all at once, beside an aggregator, and checks every total.
 fn check(bus: &TestBus, loads: &[Load]) -> Vec<Vec<Report>> {
     let aggregator = Process::ready(AGGREGATOR, bus.address(), &[]);
-    let start = |load: &Load| Process::ready(PRODUCER, bus.address(), &load.to_args());
-    let mut producers: Vec<Process> = loads.iter().map(start).collect();
-    for producer in &mut producers {
-        producer.tell("go");
-    }
-    let report = |(producer, load): (&Process, &Load)| -> Vec<Report> {
-        let line = |_| producer.line().parse().expect("a report");
-        (0..load.threads).map(line).collect()
-    };
-    let reports: Vec<_> = producers.iter().zip(loads).map(report).collect();
+    let begin = |load: &Load| load.begin(PRODUCER, bus.address());
+    let mut producers: Vec<Process> = loads.iter().map(begin).collect();
+    let ended = producers.iter_mut().zip(loads);
+    let reports: Vec<Vec<Report>> = ended
+        .map(|(producer, load)| load.reports(producer))
+        .collect();
     // Before the owners leave: their places stay theirs until the ledger is read.
     aggregator.end_well();
     let totals = Totals::read(&bus.open(), &mut bus.reader());
@@ -195,10 +191,8 @@ fn owners_that_follow_each_other_in_one_place_add_up() {
             };
             // Nobody drains while they emit, so that each drops: and none is forgotten when several
             // have come and gone between two looks of an aggregator.
-            let mut producer = Process::ready(PRODUCER, bus.address(), &load.to_args());
-            producer.tell("go");
-            for _ in 0..load.threads {
-                let report: Report = producer.line().parse().expect("a report");
+            let mut producer = load.begin(PRODUCER, bus.address());
+            for report in load.reports(&mut producer) {
                 attempted += report.attempted;
                 accepted += report.accepted;
             }

@@ -9,16 +9,7 @@ use qbus_tests::{Place, TestBus};
 fn what_is_untyped_is_dropped_as_a_gauge_is() {
     let test = TestBus::create(Place::Named, TestBus::small_geometry());
     let bus = test.open();
-    let family = FamilyDefinition {
-        name: "test_untyped".to_owned(),
-        metric_type: MetricType::Untyped,
-        help: String::new(),
-        unit: String::new(),
-        buckets: Vec::new(),
-        native: false,
-        merge: qbus::Merge::Last,
-        window: qbus::Window::default(),
-    };
+    let family = FamilyDefinition::new("test_untyped", MetricType::Untyped);
     let series = bus.intern(&family, &[]).expect("room");
     let record = Record::new(1, series, Kind::Set, 1.0);
     let producer = bus.producer().expect("a lane");

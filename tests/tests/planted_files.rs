@@ -1,16 +1,15 @@
 //! What a stranger, or an accident, may have put where a bus or a snapshot should be: it is
 //! refused, and left as it was.
 
-use std::fs::{self, OpenOptions, Permissions};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use qbus::{Bus, CreateError, OpenError, OpenOrCreateError, Removal, RemoveError};
 use qbus_aggregate::{
     AggregateError, Aggregator, AggregatorOptions, ReadError, Reader, SnapshotError,
 };
-use qbus_tests::{Place, TestBus};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use qbus_tests::{Place, TestBus, plant};
 
 /// Plants something in place of a bus that is not there, and checks that every way in refuses it.
 fn check(plant: impl Fn(&Path), expected: impl Fn(&OpenError) -> bool) {
@@ -47,10 +46,6 @@ fn check(plant: impl Fn(&Path), expected: impl Fn(&OpenError) -> bool) {
     }
 }
 
-fn plant_fifo(path: &Path) {
-    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a fifo");
-}
-
 fn is_not_a_file(error: &OpenError) -> bool {
     matches!(error, OpenError::NotAFile { .. })
 }
@@ -78,7 +73,7 @@ fn a_symbolic_link_is_not_followed() {
 
 #[test]
 fn a_fifo_is_refused_without_waiting() {
-    check(plant_fifo, is_not_a_file);
+    check(plant::fifo, is_not_a_file);
 }
 
 #[test]
@@ -91,14 +86,9 @@ fn a_folder_is_refused() {
 
 #[test]
 fn a_file_of_something_else_is_refused() {
-    let text = "not a bus ".repeat(1000);
-    let write = |path: &Path| {
-        fs::write(path, &text).expect("written");
-        fs::set_permissions(path, Permissions::from_mode(0o600)).expect("a mode");
-    };
-    let magic = u64::from_le_bytes(*b"not a bu");
+    let magic = u64::from_le_bytes(*plant::TEXT.as_bytes().first_chunk().expect("long enough"));
     check(
-        write,
+        plant::text,
         |error| matches!(error, OpenError::NotOurs { found, .. } if *found == magic),
     );
 }
@@ -162,9 +152,7 @@ fn a_bus_with_another_header_is_refused() {
     for place in Place::ALL {
         for (word, value, expected) in patches {
             let test = TestBus::small(place);
-            let file = OpenOptions::new().write(true).open(test.address().file());
-            let patched = file.and_then(|file| file.write_all_at(&value.to_le_bytes(), word * 8));
-            patched.expect("patched");
+            plant::word(test.address().file(), word, value);
             let error = Bus::open(test.address()).expect_err("refused");
             assert!(expected(&error), "word {word} = {value}: {error:?}");
         }
@@ -177,8 +165,7 @@ fn a_truncated_bus_is_refused_with_both_sizes() {
         let test = TestBus::small(place);
         let whole = test.open().geometry().size_bytes();
         for left in [whole - 4096, 8192, 4096] {
-            let file = OpenOptions::new().write(true).open(test.address().file());
-            file.and_then(|file| file.set_len(left)).expect("truncated");
+            plant::end(test.address().file(), left);
             match Bus::open(test.address()) {
                 Err(OpenError::Size {
                     found, expected, ..
@@ -214,7 +201,7 @@ fn check_snapshot(plant: impl Fn(&Path), expected: impl Fn(&OpenError) -> bool) 
 fn a_planted_snapshot_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let victim = folder.path().join("victim");
-    fs::write(&victim, "precious ".repeat(1000)).expect("written");
+    plant::text(&victim);
     let link = |path: &Path| symlink(&victim, path).expect("a link");
     // One of this user's own is followed, as an aggregator may have left it; what it leads to is
     // not a snapshot, and stays.
@@ -222,14 +209,12 @@ fn a_planted_snapshot_is_refused() {
         is_not_a_file(error) || matches!(error, OpenError::NotOurs { path, .. } if *path == victim)
     };
     check_snapshot(link, is_refused);
-    check_snapshot(plant_fifo, is_not_a_file);
-    let copy = |path: &Path| {
-        fs::copy(&victim, path).expect("copied");
-        fs::set_permissions(path, Permissions::from_mode(0o600)).expect("a mode");
-    };
-    check_snapshot(copy, |error| matches!(error, OpenError::NotOurs { .. }));
+    check_snapshot(plant::fifo, is_not_a_file);
+    check_snapshot(plant::text, |error| {
+        matches!(error, OpenError::NotOurs { .. })
+    });
     let text = fs::read_to_string(&victim).expect("still there");
-    assert_eq!(text, "precious ".repeat(1000));
+    assert_eq!(text, plant::TEXT.repeat(1000));
 }
 
 #[test]
@@ -237,8 +222,7 @@ fn a_truncated_snapshot_is_refused() {
     let test = TestBus::small(Place::Path);
     drop(Aggregator::open(&test.open(), &AggregatorOptions::default()).expect("the first one"));
     let path = test.address().snapshot();
-    let file = OpenOptions::new().write(true).open(&path);
-    file.and_then(|file| file.set_len(8192)).expect("truncated");
+    plant::end(&path, 8192);
     match Reader::open(&path) {
         Err(ReadError::Open(OpenError::Size {
             found: 8192,

@@ -61,11 +61,8 @@ fn what_is_read_during_load_is_whole_and_never_goes_back() {
             lane: Lane::Handle,
             worker: "w".to_owned(),
         });
-        let start = |load: &Load| Process::ready(PRODUCER, test.address(), &load.to_args());
-        let mut producers: Vec<Process> = loads.iter().map(start).collect();
-        for producer in &mut producers {
-            producer.tell("go");
-        }
+        let begin = |load: &Load| load.begin(PRODUCER, test.address());
+        let producers: Vec<Process> = loads.iter().map(begin).collect();
         let mut reader = test.reader();
         until("the load", || reader.globals().records > 1000);
         let options = ReadOptions {

@@ -19,11 +19,8 @@ fn check(place: Place, lane: Lane) {
         worker: "w".to_owned(),
     });
     let mut aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
-    let start = |load: &Load| Process::ready(PRODUCER, test.address(), &load.to_args());
-    let mut producers: Vec<Process> = loads.iter().map(start).collect();
-    for producer in &mut producers {
-        producer.tell("go");
-    }
+    let begin = |load: &Load| load.begin(PRODUCER, test.address());
+    let mut producers: Vec<Process> = loads.iter().map(begin).collect();
     let mut reader = test.reader();
     for kill in 0..KILLS {
         // Not at the same point of its life each time.
@@ -44,16 +41,18 @@ fn check(place: Place, lane: Lane) {
     for producer in &mut producers {
         producer.close_input();
     }
-    let report = |producer: &Process| producer.line().parse().expect("a report");
-    let reports: Vec<Report> = producers.iter().map(report).collect();
+    let ended = producers.iter_mut().zip(&loads);
+    let reports: Vec<Vec<Report>> = ended
+        .map(|(producer, load)| load.reports(producer))
+        .collect();
     let pids: Vec<u64> = producers.iter().map(Process::pid).collect();
     producers.into_iter().for_each(Process::end_well);
     aggregator.end_well();
     let totals = Totals::read(&test.open(), &mut test.reader());
     assert_eq!(test.reader().globals().restarts, KILLS);
-    for ((load, report), pid) in loads.iter().zip(&reports).zip(pids) {
-        assert!(report.accepted > 0, "{load:?}, pid {pid}");
-        check_load(&totals, load, pid, std::slice::from_ref(report));
+    for ((load, reports), pid) in loads.iter().zip(&reports).zip(pids) {
+        assert!(reports[0].accepted > 0, "{load:?}, pid {pid}");
+        check_load(&totals, load, pid, reports);
     }
 }
 

@@ -85,11 +85,8 @@ fn check(point: &'static str) -> u64 {
         Before::Nothing | Before::Snapshot | Before::Aggregator(_) => {}
     }
     // They wait for room until there is an aggregator.
-    let begin = |load: &Load| Process::ready(PRODUCER, test.address(), &load.to_args());
+    let begin = |load: &Load| load.begin(PRODUCER, test.address());
     let mut producers: Vec<Process> = loads.iter().map(begin).collect();
-    for producer in &mut producers {
-        producer.tell("go");
-    }
     if let Before::Aggregator(points) = before(point) {
         kill(points);
     }

@@ -5,11 +5,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::{Command, Stdio};
 
-use qbus::{BusOptions, Kind, MetricType, Record};
+use qbus::{BusOptions, Kind, Record};
 use qbus_aggregate::{Aggregator, ReadOptions, Reader, Value};
-use qbus_tests::{
-    Finished, Lane, Load, Place, Process, Report, TestBus, Totals, check_load, run, until,
-};
+use qbus_tests::{Finished, Lane, Load, Place, Process, TestBus, Totals, check_load, run, until};
 use tempfile::TempDir;
 
 use super::{AGGREGATOR, PRODUCER, is_root};
@@ -17,27 +15,8 @@ use super::{AGGREGATOR, PRODUCER, is_root};
 /// uid and gid of nobody, wherever Debian's base-passwd is.
 const NOBODY: u32 = 65534;
 
-fn load(worker: &str, lane: Lane) -> Load {
-    Load {
-        metric_type: MetricType::Counter,
-        threads: 2,
-        records: 0,
-        lane,
-        worker: worker.to_owned(),
-    }
-}
-
 fn begin(test: &TestBus, load: &Load) -> Process {
-    let mut producer = Process::ready(PRODUCER, test.address(), &load.to_args());
-    producer.tell("go");
-    producer
-}
-
-fn reports(producer: &mut Process, load: &Load) -> Vec<Report> {
-    producer.close_input();
-    (0..load.threads)
-        .map(|_| producer.line().parse().expect("a report"))
-        .collect()
+    load.begin(PRODUCER, test.address())
 }
 
 #[test]
@@ -65,7 +44,10 @@ fn a_sidecar_in_another_pid_namespace_tells_the_living_from_the_dead() {
         Some((1, true))
     );
 
-    let (living, dying) = (load("living", Lane::Wait), load("dying", Lane::Wait));
+    let (living, dying) = (
+        Load::counting("living", Lane::Wait),
+        Load::counting("dying", Lane::Wait),
+    );
     let mut survivor = begin(&test, &living);
     let victim = begin(&test, &dying);
     let holders = |pid: u64| {
@@ -95,7 +77,7 @@ fn a_sidecar_in_another_pid_namespace_tells_the_living_from_the_dead() {
         2
     );
     assert_eq!(holders(survivor_pid), 2, "the living one keeps its lanes");
-    let reports = reports(&mut survivor, &living);
+    let reports = living.reports(&mut survivor);
     survivor.end_well();
     sidecar.end_well();
     check_load(
@@ -157,7 +139,7 @@ fn a_group_shares_a_bus_of_mode_0660() {
     assert_eq!((snapshot.gid(), snapshot.mode() & 0o777), (NOBODY, 0o660));
     let load = Load {
         records: 50,
-        ..load("nobody", Lane::Handle)
+        ..Load::counting("nobody", Lane::Handle)
     };
     let (_folder, command) = producer_of_nobody(&test, &load);
     let mut producer = Process::spawn(command);
@@ -165,7 +147,7 @@ fn a_group_shares_a_bus_of_mode_0660() {
     // `setpriv` became the producer: the pid is the same.
     let pid = producer.pid();
     producer.tell("go");
-    let reports = reports(&mut producer, &load);
+    let reports = load.reports(&mut producer);
     producer.end_well();
     aggregator.finish();
     check_load(
@@ -182,7 +164,7 @@ fn a_bus_of_mode_0600_is_refused_to_others() {
         return;
     }
     let test = TestBus::small(Place::Named);
-    let (_folder, mut command) = producer_of_nobody(&test, &load("nobody", Lane::Handle));
+    let (_folder, mut command) = producer_of_nobody(&test, &Load::counting("nobody", Lane::Handle));
     let Finished { code, err, .. } = run(command.stdin(Stdio::null()), "");
     assert_ne!(code, Some(0));
     assert!(err.contains("Foreign"), "{err}");
@@ -268,7 +250,7 @@ fn after_a_kill_of_everything_totals_are_what_was_committed_and_what_lay_in_the_
     let bus = test.open();
     for round in 1..=5 {
         let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
-        let loads = ["a", "b"].map(|worker| load(worker, Lane::Wait));
+        let loads = ["a", "b"].map(|worker| Load::counting(worker, Lane::Wait));
         let producers: Vec<Process> = loads.iter().map(|load| begin(&test, load)).collect();
         let goal = test.reader().globals().records + 1000 * round;
         until("records flow", || test.reader().globals().records >= goal);

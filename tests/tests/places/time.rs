@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use qbus::{MetricType, Record};
+use qbus::Record;
 use qbus_aggregate::{ReadOptions, Value};
 use qbus_tests::{Lane, Load, Place, Process, Report, TestBus, Totals, check_load, until};
 use rustix::process::Signal;
@@ -31,37 +31,18 @@ fn a_gauge_of_a_clock_that_was_ahead_is_not_frozen() {
     assert_eq!(snapshot.series[0].value, Value::Gauge(5.0));
 }
 
-fn load(worker: &str, lane: Lane) -> Load {
-    Load {
-        metric_type: MetricType::Counter,
-        threads: 2,
-        records: 0,
-        lane,
-        worker: worker.to_owned(),
-    }
-}
-
-fn reports(producer: &mut Process, load: &Load) -> Vec<Report> {
-    producer.close_input();
-    (0..load.threads)
-        .map(|_| producer.line().parse().expect("a report"))
-        .collect()
-}
-
 /// A machine that slept: all processes of a bus stop, and go on.
 #[test]
 fn everything_stopped_for_a_while_goes_on() {
     let test = TestBus::small(Place::Named);
     let bus = test.open();
     let aggregator = Process::ready(AGGREGATOR, test.address(), &[]);
-    let loads = [Lane::Wait, Lane::SharedWait].map(|lane| load(&format!("{lane:?}"), lane));
+    let loads =
+        [Lane::Wait, Lane::SharedWait].map(|lane| Load::counting(&format!("{lane:?}"), lane));
     let mut producers: Vec<Process> = loads
         .iter()
-        .map(|load| Process::ready(PRODUCER, test.address(), &load.to_args()))
+        .map(|load| load.begin(PRODUCER, test.address()))
         .collect();
-    for producer in &mut producers {
-        producer.tell("go");
-    }
     for _ in 0..2 {
         let goal = test.reader().globals().records + 1000;
         until("records flow", || test.reader().globals().records >= goal);
@@ -81,7 +62,7 @@ fn everything_stopped_for_a_while_goes_on() {
     let reports: Vec<Vec<Report>> = producers
         .iter_mut()
         .zip(&loads)
-        .map(|(producer, load)| reports(producer, load))
+        .map(|(producer, load)| load.reports(producer))
         .collect();
     let pids: Vec<u64> = producers.iter().map(Process::pid).collect();
     producers.into_iter().for_each(Process::end_well);

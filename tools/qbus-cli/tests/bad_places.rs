@@ -1,16 +1,15 @@
 //! A bus or snapshot that is absent, broken, somebody else's, or has no room.
 
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 
 use qbus_aggregate::{Aggregator, AggregatorOptions};
-use qbus_tests::{Place, TestBus, run, until};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use qbus_tests::{Place, TestBus, plant, run, until};
 
 use crate::support::{aggregate, aggregator, fails, is_root, stop, typed, well};
 
@@ -84,47 +83,38 @@ fn a_dump_of_a_snapshot_that_was_never_finished() {
     assert!(well(&bus, "dump").ends_with("x 1\n"));
 }
 
+/// What it is and what is wrong with it is said by every command, and none touches it.
 #[test]
-fn a_file_of_something_else() {
+fn what_is_no_bus() {
     for place in Place::ALL {
         let bus = TestBus::reserve(place);
         let path = bus.address().file();
-        fs::write(path, "not a bus ".repeat(1000)).expect("written");
-        fs::set_permissions(path, Permissions::from_mode(0o600)).expect("a mode");
-        let gist = [
-            &path.display().to_string(),
-            "is not a bus",
-            "it starts with 0x",
-        ];
+        plant::text(path);
+        let shown = path.display().to_string();
+        let gist = [&shown, "is not a bus", "it starts with 0x"];
         check(&bus, 2, &gist);
-        fails(&bus, "agg", 2, &gist);
-        fails(
-            &bus,
-            &format!("dump --snapshot {}", path.display()),
-            2,
-            &["is not a snapshot"],
-        );
-        fails(&bus, "rm --force", 2, &gist);
+        for line in ["agg", "rm --force"] {
+            fails(&bus, line, 2, &gist);
+        }
+        let dump = format!("dump --snapshot {shown}");
+        fails(&bus, &dump, 2, &["is not a snapshot"]);
         assert!(path.exists(), "it is not ours to remove");
-    }
-}
 
-#[test]
-fn another_layout_version() {
-    for place in Place::ALL {
+        let bus = TestBus::small(place);
+        let whole = bus.open().geometry().size_bytes();
+        plant::end(bus.address().file(), 8192);
+        let sizes = format!("has 8192 bytes, its header says {whole}");
+        check(&bus, 2, &[&sizes, "truncated"]);
+        fails(&bus, "agg", 2, &[&sizes, "truncated"]);
+
         let bus = TestBus::small(place);
         aggregate(&bus);
-        let file = OpenOptions::new().write(true).open(bus.address().file());
-        file.and_then(|file| file.write_all_at(&7_u64.to_le_bytes(), 8))
-            .expect("patched");
-        let gist = ["has layout version 7, this build reads 6"];
-        fails(&bus, "emit x 1", 2, &gist);
-        fails(&bus, "stat", 2, &gist);
-        fails(&bus, "agg", 2, &gist);
-        let snapshot = bus.address().snapshot();
-        let file = OpenOptions::new().write(true).open(snapshot);
-        file.and_then(|file| file.write_all_at(&9_u64.to_le_bytes(), 8))
-            .expect("patched");
+        plant::word(bus.address().file(), 1, 7);
+        for line in ["emit x 1", "stat", "agg"] {
+            let gist = ["has layout version 7, this build reads 6"];
+            fails(&bus, line, 2, &gist);
+        }
+        plant::word(&bus.address().snapshot(), 1, 9);
         fails(&bus, "dump", 2, &["has layout version 9, this build reads"]);
         // Nobody uses it.
         well(&bus, "rm");
@@ -135,10 +125,7 @@ fn another_layout_version() {
 fn a_snapshot_of_another_layout_version() {
     let bus = TestBus::small(Place::Named);
     aggregate(&bus);
-    let snapshot = bus.address().snapshot();
-    let file = OpenOptions::new().write(true).open(&snapshot);
-    file.and_then(|file| file.write_all_at(&9_u64.to_le_bytes(), 8))
-        .expect("patched");
+    plant::word(&bus.address().snapshot(), 1, 9);
     // It shows what is known, and what is not.
     let skewed = "layout version 9, this build";
     let shown = well(&bus, "stat");
@@ -167,20 +154,6 @@ fn a_snapshot_of_another_layout_version() {
             assert!(ended.err.contains(part), "{part:?}: {ended:?}");
         }
     });
-}
-
-#[test]
-fn a_truncated_file() {
-    for place in Place::ALL {
-        let bus = TestBus::small(place);
-        let whole = bus.open().geometry().size_bytes();
-        let file = OpenOptions::new().write(true).open(bus.address().file());
-        file.and_then(|file| file.set_len(8192)).expect("truncated");
-        let sizes = format!("has 8192 bytes, its header says {whole}");
-        let gist = [sizes.as_str(), "truncated"];
-        check(&bus, 2, &gist);
-        fails(&bus, "agg", 2, &gist);
-    }
 }
 
 #[test]
@@ -218,15 +191,12 @@ fn a_bus_of_another_user() {
 fn something_else_in_its_place() {
     let target = TestBus::small(Place::Named);
     let link = |path: &Path| symlink(target.address().file(), path).expect("a link");
-    let fifo = |path: &Path| {
-        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a fifo");
-    };
     let gist = ["is not a regular file"];
     for place in Place::ALL {
         // A link in place of a snapshot is followed; that one leads to what is none.
         let plants = [
             (&link as &dyn Fn(&Path), "is not a snapshot"),
-            (&fifo, gist[0]),
+            (&plant::fifo, gist[0]),
         ];
         for (plant, of_snapshot) in plants {
             let bus = TestBus::reserve(place);

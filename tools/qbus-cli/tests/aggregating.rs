@@ -213,7 +213,7 @@ fn check(folder: &Path, name: &str, parses: impl Fn(&str)) {
 fn the_demo_leaves_three_files_and_no_bus() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let to = folder.path().display();
-    let mut command = typed(&format!("demo --seconds 1 --workers 2 -o {to}"));
+    let mut command = typed(&format!("demo --seconds 1 -o {to} --listen 127.0.0.1:0"));
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -224,6 +224,7 @@ fn the_demo_leaves_three_files_and_no_bus() {
         (Some(0), ""),
         "{finished:?}"
     );
+    begins_as_the_readme_says(&finished.out);
     let ledger = finished
         .out
         .lines()
@@ -257,6 +258,33 @@ fn the_demo_leaves_three_files_and_no_bus() {
     let name = name.expect("the bus is named").trim_end_matches(':');
     let bus: qbus::Address = name.parse().expect("a name");
     assert!(!bus.file().exists() && !bus.snapshot().exists(), "{name}");
+}
+
+/// All that the README shows of the demo is what it prints, but for the numbers.
+fn begins_as_the_readme_says(printed: &str) {
+    // A number is one #, with or without a fraction; a folder may be any.
+    let shape = |line: &str| {
+        let line = line.split(": /").next().unwrap_or_default();
+        let digits = line.replace(|c: char| c.is_ascii_digit() || c == '.', "#");
+        digits
+            .split_inclusive('#')
+            .filter(|part| *part != "#")
+            .collect::<String>()
+    };
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let readme = fs::read_to_string(readme).expect("the README");
+    let begin = readme.find("    The bus demo-").expect("what it prints");
+    let shown = readme[begin..].lines().map_while(|line| match line {
+        "" => Some(line),
+        line => line.strip_prefix("    "),
+    });
+    let printed: Vec<String> = printed.lines().map(shape).collect();
+    let mut lines = 0;
+    for line in shown.filter(|line| *line != "…") {
+        assert!(printed.contains(&shape(line)), "{line:?} in {printed:#?}");
+        lines += 1;
+    }
+    assert!(lines > 10, "{lines} lines");
 }
 
 #[test]

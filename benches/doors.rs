@@ -39,19 +39,14 @@ fn series(number: usize) -> Vec<Series> {
     let families: Vec<Arc<FamilyDefinition>> = (0..100)
         .map(|family| {
             let is_counter = family % 2 == 0;
+            let name = format!("demo_requests_{family:02}_total");
+            let metric_type = match is_counter {
+                true => MetricType::Counter,
+                false => MetricType::Gauge,
+            };
             Arc::new(FamilyDefinition {
-                name: format!("demo_requests_{family:02}_total"),
-                metric_type: if is_counter {
-                    MetricType::Counter
-                } else {
-                    MetricType::Gauge
-                },
                 help: "Requests answered.".to_owned(),
-                unit: String::new(),
-                buckets: Vec::new(),
-                native: false,
-                merge: Default::default(),
-                window: Default::default(),
+                ..FamilyDefinition::new(&name, metric_type)
             })
         })
         .collect();

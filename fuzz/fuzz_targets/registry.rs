@@ -14,16 +14,8 @@ fuzz_target!(|data: &[u8]| {
     let _ = bus.gauge("a").register();
     let _ = bus.histogram("c").buckets([3.0]).register();
     for n in 0..=2 * GEOMETRY.series {
-        let family = FamilyDefinition {
-            name: format!("more_{}", n % 3),
-            metric_type: MetricType::Counter,
-            help: String::new(),
-            unit: String::new(),
-            buckets: Vec::new(),
-            native: false,
-            merge: qbus::Merge::Last,
-            window: qbus::Window::default(),
-        };
+        let name = format!("more_{}", n % 3);
+        let family = FamilyDefinition::new(&name, MetricType::Counter);
         let labels = [("n".to_owned(), n.to_string())];
         if let Ok(id) = bus.intern(&family, &labels) {
             let found = bus.series(id).expect("it was registered just now");

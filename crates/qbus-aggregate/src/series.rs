@@ -187,9 +187,7 @@ impl Snapshot {
     /// ```
     /// # use std::sync::Arc;
     /// # use qbus_aggregate::{Family, Series, Snapshot, Value};
-    /// # let family = Arc::new(Family { name: "load".into(), metric_type: qbus::MetricType::Gauge,
-    /// #     help: "".into(), unit: "".into(), buckets: vec![], native: false,
-    /// #     merge: qbus::Merge::Last, window: qbus::Window::default() });
+    /// # let family = Arc::new(Family::new("load", qbus::MetricType::Gauge));
     /// # let load = Series { family, labels: vec![], value: Value::Gauge(0.5), timestamp_ns: 0,
     /// #     start_ns: 0, records: 1, history: vec![], exemplars: vec![] };
     /// # let series = vec![load];

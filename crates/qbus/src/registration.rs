@@ -83,14 +83,8 @@ impl<'a, H: From<Handle>> Registration<'a, H> {
             Clock::Precise
         };
         let family = FamilyDefinition {
-            name: name.to_owned(),
-            metric_type,
-            help: String::new(),
-            unit: String::new(),
             buckets,
-            native: false,
-            merge: Merge::Last,
-            window: Window::default(),
+            ..FamilyDefinition::new(name, metric_type)
         };
         Registration {
             bus,

@@ -75,14 +75,8 @@ fn main() {
 fn series() -> Vec<Series> {
     let family = |family: usize| {
         Arc::new(FamilyDefinition {
-            name: format!("{}_total", name(family)),
-            metric_type: MetricType::Counter,
             help: "Requests answered.".to_owned(),
-            unit: String::new(),
-            buckets: Vec::new(),
-            native: false,
-            merge: Default::default(),
-            window: Default::default(),
+            ..FamilyDefinition::new(&format!("{}_total", name(family)), MetricType::Counter)
         })
     };
     let of_family = |at: usize| {

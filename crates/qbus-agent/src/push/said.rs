@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use flate2::Crc;
-use qbus::{Merge, MetricType};
+use qbus::MetricType;
 use qbus_aggregate::{Family, Series};
 
 const MAGIC: &[u8; 8] = b"qbussay1";
@@ -79,14 +79,10 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Vec<Series>> {
             .map(|_| rest.number().map(f64::from_bits))
             .collect();
         let family = Arc::new(Family {
-            name,
-            metric_type,
-            help: String::new(),
             unit,
             buckets: buckets?,
             native,
-            merge: Merge::Last,
-            window: Default::default(),
+            ..Family::new(&name, metric_type)
         });
         for _ in 0..rest.number()? {
             let labels = rest.number()?;
@@ -123,9 +119,6 @@ mod tests {
 
     fn all() -> Vec<Series> {
         let family = |name: &str, metric_type| Family {
-            name: name.to_owned(),
-            metric_type,
-            help: String::new(),
             unit: "seconds".to_owned(),
             buckets: if metric_type == MetricType::Histogram {
                 vec![0.5, 2.0]
@@ -133,8 +126,7 @@ mod tests {
                 Vec::new()
             },
             native: metric_type == MetricType::Histogram,
-            merge: Merge::Last,
-            window: Default::default(),
+            ..Family::new(name, metric_type)
         };
         let of_type = |metric_type: MetricType| {
             let family = Arc::new(family(metric_type.as_str(), metric_type));

@@ -374,16 +374,7 @@ mod tests {
 
     fn gauge(name: &str, value: f64) -> Series {
         Series {
-            family: Arc::new(Family {
-                name: name.to_owned(),
-                metric_type: qbus::MetricType::Gauge,
-                help: String::new(),
-                unit: String::new(),
-                buckets: Vec::new(),
-                native: false,
-                merge: qbus::Merge::Last,
-                window: qbus::Window::default(),
-            }),
+            family: Arc::new(Family::new(name, qbus::MetricType::Gauge)),
             labels: vec![("label".to_owned(), "\"\n".to_owned())],
             value: Value::Gauge(value),
             timestamp_ns: 0,

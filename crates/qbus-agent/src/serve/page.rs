@@ -176,14 +176,9 @@ const COMMIT_TIME: &str = "qbus_bus_commit_timestamp_seconds";
 
 fn commit_time(unix_ns: u64) -> Series {
     let family = Family {
-        name: COMMIT_TIME.to_owned(),
-        metric_type: MetricType::Gauge,
         help: "When the aggregator committed this page, in seconds since 1970.".to_owned(),
         unit: "seconds".to_owned(),
-        buckets: Vec::new(),
-        native: false,
-        merge: qbus::Merge::Last,
-        window: qbus::Window::default(),
+        ..Family::new(COMMIT_TIME, MetricType::Gauge)
     };
     Series {
         family: Arc::new(family),

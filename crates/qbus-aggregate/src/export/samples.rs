@@ -32,14 +32,9 @@ pub(super) fn series(name: &str, labels: &[(&str, &str)], value: Value) -> Serie
         Value::Summary(_) => (MetricType::Summary, vec![]),
     };
     let family = Family {
-        name: name.into(),
-        metric_type,
         help: "Help.".into(),
-        unit: "".into(),
         buckets,
-        native: false,
-        merge: qbus::Merge::Last,
-        window: qbus::Window::default(),
+        ..Family::new(name, metric_type)
     };
     Series {
         family: Arc::new(family),
@@ -165,16 +160,11 @@ fn family_and_series() -> impl Strategy<Value = (Family, Vec<Series>)> {
             if metric_type != MetricType::Histogram {
                 buckets.clear();
             }
-            let (name, help) = (String::new(), format!("Help {help}"));
             let family = Family {
-                name,
-                metric_type,
-                help,
+                help: format!("Help {help}"),
                 unit,
                 buckets,
-                native: false,
-                merge: qbus::Merge::Last,
-                window: qbus::Window::default(),
+                ..Family::new("", metric_type)
             };
             let shared = Arc::new(family.clone());
             let value = value(metric_type, family.buckets.len() + 1);

@@ -39,7 +39,7 @@ pub(super) struct PlacedFamily {
 }
 
 /// The family of a series that is to have a place.
-enum Family {
+enum FoundFamily {
     Known(PlacedFamily),
     /// And what the registry said of its help text before it was read.
     New(FamilyDefinition, u64),
@@ -111,8 +111,12 @@ impl Fold {
             let known = self.families.get(&family).cloned();
             // Before the text is read: one that comes later is another version.
             let help = self.bus.help_version(family);
-            let new = || self.bus.family(family).map(|new| Family::New(new, help));
-            known.map(Family::Known).or_else(new)
+            let new = || {
+                self.bus
+                    .family(family)
+                    .map(|new| FoundFamily::New(new, help))
+            };
+            known.map(FoundFamily::Known).or_else(new)
         });
         let (Some(definition), Some(family)) = (definition, family) else {
             return Err(NoPlace::Undefined);
@@ -187,11 +191,11 @@ impl Fold {
         writer: &mut Writer,
         id: SeriesId,
         definition: &SeriesDefinition,
-        family: Family,
+        family: FoundFamily,
     ) -> Option<usize> {
         let family = match family {
-            Family::Known(family) => family,
-            Family::New(new, help) => {
+            FoundFamily::Known(family) => family,
+            FoundFamily::New(new, help) => {
                 let family = PlacedFamily {
                     at: writer.define(&new.encode())?,
                     metric_type: new.metric_type,

@@ -123,14 +123,8 @@ mod tests {
 
     fn series(merge: Merge, model: &str, pid: &str, value: f64, at: u64) -> Series {
         let family = Family {
-            name: "g".to_owned(),
-            metric_type: MetricType::Gauge,
-            help: String::new(),
-            unit: String::new(),
-            buckets: Vec::new(),
-            native: false,
             merge,
-            window: qbus::Window::default(),
+            ..Family::new("g", MetricType::Gauge)
         };
         let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let point = |timestamp_ns, value| Point {

@@ -25,7 +25,7 @@ pub(super) type Sink<'a> = dyn FnMut(u64) + 'a;
 /// What a family is registered as.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FamilyDefinition {
-    /// Matches `[a-zA-Z_][a-zA-Z0-9_]*`.
+    /// Matches `[a-zA-Z_:][a-zA-Z0-9_:]*`.
     pub name: String,
     /// How its records are folded.
     pub metric_type: MetricType,
@@ -42,6 +42,22 @@ pub struct FamilyDefinition {
     pub merge: Merge,
     /// Of a summary: what its quantiles are of. Else as by default.
     pub window: Window,
+}
+
+impl FamilyDefinition {
+    /// A family of which nothing is said but its name and its type.
+    pub fn new(name: &str, metric_type: MetricType) -> FamilyDefinition {
+        FamilyDefinition {
+            name: name.to_owned(),
+            metric_type,
+            help: String::new(),
+            unit: String::new(),
+            buckets: Vec::new(),
+            native: false,
+            merge: Merge::Last,
+            window: Window::default(),
+        }
+    }
 }
 
 /// Where a family's first word says, above its type, whether it is native, how it is merged, and

@@ -1,6 +1,6 @@
 //! A registry on the heap, for tests and models.
 
-use super::{Arena, FREE_STACKS, FamilyDefinition, Merge, Registry, Table, Window};
+use super::{Arena, FREE_STACKS, FamilyDefinition, Registry, Table};
 use crate::record::MetricType;
 use crate::sync::AtomicU64;
 
@@ -59,16 +59,7 @@ impl HeapRegistry {
 
 /// A counter without help or unit.
 pub(crate) fn counter(name: &str) -> FamilyDefinition {
-    FamilyDefinition {
-        name: name.to_owned(),
-        metric_type: MetricType::Counter,
-        help: String::new(),
-        unit: String::new(),
-        buckets: Vec::new(),
-        native: false,
-        merge: Merge::Last,
-        window: Window::default(),
-    }
+    FamilyDefinition::new(name, MetricType::Counter)
 }
 
 /// Labels as the registry takes them.

@@ -54,14 +54,9 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
             .entry(sample.metric.name.to_string())
             .or_insert_with(|| {
                 Arc::new(Family {
-                    name: sample.metric.name.to_string(),
-                    metric_type: metric_type(sample.metric.trend),
                     help: sample.metric.help.to_string(),
                     unit: sample.metric.unit.to_string(),
-                    buckets: Vec::new(),
-                    native: false,
-                    merge: qbus::Merge::Last,
-                    window: qbus::Window::default(),
+                    ..Family::new(&sample.metric.name, metric_type(sample.metric.trend))
                 })
             });
         let value = match family.metric_type {

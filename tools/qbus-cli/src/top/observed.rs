@@ -162,14 +162,8 @@ mod tests {
 
     fn family(metric_type: MetricType, buckets: &[f64]) -> Family {
         Family {
-            name: "x".to_owned(),
-            metric_type,
-            help: String::new(),
-            unit: String::new(),
             buckets: buckets.to_vec(),
-            native: false,
-            merge: qbus::Merge::Last,
-            window: qbus::Window::default(),
+            ..Family::new("x", metric_type)
         }
     }
 

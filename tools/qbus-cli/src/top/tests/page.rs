@@ -15,18 +15,13 @@ pub(super) const START: u64 = 1_800_000_000 * SECOND;
 pub(super) fn family(name: &str, metric_type: MetricType) -> Arc<Family> {
     let is_histogram = metric_type == MetricType::Histogram;
     Arc::new(Family {
-        name: name.to_owned(),
-        metric_type,
         help: format!("What {name} means."),
-        unit: String::new(),
         buckets: if is_histogram {
             vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0]
         } else {
             Vec::new()
         },
-        native: false,
-        merge: qbus::Merge::Last,
-        window: qbus::Window::default(),
+        ..Family::new(name, metric_type)
     })
 }
 

@@ -130,14 +130,7 @@ fn a_bus_with_another_header_is_refused() {
     type Expected = fn(&OpenError) -> bool;
     let patches: [(u64, u64, Expected); 6] = [
         (1, 1, |error| {
-            matches!(
-                error,
-                OpenError::Version {
-                    found: 1,
-                    expected: 6,
-                    ..
-                }
-            )
+            matches!(error, OpenError::Version { found: 1, .. })
         }),
         (1, u64::MAX, |error| {
             matches!(error, OpenError::Version { .. })

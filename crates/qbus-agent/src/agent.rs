@@ -40,7 +40,7 @@ pub struct AgentOptions {
 }
 
 /// Hears what a person should know.
-pub(crate) type Report = Arc<dyn Fn(String) + Send + Sync>;
+pub(crate) type Log = Arc<dyn Fn(String) + Send + Sync>;
 
 /// The aggregator of a bus, with its sampler, on threads of this process.
 ///
@@ -70,7 +70,7 @@ pub struct Agent {
     /// One at a time.
     resetting: Mutex<()>,
     options: AggregatorOptions,
-    report: Report,
+    report: Log,
     aggregator: Mutex<Option<JoinHandle<()>>>,
     sampler: Mutex<Option<Sampler>>,
 }
@@ -113,7 +113,7 @@ impl Agent {
             bus.set_max_series_per_family(series);
         }
         let snapshot = aggregator.snapshot().to_owned();
-        let report: Report = Arc::new(report);
+        let report: Log = Arc::new(report);
         report_place(&aggregator, &report);
         let (commands, received) = mpsc::channel();
         let aggregation = Aggregation {
@@ -287,7 +287,7 @@ impl Drop for Agent {
 }
 
 /// Tells that totals begin anew, or that others do not find the snapshot.
-fn report_place(aggregator: &Aggregator, report: &Report) {
+fn report_place(aggregator: &Aggregator, report: &Log) {
     if let Some(moved) = aggregator.moved_aside() {
         report(moved.to_string());
     }
@@ -348,7 +348,7 @@ struct Aggregation {
     options: AggregatorOptions,
     spin: bool,
     inbox: Inbox,
-    report: Report,
+    report: Log,
 }
 
 impl Aggregation {

@@ -37,6 +37,8 @@ use queue::{Limits, Queue};
 use sender::Sending;
 use ticks::Ticks;
 
+use crate::agent::Log;
+
 /// What is sent on, where to, and how much of it may wait.
 #[derive(Clone, Debug)]
 pub struct PushOptions {
@@ -71,9 +73,6 @@ impl Default for PushOptions {
         }
     }
 }
-
-/// Hears what a person should know.
-type Report = Arc<dyn Fn(String) + Send + Sync>;
 
 /// Why nothing is sent on.
 #[derive(Debug)]
@@ -154,7 +153,7 @@ pub struct Pusher {
     /// With it, reading ends; `None` once it was told to.
     stop: Option<Sender<()>>,
     ticks: Option<JoinHandle<()>>,
-    lanes: Vec<Lane>,
+    routes: Vec<Route>,
     grace: Duration,
     bus: Bus,
     /// The process that has the threads.
@@ -163,7 +162,7 @@ pub struct Pusher {
 
 /// A destination at work.
 #[derive(Debug)]
-struct Lane {
+struct Route {
     queue: Arc<Queue>,
     thread: JoinHandle<()>,
 }
@@ -181,7 +180,7 @@ impl Pusher {
         options: PushOptions,
         report: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<Pusher, PushError> {
-        let report: Report = Arc::new(report);
+        let report: Log = Arc::new(report);
         let mut batches = Vec::new();
         let mut sendings = Vec::new();
         let shown = shown(&options.destinations);
@@ -198,14 +197,14 @@ impl Pusher {
         let mut pusher = Pusher {
             stop: None,
             ticks: None,
-            lanes: Vec::new(),
+            routes: Vec::new(),
             grace: options.grace.min(GRACE_MAX),
             bus: bus.clone(),
             pid: process::id(),
         };
         for (queue, sending) in sendings {
             let thread = spawn("qbus-push-send", move || sending.run())?;
-            pusher.lanes.push(Lane { queue, thread });
+            pusher.routes.push(Route { queue, thread });
         }
         let (stop, stopped) = mpsc::channel();
         pusher.stop = Some(stop);
@@ -225,7 +224,7 @@ impl Pusher {
             mem::forget((
                 self.stop.take(),
                 self.ticks.take(),
-                mem::take(&mut self.lanes),
+                mem::take(&mut self.routes),
             ));
             return Left::default();
         }
@@ -238,11 +237,11 @@ impl Pusher {
         let ticks = self.ticks.take();
         let _ = ticks.map(JoinHandle::join);
         let deadline = Instant::now() + self.grace;
-        for lane in &self.lanes {
-            lane.queue.close(deadline);
+        for route in &self.routes {
+            route.queue.close(deadline);
         }
         let mut left = Left::default();
-        for Lane { queue, thread } in self.lanes.drain(..) {
+        for Route { queue, thread } in self.routes.drain(..) {
             // One that waits for a receiver's answer ends with the process.
             if queue.await_end(deadline + END) {
                 let _ = thread.join();

@@ -12,7 +12,7 @@ use qbus::{Bus, EmitError, FamilyId, MetricType, SeriesId};
 use qbus_aggregate::Reader;
 use qbus_sampler::{Attached, News, Outcome, Sample, Sampler, SamplerOptions, Trend};
 
-use crate::agent::Report;
+use crate::agent::Log;
 use crate::by_name::{Emitter, Metric, owned};
 use crate::error::MetricError;
 use crate::self_metrics;
@@ -47,7 +47,7 @@ pub(crate) fn sample_until(
     snapshot: &Path,
     options: SamplingOptions,
     stop: &Receiver<()>,
-    report: &Report,
+    report: &Log,
 ) {
     if options.sampler.sources.is_empty() && !options.self_metrics {
         return;
@@ -100,7 +100,7 @@ pub(crate) fn sample_until(
 }
 
 /// Tells what is new. What a machine lacks is one line: few have all that there is.
-fn tell(outcomes: &[Outcome], report: &Report) {
+fn tell(outcomes: &[Outcome], report: &Log) {
     let mut lacking = Vec::new();
     for outcome in outcomes {
         for news in &outcome.news {

@@ -50,6 +50,8 @@ pub use secure::WebConfigError;
 use listen::Listener;
 use routes::Routes;
 
+use crate::agent::Log;
+
 /// Threads that read snapshots and render pages, so that no connection waits for another's. One: an
 /// allocator keeps for each thread what its largest page took.
 const RENDERERS: usize = 1;
@@ -159,7 +161,7 @@ impl Server {
         options: ServeOptions,
         report: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<Server, ServeError> {
-        let report: Report = Arc::new(report);
+        let report: Log = Arc::new(report);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(RENDERERS)
@@ -250,9 +252,6 @@ impl Drop for Server {
         self.end();
     }
 }
-
-/// Hears what a person should know.
-type Report = Arc<dyn Fn(String) + Send + Sync>;
 
 async fn serve(listeners: Vec<Listener>, gate: connection::Gate, stopped: oneshot::Receiver<()>) {
     let gate = Arc::new(gate);

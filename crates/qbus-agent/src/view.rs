@@ -6,5 +6,5 @@
 mod ledger;
 mod source;
 
-pub use ledger::{Aggregator, Lanes, Ledgers, Lost, Owner, Records, Report, program};
-pub use source::{Source, Unready, age};
+pub use ledger::{AggregatorReport, Lanes, Ledgers, Lost, Owner, Records, Report, program};
+pub use source::{SnapshotSource, Unready, age};

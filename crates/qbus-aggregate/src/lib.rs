@@ -1,7 +1,7 @@
 //! Drains a qbus, folds its records into series, commits them to a snapshot, and exports it.
 //!
-//! The data flow is the order of the modules: drain ([`Aggregator`]) → fold → commit
-//! (the snapshot file, read with [`Reader`]) → [`series`] → [`export`].
+//! The data flow: drain ([`Aggregator`]) → fold → commit (the snapshot file, read with [`Reader`])
+//! → [`series`] → [`export`].
 #![forbid(unsafe_code)]
 // A model takes the protocols out of their surroundings, which then look unused.
 #![cfg_attr(loom, allow(dead_code))]

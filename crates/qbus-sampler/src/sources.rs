@@ -175,7 +175,7 @@ fn of_devices(source: Source, config: &SamplerOptions) -> Option<Plan> {
         Source::Ipvs => seldom(CLASS_PERIOD, Hardware::ipvs(&config.roots.net())),
         Source::FibreChannel => apart(CLASS_PERIOD, Hardware::fibre_channel(sys)),
         Source::Tapes => apart(CLASS_PERIOD, Hardware::tapes(sys)),
-        Source::Timex => each_tick(clock::Timex::default()),
+        Source::Timex => each_tick(clock::TimexProbe::default()),
         Source::Time => each_tick(clock::Time::new(sys)),
         Source::Textfile => {
             let folder = filters.textfile_directory.clone();

@@ -24,7 +24,7 @@
 // A model takes the protocols out of their surroundings, which then look unused.
 #![cfg_attr(loom, allow(dead_code, unused_imports))]
 
-// In reading order: emit → drain, and what both stand on.
+// ARCHITECTURE.md has them in the order in which they are to be read.
 mod address;
 #[cfg(not(loom))]
 mod bus;

@@ -5,7 +5,7 @@
 
 /// What a line is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(super) enum StatsdType {
     Counter,
     Gauge,
     /// Milliseconds.
@@ -60,7 +60,7 @@ pub(super) struct Line<'a> {
     pub(super) name: &'a str,
     /// One value, or several between colons.
     pub(super) values: &'a str,
-    pub(super) kind: Kind,
+    pub(super) kind: StatsdType,
     pub(super) rate: f64,
     /// As they came, between commas.
     pub(super) tags: &'a str,
@@ -93,12 +93,12 @@ pub(super) fn parse(line: &str) -> Result<Parsed<'_>, Cause> {
     }
     let mut sections = rest.split('|');
     let kind = match sections.next().unwrap_or_default() {
-        "c" => Kind::Counter,
-        "g" => Kind::Gauge,
-        "ms" => Kind::Timer,
-        "h" => Kind::Histogram,
-        "d" => Kind::Distribution,
-        "s" => Kind::Set,
+        "c" => StatsdType::Counter,
+        "g" => StatsdType::Gauge,
+        "ms" => StatsdType::Timer,
+        "h" => StatsdType::Histogram,
+        "d" => StatsdType::Distribution,
+        "s" => StatsdType::Set,
         _ => return Err(Cause::Type),
     };
     let mut found = Line {
@@ -142,7 +142,7 @@ mod tests {
         let plain = Line {
             name: "page.views",
             values: "1",
-            kind: Kind::Counter,
+            kind: StatsdType::Counter,
             rate: 1.0,
             tags: "",
             timestamp: None,
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!((sampled.values, sampled.rate), ("240:250", 0.5));
         assert_eq!(
             (sampled.kind, sampled.tags),
-            (Kind::Histogram, "region:east,bare")
+            (StatsdType::Histogram, "region:east,bare")
         );
         let extended = line("a:1|c|#x:y|c:ci-1234|T1656581400|e:it-true,cn-a|card:low|future:1");
         assert_eq!(
@@ -160,10 +160,10 @@ mod tests {
             ("x:y", Some(1_656_581_400.0))
         );
         for (text, kind) in [
-            ("g", Kind::Gauge),
-            ("ms", Kind::Timer),
-            ("d", Kind::Distribution),
-            ("s", Kind::Set),
+            ("g", StatsdType::Gauge),
+            ("ms", StatsdType::Timer),
+            ("d", StatsdType::Distribution),
+            ("s", StatsdType::Set),
         ] {
             assert_eq!(line(&format!("a:-1.5e3|{text}")).kind, kind);
         }

@@ -10,7 +10,7 @@ use qbus::MetricType;
 use regex_lite::Regex;
 use saphyr::{LoadableYamlNode, Yaml};
 
-use super::line::Kind;
+use super::line::StatsdType;
 use super::names::{metric_name, set};
 
 /// Rules, the first that matches counts; patterns of words before regular expressions.
@@ -165,7 +165,7 @@ impl Mapping {
     pub(super) fn find(
         &self,
         name: &str,
-        kind: Kind,
+        kind: StatsdType,
         labels: &mut Vec<(String, String)>,
     ) -> Mapped {
         let rules = self.globs.iter().chain(&self.regexes);
@@ -174,7 +174,7 @@ impl Mapping {
             .filter(takes)
             .find_map(|rule| Some((rule, rule.pattern.captures(name)?)));
         // A name without dots, tags for the rest: what fits any bounds.
-        let usual = if kind == Kind::Timer {
+        let usual = if kind == StatsdType::Timer {
             MetricType::Histogram
         } else {
             MetricType::Summary
@@ -198,9 +198,9 @@ impl Mapping {
             }
         };
         mapped.metric_type = match kind {
-            Kind::Counter => MetricType::Counter,
-            Kind::Gauge | Kind::Set => MetricType::Gauge,
-            Kind::Timer | Kind::Histogram | Kind::Distribution => {
+            StatsdType::Counter => MetricType::Counter,
+            StatsdType::Gauge | StatsdType::Set => MetricType::Gauge,
+            StatsdType::Timer | StatsdType::Histogram | StatsdType::Distribution => {
                 observer(own.and_then(|rule| rule.observer))
             }
         };
@@ -232,11 +232,11 @@ impl Mapped {
 }
 
 impl Only {
-    fn of(kind: Kind) -> Only {
+    fn of(kind: StatsdType) -> Only {
         match kind {
-            Kind::Counter => Only::Counter,
-            Kind::Gauge | Kind::Set => Only::Gauge,
-            Kind::Timer | Kind::Histogram | Kind::Distribution => Only::Observer,
+            StatsdType::Counter => Only::Counter,
+            StatsdType::Gauge | StatsdType::Set => Only::Gauge,
+            StatsdType::Timer | StatsdType::Histogram | StatsdType::Distribution => Only::Observer,
         }
     }
 }
@@ -508,7 +508,7 @@ mappings:
   action: drop
 "#;
 
-    fn find(name: &str, kind: Kind) -> (Mapped, Vec<String>) {
+    fn find(name: &str, kind: StatsdType) -> (Mapped, Vec<String>) {
         let mapping = Mapping::parse(FILE).expect("a mapping");
         let mut labels = vec![("tag".to_owned(), "1".to_owned())];
         let mapped = mapping.find(name, kind, &mut labels);
@@ -518,7 +518,10 @@ mappings:
 
     #[test]
     fn the_first_rule_that_matches_counts() {
-        let (mapped, labels) = find("test.dispatcher.FooProcessor.send.success", Kind::Counter);
+        let (mapped, labels) = find(
+            "test.dispatcher.FooProcessor.send.success",
+            StatsdType::Counter,
+        );
         assert_eq!(
             (mapped.name.as_str(), mapped.metric_type),
             ("dispatcher_events_total", MetricType::Counter)
@@ -533,21 +536,21 @@ mappings:
             ]
         );
         assert_eq!(mapped.ttl, Some(Duration::from_secs(300)));
-        let (mapped, _) = find("test.timing.a", Kind::Timer);
+        let (mapped, _) = find("test.timing.a", StatsdType::Timer);
         assert_eq!(
             (mapped.metric_type, mapped.buckets, mapped.scale),
             (MetricType::Histogram, vec![0.005, 0.5], 2.0)
         );
-        let (mapped, labels) = find("regex.a.b", Kind::Gauge);
+        let (mapped, labels) = find("regex.a.b", StatsdType::Gauge);
         assert_eq!((mapped.name.as_str(), labels.len()), ("regex_a", 2));
-        assert_eq!(find("test.x.y", Kind::Gauge).0.name, "other_x");
+        assert_eq!(find("test.x.y", StatsdType::Gauge).0.name, "other_x");
         assert_eq!(
-            find("test.x.y", Kind::Counter).0.name,
+            find("test.x.y", StatsdType::Counter).0.name,
             "test_x_y",
             "another type"
         );
-        assert!(find("secret.key", Kind::Counter).0.is_dropped);
-        let (mapped, _) = find("free", Kind::Histogram);
+        assert!(find("secret.key", StatsdType::Counter).0.is_dropped);
+        let (mapped, _) = find("free", StatsdType::Histogram);
         assert_eq!(
             (mapped.metric_type, mapped.buckets),
             (MetricType::Summary, vec![])

@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use qbus::{Bus, MetricType, Record};
 
 use super::Counts;
-use super::line::{self, Cause, Kind, Line, Parsed};
+use super::line::{self, Cause, Line, Parsed, StatsdType};
 use super::mapping::{Mapped, Mapping};
 use super::names::{LABELS_MAX, labels};
 use crate::by_name::{Emitter, Metric};
@@ -136,7 +136,7 @@ impl Translator {
         else {
             return;
         };
-        if line.kind == Kind::Set {
+        if line.kind == StatsdType::Set {
             let member = hasher.hash_one(line.values);
             if !target.members.contains(&member) {
                 if *members >= MEMBERS_MAX {
@@ -157,7 +157,7 @@ impl Translator {
                     target,
                     line,
                     value,
-                    *gauge_deltas && line.kind == Kind::Gauge && is_signed(text),
+                    *gauge_deltas && line.kind == StatsdType::Gauge && is_signed(text),
                     patience,
                 ),
                 Err(_) => Err(Cause::Value),
@@ -206,21 +206,21 @@ fn is_signed(text: &str) -> bool {
 }
 
 /// How the key of what is known names a kind.
-fn kind_name(kind: Kind) -> &'static str {
+fn kind_name(kind: StatsdType) -> &'static str {
     match kind {
-        Kind::Counter => "c",
-        Kind::Gauge => "g",
-        Kind::Timer => "ms",
-        Kind::Histogram => "h",
-        Kind::Distribution => "d",
-        Kind::Set => "s",
+        StatsdType::Counter => "c",
+        StatsdType::Gauge => "g",
+        StatsdType::Timer => "ms",
+        StatsdType::Histogram => "h",
+        StatsdType::Distribution => "d",
+        StatsdType::Set => "s",
     }
 }
 
 fn target(line: &Line<'_>, mapping: &Mapping) -> Target {
     let mut labels = labels(line.tags);
     let mapped: Mapped = mapping.find(line.name, line.kind, &mut labels);
-    let is_timer = line.kind == Kind::Timer;
+    let is_timer = line.kind == StatsdType::Timer;
     Target {
         name: mapped.name,
         labels,
@@ -245,12 +245,12 @@ fn emit(
     patience: &Cell<Duration>,
 ) -> Result<(), Cause> {
     let value = value * target.scale;
-    let timed = matches!(line.kind, Kind::Counter | Kind::Gauge);
+    let timed = matches!(line.kind, StatsdType::Counter | StatsdType::Gauge);
     let timestamp = line.timestamp.filter(|_| timed);
     let (value, count) = match line.kind {
-        Kind::Counter => (value / line.rate, 1),
-        Kind::Gauge | Kind::Set => (value, 1),
-        Kind::Timer | Kind::Histogram | Kind::Distribution => (
+        StatsdType::Counter => (value / line.rate, 1),
+        StatsdType::Gauge | StatsdType::Set => (value, 1),
+        StatsdType::Timer | StatsdType::Histogram | StatsdType::Distribution => (
             value,
             (1.0 / line.rate).round().clamp(1.0, REPEATS_MAX) as u64,
         ),

@@ -11,11 +11,11 @@ use crate::by_name::{Emitter, Metric};
 #[derive(Debug)]
 pub(super) struct Metrics {
     emitter: Emitter,
-    lanes: Vec<Lane>,
+    routes: Vec<Route>,
 }
 
 #[derive(Debug)]
-struct Lane {
+struct Route {
     shown: String,
     queue: Arc<Queue>,
     emitted: Counts,
@@ -26,28 +26,28 @@ const SAMPLES_HELP: &str = "Samples sent on, by what became of them.";
 
 impl Metrics {
     pub(super) fn new(bus: &Bus, queues: Vec<(String, Arc<Queue>)>) -> Metrics {
-        let lane = |(shown, queue)| Lane {
+        let route = |(shown, queue)| Route {
             shown,
             queue,
             emitted: Counts::default(),
         };
         Metrics {
             emitter: Emitter::new(bus),
-            lanes: queues.into_iter().map(lane).collect(),
+            routes: queues.into_iter().map(route).collect(),
         }
     }
 
     pub(super) fn emit(&mut self) {
-        for lane in &mut self.lanes {
-            let counts = lane.queue.counts();
-            let before = std::mem::replace(&mut lane.emitted, counts);
+        for route in &mut self.routes {
+            let counts = route.queue.counts();
+            let before = std::mem::replace(&mut route.emitted, counts);
             let increments = [
                 ("sent", counts.sent - before.sent),
                 ("failed", counts.failed - before.failed),
                 ("rejected", counts.rejected - before.rejected),
                 ("dropped", counts.dropped - before.dropped),
             ];
-            let destination = ("destination", lane.shown.as_str());
+            let destination = ("destination", route.shown.as_str());
             for (outcome, increment) in increments {
                 let labels = [destination, ("outcome", outcome)];
                 let metric = Metric::counter(SAMPLES, increment as f64);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Report;
+use super::Log;
 use super::batch::{Batch, Body, Encoding};
 use super::client::Client;
 use super::queue::{Next, Queue};
@@ -17,7 +17,7 @@ pub(super) struct Sending {
     client: Client,
     queue: Arc<Queue>,
     shown: String,
-    report: Report,
+    report: Log,
     /// Since when the receiver takes nothing.
     away: Option<Instant>,
     told: Option<Instant>,
@@ -34,7 +34,7 @@ enum Then {
 }
 
 impl Sending {
-    pub(super) fn new(client: Client, queue: Arc<Queue>, shown: String, report: Report) -> Sending {
+    pub(super) fn new(client: Client, queue: Arc<Queue>, shown: String, report: Log) -> Sending {
         Sending {
             client,
             queue,

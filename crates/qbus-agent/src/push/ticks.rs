@@ -12,8 +12,8 @@ use super::batch::{Batches, Saying};
 use super::ended::{are_same, ended};
 use super::metrics::Metrics;
 use super::queue::Queue;
-use super::{PushOptions, Report};
-use crate::view::{Source, Unready};
+use super::{Log, PushOptions};
+use crate::view::{SnapshotSource, Unready};
 
 /// Type, help and unit of each family are sent again after this.
 const METADATA_EVERY: Duration = Duration::from_secs(60);
@@ -35,11 +35,11 @@ const MOMENT_NS: u64 = 1_000_000;
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 pub(super) struct Ticks {
-    source: Source,
+    source: SnapshotSource,
     interval: Duration,
-    lanes: Vec<Lane>,
+    routes: Vec<Route>,
     metrics: Option<Metrics>,
-    report: Report,
+    report: Log,
     /// What the last reading found.
     before: Vec<Series>,
     time_ns: u64,
@@ -49,7 +49,7 @@ pub(super) struct Ticks {
 }
 
 /// A destination.
-struct Lane {
+struct Route {
     batches: Batches,
     queue: Arc<Queue>,
     /// What a process before this one told of, and was not seen since.
@@ -61,27 +61,27 @@ impl Ticks {
         bus: &Bus,
         snapshot: PathBuf,
         options: &PushOptions,
-        lanes: Vec<(String, Batches, Arc<Queue>)>,
-        report: Report,
+        routes: Vec<(String, Batches, Arc<Queue>)>,
+        report: Log,
     ) -> Ticks {
-        let queues = lanes
+        let queues = routes
             .iter()
             .map(|(shown, _, queue)| (shown.clone(), queue.clone()));
         let metrics = options
             .self_metrics
             .then(|| Metrics::new(bus, queues.collect()));
         // Time goes on from what a process before has left.
-        let newest_ms = lanes.iter().map(|(.., queue)| queue.newest_ms()).max();
-        let lane = |(_, batches, queue): (String, Batches, Arc<Queue>)| Lane {
+        let newest_ms = routes.iter().map(|(.., queue)| queue.newest_ms()).max();
+        let route = |(_, batches, queue): (String, Batches, Arc<Queue>)| Route {
             inherited: queue.said(),
             batches,
             queue,
         };
         Ticks {
-            source: Source::new(snapshot, None),
+            source: SnapshotSource::new(snapshot, None),
             // However short it is, others have a core too; and no clock goes on for ever.
             interval: options.interval.clamp(Duration::from_millis(1), LONGEST),
-            lanes: lanes.into_iter().map(lane).collect(),
+            routes: routes.into_iter().map(route).collect(),
             metrics,
             report,
             before: Vec::new(),
@@ -146,14 +146,14 @@ impl Ticks {
         let is_changed = !are_same(&self.before, &now);
         let ended = ended(std::mem::take(&mut self.before), &now);
         let is_settled = self.started.elapsed() >= SETTLED.max(2 * self.interval);
-        for lane in &mut self.lanes {
-            lane.say(&now, &ended, &saying, is_changed, is_settled);
+        for route in &mut self.routes {
+            route.say(&now, &ended, &saying, is_changed, is_settled);
         }
         self.before = now;
     }
 }
 
-impl Lane {
+impl Route {
     /// Fills the queue with what is there now, and with the end of what is not any more.
     fn say(
         &mut self,

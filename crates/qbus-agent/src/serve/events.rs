@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time;
 
 use super::routes::blocking;
-use crate::view::{Ledgers, Source};
+use crate::view::{Ledgers, SnapshotSource};
 
 /// Between two events.
 const TICK: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ const CLIENTS_MAX: usize = 16;
 /// Tells all clients what changes.
 #[derive(Debug)]
 pub(super) struct Feed {
-    source: Arc<Source>,
+    source: Arc<SnapshotSource>,
     ledgers: Arc<Ledgers>,
     clients: Mutex<Clients>,
     /// Somebody came.
@@ -50,7 +50,7 @@ struct Clients {
 }
 
 impl Feed {
-    pub(super) fn new(source: Arc<Source>, ledgers: Arc<Ledgers>) -> Feed {
+    pub(super) fn new(source: Arc<SnapshotSource>, ledgers: Arc<Ledgers>) -> Feed {
         Feed {
             source,
             ledgers,

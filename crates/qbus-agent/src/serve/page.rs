@@ -13,7 +13,7 @@ use tokio::time;
 use super::body::Pieces;
 use super::query::Query;
 use super::routes::blocking;
-use crate::view::{Source, Unready};
+use crate::view::{SnapshotSource, Unready};
 
 /// How long a page is kept for who asked while it was made. There is another commit by then, as a
 /// rule.
@@ -32,7 +32,7 @@ pub(super) struct Wanted {
 /// Makes pages, and keeps the last.
 #[derive(Clone, Debug)]
 pub(super) struct Pages {
-    source: Arc<Source>,
+    source: Arc<SnapshotSource>,
     /// For every series of what scrapers get.
     labels: Arc<[(String, String)]>,
     kept: Arc<Mutex<Vec<Page>>>,
@@ -67,7 +67,7 @@ impl Commit {
 }
 
 impl Pages {
-    pub(super) fn new(source: Arc<Source>, labels: Vec<(String, String)>) -> Pages {
+    pub(super) fn new(source: Arc<SnapshotSource>, labels: Vec<(String, String)>) -> Pages {
         Pages {
             source,
             labels: labels.into(),

@@ -17,7 +17,7 @@ use super::host::{Locality, Names};
 use super::negotiate;
 use super::page::{Pages, Wanted};
 use super::query::Query;
-use crate::view::{Ledgers, Source, Unready};
+use crate::view::{Ledgers, SnapshotSource, Unready};
 
 pub(super) type Request = hyper::Request<Incoming>;
 
@@ -78,7 +78,7 @@ const FILES: [(&str, &str, &str); 8] = [
 #[derive(Debug)]
 pub(super) struct Routes {
     names: Names,
-    source: Arc<Source>,
+    source: Arc<SnapshotSource>,
     pages: Pages,
     ledgers: Arc<Ledgers>,
     feed: Arc<Feed>,
@@ -86,7 +86,10 @@ pub(super) struct Routes {
 
 impl Routes {
     pub(super) fn new(options: &ServeOptions) -> Routes {
-        let source = Arc::new(Source::new(options.snapshot.clone(), options.max_age));
+        let source = Arc::new(SnapshotSource::new(
+            options.snapshot.clone(),
+            options.max_age,
+        ));
         let ledgers = Arc::new(Ledgers::new(options.bus.clone()));
         Routes {
             names: Names::new(&options.hosts),

@@ -17,7 +17,7 @@ use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use tokio_rustls::TlsAcceptor;
 
-use super::Report;
+use super::Log;
 use super::body::Payload;
 use super::routes::{Request, header, plain};
 use passwords::{Passwords, Verdicts};
@@ -113,7 +113,7 @@ pub(super) struct Security {
     path: Option<PathBuf>,
     loaded: RwLock<Arc<Loaded>>,
     verdicts: Arc<Verdicts>,
-    report: Report,
+    report: Log,
 }
 
 impl fmt::Debug for Security {
@@ -127,7 +127,7 @@ impl fmt::Debug for Security {
 
 impl Security {
     /// Without a file everything is open, in plain.
-    pub(super) fn open(path: Option<PathBuf>, report: Report) -> Result<Security, WebConfigError> {
+    pub(super) fn open(path: Option<PathBuf>, report: Log) -> Result<Security, WebConfigError> {
         let loaded = path.as_deref().map(Loaded::open).transpose()?;
         Ok(Security {
             path,

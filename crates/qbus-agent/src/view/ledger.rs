@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use qbus::{Address, Bus, LaneView};
 use qbus_aggregate::{Ledger, Reader, Tally};
 
-use super::source::{Source, Unready, age};
+use super::source::{SnapshotSource, Unready, age};
 
 /// What is known of a bus beside its series.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +24,7 @@ pub struct Report {
     /// Size of the snapshot file.
     pub snapshot_bytes: u64,
     /// Who writes the snapshot, or wrote it last.
-    pub aggregator: Aggregator,
+    pub aggregator: AggregatorReport,
     /// What became of all records.
     pub records: Records,
     /// Nothing where the bus cannot be opened: the snapshot does not know who is who.
@@ -36,7 +36,7 @@ pub struct Report {
 /// The aggregator of a bus.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "http", derive(serde::Serialize))]
-pub struct Aggregator {
+pub struct AggregatorReport {
     /// Its pid, in its own pid namespace.
     pub pid: u64,
     /// When it started, in nanoseconds since the Unix epoch.
@@ -152,7 +152,7 @@ impl Ledgers {
     /// # Errors
     ///
     /// There is no snapshot to look at.
-    pub fn read(&self, source: &Source) -> Result<Report, Unready> {
+    pub fn read(&self, source: &SnapshotSource) -> Result<Report, Unready> {
         source.read(|reader| Ok(self.of(reader)))
     }
 
@@ -186,7 +186,7 @@ impl Ledgers {
             series: reader.series_count(),
             series_capacity: bus.as_ref().map(|bus| bus.geometry().series),
             snapshot_bytes: reader.size_bytes(),
-            aggregator: Aggregator {
+            aggregator: AggregatorReport {
                 pid,
                 started_ns,
                 alive,

@@ -46,7 +46,7 @@ impl fmt::Display for Unready {
 
 /// Opens the snapshot when it is there, and anew when another file has its name.
 #[derive(Debug)]
-pub struct Source {
+pub struct SnapshotSource {
     path: PathBuf,
     max_age: Option<Duration>,
     opened: Mutex<Option<Opened>>,
@@ -61,11 +61,11 @@ struct Opened {
 /// Device and inode.
 type FileId = (u64, u64);
 
-impl Source {
+impl SnapshotSource {
     /// Of that file, which need not be there yet, and may be a link that an aggregator has left. A
     /// snapshot that was committed longer than `max_age` ago is refused; `None` takes any.
-    pub fn new(path: PathBuf, max_age: Option<Duration>) -> Source {
-        Source {
+    pub fn new(path: PathBuf, max_age: Option<Duration>) -> SnapshotSource {
+        SnapshotSource {
             path,
             max_age,
             opened: Mutex::new(None),

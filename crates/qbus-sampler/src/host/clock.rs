@@ -10,11 +10,11 @@ use crate::sysfs::{items, word};
 
 /// Reads `adjtimex`.
 #[derive(Default)]
-pub(crate) struct Timex {
+pub(crate) struct TimexProbe {
     catalog: Catalog,
 }
 
-impl Probe for Timex {
+impl Probe for TimexProbe {
     fn read(&mut self, _tick: &Tick<'_>, out: &mut Readings) -> Result<(), Failure> {
         let timex = match qbus_timex::read() {
             Ok(timex) => timex,

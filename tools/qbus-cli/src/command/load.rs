@@ -222,10 +222,10 @@ fn work(address: &Address, load: &Load, worker: u32, out: &mut dyn Write) -> Res
         // Handles find a producer of their own: this one's lane is free for it.
         drop(producer);
         match handles.as_slice() {
-            [Handle::Counter(handle)] => emit(load, |_| handle.try_add(1.0)),
-            [Handle::Gauge(handle)] => emit(load, |n| handle.try_set(value(n))),
-            [Handle::Histogram(handle)] => emit(load, |n| handle.try_observe(value(n))),
-            [Handle::Summary(handle)] => emit(load, |n| handle.try_observe(value(n))),
+            [AnyHandle::Counter(handle)] => emit(load, |_| handle.try_add(1.0)),
+            [AnyHandle::Gauge(handle)] => emit(load, |n| handle.try_set(value(n))),
+            [AnyHandle::Histogram(handle)] => emit(load, |n| handle.try_observe(value(n))),
+            [AnyHandle::Summary(handle)] => emit(load, |n| handle.try_observe(value(n))),
             many => emit(load, |n| many[(n % many.len() as u64) as usize].try_emit(n)),
         }
     };
@@ -235,33 +235,37 @@ fn work(address: &Address, load: &Load, worker: u32, out: &mut dyn Write) -> Res
     Ok(())
 }
 
-enum Handle {
+enum AnyHandle {
     Counter(Counter),
     Gauge(Gauge),
     Histogram(Histogram),
     Summary(Summary),
 }
 
-impl Handle {
+impl AnyHandle {
     #[inline]
     fn try_emit(&self, n: u64) -> Result<(), EmitError> {
         match self {
-            Handle::Counter(handle) => handle.try_add(1.0),
-            Handle::Gauge(handle) => handle.try_set(value(n)),
-            Handle::Histogram(handle) => handle.try_observe(value(n)),
-            Handle::Summary(handle) => handle.try_observe(value(n)),
+            AnyHandle::Counter(handle) => handle.try_add(1.0),
+            AnyHandle::Gauge(handle) => handle.try_set(value(n)),
+            AnyHandle::Histogram(handle) => handle.try_observe(value(n)),
+            AnyHandle::Summary(handle) => handle.try_observe(value(n)),
         }
     }
 }
 
-impl Handle {
+impl AnyHandle {
     /// The same as a record, for a producer that waits.
     fn record(&self, n: u64) -> Record {
         let (clock, series, kind, value) = match self {
-            Handle::Counter(handle) => (Clock::Coarse, handle.series(), Kind::Increment, 1.0),
-            Handle::Gauge(handle) => (Clock::Precise, handle.series(), Kind::Set, value(n)),
-            Handle::Histogram(handle) => (Clock::Precise, handle.series(), Kind::Observe, value(n)),
-            Handle::Summary(handle) => (Clock::Precise, handle.series(), Kind::Observe, value(n)),
+            AnyHandle::Counter(handle) => (Clock::Coarse, handle.series(), Kind::Increment, 1.0),
+            AnyHandle::Gauge(handle) => (Clock::Precise, handle.series(), Kind::Set, value(n)),
+            AnyHandle::Histogram(handle) => {
+                (Clock::Precise, handle.series(), Kind::Observe, value(n))
+            }
+            AnyHandle::Summary(handle) => {
+                (Clock::Precise, handle.series(), Kind::Observe, value(n))
+            }
         };
         Record::new(clock.now_ns(), series, kind, value)
     }
@@ -280,7 +284,7 @@ fn register_or_wait(
     load: &Load,
     worker: u32,
     series: u64,
-) -> Result<Handle, RegisterError> {
+) -> Result<AnyHandle, RegisterError> {
     let start = Instant::now();
     loop {
         match register(bus, load, worker, series) {
@@ -294,7 +298,7 @@ fn register_or_wait(
 
 /// A series of this worker. It leaves the page with the worker, unless it is to be kept: a bus that
 /// is measured is to be the same afterwards.
-fn register(bus: &Bus, load: &Load, worker: u32, series: u64) -> Result<Handle, RegisterError> {
+fn register(bus: &Bus, load: &Load, worker: u32, series: u64) -> Result<AnyHandle, RegisterError> {
     let (worker, series) = (worker.to_string(), series.to_string());
     macro_rules! register {
         ($handle:ident, $builder:expr) => {{
@@ -309,7 +313,7 @@ fn register(bus: &Bus, load: &Load, worker: u32, series: u64) -> Result<Handle, 
             } else {
                 registration.bound()
             };
-            Handle::$handle(registration.register()?)
+            AnyHandle::$handle(registration.register()?)
         }};
     }
     Ok(match load.kind {

@@ -95,13 +95,13 @@ pub(crate) fn more(before: &Buckets<u64>, after: &Buckets<u64>) -> Buckets<u64> 
 
 /// The observations of the last ticks, the more recent the heavier.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Window {
+pub(crate) struct Sliding {
     counts: Buckets<f64>,
     /// The tick of the last one.
     last: u64,
 }
 
-impl Window {
+impl Sliding {
     pub(crate) fn add(&mut self, tick: u64, observed: &Buckets<u64>) {
         let age = tick.saturating_sub(self.last);
         self.last = tick;
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn a_quantile_is_that_of_the_last_ticks() {
         let family = family(MetricType::Histogram, &[1.0, 2.0, 4.0]);
-        let mut window = Window::default();
+        let mut window = Sliding::default();
         window.add(1, &vec![(0, 100)]);
         assert_eq!(window.quantile(&family, 0.5, 1), 0.5);
         // A hundred ticks later nothing is left of it.

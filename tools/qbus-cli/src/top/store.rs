@@ -7,7 +7,7 @@ use std::sync::Arc;
 use qbus::MetricType;
 use qbus_aggregate::{Exemplar, Family, Point, Series, Snapshot, Value};
 
-use super::observed::{Buckets, Window, buckets, more};
+use super::observed::{Buckets, Sliding, buckets, more};
 use super::units::Unit;
 
 /// Ticks that are kept.
@@ -98,7 +98,7 @@ pub(crate) struct SeriesView {
     pub(crate) now: f64,
     /// A series that never moved needs no memory of it.
     pub(crate) ring: Option<Ring>,
-    pub(crate) window: Option<Window>,
+    pub(crate) window: Option<Sliding>,
     pub(crate) activity: f64,
     /// Whether the snapshot's history was asked for.
     pub(crate) is_filled: bool,
@@ -115,7 +115,7 @@ pub(crate) struct FamilyView {
     /// Of gauges the largest, of all else the sum of the rates.
     pub(crate) now: f64,
     pub(crate) ring: Ring,
-    pub(crate) window: Window,
+    pub(crate) window: Sliding,
     /// What was observed in each tick: for heat maps.
     pub(crate) columns: Vec<(u64, Buckets<u64>)>,
     pub(crate) activity: f64,
@@ -350,7 +350,7 @@ impl FamilyView {
             series: Vec::new(),
             now: f64::NAN,
             ring: Ring::default(),
-            window: Window::default(),
+            window: Sliding::default(),
             columns: Vec::new(),
             activity: 0.0,
             is_filled: false,

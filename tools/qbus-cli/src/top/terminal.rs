@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qbus::{Address, Clock};
-use qbus_agent::view::{Ledgers, Source, Unready};
+use qbus_agent::view::{Ledgers, SnapshotSource, Unready};
 use qbus_aggregate::{ReadOptions, Snapshot};
 use ratatui::DefaultTerminal;
 use ratatui::buffer::Buffer;
@@ -38,7 +38,7 @@ const LINES_MAX: usize = 20_000;
 /// What is looked at: a snapshot, and the bus beside it where there is one.
 #[derive(Debug)]
 pub(crate) struct World {
-    source: Source,
+    source: SnapshotSource,
     ledgers: Ledgers,
     /// Rates and gaps go by a clock that nobody sets.
     start: Instant,
@@ -48,7 +48,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(snapshot: PathBuf, address: &Address) -> World {
         World {
-            source: Source::new(snapshot, None),
+            source: SnapshotSource::new(snapshot, None),
             ledgers: Ledgers::new(Some(address.clone())),
             start: Instant::now(),
             start_ns: Clock::Precise.now_ns(),

@@ -68,7 +68,7 @@ struct Plan {
     /// it is for that series alone.
     names: Option<Vec<String>>,
     /// In the receiver's order.
-    slots: Vec<Slot>,
+    slots: Vec<PlannedLabel>,
     /// Whether samples have the label `quantile` of their own, and not `le`.
     is_summary: bool,
     /// How many of them stand before the name, and before a label of the sample's own.
@@ -77,7 +77,7 @@ struct Plan {
 }
 
 /// A label in a plan.
-struct Slot {
+struct PlannedLabel {
     /// Which of the series' labels it is; `None` for one that all series have.
     own: Option<usize>,
     /// Of 1.0: the encoded name; of a label that all series have the value too.
@@ -222,7 +222,7 @@ impl Plan {
             if own.is_none() {
                 encoded.text(LABEL_VALUE, value);
             }
-            Slot {
+            PlannedLabel {
                 own: *own,
                 encoded,
                 name: number(name),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use qbus::MetricType;
-use qbus_agent::view::{Aggregator, Lanes, Lost, Owner, Records, Report};
+use qbus_agent::view::{AggregatorReport, Lanes, Lost, Owner, Records, Report};
 use qbus_aggregate::{
     Distribution, Exemplar, Family, HistogramValue, Series, Snapshot, Sum, SummaryValue, Value,
 };
@@ -276,7 +276,7 @@ pub(super) fn report(seconds: u64) -> Report {
         series: 24,
         series_capacity: Some(16_384),
         snapshot_bytes: 13 << 20,
-        aggregator: Aggregator {
+        aggregator: AggregatorReport {
             pid: 4101,
             started_ns: START,
             alive: Some(true),

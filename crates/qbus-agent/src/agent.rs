@@ -22,7 +22,7 @@ use crate::sampling::{self, SamplingOptions};
 
 /// Between attempts to aggregate anew.
 const RETRY: Duration = Duration::from_millis(100);
-/// A lack of room that lasts is told this often.
+/// A lack of room that lasts is reported this often.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// What an agent does.
@@ -81,7 +81,7 @@ struct Sampler {
     thread: JoinHandle<()>,
 }
 
-/// What the aggregator's thread is told.
+/// Commands for the aggregator's thread.
 enum Command {
     Reset(Box<Reset>),
     Stop,
@@ -430,7 +430,7 @@ impl Aggregation {
     /// Tells that a family has as many series as it may have, by the first that is there for
     /// others.
     fn report_overflow(&self, id: SeriesId) {
-        // Whose label was given that very value is none of them.
+        // A series whose label was given that very value is not one of them.
         let mut overflow = self.bus.overflow_series().into_iter();
         let Some((_, series)) = overflow.find(|(found, _)| *found == id) else {
             return;

@@ -177,8 +177,8 @@ impl Emitter {
         }
     }
 
-    /// Its families may have any number of series: for who keeps a limit of his own, and states
-    /// totals, which are right in their own series only.
+    /// Its families may have any number of series: for callers that keep a limit of their own, and
+    /// state totals, which are right in their own series only.
     pub(crate) fn without_limit(self) -> Emitter {
         Emitter {
             is_unlimited: true,

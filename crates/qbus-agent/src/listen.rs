@@ -46,7 +46,7 @@ pub struct ListenOptions {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// There is no such socket to be had.
+    /// The socket cannot be opened.
     Socket {
         /// Where.
         address: StatsdAddress,

@@ -264,7 +264,7 @@ impl Drop for Pusher {
 const GRACE_MAX: Duration = Duration::from_secs(86_400);
 /// The last commit is waited for so long.
 const FLUSH: Duration = Duration::from_secs(1);
-/// A thread that is told to end has this long to do so.
+/// A thread that was asked to end has this long to do so.
 const END: Duration = Duration::from_millis(500);
 
 /// What destinations are called in logs and labels: each otherwise, also where what tells them

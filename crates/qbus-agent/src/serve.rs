@@ -209,7 +209,7 @@ impl Server {
             .name("qbus-server".to_owned())
             .spawn(move || {
                 runtime.block_on(serve(listeners, gate, stopped));
-                // A page that is being rendered is nobody's any more.
+                // Nobody waits any more for a page that is being rendered.
                 runtime.shutdown_background();
             })
             .map_err(ServeError::Start)?;

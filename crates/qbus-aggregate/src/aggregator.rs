@@ -28,7 +28,7 @@ use nap::{GATHER, Nap, Rest};
 /// Records of one lane in a round, at most: a quarter of a default lane, so that its producer finds
 /// free slots while a round is committed.
 const BUDGET: u64 = 1024;
-/// In this time all owners are looked at: whether they live, and what they have counted.
+/// In this time all owners are visited once: whether they live, and what they have counted.
 const SURVEY_NS: u64 = 200_000_000;
 /// Parts that a survey is made in: a whole one would hold all records up for 0.1 ms.
 const SURVEY_PARTS: u64 = 16;
@@ -101,7 +101,7 @@ pub struct Round {
     pub is_whole: bool,
     /// Whether there was anything to commit.
     pub committed: bool,
-    /// Whether series are about to come to the page or to leave it.
+    /// Whether series are about to appear on the page or to leave it.
     pub is_waiting: bool,
 }
 
@@ -370,7 +370,7 @@ impl Aggregator {
         }
     }
 
-    /// Begins with an empty page: what is registered by now comes to it when something is emitted
+    /// Begins with an empty page: what is registered by now appears on it when something is emitted
     /// to it. For a snapshot that was just made; [`begin_anew`](Self::begin_anew) has none of it
     /// either.
     pub fn pass_over_registered(&mut self) {
@@ -486,7 +486,7 @@ impl Aggregator {
         self.fold.globals.commit_ns = self.fold.globals.commit_ns.saturating_add(took_ns);
     }
 
-    /// Looks after the dead, and at what owners have counted themselves.
+    /// Reaps the dead, and reads what owners have counted themselves.
     fn survey(&mut self, parts: u64) {
         let owners = self.consumer.bus().geometry().owners;
         for _ in 0..parts {

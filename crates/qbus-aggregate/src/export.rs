@@ -126,7 +126,7 @@ pub struct Options {
 /// What is exported: a [`Snapshot`], or a [`Listing`] of what has yet to be decoded.
 #[derive(Clone, Copy, Debug)]
 pub enum Exported<'a> {
-    /// All of it is at hand.
+    /// All of it is in memory.
     Snapshot(&'a Snapshot),
     /// Each series is decoded when its turn comes.
     Listing(&'a Listing<'a>),

@@ -76,7 +76,7 @@ impl Sum {
     /// Adds `value × count`, exactly.
     #[inline(always)]
     pub fn add_times(&mut self, value: f64, count: u64) {
-        // Nearly all records stand for one observation.
+        // Nearly all records are one observation.
         if count == 1 {
             self.add(value);
         } else {

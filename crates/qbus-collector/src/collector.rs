@@ -28,7 +28,7 @@ pub struct CollectorOptions {
     pub bus: Option<Address>,
     /// Between two samples of the machine, from [`Collector::start_collection`] on.
     pub collection_interval: Duration,
-    /// What is sampled then, from where (`/proc` and its kin may lie elsewhere in a container) and
+    /// What is sampled then, from where (`/proc` and `/sys` may lie elsewhere in a container) and
     /// under which names; by default under those of the centralized metrics collector.
     pub sampler: SamplerOptions,
     /// How many of the last records [`Collector::get_all_metrics_buffer`] gives. On a named bus its
@@ -129,7 +129,8 @@ impl Collector {
         })
     }
 
-    /// The bus: for handles ([`Bus::counter`] and its kin), which are cheaper than any call here.
+    /// The bus: for handles ([`Bus::counter`], `gauge`, `histogram`, `summary`), which are cheaper
+    /// than any call here.
     pub fn bus(&self) -> &Bus {
         &self.bus
     }

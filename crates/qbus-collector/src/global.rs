@@ -10,7 +10,7 @@ use crate::performance::Performance;
 
 static COLLECTOR: OnceLock<Collector> = OnceLock::new();
 
-/// The process's collector, made with [`CollectorOptions::default`] when it is first asked for. It
+/// The process's collector, made with [`CollectorOptions::default`] by the first call. It
 /// lives as long as the process; what a private bus leaves behind is removed by
 /// [`Collector::close`], else by the next process that makes one.
 ///

@@ -1,4 +1,4 @@
-//! What history and buffer give back.
+//! What history and buffer return.
 
 use std::sync::Arc;
 

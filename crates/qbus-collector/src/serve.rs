@@ -15,7 +15,7 @@ impl Collector {
     ///
     /// # Errors
     ///
-    /// The address is taken or not to be had, or there is no thread.
+    /// The address is taken or cannot be bound, or no thread can start.
     ///
     /// # Examples
     ///

@@ -1,12 +1,12 @@
-//! Options by the names of node_exporter's arguments, for whom a command line is none: a table of
-//! settings, or Python's keywords.
+//! Options by the names of node_exporter's arguments, for callers without a command line: a table
+//! of settings, or Python's keywords.
 
 use std::fmt;
 
 use crate::config::{SamplerOptions, Source};
 use crate::filters::{Choice, Pattern};
 
-/// Why an argument is none, or its value is wrong.
+/// Why an argument is unknown, or its value wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ArgumentError {

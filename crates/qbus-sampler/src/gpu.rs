@@ -67,7 +67,7 @@ type Labels = Vec<(&'static str, String)>;
 struct Gpu {
     /// Under the names of dcgm-exporter: labels beside its number and its UUID.
     dcgm: Option<Labels>,
-    /// When its processes were last asked for what they use.
+    /// When the use by its processes was last read.
     asked_us: u64,
     /// Calls that are left out, and until when.
     left_out: HashMap<&'static str, LeftOut>,

@@ -26,7 +26,7 @@ pub struct Metric {
     pub help: Cow<'static, str>,
 }
 
-/// Which names the samples bear. A reading that a set has no name for keeps its qbus name.
+/// Which names the samples have. A reading that a set has no name for keeps its qbus name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Names {
     /// `qbus_host_…`, `qbus_process_…`, `qbus_cgroup_…`, `qbus_gpu_…`: base units, ratios of 0 to
@@ -36,11 +36,12 @@ pub enum Names {
     /// The names, labels and units of node_exporter, so that its dashboards work. CPU values are
     /// then per CPU.
     Node,
-    /// The names of the centralized metrics collector: `system_cpu_percent` and its kin.
+    /// The names of the Python module `centralized_metrics_collector`: `system_cpu_percent` and so
+    /// on.
     Seed,
 }
 
-/// Which names the samples of NVIDIA GPUs bear.
+/// Which names the samples of NVIDIA GPUs have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum GpuNames {
     /// Those of [`Names`].

@@ -1,4 +1,4 @@
-//! What an operator is told of a source: each loss and each recovery once.
+//! What an operator reads of a source: each loss and each recovery once.
 
 use std::time::{Duration, Instant};
 

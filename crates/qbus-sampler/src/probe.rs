@@ -1,4 +1,4 @@
-//! What a source is: something that reads one subject, is told the time, and can fail.
+//! What a source is: something that reads one subject at a given time, and can fail.
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::config::Attached;
 use crate::readings::Readings;
 
-/// What a source is told.
+/// What a source gets with each read.
 #[derive(Clone, Copy, Debug)]
 pub struct Tick<'a> {
     /// The time of the tick that asked.

@@ -293,7 +293,7 @@ impl Process {
         Ok(())
     }
 
-    /// Another user's I/O is not for us to see: that is said once for each process.
+    /// Another user's I/O cannot be read: that is reported once for each process.
     fn read_io(&mut self, buffer: &mut Vec<u8>, out: &mut Readings) {
         let Some(file) = &mut self.io else { return };
         match file.read(buffer) {

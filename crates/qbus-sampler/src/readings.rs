@@ -12,7 +12,7 @@ use crate::table::Reading;
 /// More labels than any source uses.
 const LABELS_MAX: usize = 24;
 
-/// Things of one source, such as GPUs or mounts, whose troubles are told apart in one read.
+/// Things of one source, such as GPUs or mounts, whose failures are kept apart in one read.
 const TROUBLES_MAX: usize = 64;
 
 /// The values that a source read, in the order in which it pushed them.
@@ -270,7 +270,7 @@ fn hash(what: &What, labels: &[(&str, &str)]) -> u64 {
     hasher.finish()
 }
 
-/// The metric of dcgm-exporter, the factor of its values, and the label that its name stands for.
+/// The metric of dcgm-exporter, the factor of its values, and the label that its name implies.
 fn of_dcgm<'a>(
     reading: Reading,
     names: GpuNames,

@@ -140,9 +140,9 @@ readings! {
     MemoryMapped Gauge "bytes" "qbus_host_memory_mapped_bytes" ["node_memory_Mapped_bytes"] []
         "Files mapped by processes.";
     MemoryActive Gauge "bytes" "qbus_host_memory_active_bytes" ["node_memory_Active_bytes"] []
-        "Memory used of late.";
+        "Memory used recently.";
     MemoryInactive Gauge "bytes" "qbus_host_memory_inactive_bytes" ["node_memory_Inactive_bytes"] []
-        "Memory not used of late, the first to be reclaimed.";
+        "Memory not used recently, the first to be reclaimed.";
     MemoryDirty Gauge "bytes" "qbus_host_memory_dirty_bytes" ["node_memory_Dirty_bytes"] []
         "Memory that waits to be written to disk.";
     MemoryWriteback Gauge "bytes" "qbus_host_memory_writeback_bytes"
@@ -362,7 +362,7 @@ readings! {
     CgroupMemoryUsage Gauge "bytes" "qbus_cgroup_memory_usage_bytes" [] []
         "Memory charged to a control group, its page cache included.";
     CgroupMemoryWorkingSet Gauge "bytes" "qbus_cgroup_memory_working_set_bytes" [] []
-        "Memory charged to a control group, without the page cache that was not used of late.";
+        "Memory charged to a control group, without the inactive page cache.";
     CgroupMemoryPeak Gauge "bytes" "qbus_cgroup_memory_peak_bytes" [] []
         "The most memory that was ever charged to a control group.";
     CgroupMemoryLimit Gauge "bytes" "qbus_cgroup_memory_limit_bytes" [] []

@@ -136,7 +136,7 @@ impl FromStr for Address {
 impl TryFrom<&OsStr> for Address {
     type Error = AddressError;
 
-    /// Names of buses are shown and stored as text: a path that is none is refused.
+    /// Names of buses are shown and stored as text: a path that is not UTF-8 is refused.
     fn try_from(text: &OsStr) -> Result<Address, AddressError> {
         let unreadable = || AddressError {
             found: text.to_string_lossy().into_owned(),

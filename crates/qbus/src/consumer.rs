@@ -61,7 +61,7 @@ struct LaneCursor {
     has_unread: bool,
     /// Claims that are not published, by position, and since when each is known.
     claims: BTreeMap<u64, (Stall, u64)>,
-    /// When claims were last looked for, while one is in the way.
+    /// When claims were last looked for, while one stops the drain.
     looked_ns: u64,
 }
 

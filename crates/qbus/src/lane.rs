@@ -33,7 +33,7 @@ pub(crate) const POSITION_MAX: u64 = 1 << 62;
 /// What a slot holds, on its lap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotPhase {
-    /// Nothing, and nothing is owed for it. Also what zeroed memory says.
+    /// Nothing, and nothing of it has still to be counted. Also what zeroed memory says.
     Empty = 0,
     /// A whole record.
     Ready = 1,
@@ -41,7 +41,7 @@ pub(crate) enum SlotPhase {
     Claimed = 2,
     /// The consumer gave the record up; its owner lives and may still write to the slot.
     Retired = 3,
-    /// As RETIRED since an earlier lap: out of service, and nothing more is owed.
+    /// As RETIRED since an earlier lap: out of service, and counted already.
     Skipped = 4,
     /// Nothing: the owner died before it published.
     Torn = 5,

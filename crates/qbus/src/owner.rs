@@ -40,7 +40,7 @@ impl OwnerId {
     pub(crate) const MASK: u32 = (1 << Self::BITS) - 1;
     pub(crate) const GENERATION_MASK: u16 = 0xfff;
     /// What a slot names that nobody claimed. Generations of occupants start at 1; after a wrap the
-    /// name can be an occupant's too, which does no harm: EMPTY slots are nobody's.
+    /// name can be an occupant's too, which does no harm: EMPTY slots belong to no owner.
     pub(crate) const NOBODY: OwnerId = OwnerId {
         index: 0,
         generation: 0,

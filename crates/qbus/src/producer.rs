@@ -245,7 +245,7 @@ impl Producer {
         }
     }
 
-    /// As [`emit`](Self::emit), by who knows that the producer was not inherited.
+    /// As [`emit`](Self::emit), for a caller that has checked that the producer was not inherited.
     #[inline(always)]
     fn emit_as_owner(&self, record: Record, keep: Keep<'_>) -> Result<(), EmitError> {
         if self.emit_at_once(&record) {
@@ -448,8 +448,8 @@ impl Producer {
         }
     }
 
-    /// Nobody's record: the child of a fork is not the owner that the producer was made for, nor is
-    /// a process whose lock was lost, or whose bus was removed.
+    /// A record without an owner: the child of a fork is not the owner that the producer was made
+    /// for, nor is a process whose lock was lost, or whose bus was removed.
     #[cold]
     fn refuse_lost(&self, records: u64) -> EmitError {
         count(&self.mapped.header().dropped_unowned, records);

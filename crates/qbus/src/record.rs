@@ -44,8 +44,8 @@ pub enum MetricType {
     Histogram,
     /// Observations whose quantiles are kept within 1.1 %.
     Summary,
-    /// A value of which nobody says how it behaves, such as one of somebody else's page. It is kept
-    /// as a gauge is, and exported without a type.
+    /// A value whose behaviour is unknown, such as one taken from another program's page. It is
+    /// kept as a gauge is, and exported without a type.
     Untyped,
 }
 

@@ -185,7 +185,8 @@ impl<'a> Registry<'a> {
         found.filter(|_| is_same)
     }
 
-    /// The family of a series, without a copy of any definition: for who must ask for no memory.
+    /// The family of a series, without a copy of any definition: for callers that must not
+    /// allocate.
     pub(crate) fn family_of(&self, id: SeriesId) -> Option<FamilyId> {
         let first = self.read(id.0, |at| self.words().get(at))?;
         Some(FamilyId((first >> 32) as u32))
@@ -252,7 +253,7 @@ impl<'a> Registry<'a> {
             .map(FamilyId)
     }
 
-    /// What a family is registered as; `None` when there is none, or garbage.
+    /// What a family is registered as; `None` if there is no such family, or its words are garbage.
     pub(crate) fn family(&self, id: FamilyId) -> Option<FamilyDefinition> {
         let mut family = self.read(id.0, |at| FamilyDefinition::decode(self.words(), at))?;
         if let Some(help) = self.later_help(id) {
@@ -268,7 +269,7 @@ impl<'a> Registry<'a> {
         (pid != 0).then_some(pid)
     }
 
-    /// What a series is registered as; `None` when there is none, or garbage.
+    /// What a series is registered as; `None` if there is no such series, or its words are garbage.
     pub(crate) fn series(&self, id: SeriesId) -> Option<SeriesDefinition> {
         self.read(id.0, |at| SeriesDefinition::decode(self.words(), at))
     }

@@ -81,7 +81,7 @@ impl Bus {
     }
 }
 
-/// What is done with a producer: it is told the series' id on the producer's bus.
+/// What is done with a producer, given the series' id on the producer's bus.
 type Use<'a> = &'a dyn Fn(&Producer, SeriesId) -> Result<(), EmitError>;
 
 /// A place for a thread's producer of one bus.
@@ -369,7 +369,7 @@ impl ThreadProducer {
         self.begin();
         // SAFETY: only this thread has the place, and nobody looks at it while it is not ready.
         let producer = unsafe { &*self.producer.get() };
-        // SAFETY: it was ready, so a producer lies here; it is not looked at again until the next
+        // SAFETY: it was ready, so a producer lies here; it is not read again until the next
         // `fill`.
         let producer = unsafe { producer.assume_init_read() };
         self.bus.store(0, Ordering::Relaxed);

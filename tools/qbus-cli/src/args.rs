@@ -212,9 +212,10 @@ pub(crate) struct Create {
 
 /// Aggregate: drain the bus, sample host and GPU, write the snapshot; until SIGTERM or SIGINT.
 ///
-/// A service manager is told when it is ready, and by its watchdog's time that it works (systemd's
-/// Type=notify and WatchdogSec=). SIGHUP ends it where its terminal hangs up, and changes nothing
-/// elsewhere: what --web.config.file names is read again when it changes, all else is arguments.
+/// It tells a service manager when it is ready, and within its watchdog's time that it works
+/// (systemd's Type=notify and WatchdogSec=). SIGHUP ends it where its terminal hangs up, and
+/// changes nothing elsewhere: what --web.config.file names is read again when it changes, all else
+/// is arguments.
 #[derive(Debug, Parser)]
 #[command(after_help = "Example:\n  qbus agg -b inference --interval 5s --no-gpu")]
 pub(crate) struct Agg {
@@ -322,7 +323,8 @@ pub(crate) enum NameSet {
     Qbus,
     /// As node_exporter names them, for dashboards that exist.
     Node,
-    /// `system_cpu_percent` and its kin.
+    /// As the Python module `centralized_metrics_collector` names them: `system_cpu_percent`
+    /// and so on.
     Seed,
     /// NVIDIA GPUs as dcgm-exporter names them.
     Dcgm,

@@ -109,8 +109,8 @@ fn is_an_end(signal: i32) -> bool {
     true
 }
 
-/// Has this process end with the one that started it: a worker is nobody's when its command is
-/// gone, however that ended. That one may be gone already.
+/// Has this process end with the one that started it: a worker has nobody to report to when its
+/// command is gone, however that ended. That one may be gone already.
 fn end_with_parent() {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     let parent = getppid();

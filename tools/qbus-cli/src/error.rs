@@ -50,7 +50,7 @@ impl Error {
                 run; start `qbus agg -b {address}`",
                 path.display()
             )),
-            // Not the bus is to be removed: the next aggregator makes such a snapshot anew.
+            // Removing the bus would not help: the next aggregator makes such a snapshot anew.
             ReadError::Open(OpenError::Unfinished { .. }) | ReadError::Empty => {
                 Error::Absent(format!(
                     "the snapshot of the bus {address} is empty: its aggregator is starting, or \

@@ -251,7 +251,7 @@ fn losses(before: &Look, now: &Look) -> Vec<Finding> {
                     0
                 }
             });
-            // Of a cause that is nobody's, nobody ended with it.
+            // A cause without an owner has no process that ended.
             let is_over = living.is_none() && !matches!(name, "unowned" | "undefined");
             let severity = if is_over { Severity::Note } else { cause.past };
             let whose = if is_over {

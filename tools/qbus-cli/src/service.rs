@@ -1,4 +1,4 @@
-//! What a service manager is told, as systemd wants it: sd_notify(3), without its library.
+//! Notifications for a service manager: systemd's sd_notify(3), without its library.
 //!
 //! Datagrams go to the socket that the environment's NOTIFY_SOCKET names. Where nobody listens,
 //! nothing is said.
@@ -11,7 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::time::Duration;
 
-/// The service manager, if one started this process and wants to hear of it.
+/// The service manager, if one started this process and wants notifications.
 #[derive(Debug)]
 pub(crate) struct Manager {
     socket: Option<UnixDatagram>,

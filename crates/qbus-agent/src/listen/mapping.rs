@@ -65,7 +65,7 @@ pub(super) struct Mapped {
     pub(super) is_dropped: bool,
 }
 
-/// Why a mapping file is none.
+/// Why a mapping file cannot be used.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum MappingError {
@@ -315,7 +315,7 @@ impl Rule {
 }
 
 impl Pattern {
-    /// What each `*`, or each group, stands for; `None` where a name does not match.
+    /// What each `*`, or each group, matched; `None` where a name does not match.
     fn captures<'n>(&self, name: &'n str) -> Option<Vec<&'n str>> {
         match self {
             Pattern::Glob(words) => {

@@ -1,4 +1,4 @@
-//! A socket that datagrams come to.
+//! A socket that receives datagrams.
 
 use std::fs;
 use std::io;

@@ -20,14 +20,14 @@ use crate::by_name::{Emitter, Metric};
 const KNOWN_MAX: usize = 1 << 16;
 /// Bytes of what tells those lines apart: hostile ones are long.
 const KNOWN_BYTES_MAX: usize = 16 << 20;
-/// Values of all sets that are told apart between two sums.
+/// Distinct values of all sets that are remembered between two sums.
 const MEMBERS_MAX: usize = 1 << 20;
 /// A full lane is waited for so long: the kernel keeps what comes meanwhile, or counts it. Once
 /// that was in vain it is not waited for again until it takes something.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// No name of a metric is nearly so long, nor what a mapping could make one of.
 const NAME_MAX: usize = 1024;
-/// A sample rate stands for so many equal observations at most.
+/// A sample rate counts as so many equal observations at most.
 const REPEATS_MAX: f64 = 1e9;
 
 pub(super) struct Translator {

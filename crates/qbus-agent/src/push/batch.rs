@@ -63,7 +63,7 @@ pub(super) struct Body {
     pub(super) bytes: Vec<u8>,
 }
 
-/// One request, and what is said of it.
+/// One request: samples of one time, in each encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Batch {
     /// When its samples were taken, in milliseconds since the Unix epoch.

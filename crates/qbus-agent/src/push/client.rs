@@ -17,7 +17,7 @@ use super::reply::{Reply, Verdict};
 
 /// So much of an answer is read.
 const ANSWER_MAX: u64 = 64 << 10;
-/// No answer is waited for longer, whatever was asked for.
+/// No answer is waited for longer, whatever timeout was configured.
 const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 
 #[derive(Debug)]

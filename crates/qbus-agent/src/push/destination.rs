@@ -62,7 +62,7 @@ pub struct Destination {
     pub key_file: Option<PathBuf>,
 }
 
-/// Why a destination is none.
+/// Why a destination cannot be used.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DestinationError {
@@ -286,7 +286,7 @@ impl Destination {
     }
 }
 
-/// Whether a URL has no path; an error where it is none.
+/// Whether a URL has no path; an error where it is not a URL.
 fn check_url(url: &str) -> Result<bool, DestinationError> {
     let no_url = || DestinationError::Url {
         found: url.to_owned(),

@@ -88,7 +88,7 @@ mod tests {
         for gone in [
             series("x", &[1.0], &[("a", "1")]),
             series("x", &[1.0], &[("a", "1"), ("b", "3")]),
-            // Its bucket is nobody's now.
+            // Its bucket has no series now.
             series("x", &[2.0], &ab),
             series("z", &[1.0], &[]),
         ] {

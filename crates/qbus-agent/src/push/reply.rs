@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::batch::Encoding;
 use super::retry::retry_after;
 
-/// What is to be done about a request.
+/// What has to be done with a request, by its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It was taken, but for so many points; a word of the receiver's, if it has one.
@@ -122,7 +122,7 @@ fn partial_success(body: &[u8]) -> Option<(u64, String)> {
         }
         _ => {}
     })?;
-    // Negative numbers are none.
+    // Negative numbers count as absent.
     Some((u64::try_from(rejected as i64).unwrap_or(0), word))
 }
 

@@ -10,7 +10,7 @@ use super::queue::{Next, Queue};
 use super::reply::Verdict;
 use super::retry::Backoff;
 
-/// What goes wrong again and again is told this often.
+/// A failure that repeats is reported this often.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) struct Sending {

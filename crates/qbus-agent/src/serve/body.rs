@@ -126,7 +126,7 @@ impl Write for Gathered {
 /// The body of a response.
 #[derive(Debug)]
 pub(super) enum Payload {
-    /// All of it is at hand.
+    /// All of it is in memory.
     Whole {
         pieces: vec::IntoIter<Bytes>,
         /// How many bytes have not been passed on yet.

@@ -95,7 +95,7 @@ where
             stream = handshake => stream,
             () = place.evicted() => return,
         };
-        // Who cannot shake hands is told so by the protocol, if it is one.
+        // A client that fails the handshake is told so by the protocol.
         if let Ok(Ok(stream)) = stream {
             talk(stream, locality, gate, place).await;
         }

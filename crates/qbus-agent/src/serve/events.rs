@@ -118,8 +118,8 @@ impl Feed {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The present event for who knows nothing, if somebody is to get it, and for who knows the
-    /// last one.
+    /// The present event in full, if a new client needs it, and the difference for clients that
+    /// know the last one.
     fn events(&self, somebody_came: bool) -> (Option<Bytes>, Bytes) {
         let mut known = self.known();
         let read = self.source.read(|reader| {

@@ -97,7 +97,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// An answer is to be made; whether it may be.
+    /// Whether another answer may be made now.
     pub(super) fn begin(&self) -> bool {
         let (mut table, most) = (self.connections.table(), self.connections.answers_max);
         let answers = table.open.values().filter(|open| open.has_answer).count();

@@ -15,8 +15,8 @@ use super::query::Query;
 use super::routes::blocking;
 use crate::view::{SnapshotSource, Unready};
 
-/// How long a page is kept for who asked while it was made. There is another commit by then, as a
-/// rule.
+/// How long a page is kept for clients that asked while it was made. There is another commit by
+/// then, as a rule.
 const KEPT_TIME: Duration = Duration::from_secs(1);
 /// Pages that are kept: two formats, and a few choices of families.
 const KEPT_MAX: usize = 4;

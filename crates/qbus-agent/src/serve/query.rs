@@ -2,7 +2,7 @@
 
 use glob::Pattern;
 
-/// Patterns longer or more than these are nobody's who means well.
+/// No honest client sends longer or more patterns than these.
 const PATTERNS_MAX: usize = 64;
 const LEN_MAX: usize = 1024;
 
@@ -57,7 +57,7 @@ impl Query {
         }
     }
 
-    /// Whether a family is asked for.
+    /// Whether the query selects a family.
     pub(super) fn takes(&self, family: &str) -> bool {
         let is_wanted = self.names.is_empty() && self.collect.is_empty()
             || self.names.iter().any(|name| is_of(name, family))
@@ -74,7 +74,7 @@ fn is_of(name: &str, family: &str) -> bool {
     name == family || of_sample || family.strip_suffix("_total") == Some(name)
 }
 
-/// Undoes percent encoding, and `+` for a space. What is no encoding stands for itself.
+/// Undoes percent encoding, and `+` for a space. What is not an encoding stays as it is.
 fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -243,7 +243,7 @@ pub(super) fn plain(status: StatusCode, text: String) -> Response<Payload> {
     respond(status, TEXT, Payload::from(text))
 }
 
-/// The answer for who asks while as many answers as may be are being made.
+/// The answer while as many answers as allowed are being made.
 pub(super) fn too_many() -> Response<Payload> {
     let mut refusal = plain(
         StatusCode::SERVICE_UNAVAILABLE,

@@ -34,7 +34,7 @@ pub enum WebConfigError {
         /// What the system said.
         source: io::Error,
     },
-    /// It says something that is not understood, or not to be had here.
+    /// It says something that is not understood, or not supported here.
     Content {
         /// The file.
         path: PathBuf,
@@ -185,7 +185,7 @@ impl Security {
         self.renew().acceptor.clone()
     }
 
-    /// The answer for who does not say a right name and password.
+    /// The answer to a wrong name or password.
     pub(super) async fn refuse(&self, request: &Request) -> Option<Response<Payload>> {
         let passwords = self.renew().passwords.clone();
         if passwords.is_empty() {

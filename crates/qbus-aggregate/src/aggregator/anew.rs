@@ -28,7 +28,7 @@ pub struct Spare {
 
 impl Spare {
     /// Makes an empty one beside the snapshot that the aggregator of a bus has by these options.
-    /// What is registered by now comes to its page when something is emitted to it.
+    /// What is registered by now appears on its page when something is emitted to it.
     ///
     /// # Errors
     ///

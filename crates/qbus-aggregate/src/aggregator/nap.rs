@@ -2,7 +2,7 @@
 //!
 //! A wake-up costs 10 to 25 µs of a virtual machine's processor, so an aggregator that followed its
 //! producers record by record would spend most of its time on waking up. Towards the latency that
-//! it was asked for it sleeps, as long as no lane fills meanwhile at the rate of the last round.
+//! that it was given it sleeps, as long as no lane fills meanwhile at the rate of the last round.
 //! Whoever is faster than foreseen, or waits for a commit, rings the doorbell.
 
 use std::time::Duration;

@@ -95,7 +95,7 @@ struct Table<'a> {
     cells: Cells,
 }
 
-/// Text of the row at hand, kept from row to row for its memory.
+/// Text of the present row, kept from row to row for its memory.
 #[derive(Default)]
 struct Cells {
     name: String,

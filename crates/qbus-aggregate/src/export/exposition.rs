@@ -170,9 +170,9 @@ pub(super) struct Lines<'a> {
     out: &'a mut dyn Write,
     /// What has not been written out yet.
     pub(super) text: String,
-    /// The labels of the series at hand, escaped, without braces.
+    /// The labels of the present series, escaped, without braces.
     labels: String,
-    /// What each sample of the series at hand ends with.
+    /// What each sample of the present series ends with.
     pub(super) end: String,
     /// What the next sample ends with besides.
     pub(super) tail: String,

@@ -133,7 +133,7 @@ struct Building<'a> {
     message: Message,
     symbols: Symbols,
     samples: u64,
-    /// Type, help and unit of the family at hand, for 2.0.
+    /// Type, help and unit of the present family, for 2.0.
     family: [u32; 3],
     /// The labels of all series, sorted.
     of_all: Vec<(String, String)>,

@@ -70,7 +70,7 @@ impl Message {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    /// A message within this one, or numbers in a row.
+    /// A message within this one, or packed numbers.
     #[inline]
     pub(super) fn message(&mut self, field: Field, fill: impl FnOnce(&mut Message)) {
         self.tag(field, LENGTH_DELIMITED);

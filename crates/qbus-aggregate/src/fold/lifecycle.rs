@@ -1,4 +1,4 @@
-//! How series come to the page, leave it, and make room for others.
+//! How series appear on the page, leave it, and make room for others.
 //!
 //! A series is on the page from its registration on: where the registry's version changed, the
 //! aggregator goes through all chains and makes rows for series that it has not met. On the same
@@ -28,9 +28,9 @@ use qbus::{Consumer, FamilyDefinition, FamilyId, OwnerId, SeriesId, testpoint};
 
 use super::{Fold, PASSED_OVER, SeriesState, Writer};
 
-/// So many chains are looked at in some ten microseconds.
+/// So many chains are walked in some ten microseconds.
 const CHAINS_A_ROUND: usize = 2048;
-/// So many series are looked at for their time to live in as long.
+/// So many series are checked for their time to live in as long.
 const SERIES_A_ROUND: usize = 4096;
 /// Between the beginnings of two walks through all chains for forgotten series, each of which reads
 /// a word of every definition.
@@ -383,7 +383,7 @@ impl Fold {
         }
         let definition = |&id: &SeriesId| Some((id, self.definition(id)?));
         let mut definitions: HashMap<_, _> = ids.iter().filter_map(definition).collect();
-        // A family none of whose series was ever met is looked at as well.
+        // A family none of whose series was ever met is checked as well.
         for &id in &ids {
             let is_met = |series: &SeriesState| series.id == id;
             if !self.series.get(self.index_of(id)).is_some_and(is_met) {
@@ -411,7 +411,7 @@ impl Fold {
         Some((self.bus.family(series.family)?, series.labels))
     }
 
-    /// Gives back what a series had that was freed.
+    /// Frees the words of the snapshot that a freed series had.
     fn leave(&mut self, writer: &mut Writer, id: SeriesId) {
         let (place, index) = (self.place_of(id), self.index_of(id));
         if let Some(at) = self.homeless.remove(&id) {
@@ -455,7 +455,7 @@ impl Fold {
         }
     }
 
-    /// After a restart: families whose series are all gone are looked at once more.
+    /// After a restart: families whose series are all gone are checked once more.
     pub(super) fn free_families_left(&mut self) {
         let is_known = |family: &FamilyId| {
             let known = self.families.get(family);

@@ -65,7 +65,7 @@ impl Observed {
     }
 }
 
-/// What stands for a value of a bucket, of which no more is known: the geometric middle where the
+/// The value that is assumed for all observations of a bucket: the geometric middle where the
 /// bucket has one, else the end that it has.
 fn middle(bounds: &[f64], bucket: usize) -> f64 {
     let low = bucket.checked_sub(1).and_then(|at| bounds.get(at)).copied();

@@ -123,7 +123,7 @@ impl Fold {
         };
         self.made += 1;
         let Some(place) = self.try_place(writer, id, &definition, family) else {
-            // Asked for at each record, it would cost more than all others.
+            // Read for each record, it would cost more than all else.
             self.is_retrying = false;
             self.places[at] = UNPLACED;
             return Err(NoPlace::NoRoom);

@@ -23,7 +23,7 @@ pub(super) enum Folded {
     /// It counts; the kind and the value of the record that stands for it among the recent ones, if
     /// one does.
     Yes(Option<(Kind, f64)>),
-    /// It is asked for again.
+    /// The next round tries again.
     Later,
     /// The series does not take it.
     Refused,
@@ -478,7 +478,7 @@ impl SeriesState {
         }
     }
 
-    /// What stands before the series' row, when it is as long as it is to be.
+    /// The header before the series' row, once its length is known.
     pub(super) fn header(&self, definitions: [usize; 2], len: usize) -> BlockHeader {
         BlockHeader {
             id: self.id,

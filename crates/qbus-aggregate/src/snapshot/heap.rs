@@ -290,7 +290,7 @@ impl Heap {
         self.set_budget(grown.available_bytes);
     }
 
-    /// Histories may take half of what the file could come to, without what is reserved.
+    /// Histories may take half of the file's largest size, without what is reserved.
     fn set_budget(&mut self, available_bytes: u64) {
         let available = usize::try_from(available_bytes / 8).unwrap_or(usize::MAX);
         let heap = self.end - self.shape.heap();

@@ -1,4 +1,4 @@
-//! Gauges of which each process has a value: what they come to together.
+//! Gauges of which each process has a value: the merged value.
 
 use std::collections::HashMap;
 use std::mem::take;
@@ -55,7 +55,7 @@ fn groups(members: Vec<Series>) -> Vec<Vec<Series>> {
     groups
 }
 
-/// What a group comes to.
+/// The merged value of a group.
 fn group(mut members: Vec<Series>) -> Option<Series> {
     let merge = members.first()?.family.merge;
     let value = |series: &Series| match series.value {
@@ -89,7 +89,7 @@ fn group(mut members: Vec<Series>) -> Option<Series> {
     })
 }
 
-/// What the histories come to: at each point of any, of those that had one by then.
+/// The merged history: at each point of any process, the value of those that had one by then.
 fn history(merge: Merge, histories: Vec<Vec<Point>>) -> Vec<Point> {
     let mut points: Vec<(usize, Point)> = Vec::new();
     for (member, history) in histories.iter().enumerate() {

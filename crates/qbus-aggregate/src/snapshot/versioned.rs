@@ -21,8 +21,8 @@
 //! |---------------------------|-----------------------------------------------------------------|
 //! | inside a version          | its tag is 0: the other version counts                          |
 //! | after some tags of e + 1  | `committed` is e: the versions of e count. The successor erases |
-//! |                           | the tags above e before it commits: else e + 1 would come to    |
-//! |                           | count with half of its rows                                     |
+//! |                           | the tags above e before it commits: else e + 1 would count with |
+//! |                           | half of its rows                                                |
 //! | after `committed` = e + 1 | the versions of e + 1 count                                     |
 
 #[cfg(all(test, loom))]

@@ -78,7 +78,7 @@ impl Writer {
             moved_aside: None,
         };
         let rows = writer.series_rows();
-        // First of all: a later epoch would make what a predecessor had begun come to count.
+        // First of all: a later epoch would make valid what a predecessor had only begun.
         for row in writer.fixed_rows().chain(rows.iter().copied()) {
             row.erase(writer.words(), epoch);
         }
@@ -228,7 +228,7 @@ impl Writer {
         Some((row, self.read(row)))
     }
 
-    /// Takes the series at a place out of the directory, and gives back what it had.
+    /// Takes the series at a place out of the directory, and frees its words.
     pub(crate) fn free_series(&mut self, place: usize, history: Ring, window: usize) {
         let (words, shape) = (self.words(), self.shape);
         let row = series_row(words, shape, place);

@@ -246,7 +246,7 @@ fn push_keys(text: &str, keys: &[Key], label: Label<'_>, out: &mut Readings) {
     }
 }
 
-/// What can't be had back without writing something: the cache that was not used of late can.
+/// What can't be reclaimed without writing something: the inactive page cache can.
 fn push_working_set(text: &str, memory_bytes: f64, label: Label<'_>, out: &mut Readings) {
     let inactive = text
         .lines()

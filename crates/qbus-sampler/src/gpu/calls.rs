@@ -415,7 +415,7 @@ impl<'a> Sink<'a> {
         self.push_memory_readings(("mig_uuid", mig), memory, &readings);
     }
 
-    /// The parts must fit the whole, or none of it is to be believed.
+    /// The parts must add up to the whole, or none of it is used.
     fn push_memory_readings(
         &mut self,
         own_label: (&'static str, &str),

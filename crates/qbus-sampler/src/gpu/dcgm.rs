@@ -10,8 +10,8 @@ use super::Labels;
 use crate::metric::{Metric, Trend};
 use crate::table::Reading;
 
-/// A reading, the label that its name there stands for, that name, and how many of its units make
-/// ours.
+/// A reading, the label that dcgm-exporter's name implies, that name, and how many of its units
+/// make ours.
 type Row = (Reading, (&'static str, &'static str), Metric, f64);
 
 const NO_LABEL: (&str, &str) = ("", "");

@@ -96,7 +96,7 @@ impl Users {
     ///
     /// # Errors
     ///
-    /// Those of asking; that nobody did anything is none.
+    /// Errors of the call; that no process did anything is not an error.
     pub(super) fn read_use(
         &self,
         device: &Device<'_>,

@@ -76,7 +76,7 @@ struct Seen {
 
 #[derive(Debug, Default)]
 struct Gpu {
-    /// Whether the thread hears of its errors. The totals outlive the thread: they may not fall.
+    /// Whether the thread receives its errors. The totals outlive the thread: they may not fall.
     is_heard: bool,
     xids: BTreeMap<u64, u64>,
     last_xid: u64,
@@ -202,7 +202,7 @@ fn is_lacking(err: &NvmlError) -> bool {
 fn watch(library: Option<PathBuf>, gpm: bool, seen: &Weak<Mutex<Seen>>) -> Result<(), NvmlError> {
     let nvml = load(library.as_deref())?;
     let named = (0..device_count(&nvml)?).map(|index| named_device(&nvml, index));
-    // One that is lost, or not for us, is none to listen to.
+    // A GPU that is lost, or not visible to this process, has no events to listen to.
     let devices: Vec<_> = named.filter_map(Result::ok).collect();
     let events = listen(&nvml, &devices, seen)?;
     let mut gauges: Vec<_> = devices

@@ -11,7 +11,7 @@ use crate::readings::Readings;
 /// A file, its metric, and the help of that.
 type Number = (&'static str, &'static str, &'static str);
 
-/// Random bytes that the kernel has at hand.
+/// Random bits that the kernel's entropy pool has.
 pub(crate) const ENTROPY: &[Number] = &[
     (
         "sys/kernel/random/entropy_avail",

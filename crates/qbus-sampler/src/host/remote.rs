@@ -308,7 +308,7 @@ fn push_tapes(
         ("write_cnt", "writes_completed_total", 1.0),
         ("write_ns", "write_time_seconds_total", 1e9),
     ];
-    // `st0a`, `nst0` and their kin are other ways to use `st0`.
+    // `st0a`, `nst0` and the like are other ways to use `st0`.
     let mut tapes = items(folder, "st");
     tapes.retain(|tape| tape.name[2..].bytes().all(|byte| byte.is_ascii_digit()));
     let push = &mut pusher("node_tape_", catalog, out);

@@ -86,9 +86,9 @@ impl Bus {
     /// are counted: the label that had the most values is [`OVERFLOW`](crate::OVERFLOW) there. The
     /// last help text that is not empty counts.
     ///
-    /// A family of another type, unit or buckets is in the way only while one of its series is not
-    /// forgotten: else this waits for up to a quarter of a second until the aggregator, if there is
-    /// one, has freed it.
+    /// A family of another type, unit or buckets prevents a registration only while one of its
+    /// series is not forgotten: else this waits for up to a quarter of a second until the
+    /// aggregator, if there is one, has freed it.
     ///
     /// # Errors
     ///
@@ -289,7 +289,8 @@ impl Bus {
         Some(self.mapped().registry().forgotten(id)?.0)
     }
 
-    /// Whether a series that is forgotten is in the way of somebody, and to be freed at once.
+    /// Whether somebody needs the place of a series that is forgotten, so that it has to be freed
+    /// at once.
     pub fn is_to_be_freed(&self, id: SeriesId) -> bool {
         let forgotten = self.mapped().registry().forgotten(id);
         forgotten.is_some_and(|(_, at_once)| at_once)
@@ -345,12 +346,12 @@ impl Bus {
         self.mapped().registry().version()
     }
 
-    /// What a series is registered as; `None` when there is none of that id.
+    /// What a series is registered as; `None` if no series has that id.
     pub fn series(&self, id: SeriesId) -> Option<SeriesDefinition> {
         self.mapped().registry().series(id)
     }
 
-    /// What a family is registered as; `None` when there is none of that id.
+    /// What a family is registered as; `None` if no family has that id.
     pub fn family(&self, id: FamilyId) -> Option<FamilyDefinition> {
         self.mapped().registry().family(id)
     }

@@ -72,7 +72,7 @@ impl Bus {
         }
     }
 
-    /// Wakes the aggregator if it sleeps: for who has something for it to do.
+    /// Wakes the aggregator if it sleeps, so that it sees what was just emitted.
     pub fn wake_aggregator(&self) {
         doorbell::ring(&self.mapped.header().doorbell);
     }

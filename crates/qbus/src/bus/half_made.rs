@@ -13,8 +13,8 @@ use crate::sync::Ordering;
 /// dead.
 const DEAD_AFTER_S: i64 = 5;
 
-/// Whether nothing lies behind the header: a file that begins with zeros may be somebody's all the
-/// same.
+/// Whether nothing lies behind the header: a file that begins with zeros may hold somebody's data
+/// all the same.
 fn holds_nothing(region: &Region) -> bool {
     let words = region.words(0, region.len() / 8).unwrap_or(&[]);
     let behind = words.iter().skip(size_of::<Header>() / 8);

@@ -27,8 +27,8 @@
 //! The stall limit runs for every claim from when the consumer sees it first, and not from when it
 //! is in the way: several stopped producers keep the others waiting no longer than one.
 //!
-//! What is owed to the ledger lies in the slot until `head` has passed it: a consumer that dies
-//! before its commit finds it there again.
+//! What has still to be counted in the ledger is marked in the slot until `head` has passed it: a
+//! consumer that dies before its commit finds it there again.
 //!
 //! A limit: foreign code that closes the descriptor of a process's lock makes it look dead, so that
 //! its claim is counted as torn. A thread of it that is between claim and publication at that

@@ -177,7 +177,7 @@ fn lanes() {
         (CellKind::Level, "double, inverted: a gauge's value"),
         (
             CellKind::Stamp,
-            "the time of `Level`; bit 63: a shared lane's writer is at it",
+            "the time of `Level`; bit 63: a writer of a shared lane is changing it",
         ),
         (CellKind::Sparse(3), "observations in a summary's bucket"),
     ];

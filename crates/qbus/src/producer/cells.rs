@@ -10,7 +10,7 @@ use crate::sync::Ordering;
 
 impl Producer {
     /// Does something to the cells of a series if they are this producer's own and where the hint
-    /// says, by who knows that the lane is still its own.
+    /// says. The caller has checked that the lane is still this producer's.
     #[inline(always)]
     pub(crate) fn to_own_cells(&self, unit: &Unit, op: CellOp) -> Done {
         match self.own_cells.hinted(unit) {
@@ -19,7 +19,7 @@ impl Producer {
         }
     }
 
-    /// Does something to the cells of a series, by who knows that the lane is still this
+    /// Does something to the cells of a series. The caller has checked that the lane is still this
     /// producer's.
     pub(crate) fn to_cells(&self, unit: &Unit, op: CellOp) -> Done {
         let is_done = match op {
@@ -49,7 +49,7 @@ impl Producer {
     fn find_unit(&self, unit: &Unit) -> Option<usize> {
         let is_open = |series| self.is_open(series);
         // Before: a series that is gone needs no cells. And after: it may have been freed
-        // meanwhile, by who did not see the unit (C5).
+        // meanwhile, by an aggregator that did not see the unit (C5).
         if !is_open(unit.series()) {
             return None;
         }

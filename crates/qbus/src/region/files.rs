@@ -107,7 +107,7 @@ pub(super) fn open_checked(path: &Path, access: Access) -> Result<(OwnedFd, Stat
     Ok((file, stat))
 }
 
-/// The kernel refused to open: because it is somebody else's?
+/// The kernel refused to open it: does it belong to another user?
 fn foreign_or_refused(path: &Path, errno: rustix::io::Errno) -> OpenError {
     match rustix::fs::stat(path) {
         Ok(stat) if stat.st_uid != rustix::process::geteuid().as_raw() => foreign(path, &stat),

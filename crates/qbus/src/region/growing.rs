@@ -1,4 +1,4 @@
-//! A mapped file that grows in place: addresses are set aside for all that it may come to.
+//! A mapped file that grows in place: addresses are reserved for the largest size that it may have.
 
 use std::fs::File;
 use std::io;
@@ -84,7 +84,7 @@ impl Grower {
                     .map_err(|source| creating("map", &self.path, source))
             });
         if let Err(error) = made {
-            // What a failed reservation took would be nobody's.
+            // What a failed reservation took would never be released.
             let _ = rustix::fs::ftruncate(file, offset);
             return Err(error);
         }

@@ -437,7 +437,7 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// Gives back what was taken in vain.
+    /// Returns a block that was taken and not used.
     pub(super) fn give_back_taken(&self, taken: Taken) {
         self.give_back(taken.block, taken.class);
     }
@@ -479,7 +479,7 @@ pub(super) fn is_tagged(next: u64, hash: u64) -> bool {
     next >> TAG_SHIFT == tag(hash)
 }
 
-/// What a chain's blocks say of a key's hash, so that few others are looked at.
+/// A part of a key's hash that each block of a chain has, so that few keys have to be compared.
 fn tag(hash: u64) -> u64 {
     hash >> TAG_SHIFT
 }

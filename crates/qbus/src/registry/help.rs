@@ -92,7 +92,7 @@ impl Registry<'_> {
         (len <= HELP_MAX).then_some((len, cursor))
     }
 
-    /// Gives back the block of the help text of a family that was closed.
+    /// Frees the block of the help text of a family that was closed.
     pub(super) fn drop_help(&self, block: Block, closed: Life) {
         let word = self.blocks.clear_said(block, closed);
         self.give_help_back(word);

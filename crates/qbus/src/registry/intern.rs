@@ -274,7 +274,7 @@ struct Entry<'a> {
     said: u64,
 }
 
-/// Why something was not registered; to make one asks for no memory, unless it is told already.
+/// Why something was not registered. Making one does not allocate, unless it is [`Refusal::Told`].
 #[derive(Debug)]
 pub(crate) enum Refusal {
     /// The family has as many series as it may have.

@@ -16,10 +16,10 @@ use crate::error::{Largest, Registrant};
 use crate::record::SeriesId;
 use crate::sync::Ordering;
 
-/// The value of a label that stands for all others.
+/// The value of a label under which all values beyond a limit are counted together.
 pub const OVERFLOW: &str = "__overflow__";
 
-/// The highest limit of a family; a higher one is none.
+/// The highest limit of a family; a higher one means that there is no limit.
 const LIMIT_MAX: u64 = (1 << 18) - 2;
 /// For series in which one label stands for others there is room for so many more at least: one for
 /// each value of the other labels.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// How the values that processes have of one gauge come to one.
+/// How the values that several processes have of one gauge become one.
 ///
 /// Each process has a value of its own; readers merge them. The names are those of
 /// prometheus_client's `multiprocess_mode`. With `Live…` only processes that are there count: what

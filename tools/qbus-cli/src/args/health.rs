@@ -10,7 +10,7 @@ use super::parse_interval;
 /// Show how a bus is: a summary first, then who is attached.
 ///
 /// The first line says whether all is well; lines that begin with ! say what is not, and `qbus
-/// doctor` what to do about it. Losses are told apart by cause. Rates are those of a quarter of a
+/// doctor` what to do about it. Losses are counted by cause. Rates are those of a quarter of a
 /// second, or of the time between two pages.
 #[derive(Debug, Parser)]
 #[command(

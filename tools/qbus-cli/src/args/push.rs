@@ -23,8 +23,9 @@ pub(crate) struct Push {
     /// Send all series on by OTLP over HTTP (repeatable): to an OpenTelemetry collector, or what
     /// speaks as one.
     ///
-    /// Without a URL as the environment's OTEL_EXPORTER_OTLP_ENDPOINT and its kin say, else to
-    /// http://localhost:4318. Options as for --remote-write; and plain, for no compression.
+    /// Without a URL as OTEL_EXPORTER_OTLP_ENDPOINT and the related variables of the environment
+    /// say, else to http://localhost:4318. Options as for --remote-write; and plain, for no
+    /// compression.
     #[arg(
         long,
         value_name = "URL[,OPTION]…",

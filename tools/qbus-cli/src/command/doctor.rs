@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::health::{Finding, Severity, judge, sort};
 use crate::look::Look;
 
-/// Between the two looks: what is lost seldom is to be seen, too.
+/// Between the two readings: long enough to see a loss that happens seldom.
 const APART: Duration = Duration::from_secs(1);
 /// Columns of a page.
 const WIDTH: usize = 80;
@@ -102,7 +102,7 @@ fn print(address: &Address, findings: &[Finding], out: &mut dyn Write) -> Result
                 writeln!(out, "{head:<6}  {line}")?;
             }
         }
-        // Whole: a command is to be copied.
+        // Never cut: a command is there to be copied.
         writeln!(out, "->      {}\n", finding.mend)?;
     }
     let needing = findings

@@ -297,7 +297,7 @@ fn register_or_wait(
 }
 
 /// A series of this worker. It leaves the page with the worker, unless it is to be kept: a bus that
-/// is measured is to be the same afterwards.
+/// is measured should be the same afterwards.
 fn register(bus: &Bus, load: &Load, worker: u32, series: u64) -> Result<AnyHandle, RegisterError> {
     let (worker, series) = (worker.to_string(), series.to_string());
     macro_rules! register {

@@ -18,7 +18,7 @@ use crate::args::Run;
 use crate::error::{Doing, Error};
 use crate::log::warn;
 
-/// What is to stand on PYTHONPATH, for who knows better than the interpreter that is asked.
+/// Overrides what the interpreter says belongs on PYTHONPATH.
 const FOLDER: &str = "QBUS_SHIM";
 
 pub(crate) fn run(address: &Address, run: &Run) -> Result<(), Error> {
@@ -56,7 +56,7 @@ pub(crate) fn run(address: &Address, run: &Run) -> Result<(), Error> {
     }
 }
 
-/// Waits for the program, and hands on what this process is told.
+/// Waits for the program, and passes signals on to it.
 fn wait(child: &mut Child, signals: &mut Signals) -> std::io::Result<ExitStatus> {
     let pid = Pid::from_child(child);
     let handle = signals.handle();

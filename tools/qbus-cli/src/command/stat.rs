@@ -97,7 +97,7 @@ fn terminal() -> Option<Size> {
     })
 }
 
-/// The owners that are asked for, in the order that is asked for.
+/// The selected owners, in the selected order.
 fn chosen<'a>(now: &'a Look, rates: &Rates, stat: &Stat, with_ended: bool) -> Vec<&'a OwnerLedger> {
     let is_meant = |row: &&OwnerLedger| {
         let owner = &row.owner;

@@ -1,4 +1,4 @@
-//! What was observed of late: the buckets of histograms and summaries, and quantiles from them.
+//! Recent observations: the buckets of histograms and summaries, and quantiles from them.
 
 use qbus_aggregate::{Distribution, Family, Value};
 
@@ -127,7 +127,7 @@ impl Sliding {
         self.counts = merged;
     }
 
-    /// The value below which that part of them lies; NaN where there were none of late.
+    /// The value below which that part of them lies; NaN where there were no recent ones.
     pub(crate) fn quantile(&self, family: &Family, part: f64, now: u64) -> f64 {
         if now.saturating_sub(self.last) > TICKS_MAX {
             return f64::NAN;

@@ -59,7 +59,7 @@ impl View {
     }
 }
 
-/// What is looked at more closely than a view does.
+/// What the detail view shows: a metric, a series or a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Page {
     /// A family, by name: its series.
@@ -79,7 +79,7 @@ pub(crate) struct Open {
     pub(crate) list: Cursor,
 }
 
-/// What a line of a list stands for, whatever place it has.
+/// The identity of a list's line, whatever its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Item {
     Family(String),
@@ -282,7 +282,7 @@ impl Screen {
         }
     }
 
-    /// The families whose history is still to be asked for, of at most so many series together:
+    /// The families whose history has not been read yet, of at most so many series together:
     /// those that are listed first.
     pub(crate) fn unfilled(&self, series_max: usize) -> Vec<String> {
         /// Of more series than these nobody looks at each line.
@@ -309,7 +309,7 @@ impl Screen {
         names
     }
 
-    /// The series that is looked at, of a family with too many for all of their histories.
+    /// The series that is shown in detail, of a family with too many for all of their histories.
     pub(crate) fn unfilled_series(&self) -> Option<(&str, &[(String, String)])> {
         let Some(Page::Series(name, labels)) = self.page() else {
             return None;

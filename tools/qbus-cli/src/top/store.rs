@@ -1,4 +1,4 @@
-//! What the snapshot said, tick by tick: families, their series, and what each did of late.
+//! What the snapshot said, tick by tick: families, their series, and their recent values.
 
 use std::collections::HashMap;
 use std::mem;
@@ -15,7 +15,7 @@ pub(crate) const KEPT: usize = 180;
 /// A counter that the sampler reads every few seconds did not stand still in between: ticks over
 /// which its growth is spread.
 const SELDOM: u64 = 7;
-/// What was not looked at for longer goes on anew.
+/// A series that was not shown for longer begins anew.
 const PAUSE_MAX: u64 = 60;
 /// What moved so few ticks before the first reading moves now.
 const FRESH: u64 = 2;
@@ -87,7 +87,7 @@ impl Ring {
     }
 }
 
-/// A series, and what it did of late.
+/// A series and its recent values.
 #[derive(Debug)]
 pub(crate) struct SeriesView {
     pub(crate) labels: Vec<(String, String)>,

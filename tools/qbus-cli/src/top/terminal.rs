@@ -28,14 +28,14 @@ use crate::error::{Doing, Error};
 
 /// A signal that comes while nothing else does is heard after this.
 const NAP: Duration = Duration::from_millis(200);
-/// Whoever is told to end and has not ended after this is ended.
+/// A process that was asked to end and has not ended after this is killed.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Series whose history is read in one go.
 const HISTORIES: usize = 400;
 /// A screen that is printed has no more lines.
 const LINES_MAX: usize = 20_000;
 
-/// What is looked at: a snapshot, and the bus beside it where there is one.
+/// What is shown: a snapshot, and the bus beside it where there is one.
 #[derive(Debug)]
 pub(crate) struct World {
     source: SnapshotSource,
@@ -182,7 +182,7 @@ impl Keys {
 }
 
 /// Raises the flag at a signal that ends this process, and ends it where nobody looks at the flag:
-/// a read may hang, and what hangs on a terminal that is gone is somebody's processor.
+/// a read may hang, and a thread that spins on a terminal that is gone uses a processor.
 fn heed_signals(stop: Arc<AtomicBool>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let heed = move || {

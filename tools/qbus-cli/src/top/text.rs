@@ -8,7 +8,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 /// What the terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Look {
-    /// Colours; what they say is said in words or signs as well.
+    /// Colours; what they mean is written in words or signs as well.
     pub(crate) color: bool,
     /// Nothing but ASCII.
     pub(crate) ascii: bool,

@@ -105,7 +105,7 @@ mod tests {
                 ("alice", "secret", true),
                 ("alice", "wrong", false),
                 ("bob", "secret", false),
-                // The password of the dummy is known to all, and nobody's.
+                // Everybody knows the password of the dummy, and no user has it.
                 ("bob", "fakepassword", false),
             ] {
                 let verdict =

@@ -438,7 +438,7 @@ fn read_sample(line: &str) -> Sample {
     (name.to_string(), labels, value.parse().unwrap(), stamp)
 }
 
-/// The samples that a series stands for.
+/// The samples of a series.
 fn samples_of(series: &Series) -> Vec<Sample> {
     let family = &*series.family;
     let sample = |suffix: &str, own: Option<(&str, &str)>, value: f64| {

@@ -1,4 +1,4 @@
-//! A series by its name: for who has no bus to ask for its id.
+//! A series by its name, for readers that have no bus to look its id up.
 
 use qbus::{SeriesDefinition, SeriesId};
 
@@ -23,7 +23,7 @@ impl Reader {
         }
     }
 
-    /// What the values of all processes come to, of a gauge of which each has its own
+    /// The merged value of a gauge of which each process has its own
     /// ([`qbus::Merge`]), whatever the order of its labels.
     pub fn find_merged(
         &mut self,

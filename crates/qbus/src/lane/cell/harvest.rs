@@ -43,10 +43,11 @@ pub enum CellChange {
 pub enum Placed {
     /// It is in the consumer's state, and counts with the next commit.
     Yes,
-    /// It waits for another cell of its series: it stays in its cell, to be asked for again.
+    /// It waits for another cell of its series: it stays in its cell, and the next round tries
+    /// again.
     NotNow,
-    /// There is no room for its series: it stays in its cell, to be asked for again, and the calls
-    /// of its group do not count as taken before it is.
+    /// There is no room for its series: it stays in its cell until a round finds room, and the
+    /// calls of its group do not count as taken before it is.
     NoRoom,
     /// Another commit comes first: likewise, and soon.
     Later,

@@ -112,7 +112,7 @@ impl<'a> CellWriter<'a> {
         (cell.key.load(Ordering::Relaxed) == unit.key()).then_some(at)
     }
 
-    /// Where a unit begins, which gets cells if it has none; `None` when there are none to be had.
+    /// Where a unit begins; it gets cells if it has none, and `None` says that no cells are free.
     #[cold]
     pub(crate) fn find(&self, unit: &Unit) -> Option<usize> {
         if let Some(at) = self.places.find(&self.bank, unit.key(), unit.len) {

@@ -14,7 +14,7 @@ use crate::stage::{Stage, quantile};
 
 /// Emits of a run: half a default lane, so that none is refused.
 const RUN: u32 = 2048;
-/// Records a second that the aggregator's cost is told for.
+/// Records a second for which the aggregator's cost is stated.
 const PACE: f64 = 100_000.0;
 /// How long one emit may take to become visible, and an aggregator to commit a few, on any machine.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! What is to be known of the processes of a bus that the bus itself does not know.
+//! What the kernel knows of the processes of a bus, and the bus does not.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

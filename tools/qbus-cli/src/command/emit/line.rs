@@ -32,7 +32,7 @@ const KEYS: &str = "name, value, type, labels, description, unit, buckets, nativ
     merge, window, timestamp or trace_id";
 
 impl Line {
-    /// Reads a line; what is wrong with it, in words for who wrote it.
+    /// Reads a line; else what is wrong with it, worded for its author.
     pub(super) fn parse(line: &[u8]) -> Result<Line, String> {
         let json = serde_json::from_slice(line).map_err(|error| not_json(&error))?;
         let Json::Object(fields) = json else {

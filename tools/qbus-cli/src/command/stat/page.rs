@@ -11,7 +11,7 @@ use crate::figures::{bytes, counted, grouped, percent, short, span};
 use crate::health::{Finding, Severity, cause_in_words};
 use crate::look::{Look, Rates, brief};
 
-/// Processes that are listed unless all are asked for.
+/// Processes that are listed without `--all`.
 const ROWS: usize = 20;
 /// Findings that are named; `qbus doctor` has all of them.
 const FINDINGS: usize = 3;

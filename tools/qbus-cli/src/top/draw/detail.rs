@@ -288,7 +288,7 @@ fn facts(screen: &Screen, view: &FamilyView, one: &SeriesView) -> Vec<(String, S
             let now = quantile(view, one, part, screen.store.tick);
             format!("p{} {}", part * 100.0, show(now, unit))
         });
-        beside.push(format!("of late  {}", parts.join(" ")));
+        beside.push(format!("recent   {}", parts.join(" ")));
         if let Value::Summary(value) = &one.value
             && !view.family.window.is_all_time()
         {

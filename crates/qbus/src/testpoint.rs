@@ -191,7 +191,7 @@ mod armed {
         left: PrivateU64,
     }
 
-    /// Counts a passage, and does at the one that was asked for what is to be done.
+    /// Counts a passage, and at the one that the environment names does what that says.
     ///
     /// # Panics
     ///

@@ -8,8 +8,8 @@
 //!   says `emitted N`.
 //! * `reuses`: likewise, and opens another file under the numbers that came free, and a copy of
 //!   each; emits and leaves the bus; says `kept K of N` descriptors of that other file.
-//! * `leaves`: emits once, says `ready` after that, and leaves the bus; says `left N`, children that
-//!   it has.
+//! * `leaves`: emits once, says `ready` after that, and leaves the bus; says `left N`, children
+//!   that it has.
 //! * `duplicates`: copies every descriptor after its first emit, and leaves the bus; says `left`.
 //! * `forks`: so many forks while another thread joins and leaves; the children idle; says `joined
 //!   N`.

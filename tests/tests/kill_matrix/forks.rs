@@ -1,5 +1,5 @@
-//! A fork at any step of a process that joins, emits once and leaves: the child, which does nothing,
-//! does not keep the process looking alive that left or was killed, and no lane is lost.
+//! A fork at any step of a process that joins, emits once and leaves: the child, which does
+//! nothing, does not keep the process looking alive that left or was killed, and no lane is lost.
 
 use qbus::testpoint;
 use qbus_aggregate::{Aggregator, AggregatorOptions};

@@ -70,8 +70,8 @@ fn await_hit(process: &mut Process, action: Action, points: &str) {
     });
 }
 
-/// The points that the matrices run through, each of them, those of locks by forks: a case that does not pass its point
-/// fails.
+/// The points that the matrices run through, each of them, those of locks by forks: a case that
+/// does not pass its point fails.
 const KILLED_AT: [&[&str]; 10] = [
     testpoint::EXCLUSIVE,
     testpoint::CELLS,

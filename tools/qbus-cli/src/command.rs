@@ -28,13 +28,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qbus::{Address, Bus};
+use qbus::{Address, Bus, FlushError};
 use qbus_aggregate::Reader;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::args::{Args, Command};
 use crate::error::{Doing, Error};
-use crate::log::info;
+use crate::log::{info, warn};
+
+/// How long a command waits until what it emitted is committed.
+const COMMIT: Duration = Duration::from_secs(2);
 
 /// Runs what was typed.
 pub(crate) fn run(args: Args, out: &mut dyn Write) -> Result<(), Error> {
@@ -70,6 +73,17 @@ fn open(address: &Address) -> Result<Bus, Error> {
 fn open_snapshot(address: &Address, path: Option<&Path>) -> Result<Reader, Error> {
     let path = path.map_or_else(|| address.snapshot(), qbus::snapshot_at);
     Reader::open(&path).map_err(|error| Error::reading(address, &error))
+}
+
+/// Waits until a dump shows what was emitted, if anybody aggregates the bus.
+fn await_commit(bus: &Bus) {
+    match bus.flush(COMMIT) {
+        Err(FlushError::TimedOut { .. }) => {
+            warn("emitted, and not committed yet: the aggregator lags");
+        }
+        Err(full @ FlushError::NoRoom { .. }) => warn(full),
+        _ => {}
+    }
 }
 
 /// A flag that is raised when the user wants the command to end.

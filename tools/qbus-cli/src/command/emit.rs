@@ -5,19 +5,16 @@ mod line;
 use std::io::{self, BufRead, Write};
 use std::time::Duration;
 
-use qbus::{Address, Bus, FlushError, MetricType, Producer};
+use qbus::{Address, Bus, MetricType, Producer};
 use qbus_agent::{Emitter, Metric};
 
 use crate::args::Emit;
-use crate::command::open;
+use crate::command::{await_commit, open};
 use crate::error::{Doing, Error};
-use crate::log::warn;
 use line::Line;
 
 /// How long a record waits for a full lane.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the command waits until what it emitted is committed.
-const COMMIT: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(address: &Address, emit: &Emit) -> Result<(), Error> {
     let bus = open(address)?;
@@ -147,15 +144,8 @@ impl Emitting {
         )))
     }
 
-    /// Waits until a dump shows what was emitted, if anybody aggregates the bus.
     fn finish(&self) -> Result<(), Error> {
-        match self.bus.flush(COMMIT) {
-            Err(FlushError::TimedOut { .. }) => {
-                warn("emitted, and not committed yet: the aggregator lags");
-            }
-            Err(full @ FlushError::NoRoom { .. }) => warn(full),
-            _ => {}
-        }
+        await_commit(&self.bus);
         self.check_bus()
     }
 }

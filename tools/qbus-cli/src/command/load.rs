@@ -12,7 +12,7 @@ use qbus::{
 use serde::{Deserialize, Serialize};
 
 use crate::args::Load;
-use crate::command::{end_with_parent, open};
+use crate::command::{await_commit, end_with_parent, open};
 use crate::error::{Doing, Error};
 use crate::look::living_series;
 use crate::stage::Player;
@@ -69,6 +69,7 @@ pub(crate) fn run(address: &Address, load: &Load, out: &mut dyn Write) -> Result
     let bus = open(address)?;
     check_room(&bus, load)?;
     let reports = reports(address, load)?;
+    await_commit(&bus);
     if load.json {
         serde_json::to_writer_pretty(&mut *out, &reports)?;
         writeln!(out)?;

@@ -11,7 +11,7 @@ use qbus_agent::{Emitter, Metric, MetricError, SamplingOptions};
 use qbus_aggregate::AggregatorOptions;
 use qbus_sampler::{Names, SamplerOptions};
 
-use crate::embedded::{self, Embedded};
+use crate::embedded::Embedded;
 use crate::error::{AddError, ResetError, StartError};
 use crate::performance::Trackers;
 use crate::statistics::Counts;
@@ -101,7 +101,7 @@ impl Collector {
         let is_embedded = named.is_none();
         let (bus, embedded) = match named {
             // Another process's private bus, which is never made anew here.
-            Some(address) if embedded::is_private(&address) => {
+            Some(address) if address.is_private() => {
                 let opened = Bus::open(&address).map_err(OpenOrCreateError::Open);
                 let bus = opened.map_err(StartError::Bus)?;
                 (bus.clone(), Some(Embedded::join(bus, config, &counts)))

@@ -19,8 +19,6 @@ use crate::collector::{CollectorOptions, lock};
 use crate::error::{ResetError, StartError};
 use crate::statistics::Counts;
 
-/// How the names of private buses begin.
-const PREFIX: &str = "embedded-";
 /// How often a bus is made anew that another process has swept before it was aggregated.
 const ATTEMPTS: usize = 8;
 
@@ -42,11 +40,6 @@ struct State {
     anew: Option<Bus>,
     is_sampling: bool,
     is_closed: bool,
-}
-
-/// Whether a bus belongs to the processes that share it by inheritance.
-pub(crate) fn is_private(address: &Address) -> bool {
-    address.to_string().starts_with(PREFIX)
 }
 
 impl Embedded {
@@ -272,9 +265,7 @@ fn create_sized(geometry: Geometry) -> Result<Bus, CreateError> {
     };
     loop {
         let unique = RandomState::new().build_hasher().finish();
-        let name = format!("{PREFIX}{}-{unique:016x}", process::id());
-        let address = name.parse().expect("letters, digits and dashes");
-        match Bus::create(&address, &config) {
+        match Bus::create(&Address::private(unique), &config) {
             Err(CreateError::Exists { .. }) => {}
             created => return created,
         }
@@ -283,16 +274,14 @@ fn create_sized(geometry: Geometry) -> Result<Bus, CreateError> {
 
 /// Removes the private buses of dead processes.
 fn sweep() {
-    let example: Address = PREFIX.parse().expect("letters and a dash");
-    let (Some(folder), Some(file)) = (example.file().parent(), example.file().file_name()) else {
-        return;
-    };
-    let file_prefix = file.to_string_lossy();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let rest = name.strip_prefix(&*file_prefix);
-        if let Some(rest) = rest.filter(|rest| !rest.contains('.'))
-            && let Ok(address) = format!("{PREFIX}{rest}").parse()
+    let example = Address::private(0);
+    let folder = example.file().parent().map(fs::read_dir);
+    for entry in folder.into_iter().flatten().flatten().flatten() {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        let name = file.split_once('.').map_or("", |(_, name)| name);
+        if let Ok(address) = name.parse::<Address>()
+            && address.is_private()
+            && address.file() == entry.path()
         {
             remove_if_dead(&address);
         }

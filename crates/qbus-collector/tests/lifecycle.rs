@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::Command;
 use std::time::Duration;
 
-use qbus::{Address, Bus, EmitError};
+use qbus::{Address, Bus, BusOptions, EmitError, Removal};
 use qbus_collector::{AddError, Collector, CollectorOptions, Metric, MetricError};
 use qbus_tests::{Process, until};
 
@@ -141,6 +141,16 @@ fn what_a_killed_process_left_is_swept_at_once() {
     assert!(Bus::open(collector.bus().address()).is_ok());
     alive.end_well();
     assert!(!in_use.file().exists() && !in_use.snapshot().exists());
+}
+
+#[test]
+fn a_bus_that_somebody_named_so_is_not_swept() {
+    let name = format!("embedded-server{}", std::process::id());
+    let address: Address = name.parse().expect("a name");
+    Bus::create(&address, &BusOptions::default()).expect("made");
+    let _private = collector();
+    let removed = Bus::remove(&address, Removal::Forced);
+    removed.expect("a bus with a name stays, also when nobody uses it");
 }
 
 #[test]

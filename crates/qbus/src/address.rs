@@ -12,6 +12,10 @@ const SNAPSHOT: &str = ".snapshot";
 const PREVIOUS_SNAPSHOT: &str = ".snapshot.previous";
 /// The longest name of a bus in bytes.
 const NAME_MAX: usize = 64;
+/// How the names of private buses begin.
+const PRIVATE: &str = "embedded-";
+/// Hexadecimal digits at their end.
+const UNIQUE_DIGITS: usize = 16;
 
 /// A bus: a name (POSIX segment `/qbus.NAME`), or the path of a file (with a slash in it).
 ///
@@ -40,6 +44,30 @@ enum Location {
 }
 
 impl Address {
+    /// The name of a private bus of this process: one that is made without having been named, and
+    /// that the next process which makes one removes when all who used it are dead.
+    pub fn private(unique: u64) -> Address {
+        let (pid, width) = (std::process::id(), UNIQUE_DIGITS);
+        named(format!("{PRIVATE}{pid}-{unique:0width$x}"))
+    }
+
+    /// Whether the name is one that [`private`](Self::private) makes. What somebody calls
+    /// `embedded-x` is not, and is nobody's to remove.
+    pub fn is_private(&self) -> bool {
+        let Location::Named { name, .. } = &self.0 else {
+            return false;
+        };
+        let is_all =
+            |text: &str, is: fn(&u8) -> bool| !text.is_empty() && text.bytes().all(|b| is(&b));
+        let rest = name.strip_prefix(PRIVATE);
+        let parts = rest.and_then(|rest| rest.split_once('-'));
+        parts.is_some_and(|(pid, unique)| {
+            is_all(pid, u8::is_ascii_digit)
+                && unique.len() == UNIQUE_DIGITS
+                && is_all(unique, u8::is_ascii_hexdigit)
+        })
+    }
+
     /// The file that holds the region.
     pub fn file(&self) -> &Path {
         match &self.0 {
@@ -77,6 +105,12 @@ impl Address {
             Location::Path { .. } => None,
         }
     }
+}
+
+/// The address of a name that is known to be one.
+fn named(name: String) -> Address {
+    let file = Path::new(SHM).join(format!("qbus.{name}"));
+    Address(Location::Named { name, file })
 }
 
 /// The snapshot that is to be found at a path: where a link leads that an aggregator has left
@@ -125,11 +159,7 @@ impl FromStr for Address {
                 found: text.to_owned(),
             });
         }
-        let file = Path::new(SHM).join(format!("qbus.{text}"));
-        Ok(Address(Location::Named {
-            name: text.to_owned(),
-            file,
-        }))
+        Ok(named(text.to_owned()))
     }
 }
 
@@ -189,6 +219,29 @@ mod tests {
         }
         let named = Address::try_from(OsStr::new("/tmp/b\u{fc}s")).expect("a path");
         assert_eq!(named.file(), Path::new("/tmp/b\u{fc}s"));
+    }
+
+    #[test]
+    fn only_what_was_made_as_a_private_bus_is_one() {
+        let private = Address::private(7);
+        assert!(private.is_private(), "{private}");
+        let parsed: Address = private.to_string().parse().expect("its own name");
+        assert_eq!(parsed, private);
+        let others = [
+            "embedded-",
+            "embedded-server",
+            "embedded-12345",
+            "embedded-1-2",
+            "embedded-1-000000000000000g",
+            "embedded-x-0000000000000007",
+            "embedded--0000000000000007",
+            "embedded-1-0000000000000007.old",
+            "/dev/shm/qbus.embedded-1-0000000000000007",
+        ];
+        for name in others {
+            let address: Address = name.parse().expect("a name");
+            assert!(!address.is_private(), "{name}");
+        }
     }
 
     #[test]

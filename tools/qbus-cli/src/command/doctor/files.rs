@@ -18,8 +18,6 @@ const SNAPSHOT: &str = ".snapshot";
 const PREVIOUS: &str = ".snapshot.previous";
 /// So many files are named by a command that removes them.
 const SHOWN: usize = 3;
-/// How the names of private buses begin.
-const PRIVATE: &str = "embedded-";
 
 /// A group that may emit to a bus should be able to read its page, and go on with it.
 pub(super) fn modes(now: &Look) -> Option<Finding> {
@@ -52,7 +50,10 @@ pub(super) fn buses() -> Vec<String> {
     let (_, files) = named_files();
     let names = files.into_keys();
     names
-        .filter(|name| name.parse::<Address>().is_ok() && !name.starts_with(PRIVATE))
+        .filter(|name| {
+            name.parse::<Address>()
+                .is_ok_and(|address| !address.is_private())
+        })
         .collect()
 }
 
@@ -88,10 +89,16 @@ pub(super) fn left_behind(address: &Address) -> Vec<Finding> {
             Some(bus) if files.contains_key(bus) && !rest.ends_with(PREVIOUS) => {}
             Some(_) => orphans.push((folder.join(format!("{PREFIX}{rest}")), found)),
             None if *rest == address.to_string() => {}
-            None if rest.starts_with(PRIVATE) => {
-                private.extend(unused(rest).map(|bus| (bus, found)))
+            None => {
+                let bus = unused(rest).map(|bus| (bus, found));
+                match bus
+                    .as_ref()
+                    .is_some_and(|(bus, _)| bus.address().is_private())
+                {
+                    true => private.extend(bus),
+                    false => idle.extend(bus),
+                }
             }
-            None => idle.extend(unused(rest).map(|bus| (bus, found))),
         }
     }
     let found = [of_orphans(&orphans), of_private(&private), of_idle(&idle)];

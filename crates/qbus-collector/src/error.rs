@@ -174,7 +174,7 @@ impl fmt::Display for ResetError {
             ResetError::Shared { bus } => write!(
                 f,
                 "the bus {bus} is not this process's own: its totals are those of other processes \
-                too, and are never reset; `qbus rm` removes it"
+                too, and are never reset; `qbus rm -b {bus}` removes it"
             ),
             ResetError::Agent(error) => error.fmt(f),
         }

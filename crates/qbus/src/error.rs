@@ -267,7 +267,7 @@ impl fmt::Display for RegisterError {
                     f,
                     "metric {metric} is registered as {existing}, and was asked for as \
                     {requested}: keep to the registered definition, or have the bus forget the old \
-                    one (`qbus forget {metric}`, or `qbus rm` for the whole bus)"
+                    one (`qbus forget -b BUS {metric}`, or `qbus rm -b BUS` for the whole bus)"
                 )
             }
             RegisterError::Clash { metric, existing } => write!(
@@ -393,8 +393,8 @@ impl fmt::Display for FlushError {
         match self {
             FlushError::NoAggregator => write!(
                 f,
-                "no aggregator is running; start `qbus agg`: what was emitted waits in the lanes \
-                until then"
+                "no aggregator is running; start `qbus agg -b BUS`: what was emitted waits in the \
+                lanes until then"
             ),
             FlushError::TimedOut { lanes } => write!(
                 f,

@@ -58,6 +58,16 @@ impl Error {
                     {address}`"
                 ))
             }
+            // Of another layout, that is: what to remove is not the bus.
+            ReadError::Open(OpenError::Version {
+                path,
+                found,
+                expected,
+            }) => Error::Failed(format!(
+                "{} has layout version {found}, this build reads {expected}; read it with the \
+                qbus that made it, or start `qbus agg -b {address}`, which moves it aside",
+                path.display()
+            )),
             error => Error::failed(error),
         }
     }

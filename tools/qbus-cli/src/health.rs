@@ -1,11 +1,14 @@
 //! What is wrong with a bus, what it means, and what mends it.
 
-use qbus::{Bus, OwnerView};
+mod stopped;
+
+use qbus::{Address, Bus, OwnerView};
 use qbus_aggregate::{OwnerLedger, Tally};
 use serde::Serialize;
 
 use crate::figures::{bytes, counted, grouped, percent, short, span};
 use crate::look::{Look, named};
+pub(crate) use stopped::namespace;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -59,6 +62,12 @@ const NEARLY_FULL: u64 = 90;
 /// A snapshot grows by 2 MiB; with less than four of these left it soon cannot.
 const LITTLE_ROOM: u64 = 8 << 20;
 
+/// How a bus gets more room of a kind: its sizes are fixed when it is made.
+fn anew(name: &Address, option: &str, size: u64) -> String {
+    let size = size * 4;
+    format!("a bus with more room: qbus rm -b {name}; qbus create -b {name} {option} {size}")
+}
+
 /// Judges a bus by two looks at it: what grew between them is going on now.
 pub(crate) fn judge(bus: &Bus, before: &Look, now: &Look) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -66,10 +75,11 @@ pub(crate) fn judge(bus: &Bus, before: &Look, now: &Look) -> Vec<Finding> {
         findings.push(removed(now));
     }
     findings.extend(aggregator(before, now));
+    findings.extend(stopped::stopped(now));
     findings.extend(snapshot(now));
     findings.extend(losses(before, now));
     findings.extend(refusals(bus, before, now));
-    findings.extend(overflowing(bus));
+    findings.extend(overflowing(bus, now));
     findings.extend(filling(before, now));
     findings.extend(room(now));
     findings.extend(garbage(now));
@@ -136,7 +146,8 @@ fn snapshot(now: &Look) -> Option<Finding> {
         format!("the snapshot is not read: {why}"),
         "what was delivered is not known here, and `qbus dump` shows nothing of this bus",
         format!(
-            "qbus agg -b {}: it moves aside what is of no use",
+            "qbus agg -b {}: it moves aside what an earlier bus left; what is no snapshot is \
+             yours to move",
             now.address
         ),
     ))
@@ -149,7 +160,7 @@ struct Cause {
     what: &'static str,
     of: fn(&Tally) -> u64,
     meaning: &'static str,
-    mend: &'static str,
+    mend: fn(&Look) -> String,
     /// What happened before, of processes that still run: whether somebody should look at it.
     past: Severity,
 }
@@ -160,7 +171,10 @@ const CAUSES: [Cause; 7] = [
         what: "lane full",
         of: |tally| tally.dropped_full,
         meaning: "its lane was full: an emit never waits, and what finds no room is dropped",
-        mend: "an aggregator that gets processor time; more room: qbus create --slots 16384",
+        mend: |now| {
+            let more = anew(&now.address, "--slots", now.geometry.slots);
+            format!("an aggregator that gets processor time; or {more}")
+        },
         past: Severity::Look,
     },
     Cause {
@@ -168,7 +182,10 @@ const CAUSES: [Cause; 7] = [
         what: "rejected",
         of: |tally| tally.rejected,
         meaning: "values that a metric cannot take: a negative increment, an observation of NaN",
-        mend: "mend the caller: `try_…` in Rust, the exception in Python say which value it is",
+        mend: |_| {
+            let how = "mend the caller: `try_…` in Rust, the exception in Python say which value";
+            format!("{how} it is")
+        },
         past: Severity::Look,
     },
     Cause {
@@ -176,7 +193,7 @@ const CAUSES: [Cause; 7] = [
         what: "no place among the processes",
         of: |_| 0,
         meaning: "more processes than the bus has places for",
-        mend: "make the bus anew with more: qbus create --max-owners 1024",
+        mend: |now| anew(&now.address, "--max-owners", now.geometry.owners),
         past: Severity::Look,
     },
     Cause {
@@ -184,7 +201,7 @@ const CAUSES: [Cause; 7] = [
         what: "torn",
         of: |tally| tally.torn,
         meaning: "a process was killed in the middle of an emit: one record each time",
-        mend: "nothing to do",
+        mend: |_| "nothing to do".to_owned(),
         past: Severity::Note,
     },
     Cause {
@@ -192,7 +209,9 @@ const CAUSES: [Cause; 7] = [
         what: "revoked",
         of: |tally| tally.revoked,
         meaning: "a process was stopped for over a second in the middle of an emit",
-        mend: "nothing to do, unless it comes often: then look for swapping or a debugger",
+        mend: |_| {
+            "nothing to do, unless it comes often: look for swapping or a debugger".to_owned()
+        },
         past: Severity::Note,
     },
     Cause {
@@ -200,7 +219,10 @@ const CAUSES: [Cause; 7] = [
         what: "no room in the snapshot",
         of: |tally| tally.unplaced,
         meaning: "the snapshot could not grow for the series of these records, or it was forgotten",
-        mend: "make room in its file system (df), or aggregate elsewhere: qbus agg --snapshot PATH",
+        mend: |now| {
+            let elsewhere = format!("qbus agg -b {} --snapshot PATH", now.address);
+            format!("make room in its file system (df), or aggregate elsewhere: {elsewhere}")
+        },
         past: Severity::Look,
     },
     Cause {
@@ -208,7 +230,11 @@ const CAUSES: [Cause; 7] = [
         what: "unknown series",
         of: |_| 0,
         meaning: "records of series that nobody registered: another version, or garbage",
-        mend: "restart the workers; if it goes on, make the bus anew: qbus rm, qbus agg",
+        mend: |now| {
+            let name = &now.address;
+            let anew = format!("qbus rm -b {name}; qbus agg -b {name}");
+            format!("restart the workers; if it goes on, make the bus anew: {anew}")
+        },
         past: Severity::Look,
     },
 ];
@@ -265,7 +291,8 @@ fn losses(before: &Look, now: &Look) -> Vec<Finding> {
                 format!("{records} lost so far{whose} ({})", cause.what),
             )
         };
-        findings.push(Finding::new(severity, found, cause.meaning, cause.mend));
+        let mend = (cause.mend)(now);
+        findings.push(Finding::new(severity, found, cause.meaning, mend));
     }
     findings
 }
@@ -319,12 +346,15 @@ fn refusals(bus: &Bus, before: &Look, now: &Look) -> Option<Finding> {
         found,
         "what is emitted to a series that has no place never becomes a record; known series go on. \
          A label with a value for each user, request or batch is nearly always the cause",
-        format!("leave that label out; what is over: qbus forget '{name}' --dry-run"),
+        format!(
+            "leave that label out; what is over: qbus forget -b {} '{name}' --dry-run",
+            now.address
+        ),
     ))
 }
 
 /// Metrics with more label values than they may have: one finding each.
-fn overflowing(bus: &Bus) -> Vec<Finding> {
+fn overflowing(bus: &Bus, now: &Look) -> Vec<Finding> {
     let mut families = std::collections::BTreeMap::new();
     for (id, series) in bus.overflow_series() {
         families.entry(series.family).or_insert((id, series.labels));
@@ -347,8 +377,11 @@ fn overflowing(bus: &Bus) -> Vec<Finding> {
                  are right, and which value it was is not known",
                 qbus::OVERFLOW
             ),
-            "give the label fewer values, or the metric more room: qbus agg \
-             --max-series-per-family",
+            format!(
+                "give the label fewer values, or the metric more room: qbus agg -b {} \
+                 --max-series-per-family NUMBER",
+                now.address
+            ),
         ))
     };
     families.into_iter().filter_map(find).collect()
@@ -369,35 +402,36 @@ fn largest_family(bus: &Bus) -> Option<(String, u64)> {
 /// What is filling up, and not full yet.
 fn filling(before: &Look, now: &Look) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut nearly = |used: u64, of: u64, what: &str, meaning: &str, mend: &str| {
-        if used * 100 >= of * NEARLY_FULL {
-            let (part, all) = (grouped(used), grouped(of));
-            let found = format!("{part} of {all} {what} are in use ({})", percent(used, of));
-            findings.push(Finding::new(Severity::Look, found, meaning, mend));
-        }
-    };
+    let mut nearly =
+        |used: u64, of: u64, what: &str, meaning: &str, (option, size): (&str, u64)| {
+            if used * 100 >= of * NEARLY_FULL {
+                let (part, all) = (grouped(used), grouped(of));
+                let found = format!("{part} of {all} {what} are in use ({})", percent(used, of));
+                let mend = anew(&now.address, option, size);
+                findings.push(Finding::new(Severity::Look, found, meaning, mend));
+            }
+        };
     let (geometry, counts) = (&now.geometry, &now.counts);
-    let anew = "a bus with more room: qbus create";
     nearly(
         now.living_series,
         geometry.series,
         "places for series",
         "further series are refused when all are; known ones go on",
-        &format!("{anew} --max-series {}", geometry.series * 4),
+        ("--max-series", geometry.series),
     );
     nearly(
         counts.families,
         geometry.families,
         "places for metric families",
         "further names are refused when all are; known ones go on",
-        &format!("{anew} --max-families {}", geometry.families * 4),
+        ("--max-families", geometry.families),
     );
     nearly(
         counts.arena_words,
         geometry.arena_words,
         "words for names, labels and helps",
         "further series are refused when all are; known ones go on",
-        &format!("{anew} --max-series {}", geometry.series * 4),
+        ("--max-series", geometry.series),
     );
     let living = now
         .ledger
@@ -410,7 +444,7 @@ fn filling(before: &Look, now: &Look) -> Vec<Finding> {
         geometry.owners,
         "places for processes",
         "what further processes emit is dropped when all are",
-        &format!("{anew} --max-owners {}", geometry.owners * 4),
+        ("--max-owners", geometry.owners),
     );
     let (leased, exclusive) = now.leases();
     nearly(
@@ -418,7 +452,7 @@ fn filling(before: &Look, now: &Look) -> Vec<Finding> {
         exclusive,
         "lanes",
         "further threads share lanes: an emit costs several times as much, and loses nothing by it",
-        &format!("{anew} --lanes {}", geometry.lanes * 4),
+        ("--lanes", geometry.lanes),
     );
     findings.extend(lanes_filling(before, now));
     findings
@@ -429,10 +463,10 @@ fn lanes_filling(before: &Look, now: &Look) -> Option<Finding> {
     let (fullest, slots) = (Look::fullest(now.lanes.iter()), now.geometry.slots);
     (is_half_full(before) && is_half_full(now)).then(|| {
         let (meaning, mend) = if now.is_aggregated() {
-            let slots = "qbus create --slots 16384";
+            let more = anew(&now.address, "--slots", slots);
             (
                 "the aggregator is slower than what comes",
-                format!("more processor time for the aggregator; more room: {slots}"),
+                format!("more processor time for the aggregator; or {more}"),
             )
         } else {
             ("nobody drains it", format!("qbus agg -b {}", now.address))

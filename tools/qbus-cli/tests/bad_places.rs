@@ -11,7 +11,7 @@ use std::thread;
 use qbus_aggregate::{Aggregator, AggregatorOptions};
 use qbus_tests::{Place, TestBus, plant, run, until};
 
-use crate::support::{aggregate, aggregator, fails, is_root, stop, typed, well};
+use crate::support::{aggregate, aggregator, fails, is_root, qbus, stop, typed, well};
 
 /// Commands that open the bus.
 const OPENING: [&str; 4] = ["emit x 1", "stat", "load --records 1", "rm"];
@@ -98,6 +98,15 @@ fn what_is_no_bus() {
         }
         let dump = format!("dump --snapshot {shown}");
         fails(&bus, &dump, 2, &["is not a snapshot"]);
+        // Nothing says that it could be removed.
+        let error = fails(&bus, "create", 2, &gist);
+        assert!(!error.contains("qbus rm"), "{error}");
+        let doctor = qbus(&bus, "doctor").out;
+        let remove = format!("qbus rm -b {}", bus.address());
+        assert!(
+            doctor.contains("is not a bus") && !doctor.contains(&remove),
+            "{doctor}"
+        );
         assert!(path.exists(), "it is not ours to remove");
 
         let bus = TestBus::small(place);
@@ -160,7 +169,7 @@ fn a_snapshot_of_another_layout_version() {
 fn a_bus_that_was_never_finished() {
     let bus = TestBus::reserve(Place::Named);
     fs::write(bus.address().file(), "").expect("written");
-    fails(&bus, "stat", 1, &["is unfinished", "`qbus rm --force`"]);
+    fails(&bus, "stat", 1, &["is unfinished", "`qbus rm --force -b "]);
     well(&bus, "rm --force");
     assert!(!bus.address().file().exists());
 }
@@ -203,7 +212,7 @@ fn something_else_in_its_place() {
             plant(bus.address().file());
             check(&bus, 2, &gist);
             fails(&bus, "agg", 2, &gist);
-            fails(&bus, "create", 2, &["exists already"]);
+            fails(&bus, "create", 2, &gist);
             assert!(fs::symlink_metadata(bus.address().file()).is_ok());
 
             let bus = TestBus::small(place);
@@ -382,7 +391,13 @@ fn a_geometry_that_cannot_be() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o7777, 0o660);
-    fails(&bus, "create", 2, &["exists already", "`qbus rm`"]);
+    let remove = format!("`qbus rm -b {}`", bus.address());
+    fails(
+        &bus,
+        "create",
+        2,
+        &["exists already", "--if-absent", &remove],
+    );
 }
 
 #[test]

@@ -190,7 +190,13 @@ fn a_stopped_aggregator_is_found() {
     until("the stop", || aggregating.is_stopped());
     bus.open().gauge("level").register().expect("room").set(1.0);
     let (report, code) = doctor(&bus);
+    let stat = well(&bus, "stat");
     aggregating.signal(Signal::CONT);
+    let doctor = format!("what to do: qbus doctor -b {}\n", bus.address());
+    assert!(
+        stat.starts_with("look at it: ") && stat.contains("is stopped") && stat.contains(&doctor),
+        "{stat}"
+    );
     assert_eq!(code, Some(1), "{report}");
     let cont = format!("kill -CONT {}", aggregating.pid());
     assert!(has(&report, "look", &["is stopped", &cont]), "{report}");
@@ -199,6 +205,35 @@ fn a_stopped_aggregator_is_found() {
         "{report}"
     );
     stop(aggregating);
+}
+
+#[test]
+fn every_command_that_is_advised_names_the_bus() {
+    let bus = TestBus::create(Place::Named, TestBus::ring_geometry());
+    let opened = bus.open();
+    let level = opened.gauge("level").register().expect("room");
+    (0..300).for_each(|n| level.set(f64::from(n)));
+    let users = |user: u64| {
+        let logins = opened.counter("logins_total").max_series(3);
+        logins.label("user", &user.to_string()).register()
+    };
+    let room = opened.geometry().series + 3;
+    (0..room).for_each(|user| drop(users(user)));
+    (0..room).for_each(|name| drop(opened.gauge(&format!("level_{name}")).register()));
+    fs::write(bus.address().snapshot(), "no page".repeat(99)).expect("written");
+    let (report, _) = doctor(&bus);
+    let findings = report["findings"].as_array().expect("a list").iter();
+    let here = format!("-b {}", bus.address());
+    let mut advised = 0;
+    for finding in findings.filter(|finding| finding["severity"] != "note") {
+        let mend = finding["mend"].as_str().expect("a text");
+        for (at, _) in mend.match_indices("qbus ") {
+            let command = mend[at..].split([';', ':', ',']).next().unwrap_or_default();
+            assert!(command.contains(&here), "{command} is of which bus? {mend}");
+            advised += 1;
+        }
+    }
+    assert!(advised >= 6, "{report:#}");
 }
 
 #[test]

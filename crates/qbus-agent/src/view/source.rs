@@ -31,12 +31,15 @@ impl fmt::Display for Unready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unready::Read(error) => {
-                write!(f, "there is no snapshot to show: {error}; start `qbus agg`")
+                write!(
+                    f,
+                    "there is no snapshot to show: {error}; start `qbus agg -b BUS`"
+                )
             }
             Unready::Old { age, max_age } => write!(
                 f,
                 "the snapshot is {:.1} s old, and --max-age is {:.1} s: its aggregator is gone or \
-                stuck; start `qbus agg`",
+                stuck; start `qbus agg -b BUS`",
                 age.as_secs_f64(),
                 max_age.as_secs_f64()
             ),

@@ -187,7 +187,7 @@ fn without_a_young_snapshot_the_reason_is_said() {
         let answer = get(path);
         assert_eq!(answer.status, 503);
         assert!(
-            answer.text().contains("start `qbus agg`"),
+            answer.text().contains("start `qbus agg -b BUS`"),
             "{}",
             answer.text()
         );

@@ -49,8 +49,9 @@ impl fmt::Display for CreateError {
             CreateError::Exists { path } => {
                 write!(
                     f,
-                    "{} exists already; open it, or remove it with `qbus rm`",
-                    path.display()
+                    "{path} exists already: open it as it is, take another name, or remove it with \
+                    `qbus rm -b {path}`",
+                    path = path.display()
                 )
             }
             CreateError::Geometry(error) => write!(f, "no such geometry: {error}"),
@@ -193,15 +194,16 @@ impl fmt::Display for OpenError {
             } => {
                 write!(
                     f,
-                    "{} is not {expected}: it starts with {found:#018x}",
+                    "{} is not {expected}: it starts with {found:#018x}; name another file, or move \
+                    this one away",
                     path.display()
                 )
             }
             OpenError::Unfinished { path } => write!(
                 f,
-                "{} is unfinished: its creator is still at work, or died; if it died, `qbus rm \
-                --force` takes it away",
-                path.display()
+                "{path} is unfinished: its creator is still at work, or died; if it died, `qbus rm \
+                --force -b {path}` takes it away",
+                path = path.display()
             ),
             OpenError::Version {
                 path,
@@ -209,9 +211,10 @@ impl fmt::Display for OpenError {
                 expected,
             } => write!(
                 f,
-                "{} has layout version {found}, this build reads {expected}; use the qbus that \
-                made it, or remove it (`qbus rm`) when nobody uses it any more, and make it anew",
-                path.display()
+                "{path} has layout version {found}, this build reads {expected}; use the qbus that \
+                made it, or remove it (`qbus rm -b {path}`) when nobody uses it any more, and make \
+                it anew",
+                path = path.display()
             ),
             OpenError::Foreign {
                 path,
@@ -231,7 +234,8 @@ impl fmt::Display for OpenError {
             OpenError::NotAFile { path } => {
                 write!(
                     f,
-                    "{} is not a regular file (a symbolic link is not followed)",
+                    "{} is not a regular file (a symbolic link is not followed); name the file \
+                    itself",
                     path.display()
                 )
             }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use qbus::{Address, Bus, BusOptions, Geometry};
+use qbus::{Address, Bus, BusOptions, CreateError, Geometry, OpenError};
 
 use crate::args::Create;
 use crate::error::Error;
@@ -29,7 +29,7 @@ pub(crate) fn run(address: &Address, create: &Create, out: &mut dyn Write) -> Re
         max_series_per_family: create.max_series_per_family,
     };
     let bus = match create.if_absent {
-        false => Bus::create(address, &config).map_err(Error::failed)?,
+        false => Bus::create(address, &config).map_err(|error| refused(address, error))?,
         true => match Bus::open(address) {
             Ok(_) => return Ok(()),
             // Who is faster has made it.
@@ -43,4 +43,22 @@ pub(crate) fn run(address: &Address, create: &Create, out: &mut dyn Write) -> Re
         bus.geometry().size_bytes()
     )?;
     Ok(())
+}
+
+/// Why there is no new bus; where there is one already, what else can be done.
+fn refused(address: &Address, error: CreateError) -> Error {
+    let CreateError::Exists { path } = error else {
+        return Error::failed(error);
+    };
+    match Bus::open(address) {
+        // Nothing that `qbus rm` would remove.
+        Err(error @ (OpenError::NotOurs { .. } | OpenError::NotAFile { .. })) => {
+            Error::failed(error)
+        }
+        _ => Error::Failed(format!(
+            "the bus {address} exists already ({}): use it as it is, as with --if-absent, or \
+            remove it first: `qbus rm -b {address}`",
+            path.display()
+        )),
+    }
 }

@@ -68,9 +68,18 @@ fn of_bus(bus: &Bus, doctor: &Doctor) -> Result<Vec<Finding>, Error> {
 
 /// A bus that cannot be opened: the error says what to do.
 fn of_no_bus(address: &Address, error: &OpenError) -> Finding {
+    let path = address.file().display();
     if !matches!(error, OpenError::Absent { .. }) {
         let found = format!("the bus {address} cannot be opened");
-        let mend = format!("as its owner; or, when nobody needs it, qbus rm -b {address}");
+        let mend = match error {
+            OpenError::NotOurs { .. } | OpenError::NotAFile { .. } => {
+                format!("another name, or another place for what is at {path}")
+            }
+            OpenError::Foreign { .. } | OpenError::Mode { .. } | OpenError::Io { .. } => {
+                format!("as its owner: ls -l {path}")
+            }
+            _ => format!("when nobody needs it: qbus rm --force -b {address}"),
+        };
         return Finding::new(Severity::Look, found, error.to_string(), mend);
     }
     let others = files::buses();
@@ -80,10 +89,7 @@ fn of_no_bus(address: &Address, error: &OpenError) -> Finding {
     };
     Finding::new(
         Severity::Look,
-        format!(
-            "there is no bus {address}: {} does not exist",
-            address.file().display()
-        ),
+        format!("there is no bus {address}: {path} does not exist"),
         format!("nobody emits to it, and nothing is collected; {elsewhere}"),
         format!("qbus agg -b {address}; to look at another one: qbus doctor -b NAME"),
     )

@@ -57,7 +57,8 @@ fn read(address: &Address, dump: &Dump) -> Result<Snapshot, Error> {
     {
         return Err(Error::Absent(format!(
             "the page is {} old, and --max-age is {max_age:?}: its aggregator is gone, stuck, or \
-            has nothing to commit; start `qbus agg -b {address}`, or look with `qbus doctor`",
+            has nothing to commit; start `qbus agg -b {address}`, or look with `qbus doctor \
+            -b {address}`",
             span(age)
         )));
     }

@@ -81,12 +81,11 @@ impl Page<'_> {
         for finding in bad.iter().take(FINDINGS) {
             lines.push(format!("!           {}", finding.found));
         }
+        let doctor = format!("what to do: qbus doctor -b {}", now.address);
         match bad.len().saturating_sub(FINDINGS) {
             _ if bad.is_empty() => {}
-            0 => lines.push("            what to do: qbus doctor".to_owned()),
-            more => lines.push(format!(
-                "            and {more} more; what to do: qbus doctor"
-            )),
+            0 => lines.push(format!("            {doctor}")),
+            more => lines.push(format!("            and {more} more; {doctor}")),
         }
         lines
     }

@@ -8,6 +8,8 @@
 mod anew;
 mod nap;
 #[cfg(test)]
+mod stepped;
+#[cfg(test)]
 mod windows;
 
 use std::fmt;

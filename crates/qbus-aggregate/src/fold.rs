@@ -481,8 +481,7 @@ impl Fold {
             series.arrived_ns = self.monotonic_ns;
             self.touched.push(place as u32);
         }
-        let retired_ns = series.retired_ns();
-        if retired_ns != 0 && record.timestamp_ns >= retired_ns {
+        if series.is_revived_by(record.timestamp_ns, now_ns) {
             self.revive(place);
         }
         self.recent.push(words, &encode_recent(record));

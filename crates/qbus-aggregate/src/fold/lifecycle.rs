@@ -330,7 +330,7 @@ impl Fold {
                 continue;
             };
             // Where many are, this is a later round.
-            if series.arrived_ns > due_ns || !series.retire(since_ns) {
+            if series.arrived_ns > due_ns || !series.retire(since_ns, self.now_ns) {
                 self.bus.revive(id, since_ns);
                 continue;
             }

@@ -183,14 +183,23 @@ impl SeriesState {
         self.plain.retired_ns
     }
 
-    /// Retires the series as of `since_ns`; false when a gauge was set later.
-    pub(super) fn retire(&mut self, since_ns: u64) -> bool {
+    /// Retires the series as of `since_ns`; false when a gauge was set later, unless that is of
+    /// before the clock was set back.
+    pub(super) fn retire(&mut self, since_ns: u64, now_ns: u64) -> bool {
         let is_level = matches!(self.metric_type, MetricType::Gauge | MetricType::Untyped);
-        if is_level && self.plain.last_ns > since_ns {
+        let last_ns = self.plain.last_ns;
+        if is_level && last_ns > since_ns && !is_ahead(last_ns, now_ns) {
             return false;
         }
         self.plain.retired_ns = since_ns;
         true
+    }
+
+    /// Whether a record of that time came after it was retired, or the clock was set back since.
+    #[inline(always)]
+    pub(super) fn is_revived_by(&self, timestamp_ns: u64, now_ns: u64) -> bool {
+        let retired_ns = self.plain.retired_ns;
+        retired_ns != 0 && (timestamp_ns >= retired_ns || is_ahead(retired_ns, now_ns))
     }
 
     /// Takes that back.

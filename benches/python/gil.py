@@ -2,23 +2,31 @@
 
     gil.py [SERIES]    a page of so many series (2,000)
 
-A second thread looks, as often as it gets the interpreter, at how much processor time the calling thread has used: what
-comes between two looks, the caller used while it had the interpreter. That is no matter of how busy the machine is, but for
-the time that it takes to wake the second thread up, which the first row shows: it calls nothing of qbus. Of each call the
-longest of these spans counts; "held" is the least of many calls, and the median stands beside it. CPU is the processor time
-of one call, with the interpreter or without. Lists of thousands of objects are freed by Python itself, which gives nobody a
-turn meanwhile: that is in the row of who made them.
+"held" is the longest that a call uses the processor between two points at which other threads can have the interpreter
+(holds.c, which needs a C compiler and an interpreter that is a shared library), the least and the median of many calls.
+
+"seen" is the same as a second thread sees it, which looks as often as it gets the interpreter at how much processor time
+the calling thread has used: there the time is in it that it takes to wake the second thread up, which the first rows show:
+they call nothing of qbus. CPU is the processor time of one call, with the interpreter or without.
+
+What a call gives is freed bit by bit here, so that it is not counted. Python itself frees a list in one go, and gives nobody
+a turn meanwhile: the last rows show that.
 """
 
 import ctypes
 import gc
+import math
 import os
+import pickle
 import statistics
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Optional
 
 import qbus
 from qbus import prometheus_client
@@ -38,6 +46,40 @@ def wake_up_at_once() -> None:
         pass
 
 
+def holds_library() -> Optional[ctypes.PyDLL]:
+    """holds.c, in this process: it is started anew with it."""
+    if "LD_PRELOAD" in os.environ:
+        library = ctypes.PyDLL(os.environ["LD_PRELOAD"])
+        library.holds_end.restype = ctypes.c_longlong
+        # Any call that gives the interpreter up.
+        library.holds_begin()
+        qbus._qbus.bus_exists("none")
+        library.holds_end()
+        return library if library.holds_points() > 1 else None
+    source = Path(__file__).with_name("holds.c")
+    with tempfile.TemporaryDirectory() as folder:
+        made = str(Path(folder) / "holds.so")
+        command = ["cc", "-O2", "-shared", "-fPIC", "-o", made, str(source)]
+        try:
+            subprocess.run(command, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        environment = {**os.environ, "LD_PRELOAD": made}
+        sys.exit(subprocess.run([sys.executable, *sys.argv], env=environment).returncode)
+
+
+def held(call: Callable[[], Any], library: Optional[ctypes.PyDLL]) -> list[float]:
+    """Microseconds of the longest hold of each of many calls."""
+    found = []
+    end = time.monotonic() + 0.2
+    while library and (time.monotonic() < end or len(found) < 5):
+        library.holds_begin()
+        given = call()
+        found.append(library.holds_end() / 1e3)
+        let_go(given)
+    return sorted(found) or [math.nan]
+
+
 def processor_time(call: Callable[[], Any]) -> float:
     """Microseconds of a call: the median of runs of as many as take a hundred microseconds."""
     now = time.thread_time_ns
@@ -54,7 +96,13 @@ def processor_time(call: Callable[[], Any]) -> float:
     return statistics.median(found)
 
 
-def spans(call: Callable[[], Any], seconds: float) -> list[float]:
+def let_go(given: Any) -> None:
+    """Frees what a call gave, one object after the other."""
+    while isinstance(given, (list, dict)) and given:
+        let_go(given.popitem()[1] if isinstance(given, dict) else given.pop())
+
+
+def spans(call: Callable[[], Any], free: Callable[[Any], None], seconds: float) -> list[float]:
     """Microseconds of the caller between two turns of another thread: the longest span of each call."""
     clock = time.pthread_getcpuclockid(threading.get_ident())
     longest = 0
@@ -76,15 +124,39 @@ def spans(call: Callable[[], Any], seconds: float) -> list[float]:
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(found) < 5:
         longest = 0
-        call()
+        given = call()
         found.append(longest / 1e3)
+        free(given)
+        del given
     is_over = True
     watcher.join()
     # Of a call that is over before the other thread has its turn, nothing was seen.
     return sorted(span for span in found if span) or [0.0]
 
 
+def turn_by_turn(times: int) -> int:
+    """Python itself, which could change threads in each turn of the loop."""
+    total = 0
+    for n in range(times):
+        total += n & 7
+    return total
+
+
+def timed(histogram: qbus.Histogram) -> None:
+    with histogram.time():
+        pass
+
+
+def freed(call: Callable[[], Any]) -> float:
+    """Microseconds of the processor that it takes to free what a call gave."""
+    given = call()
+    start = time.thread_time_ns()
+    del given
+    return (time.thread_time_ns() - start) / 1e3
+
+
 def main() -> None:
+    library = holds_library()
     series = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     collector = qbus.get_metrics_collector()
     counter = qbus.Counter("calls", "Calls.", ["n"])
@@ -96,6 +168,10 @@ def main() -> None:
         theirs.labels(n).inc()
     snapshot = collector.snapshot()
     numbers = iter(range(10**9))
+    gauge = qbus.Gauge("depth")
+    summary = qbus.Summary("size")
+    information = qbus.Info("build")
+    told = prometheus_client.Histogram("theirs_seconds", "Times.", ["n"])
 
     def thread() -> None:
         started = threading.Thread(target=counter.labels("thread").inc)
@@ -103,11 +179,20 @@ def main() -> None:
         started.join()
 
     cases: dict[str, Callable[[], Any]] = {
-        "nothing": lambda: sum(range(20)),
+        "nothing": lambda: None,
+        "a loop of Python, 0.1 ms": lambda: turn_by_turn(5000),
+        "a loop of Python, 1 ms": lambda: turn_by_turn(50_000),
+        "a loop of Python, 8 ms": lambda: turn_by_turn(400_000),
         "inc()": counter.labels("0").inc,
         "observe()": lambda: histogram.labels("0").observe(1),
-        "Gauge.inc()": qbus.Gauge("depth").inc,
+        "Gauge.inc()": gauge.inc,
+        "Summary.observe()": lambda: summary.observe(1),
+        "Info.info()": lambda: information.info({"version": "1"}),
+        "a block that is timed": lambda: timed(histogram.labels("0")),
+        "Counter(…)": lambda: qbus.Counter("calls", "Calls.", ["n"]),
+        "remove()": lambda: counter.remove(next(numbers) % 900),
         "prometheus_client inc()": theirs.labels("0").inc,
+        "prometheus_client observe()": lambda: told.labels("0").observe(1),
         "queue_metric()": lambda: collector.queue_metric("queued", 1, "gauge", {"a": "b"}),
         "add_metric()": lambda: collector.add_metric("added", 1, "gauge", {"a": "b"}),
         "labels() of a new series": lambda: counter.labels(next(numbers) % 900),
@@ -125,6 +210,11 @@ def main() -> None:
         "export_to_csv()": collector.export_to_csv,
         "Snapshot.to_json()": snapshot.to_json,
         "prometheus_client.generate_latest()": prometheus_client.generate_latest,
+        "a pickled handle": lambda: pickle.loads(pickle.dumps(counter)),
+        "a pickled snapshot": lambda: pickle.dumps(snapshot),
+        "a collector of the same bus": lambda: qbus.MetricsCollector(bus=collector.bus).close(),
+        "a collector of its own": lambda: qbus.MetricsCollector().close(),
+        "a server": lambda: qbus.start_http_server(0).close(),
         "a performance tracker": lambda: (
             collector.add_performance_tracker("x"),
             collector.end_performance_tracker("x"),
@@ -132,11 +222,17 @@ def main() -> None:
     }
     sys.setswitchinterval(1e-6)
     gc.disable()
-    print(f"{series} series; microseconds\n{'':<38}{'held':>8}{'median':>8}{'CPU':>10}")
+    print(f"{series} series; microseconds\n{'':<38}{'held':>8}{'median':>8}{'seen':>8}{'CPU':>10}")
     for name, call in cases.items():
+        holds = held(call, library)
         cost = processor_time(call)
-        found = spans(call, 0.3)
-        print(f"{name:<38}{found[0]:>8.1f}{statistics.median(found):>8.1f}{cost:>10.2f}")
+        seen = spans(call, let_go, 0.2)[0]
+        print(f"{name:<38}{holds[0]:>8.1f}{statistics.median(holds):>8.1f}{seen:>8.1f}{cost:>10.2f}")
+    print("\nmicroseconds in which Python frees what these gave, in one go")
+    for name, call in cases.items():
+        found = [freed(call) for _ in range(20)]
+        if statistics.median(found) > 5:
+            print(f"{name:<38}{min(found):>8.1f}{statistics.median(found):>8.1f}")
 
 
 main()

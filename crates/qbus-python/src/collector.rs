@@ -1,6 +1,7 @@
 //! The collector, with the API of the module centralized_metrics_collector.
 
 mod adding;
+mod exporting;
 mod options;
 mod statistics;
 
@@ -11,17 +12,18 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use qbus::{Address, Bus};
 use qbus_aggregate::export::Options;
-use qbus_collector::{Collector, CollectorOptions, ExportError, Format, Reading};
+use qbus_collector::{Collector, CollectorOptions, Format, Reading};
 
 use self::adding::Arguments;
+use self::exporting::nothing;
 use self::options::{size, size_or};
 use crate::convert::{list, number, text, with_labels};
 use crate::known::Known;
 use crate::metric::{Metric, series_name};
-use crate::snapshot::{self, Snapshot, keep, pattern};
+use crate::snapshot::{Snapshot, keep, pattern};
 use crate::{ending, error, waiting};
 
 /// Collects the metrics of this process, of its forks and workers, and of all who name the same
@@ -55,7 +57,7 @@ pub(crate) struct MetricsCollector {
     collector: Option<Collector>,
     /// Why there is none.
     why: String,
-    config: CollectorOptions,
+    config: Configuration,
     /// Series that were added to by name.
     known: Known,
     /// What was emitted to handles that have no series.
@@ -65,11 +67,28 @@ pub(crate) struct MetricsCollector {
     made: Instant,
 }
 
+/// What a collector was made with, and what it is made with in another process.
+#[derive(Clone, Copy)]
+struct Configuration {
+    collection_interval: Duration,
+    max_metrics_buffer: usize,
+    enable_prometheus_export: bool,
+    max_history_per_metric: usize,
+    validation_enabled: bool,
+}
+
 /// A collector without a bus, since it could not be had: the program goes on, and all that it adds
 /// is counted as refused.
 #[pyfunction]
 pub(crate) fn without_bus(why: String) -> MetricsCollector {
-    MetricsCollector::made(None, why, CollectorOptions::default())
+    let nothing = Configuration {
+        collection_interval: Duration::from_secs(1),
+        max_metrics_buffer: 0,
+        enable_prometheus_export: true,
+        max_history_per_metric: 0,
+        validation_enabled: true,
+    };
+    MetricsCollector::made(None, why, nothing)
 }
 
 /// Whether a bus of that name can be opened; makes none.
@@ -81,24 +100,20 @@ pub(crate) fn bus_exists(py: Python<'_>, bus: &str) -> bool {
     })
 }
 
-/// The snapshot of a bus that is not there.
-fn nothing() -> qbus_aggregate::Snapshot {
-    qbus_aggregate::Snapshot {
-        epoch: 0,
-        unix_ns: 0,
-        consistent: true,
-        series: Vec::new(),
-    }
-}
-
 /// Readings as a list of Metric.
 fn metrics(py: Python<'_>, readings: Vec<Reading>) -> PyResult<Py<PyList>> {
-    let readings = readings.into_iter();
-    Ok(list(py, readings.map(|reading| Ok(Metric::from(reading))))?.unbind())
+    let mut readings = readings.into_iter();
+    let made = list(
+        py,
+        readings.by_ref().map(|reading| Ok(Metric::from(reading))),
+    );
+    // What held ten thousand of them takes long to free.
+    ending::detach(py, || drop(readings));
+    Ok(made?.unbind())
 }
 
 impl MetricsCollector {
-    fn made(collector: Option<Collector>, why: String, config: CollectorOptions) -> Self {
+    fn made(collector: Option<Collector>, why: String, config: Configuration) -> Self {
         MetricsCollector {
             collector,
             why,
@@ -158,26 +173,14 @@ impl MetricsCollector {
             None => R::default(),
         }
     }
+}
 
-    fn to_file_or_text(
-        &self,
-        py: Python<'_>,
-        format: Format,
-        options: &Options,
-        path: Option<PathBuf>,
-    ) -> PyResult<String> {
-        let exported = ending::detach(py, || {
-            let Some(collector) = &self.collector else {
-                return Ok(snapshot::export_text(&nothing(), format, options));
-            };
-            if let Some(path) = path {
-                collector.export_to_file(format, options, &path)?;
-                return std::fs::read_to_string(&path)
-                    .map_err(|source| ExportError::Write { path, source });
-            }
-            collector.export(format, options)
-        });
-        exported.map_err(|error| error::export(py, &error))
+impl Drop for MetricsCollector {
+    /// Waits for its threads without the interpreter.
+    fn drop(&mut self) {
+        if let Some(collector) = self.collector.take() {
+            ending::free(collector);
+        }
     }
 }
 
@@ -210,8 +213,7 @@ impl MetricsCollector {
         bus: Option<&str>,
         sampler: Option<BTreeMap<String, Bound<'_, PyAny>>>,
     ) -> PyResult<MetricsCollector> {
-        let config = CollectorOptions {
-            bus: options::address(py, bus)?,
+        let config = Configuration {
             collection_interval: options::interval(py, collection_interval)?,
             max_metrics_buffer: size_or("max_metrics_buffer", max_metrics_buffer, 10_000)?,
             enable_prometheus_export,
@@ -221,9 +223,20 @@ impl MetricsCollector {
                 1000,
             )?,
             validation_enabled,
-            sampler: options::sampling(py, sampler.unwrap_or_default())?,
         };
-        let made = ending::detach(py, || Collector::new(&config));
+        let bus = options::address(py, bus)?;
+        let sampler = options::sampling(py, sampler.unwrap_or_default())?;
+        let made = ending::detach(py, move || {
+            Collector::new(&CollectorOptions {
+                bus,
+                sampler,
+                collection_interval: config.collection_interval,
+                max_metrics_buffer: config.max_metrics_buffer,
+                enable_prometheus_export: config.enable_prometheus_export,
+                max_history_per_metric: config.max_history_per_metric,
+                validation_enabled: config.validation_enabled,
+            })
+        });
         let collector = made.map_err(|error| error::start(py, &error))?;
         Ok(MetricsCollector::made(
             Some(collector),
@@ -327,11 +340,12 @@ impl MetricsCollector {
     /// All metrics as they are now: a dict from the series, as Prometheus writes it, to its Metric.
     fn get_all_current_metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let current = PyDict::new(py);
-        let all = self.ask(py, Collector::get_all_current_metrics);
-        for (at, series) in all.into_iter().enumerate() {
+        let mut all = self.ask(py, Collector::get_all_current_metrics).into_iter();
+        for (at, series) in all.by_ref().enumerate() {
             current.set_item(series_name(&series), Metric::from(series))?;
             ending::share(py, at)?;
         }
+        ending::detach(py, || drop(all));
         Ok(current)
     }
 
@@ -345,30 +359,30 @@ impl MetricsCollector {
 
     /// All metrics as a JSON document; written to a file as well if there is a path.
     #[pyo3(signature = (output_path=None, include_history=true))]
-    fn export_to_json(
+    fn export_to_json<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         output_path: Option<PathBuf>,
         include_history: bool,
-    ) -> PyResult<String> {
+    ) -> PyResult<Bound<'py, PyString>> {
         let options = Options {
             history: include_history,
-            timestamps: false,
+            ..Options::default()
         };
         self.to_file_or_text(py, Format::Json, &options, output_path)
     }
 
     /// All metrics as a table; written to a file as well if there is a path.
     #[pyo3(signature = (output_path=None, include_history=false))]
-    fn export_to_csv(
+    fn export_to_csv<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         output_path: Option<PathBuf>,
         include_history: bool,
-    ) -> PyResult<String> {
+    ) -> PyResult<Bound<'py, PyString>> {
         let options = Options {
             history: include_history,
-            timestamps: false,
+            ..Options::default()
         };
         self.to_file_or_text(py, Format::Csv, &options, output_path)
     }
@@ -376,32 +390,37 @@ impl MetricsCollector {
     /// All metrics in the Prometheus text format; written to a file as well if there is a path.
     /// With timestamps each line ends with its time in milliseconds: for reading, not for scraping.
     #[pyo3(signature = (output_path=None, timestamps=false))]
-    fn export_to_prometheus(
+    fn export_to_prometheus<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         output_path: Option<PathBuf>,
         timestamps: bool,
-    ) -> PyResult<String> {
+    ) -> PyResult<Bound<'py, PyString>> {
         let options = Options {
-            history: false,
             timestamps,
+            ..Options::default()
         };
         self.to_file_or_text(py, Format::Prometheus, &options, output_path)
     }
 
     /// All metrics as a page of OpenMetrics 1.0; as `export_to_prometheus` otherwise.
     #[pyo3(signature = (output_path=None, timestamps=false))]
-    fn export_to_openmetrics(
+    fn export_to_openmetrics<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         output_path: Option<PathBuf>,
         timestamps: bool,
-    ) -> PyResult<String> {
+    ) -> PyResult<Bound<'py, PyString>> {
         let options = Options {
-            history: false,
             timestamps,
+            ..Options::default()
         };
         self.to_file_or_text(py, Format::OpenMetrics, &options, output_path)
+    }
+
+    /// The page of `generate_latest()`.
+    fn _page<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        self.page(py)
     }
 
     /// All metrics in the format "json", "csv", "prometheus" or "openmetrics", with the options of
@@ -604,13 +623,12 @@ impl MetricsCollector {
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
         let py = slf.py();
         let attach = py.import("qbus._collector")?.getattr("attach")?;
-        let CollectorOptions {
+        let Configuration {
             collection_interval,
             max_metrics_buffer,
             enable_prometheus_export,
             max_history_per_metric,
             validation_enabled,
-            ..
         } = slf.get().config;
         let configuration = (
             collection_interval.as_secs_f64(),

@@ -9,7 +9,7 @@ use pyo3::types::PyAny;
 use qbus_collector::{Destination, ListenOptions, Listeners, Protocol, PushOptions, Pusher};
 
 use crate::collector::MetricsCollector;
-use crate::serving::taken;
+use crate::serving::{is_closed, taken};
 use crate::{ending, error};
 
 /// Sends metrics on until it is closed; see start_pushing().
@@ -57,8 +57,23 @@ pub(crate) fn push(
     })
 }
 
+impl Drop for MetricsPusher {
+    /// Ends it, if that was not done, without the interpreter.
+    fn drop(&mut self) {
+        if let Some(pusher) = taken(&self.pusher) {
+            ending::free(pusher);
+        }
+    }
+}
+
 #[pymethods]
 impl MetricsPusher {
+    /// Whether it was closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        is_closed(&self.pusher)
+    }
+
     /// Sends all of it once more, waits for receivers to take it, at most five seconds, and ends.
     /// Whether they took all of it.
     fn close(&self, py: Python<'_>) -> bool {
@@ -113,8 +128,23 @@ pub(crate) fn listen(
     })
 }
 
+impl Drop for StatsdServer {
+    /// Ends it, if that was not done, without the interpreter.
+    fn drop(&mut self) {
+        if let Some(listeners) = taken(&self.listeners) {
+            ending::free(listeners);
+        }
+    }
+}
+
 #[pymethods]
 impl StatsdServer {
+    /// Whether it was closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        is_closed(&self.listeners)
+    }
+
     /// Where it listens, with the ports that were given.
     #[getter]
     fn addresses(&self) -> Vec<String> {

@@ -132,7 +132,7 @@ pub(crate) fn detach<R: Send>(py: Python<'_>, run: impl FnOnce() -> R + Send) ->
 }
 
 /// As many objects are made in a row: some microseconds' worth.
-const BATCH: usize = 16;
+const BATCH: usize = 4;
 
 /// Lets a thread that waits for the interpreter have it: for loops that make many objects, of which
 /// `at` counts the steps.
@@ -151,7 +151,12 @@ pub(crate) fn share(py: Python<'_>, at: usize) -> PyResult<()> {
     Ok(())
 }
 
-fn pause(py: Python<'_>) -> PyResult<()> {
+/// Lets a thread that waits for the interpreter have it, once.
+///
+/// # Errors
+///
+/// See [`share`].
+pub(crate) fn pause(py: Python<'_>) -> PyResult<()> {
     static PAUSE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     python(py, || {
         let pause = PAUSE.import(py, "qbus._interpreter", "pause")?;
@@ -175,6 +180,12 @@ pub(crate) fn attach<R>(run: impl FnOnce(Python<'_>) -> R) -> Option<R> {
         return None;
     }
     Some(Python::attach(run))
+}
+
+/// Frees what takes long to free, or waits for threads, without the interpreter.
+pub(crate) fn free<T: Send>(used: T) {
+    let mut used = Some(used);
+    attach(|py| detach(py, || drop(used.take())));
 }
 
 /// Closes the door, for good: called by `atexit` as late as can be, and before the process's own

@@ -15,6 +15,7 @@ mod ending;
 mod error;
 mod handle;
 mod known;
+mod long;
 mod metric;
 mod metrics;
 mod page;
@@ -57,7 +58,7 @@ mod _qbus {
     #[pymodule_export]
     use super::metrics::{Counter, Gauge, Histogram, Summary};
     #[pymodule_export]
-    use super::page::sample_lines;
+    use super::page::Page;
     #[pymodule_export]
     use super::serving::{MetricsServer, serve};
     #[pymodule_export]

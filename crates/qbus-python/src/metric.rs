@@ -12,7 +12,7 @@ use qbus_aggregate::{Exemplar, Family, HistogramValue, Point, Series, SummaryVal
 use qbus_collector::Reading;
 
 use crate::convert::list;
-use crate::error;
+use crate::{ending, error};
 
 /// A value with its name, type, labels and time.
 ///
@@ -317,6 +317,8 @@ impl Metric {
 
     /// Another process makes the same of these.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        // Who pickles a list of them gives nobody a turn.
+        ending::pause(py)?;
         let Series {
             family,
             labels,
@@ -377,6 +379,7 @@ pub(crate) fn rebuild_metric(
     observed: Observed,
     times: Times,
 ) -> PyResult<Metric> {
+    ending::pause(py)?;
     let (name, type_name, help, unit, buckets, (seconds, steps)) = definition;
     let metric_type = MetricType::from_name(&type_name)
         .ok_or_else(|| error::metric(py, format_args!("{type_name:?} is no metric type")))?;

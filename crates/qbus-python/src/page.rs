@@ -1,24 +1,71 @@
-//! The lines of a page of `qbus.prometheus_client`, where there is nothing to escape in names.
+//! Pages of `qbus.prometheus_client`: lines where there is nothing to escape in names.
 
 use std::fmt::Write;
+use std::mem;
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-use crate::ending;
+use crate::{ending, long};
 
-/// Samples as lines of the Prometheus text format; None when one of them needs more than this
-/// knows.
-#[pyfunction]
-pub(crate) fn sample_lines(samples: &Bound<'_, PyList>) -> PyResult<Option<String>> {
-    let mut page = String::with_capacity(samples.len() * 64);
-    for (at, sample) in samples.iter().enumerate() {
-        if !sample_line(&sample, &mut page)? {
-            return Ok(None);
-        }
-        ending::share(samples.py(), at)?;
+/// As many bytes are kept in a row: who makes room for more copies no more than these.
+const PART: usize = 16 * 1024;
+
+/// A page in the making.
+#[pyclass(frozen, module = "qbus._qbus")]
+#[derive(Default)]
+pub(crate) struct Page {
+    parts: Mutex<Vec<String>>,
+}
+
+#[pymethods]
+impl Page {
+    #[new]
+    fn new() -> Page {
+        Page::default()
     }
-    Ok(Some(page))
+
+    /// Adds a text.
+    fn write(&self, text: &str) {
+        self.add(|parts| room(parts).push_str(text));
+    }
+
+    /// Adds samples as lines of the Prometheus text format; nothing, and says False, when one of
+    /// them needs more than this knows.
+    fn write_samples(&self, samples: &Bound<'_, PyList>) -> PyResult<bool> {
+        let mut parts = Vec::new();
+        for (at, sample) in samples.iter().enumerate() {
+            if !sample_line(&sample, room(&mut parts))? {
+                return Ok(false);
+            }
+            ending::share(samples.py(), at)?;
+        }
+        self.add(|all| all.append(&mut parts));
+        Ok(true)
+    }
+
+    /// What was written, which is taken out.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        long::bytes(py, self.add(mem::take))
+    }
+}
+
+impl Page {
+    /// Nobody has the lock for longer than this, or gives the interpreter up meanwhile.
+    fn add<R>(&self, add: impl FnOnce(&mut Vec<String>) -> R) -> R {
+        add(&mut self.parts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The last part, if there is room for a line.
+fn room(parts: &mut Vec<String>) -> &mut String {
+    let is_full = |part: &String| part.len() > PART - PART / 8;
+    if parts.last().is_none_or(is_full) {
+        parts.push(String::with_capacity(PART));
+    }
+    let last = parts.len() - 1;
+    &mut parts[last]
 }
 
 /// Whether it could be written.

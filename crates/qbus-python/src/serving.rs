@@ -46,8 +46,23 @@ pub(crate) fn serve(
     })
 }
 
+impl Drop for MetricsServer {
+    /// Closes it, if that was not done, without the interpreter.
+    fn drop(&mut self) {
+        if let Some(server) = taken(&self.server) {
+            ending::free(server);
+        }
+    }
+}
+
 #[pymethods]
 impl MetricsServer {
+    /// Whether it was closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        is_closed(&self.server)
+    }
+
     /// Where the dashboard is; /metrics lies beside it.
     #[getter]
     fn url(&self) -> &str {
@@ -82,4 +97,10 @@ impl MetricsServer {
 /// What is to be closed, unless it was.
 pub(crate) fn taken<T>(open: &Mutex<Option<T>>) -> Option<T> {
     open.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+pub(crate) fn is_closed<T>(open: &Mutex<Option<T>>) -> bool {
+    open.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .is_none()
 }

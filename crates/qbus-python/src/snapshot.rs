@@ -3,12 +3,13 @@
 use std::mem;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyIterator, PyList, PyTuple};
+use pyo3::types::{PyDict, PyIterator, PyList, PyString, PyTuple};
 use qbus::Address;
 use qbus_aggregate::export::{Format, Options, export, seconds};
 use qbus_aggregate::{ReadOptions, Reader};
 
 use crate::convert::{list, with_labels};
+use crate::long::Text;
 use crate::metric::{Metric, Observations, buckets, exemplars, labels, observations, value};
 use crate::{ending, error};
 
@@ -40,7 +41,7 @@ impl Drop for Snapshot {
     fn drop(&mut self) {
         let series = mem::take(&mut self.snapshot.series);
         if series.len() > FEW {
-            ending::attach(|py| ending::detach(py, || drop(series)));
+            ending::free(series);
         }
     }
 }
@@ -54,8 +55,16 @@ impl Snapshot {
         &all[start..start + len]
     }
 
-    fn export(&self, py: Python<'_>, format: Format, options: &Options) -> String {
-        ending::detach(py, || export_text(&self.snapshot, format, options))
+    fn export<'py>(
+        &self,
+        py: Python<'py>,
+        format: Format,
+        options: &Options,
+    ) -> PyResult<Bound<'py, PyString>> {
+        let made = ending::detach(py, || {
+            Text::from(export_text(&self.snapshot, format, options))
+        });
+        made.into_python(py)
     }
 }
 
@@ -195,30 +204,42 @@ impl Snapshot {
 
     /// The snapshot as a JSON document.
     #[pyo3(signature = (include_history=false))]
-    fn to_json(&self, py: Python<'_>, include_history: bool) -> String {
+    fn to_json<'py>(
+        &self,
+        py: Python<'py>,
+        include_history: bool,
+    ) -> PyResult<Bound<'py, PyString>> {
         let options = Options {
             history: include_history,
-            timestamps: false,
+            ..Options::default()
         };
         self.export(py, Format::Json, &options)
     }
 
     /// The snapshot as a table.
     #[pyo3(signature = (include_history=false))]
-    fn to_csv(&self, py: Python<'_>, include_history: bool) -> String {
+    fn to_csv<'py>(
+        &self,
+        py: Python<'py>,
+        include_history: bool,
+    ) -> PyResult<Bound<'py, PyString>> {
         let options = Options {
             history: include_history,
-            timestamps: false,
+            ..Options::default()
         };
         self.export(py, Format::Csv, &options)
     }
 
     /// The snapshot in the Prometheus text format.
     #[pyo3(signature = (timestamps=false))]
-    fn to_prometheus(&self, py: Python<'_>, timestamps: bool) -> String {
+    fn to_prometheus<'py>(
+        &self,
+        py: Python<'py>,
+        timestamps: bool,
+    ) -> PyResult<Bound<'py, PyString>> {
         let options = Options {
-            history: false,
             timestamps,
+            ..Options::default()
         };
         self.export(py, Format::Prometheus, &options)
     }

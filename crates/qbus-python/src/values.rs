@@ -7,8 +7,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pyo3::call::PyCallArgs;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
 use qbus::{Clock, Kind};
 
 use crate::convert::{Amount, number, trace_id};
@@ -58,8 +60,21 @@ fn handle_of(given: &Bound<'_, PyAny>) -> PyResult<Option<Arc<Handle>>> {
     Ok(Some(given.cast::<Histogram>()?.get().handle().clone()))
 }
 
-fn is_given(exemplar: Option<&Bound<'_, PyAny>>) -> bool {
-    exemplar.is_some_and(|exemplar| !exemplar.is_none())
+/// Calls what keeps exemplars, if one is given.
+#[inline]
+fn keep<'py>(
+    keep_exemplar: &Option<Py<PyAny>>,
+    exemplar: Option<&Bound<'py, PyAny>>,
+    arguments: impl PyCallArgs<'py>,
+) -> PyResult<()> {
+    let (Some(keep_exemplar), Some(exemplar)) = (keep_exemplar, exemplar) else {
+        return Ok(());
+    };
+    if exemplar.is_none() {
+        return Ok(());
+    }
+    let py = exemplar.py();
+    ending::python(py, || keep_exemplar.call1(py, arguments).map(drop))
 }
 
 /// The trace of an exemplar: other labels of it stay in the process.
@@ -75,7 +90,7 @@ pub(crate) struct Value {
     is_counter: bool,
     value: Float,
     /// Called with an exemplar and the amount that it stands for.
-    keep_exemplar: Py<PyAny>,
+    keep_exemplar: Option<Py<PyAny>>,
 }
 
 #[pymethods]
@@ -90,7 +105,7 @@ impl Value {
             handle: handle_of(handle)?,
             is_counter,
             value: Float::zero(),
-            keep_exemplar,
+            keep_exemplar: Some(keep_exemplar),
         })
     }
 
@@ -112,10 +127,7 @@ impl Value {
             ));
         }
         self.add(py, amount, trace_id_if_any(exemplar))?;
-        if is_given(exemplar) {
-            ending::python(py, || self.keep_exemplar.call1(py, (exemplar, amount)))?;
-        }
-        Ok(())
+        keep(&self.keep_exemplar, exemplar, (exemplar, amount))
     }
 
     /// Subtracts an amount; 1 if none is given.
@@ -164,6 +176,15 @@ impl Value {
         }
         Ok(())
     }
+
+    /// What keeps exemplars is a method of who has this: a circle, as a rule.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.keep_exemplar)
+    }
+
+    fn __clear__(&mut self) {
+        self.keep_exemplar = None;
+    }
 }
 
 impl Value {
@@ -192,7 +213,7 @@ pub(crate) struct Observations {
     /// What was added to the sum alone, and waits for the bucket that it belongs to.
     unplaced: Float,
     /// Called with an exemplar, the observation that it stands for and the bucket.
-    keep_exemplar: Py<PyAny>,
+    keep_exemplar: Option<Py<PyAny>>,
 }
 
 #[pymethods]
@@ -209,7 +230,7 @@ impl Observations {
             bounds,
             sum: Float::zero(),
             unplaced: Float::zero(),
-            keep_exemplar,
+            keep_exemplar: Some(keep_exemplar),
         })
     }
 
@@ -231,12 +252,7 @@ impl Observations {
             let trace_id = trace_id_if_any(exemplar);
             handle.emit(py, Clock::Precise, Kind::Observe, amount, trace_id)?;
         }
-        if is_given(exemplar) {
-            ending::python(py, || {
-                self.keep_exemplar.call1(py, (exemplar, amount, bucket))
-            })?;
-        }
-        Ok(())
+        keep(&self.keep_exemplar, exemplar, (exemplar, amount, bucket))
     }
 
     /// Adds to the sum alone: the first half of many observations at once.
@@ -294,6 +310,15 @@ impl Observations {
         for count in &self.counts {
             count.set(0.0);
         }
+    }
+
+    /// What keeps exemplars is a method of who has this: a circle, as a rule.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.keep_exemplar)
+    }
+
+    fn __clear__(&mut self) {
+        self.keep_exemplar = None;
     }
 }
 

@@ -18,10 +18,9 @@ from qbus._collector import (
     get_metrics_collector,
     queue_performance_metric,
     snapshot,
-    start_http_server,
     start_performance_tracking,
 )
-from qbus._doors import start_pushing, start_statsd_server
+from qbus._doors import start_http_server, start_pushing, start_statsd_server
 from qbus._errors import (
     ArgumentError,
     BusError,

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from qbus import _qbus
 from qbus._errors import BusError, MetricError, RefusedWarning
-from qbus._qbus import MetricsCollector, MetricsServer, Snapshot
+from qbus._qbus import MetricsCollector, Snapshot
 from qbus._types import MetricType
 
 #: Where the workers that multiprocessing starts anew find the private bus of their parent.
@@ -272,34 +272,10 @@ def snapshot(
     return get_metrics_collector().snapshot(match, history)
 
 
-# A server whose guard nobody keeps serves all the same, until the process ends.
-_servers: list[MetricsServer] = []
-
-
-def start_http_server(
-    port: int, addr: str = "127.0.0.1", registry: Optional[MetricsCollector] = None
-) -> MetricsServer:
-    """Serves all metrics of the bus, of every process, at /metrics, and the dashboard at /.
-
-    It runs on a native thread until close(), or until the process ends; a forked child has none. The port 0
-    is any free one. An address that other machines can reach has no password: it warns.
-
-    Raises BusError (an OSError) if the address is taken or not to be had.
-
-    >>> with start_http_server(0) as server:
-    ...     server.url.startswith("http://127.0.0.1:")
-    True
-    """
-    address = f"[{addr}]:{port}" if ":" in addr else f"{addr}:{port}"
-    server = _qbus.serve(registry or get_metrics_collector(), address)
-    _servers.append(server)
-    return server
-
-
 def generate_latest(registry: Optional[MetricsCollector] = None) -> bytes:
     """All metrics in the Prometheus text format, for a page of your own.
 
     >>> isinstance(generate_latest(), bytes)
     True
     """
-    return (registry or get_metrics_collector()).export_to_prometheus().encode()
+    return (registry or get_metrics_collector())._page()

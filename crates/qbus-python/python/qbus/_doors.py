@@ -1,23 +1,60 @@
-"""Metrics sent on, and metrics taken of StatsD clients."""
+"""Metrics served, metrics sent on, and metrics taken of StatsD clients."""
 
 import atexit
 import os
 import socket
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Optional, Union
+from typing import Optional, TypeVar, Union
 
 from qbus import _qbus
 from qbus._collector import get_metrics_collector
-from qbus._qbus import MetricsCollector, MetricsPusher, StatsdServer
+from qbus._qbus import MetricsCollector, MetricsPusher, MetricsServer, StatsdServer
 
 _Texts = Union[str, Iterable[str]]
+_Door = TypeVar("_Door", MetricsServer, MetricsPusher, StatsdServer)
+
+#: What is open goes on when nobody keeps its guard.
+_open: list[Union[MetricsServer, MetricsPusher, StatsdServer]] = []
+
+
+def _keep(door: _Door) -> _Door:
+    """Has it be closed in the end, unless it was before."""
+    _open[:] = [other for other in _open if not other.closed]
+    _open.append(door)
+    # Before the collector is closed, which was there earlier: what is registered last runs first.
+    atexit.unregister(_close_all)
+    atexit.register(_close_all)
+    return door
+
+
+def _close_all() -> None:
+    while _open:
+        _open.pop().close()
 
 
 def _all(texts: Optional[_Texts]) -> list[str]:
     if texts is None:
         return []
     return [texts] if isinstance(texts, str) else list(texts)
+
+
+def start_http_server(
+    port: int, addr: str = "127.0.0.1", registry: Optional[MetricsCollector] = None
+) -> MetricsServer:
+    """Serves all metrics of the bus, of every process, at /metrics, and the dashboard at /.
+
+    It runs on a native thread until close(), or until the process ends; a forked child has none. The port 0
+    is any free one. An address that other machines can reach has no password: it warns.
+
+    Raises BusError (an OSError) if the address is taken or not to be had.
+
+    >>> with start_http_server(0) as server:
+    ...     server.url.startswith("http://127.0.0.1:")
+    True
+    """
+    address = f"[{addr}]:{port}" if ":" in addr else f"{addr}:{port}"
+    return _keep(_qbus.serve(registry or get_metrics_collector(), address))
 
 
 def start_pushing(
@@ -48,9 +85,7 @@ def start_pushing(
     job = os.path.basename(sys.argv[0]) if collector.is_embedded else collector.bus
     own = {"job": job or "python", "instance": socket.gethostname(), **(labels or {})}
     pusher = _qbus.push(collector, _all(remote_write), _all(otlp), interval, list(own.items()), queue)
-    # Before the collector is closed, which was there earlier.
-    atexit.register(pusher.close)
-    return pusher
+    return _keep(pusher)
 
 
 def start_statsd_server(
@@ -74,6 +109,6 @@ def start_statsd_server(
     ...     server.addresses[0].startswith("127.0.0.1:")
     True
     """
-    server = _qbus.listen(registry or get_metrics_collector(), _all(address), mapping, gauge_deltas)
-    atexit.register(server.close)
-    return server
+    return _keep(
+        _qbus.listen(registry or get_metrics_collector(), _all(address), mapping, gauge_deltas)
+    )

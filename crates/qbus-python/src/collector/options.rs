@@ -9,7 +9,7 @@ use qbus::Address;
 use qbus_collector::{CollectorOptions, SamplerOptions};
 
 use crate::convert::text;
-use crate::error;
+use crate::{ending, error};
 
 /// A bus by its name or path.
 pub(super) fn address(py: Python<'_>, bus: Option<&str>) -> PyResult<Option<Address>> {
@@ -60,14 +60,20 @@ pub(super) fn sampling(
     py: Python<'_>,
     arguments: BTreeMap<String, Bound<'_, PyAny>>,
 ) -> PyResult<SamplerOptions> {
-    let mut options = CollectorOptions::default().sampler;
-    for (name, value) in &arguments {
+    let mut texts = Vec::with_capacity(arguments.len());
+    for (name, value) in arguments {
         let text = match value.extract::<bool>() {
             Ok(truth) => truth.to_string(),
-            Err(_) => text("sampler", value)?.to_owned(),
+            Err(_) => text("sampler", &value)?.to_owned(),
         };
-        let set = options.set_argument(name, &text);
-        set.map_err(|error| error::metric(py, format_args!("argument \"sampler\": {error}")))?;
+        texts.push((name, text));
     }
-    Ok(options)
+    // Its filters are compiled.
+    let options = ending::detach(py, || {
+        let mut options = CollectorOptions::default().sampler;
+        let mut all = texts.iter();
+        let set = all.try_for_each(|(name, text)| options.set_argument(name, text));
+        set.map(|()| options)
+    });
+    options.map_err(|error| error::metric(py, format_args!("argument \"sampler\": {error}")))
 }

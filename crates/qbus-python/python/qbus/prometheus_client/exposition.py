@@ -85,42 +85,44 @@ def generate_latest(registry: Collector = REGISTRY, escaping: str = openmetrics.
     # TYPE depth gauge
     depth 2.0
     """
-    lines: list[str] = []
+    page = _qbus.Page()
     for metric in registry.collect():
         try:
-            _metric_lines(metric, escaping, lines)
+            _write_metric(metric, escaping, page)
         except Exception as error:
             error.args = (*(error.args or ("",)), metric)
             raise
-    return "".join(lines).encode()
+    return page.take()
 
 
-def _metric_lines(metric: Any, escaping: str, lines: list[str]) -> None:
+def _write_metric(metric: Any, escaping: str, page: _qbus.Page) -> None:
     typ, suffix = _TYPES.get(metric.type, (metric.type, ""))
     text = metric.documentation.replace("\\", r"\\").replace("\n", r"\n")
 
     def head(name: str, typ: str) -> None:
         escaped = openmetrics.escape_metric_name(name, escaping)
-        lines.append(f"# HELP {escaped} {text}\n# TYPE {escaped} {typ}\n")
+        page.write(f"# HELP {escaped} {text}\n# TYPE {escaped} {typ}\n")
 
     head(metric.name + suffix, typ)
     names_apart = {metric.name + suffix: [] for suffix in _APART}  # type: dict[str, list[str]]
     if escaping == openmetrics.UNDERSCORES and type(metric.samples) is list:
         if not any(sample.name in names_apart for sample in metric.samples):
-            text = _qbus.sample_lines(metric.samples)
-            if text is not None:
-                lines.append(text)
+            if page.write_samples(metric.samples):
                 return
     for sample in metric.samples:
         series = openmetrics.series_text(sample.name, sample.labels, escaping)
         line = f"{series} {floatToGoString(sample.value)}"
         if sample.timestamp is not None:
             line = f"{line} {int(float(sample.timestamp) * 1000)}"
-        names_apart.get(sample.name, lines).append(f"{line}\n")
+        apart = names_apart.get(sample.name)
+        if apart is None:
+            page.write(f"{line}\n")
+        else:
+            apart.append(f"{line}\n")
     for name, apart in sorted(names_apart.items()):
         if apart:
             head(name, "gauge")
-            lines.extend(apart)
+            page.write("".join(apart))
 
 
 def _parameter(tokens: Iterable[str], wanted: str) -> str:

@@ -71,7 +71,10 @@ def _collect(collector: MetricsCollector, accumulate: bool) -> list[Metric]:
     dead = {labels["pid"] for name, _, _, labels, value, *_ in rows if name == _bus.DEAD and value}
     families: dict[str, Metric] = {}
     gauges: dict[str, dict[tuple[tuple[str, str], ...], _Merged]] = defaultdict(dict)
-    for full, kind, text, labels, value, time, count, total, buckets, traced in rows:
+    rows.reverse()
+    while rows:
+        # Each is freed by itself: all of them at once would keep the interpreter from other threads.
+        full, kind, text, labels, value, time, count, total, buckets, traced = rows.pop()
         name = full.removesuffix("_total") if kind == "counter" else full
         known = modes.get(name)
         if known is None or known[0] != kind:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from qbus import _qbus
+
 from ..samples import NativeHistogram
 from ..utils import floatToGoString, parse_version
 from ..validation import _is_valid_legacy_labelname, _is_valid_legacy_metric_name
@@ -149,20 +151,18 @@ def _sample_line(metric: Any, sample: Any, escaping: str) -> str:
 def generate_latest(registry: Any, escaping: str = UNDERSCORES, version: str = "1.0.0") -> bytes:
     """The page of a registry."""
     has_native = parse_version(version) >= (2, 0, 0)
-    lines = []
+    page = _qbus.Page()
     for metric in registry.collect():
         try:
             name = escape_metric_name(metric.name, escaping)
-            lines.append(f"# HELP {name} {escape_text(metric.documentation)}")
-            lines.append(f"# TYPE {name} {metric.type}")
+            page.write(f"# HELP {name} {escape_text(metric.documentation)}\n# TYPE {name} {metric.type}\n")
             if metric.unit:
-                lines.append(f"# UNIT {name} {metric.unit}")
-            lines += [
-                _sample_line(metric, sample, escaping)
-                for sample in metric.samples
-                if has_native or not sample.native_histogram
-            ]
+                page.write(f"# UNIT {name} {metric.unit}\n")
+            for sample in metric.samples:
+                if has_native or not sample.native_histogram:
+                    page.write(f"{_sample_line(metric, sample, escaping)}\n")
         except Exception as error:
             error.args = (*(error.args or ("",)), metric)
             raise
-    return "\n".join([*lines, "# EOF\n"]).encode()
+    page.write("# EOF\n")
+    return page.take()

@@ -1,0 +1,175 @@
+"""No call keeps the interpreter from other threads: what copies and makes many objects lets others have it."""
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes_scene import until
+
+import qbus
+from qbus import Gauge, MetricsCollector
+
+#: Of one name alone there is a limit.
+SERIES = [(name, n) for name in "abcd" for n in range(500)]
+
+
+@pytest.fixture
+def full(collector: MetricsCollector) -> MetricsCollector:
+    """A collector of many series."""
+    for name in "abcd":
+        counter = qbus.Counter(name, labelnames=["n"], registry=collector)
+        for n in range(len(SERIES) // 4):
+            counter.labels(n).inc()
+    until("all are there", lambda: len(collector.snapshot()) == len(SERIES))
+    return collector
+
+
+def pauses_in(call: Any) -> tuple[int, Any]:
+    """How many times a call lets others have the interpreter, and what it gives."""
+    pause = importlib.import_module("qbus._interpreter").pause.__code__
+    pauses = 0
+
+    def look(frame: Any, event: str, _: Any) -> None:
+        nonlocal pauses
+        pauses += event == "call" and frame.f_code is pause
+
+    sys.setprofile(look)
+    try:
+        given = call()
+    finally:
+        sys.setprofile(None)
+    return pauses, given
+
+
+def test_loops_that_make_objects_pause_every_few(full: MetricsCollector) -> None:
+    snapshot = full.snapshot()
+    counts = {
+        "metrics": lambda: snapshot.metrics,
+        "rows": snapshot._rows,
+        "iteration": lambda: list(snapshot),
+        "a pickle": snapshot.__reduce__,
+        "current": full.get_all_current_metrics,
+        "buffer": full.get_all_metrics_buffer,
+        "history": lambda: full.get_metrics_history("a_total"),
+    }
+    for name, call in counts.items():
+        pauses, given = pauses_in(call)
+        made = len(given[1][3] if name == "a pickle" else given)
+        assert made >= 500 and pauses >= made // 4, name
+    pauses, columns = pauses_in(snapshot.to_columns)
+    assert pauses >= len(columns) * (len(SERIES) // 4)
+    function, arguments = snapshot.__reduce__()
+    pauses, _ = pauses_in(lambda: function(*arguments))
+    assert pauses >= len(SERIES) // 4
+
+
+def test_a_page_of_prometheus_client_pauses_every_few() -> None:
+    page = qbus._qbus.Page()
+    samples = [("name", {"n": str(n)}, n, None) for n in range(1000)]
+    pauses, is_written = pauses_in(lambda: page.write_samples(samples))
+    assert is_written and pauses >= 1000 // 4
+    lines = page.take().decode().splitlines()
+    assert len(lines) == 1000 and lines[999] == 'name{n="999"} 999.0'
+    assert page.take() == b""
+
+
+@pytest.mark.parametrize("widest", ["a", "\u00e9", "\u6f22", "\U0001f600"])
+def test_texts_are_whole_however_long_and_wide(collector: MetricsCollector, widest: str) -> None:
+    """Long ones are made in another way than short ones, those of ASCII in another than others."""
+    gauge = Gauge("g", labelnames=["text"], registry=collector)
+    gauge.labels(widest).set(1)
+    snapshot = collector.snapshot()
+    lengths = set()
+    for n in range(60):
+        gauge.labels(f"{widest}{n} " + "x" * 200).set(n)
+        snapshot = collector.snapshot()
+        texts = [snapshot.to_prometheus(), snapshot.to_json(), snapshot.to_csv()]
+        for text in texts:
+            # Another string of the same characters, as Python itself makes it.
+            same = text.encode().decode()
+            assert text == same and hash(text) == hash(same) and len(text) == len(same)
+            assert sys.getsizeof(text) <= sys.getsizeof(same) + len(text.encode()) + 1
+            assert text.isascii() == (widest == "a") and max(text) == max(same)
+        lengths.add(len(texts[0]))
+    assert min(lengths) < 4096 < max(lengths)
+    assert qbus.generate_latest(collector).decode() == collector.export_to_prometheus()
+    pauses, text = pauses_in(collector.snapshot().to_prometheus)
+    assert pauses >= (0 if widest == "a" else len(text) // 1024)
+
+
+#: Says how long a call uses the processor at most before others can have the interpreter.
+HOLDS = Path(__file__).parents[3] / "benches" / "python" / "holds.c"
+
+MEASURED = """
+import ctypes, gc, os, sys, time
+import qbus
+holds = ctypes.PyDLL(os.environ["LD_PRELOAD"])
+holds.holds_end.restype = ctypes.c_longlong
+collector = qbus.get_metrics_collector()
+for name in "abcd":
+    counter = qbus.Counter(name, "A long help. " * 20, labelnames=["n"])
+    for n in range(1000):
+        counter.labels("x" * 500 + str(n)).inc()
+end = time.monotonic() + 30
+while len(snapshot := collector.snapshot()) != 4000:
+    assert time.monotonic() < end
+# Its turns are Python's own.
+gc.disable()
+
+def held(call):
+    start = time.thread_time_ns()
+    holds.holds_begin()
+    given = call()
+    longest = holds.holds_end()
+    return longest, time.thread_time_ns() - start, given
+
+def copied(text):
+    start = time.thread_time_ns()
+    same = str(text, "ascii") if isinstance(text, bytes) else text.encode()
+    return time.thread_time_ns() - start
+
+held(collector.snapshot)
+if holds.holds_points() == 1:
+    sys.exit("the interpreter is no shared library")
+calls = {
+    "text": snapshot.to_prometheus,
+    "json": collector.export_to_json,
+    "bytes": qbus.generate_latest,
+    "metrics": lambda: snapshot.metrics,
+    "columns": snapshot.to_columns,
+    "rows": snapshot._rows,
+    "current": collector.get_all_current_metrics,
+    "buffer": collector.get_all_metrics_buffer,
+}
+for name, call in calls.items():
+    longest, took, given = min((held(call) for _ in range(20)), key=lambda found: found[0])
+    # What allocates may have to tidy up what was freed before.
+    limit = took / 10
+    if isinstance(given, (str, bytes)):
+        assert len(given) > 1_000_000
+        limit = min(copied(given) for _ in range(20)) / 2
+    assert longest < limit, (name, longest, took, limit)
+"""
+
+
+def test_nothing_long_is_done_with_the_interpreter(tmp_path: Path) -> None:
+    """By processor time: it does not know how busy the machine is."""
+    library = tmp_path / "holds.so"
+    if not HOLDS.exists() or shutil.which("cc") is None:
+        pytest.skip("a C compiler is not installed")
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, HOLDS], check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", MEASURED],
+        env={**os.environ, "LD_PRELOAD": str(library)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if "is no shared library" in ended.stderr:
+        pytest.skip("the interpreter is no shared library")
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -113,7 +113,15 @@ impl Readings {
             return;
         }
         if !self.seen.insert(hash(&what, labels)) {
-            self.fail(|| format!("two series are alike: {}{labels:?}", what.name()));
+            self.fail(|| {
+                let label = |(name, value): &(&str, &str)| format!("{name}={value:?}");
+                let labels: Vec<String> = labels.iter().map(label).collect();
+                format!(
+                    "two series are alike: {}{{{}}}",
+                    what.name(),
+                    labels.join(",")
+                )
+            });
             return;
         }
         let first = self.labels.len();

@@ -117,8 +117,10 @@ impl Users {
         for sample in samples {
             *asked_us = (*asked_us).max(sample.timestamp);
             if sample.sm_util > 100 || sample.mem_util > 100 {
-                sink.out
-                    .fail(|| format!("use by processes: {sample:?} is out of range"));
+                let (pid, sm, memory) = (sample.pid, sample.sm_util, sample.mem_util);
+                sink.out.fail(|| {
+                    format!("process {pid} uses {sm} % of the SMs and {memory} % of the memory")
+                });
                 continue;
             }
             let known = last.entry(sample.pid).or_insert((0, 0, 0));

@@ -74,15 +74,15 @@ impl Netstat {
             });
             self.known.insert(field.to_owned(), wanted);
         }
-        let Some(Some(field)) = self.known.get(field) else {
+        let Some(Some(known)) = self.known.get(field) else {
             return;
         };
         // Some are negative: -1 says that there is no limit.
         let Ok(value) = number.parse::<i128>() else {
-            out.fail(|| format!("can't read `{number}` of {field:?}"));
+            out.fail(|| format!("can't read `{number}` of {field}"));
             return;
         };
-        match field {
+        match known {
             Field::Named(reading) => out.push(*reading, &[], value as f64),
             Field::Other(name, trend) => {
                 let help = "Statistic of a network protocol.";

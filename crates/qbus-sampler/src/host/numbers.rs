@@ -53,7 +53,7 @@ impl Probe for Numbers {
             };
             match text.parse::<u64>() {
                 Ok(number) => out.push_node(metric, &[], number as f64),
-                Err(_) => out.fail(|| format!("{metric:?}: can't read `{text}`")),
+                Err(_) => out.fail(|| format!("{}: can't read `{text}`", file.path().display())),
             }
         }
         Ok(())

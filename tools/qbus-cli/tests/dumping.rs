@@ -360,6 +360,24 @@ fn help_says_what_quantiles_are_of_and_what_spreadsheets_do() {
 }
 
 #[test]
+fn who_follows_ends_with_its_reader_though_nothing_happens() {
+    let bus = TestBus::small(Place::Named);
+    well(&bus, "emit level 1");
+    aggregate(&bus);
+    for format in FORMATS {
+        let dump = format!("dump --follow=10ms -f {format} -b {}", bus.address());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("'{QBUS}' {dump} | head -c 4")]);
+        let finished = run(&mut shell, "");
+        assert_eq!(
+            (finished.code, finished.out.len()),
+            (Some(0), 4),
+            "{format}"
+        );
+    }
+}
+
+#[test]
 fn it_follows_a_bus_over_restarts_of_its_aggregator() {
     let bus = TestBus::small(Place::Named);
     let aggregating = aggregator(&bus, "");

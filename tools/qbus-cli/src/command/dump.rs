@@ -7,6 +7,7 @@ use std::time::Duration;
 use qbus::{Address, Bus};
 use qbus_aggregate::export::{Format, Options, export, export_to_file};
 use qbus_aggregate::{ReadOptions, Snapshot};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::args::Dump;
 use crate::command::{open_snapshot, sleep, until_signal};
@@ -120,10 +121,22 @@ fn follow(
             Err(Error::Absent(_)) => {}
             Err(error) => return Err(error),
         }
-        if !sleep(interval, &stop) {
+        if !sleep(interval, &stop) || (!is_file(dump) && is_unread()) {
             return Ok(());
         }
     }
+}
+
+/// Whether the reader of standard output has closed it: where there is nothing to write, no write
+/// tells.
+fn is_unread() -> bool {
+    let out = io::stdout();
+    let mut asked = [PollFd::new(&out, PollFlags::empty())];
+    let is_known = poll(&mut asked, Some(&Timespec::default())).is_ok();
+    is_known
+        && asked[0]
+            .revents()
+            .intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 fn is_file(dump: &Dump) -> bool {

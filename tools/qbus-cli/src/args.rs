@@ -22,7 +22,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, value_parser};
 use qbus::{Address, BusOptions, Merge, MetricType, RegisterError, Window};
 #[cfg(feature = "http")]
 use qbus_agent::serve::Listen;
@@ -371,7 +371,7 @@ pub(crate) struct Sample {
 #[command(after_help = "Example:\n  qbus load --producers 4 --records 1000000 --kind histogram")]
 pub(crate) struct Load {
     /// Worker processes.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..))]
     pub(crate) producers: u32,
     /// Records that each of them emits.
     #[arg(long, default_value_t = 1_000_000)]
@@ -380,12 +380,13 @@ pub(crate) struct Load {
     #[arg(long)]
     pub(crate) rate: Option<f64>,
     /// Series of each worker.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u64).range(1..))]
     pub(crate) series: u64,
-    /// The type of its metric.
-    #[arg(long, default_value = "counter", value_parser = parse_type)]
+    /// The type of its metric: counter, gauge, histogram or summary.
+    #[arg(long, default_value = "counter", value_parser = parse_load)]
     pub(crate) kind: MetricType,
-    /// Wait while the lane is full, instead of dropping the record.
+    /// Wait while the lane is full, instead of dropping the record: for as long as nobody
+    /// aggregates the bus.
     #[arg(long)]
     pub(crate) wait: bool,
     /// Keep the series on the page.
@@ -406,8 +407,8 @@ pub(crate) struct Load {
 #[command(after_help = "Example:\n  qbus bench --json | jq .advice")]
 pub(crate) struct Bench {
     /// How long to measure, in all.
-    #[arg(long, default_value_t = 10.0)]
-    pub(crate) seconds: f64,
+    #[arg(long, default_value = "10", value_parser = parse_seconds)]
+    pub(crate) seconds: Duration,
     /// As JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -451,11 +452,11 @@ pub(crate) struct Rm {
 #[command(after_help = "Examples:\n  qbus demo --workers 8 --seconds 20\n  qbus demo --stay")]
 pub(crate) struct Demo {
     /// Worker processes.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = value_parser!(u32).range(1..))]
     pub(crate) workers: u32,
     /// How long they work.
-    #[arg(long, default_value_t = 8.0)]
-    pub(crate) seconds: f64,
+    #[arg(long, default_value = "8", value_parser = parse_seconds)]
+    pub(crate) seconds: Duration,
     /// Keep everything running after that, until ^C: time to look at the dashboard.
     #[arg(long)]
     pub(crate) stay: bool,
@@ -550,6 +551,25 @@ pub(crate) fn parse_window(text: &str) -> Result<Window, String> {
 pub(crate) fn parse_type(text: &str) -> Result<MetricType, String> {
     MetricType::from_name(text)
         .ok_or_else(|| "expected counter, gauge, histogram, summary or untyped".to_owned())
+}
+
+/// What has handles of its own.
+fn parse_load(text: &str) -> Result<MetricType, String> {
+    let found = parse_type(text)
+        .ok()
+        .filter(|&found| found != MetricType::Untyped);
+    found.ok_or_else(|| "expected counter, gauge, histogram or summary".to_owned())
+}
+
+/// A year is longer than anybody measures, or shows something.
+const SECONDS_MAX: Duration = Duration::from_hours(365 * 24);
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let found = text.parse().ok().map(Duration::try_from_secs_f64);
+    let found = found
+        .and_then(Result::ok)
+        .filter(|time| !time.is_zero() && *time <= SECONDS_MAX);
+    found.ok_or_else(|| "expected a number of seconds, more than 0 and at most a year".to_owned())
 }
 
 fn parse_format(text: &str) -> Result<Format, String> {

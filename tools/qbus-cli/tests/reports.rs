@@ -3,7 +3,7 @@
 use qbus_tests::{Place, TestBus, until};
 use serde_json::Value;
 
-use crate::support::{aggregate, aggregator, fails, ledger_of, stop, typed, well};
+use crate::support::{aggregate, aggregator, fails, ledger_of, qbus, stop, typed, well};
 
 fn json(bus: &TestBus, line: &str) -> Value {
     serde_json::from_str(&well(bus, line)).expect("JSON")
@@ -164,6 +164,10 @@ fn load_agrees_with_the_dump_and_the_ledger() {
 fn load_without_an_aggregator_counts_what_it_drops() {
     // Without cells: with them nothing is dropped.
     let bus = TestBus::create(Place::Named, TestBus::ring_geometry());
+    let waiting = qbus(&bus, "load --records 100 --wait --keep");
+    let start = format!("`qbus agg -b {}`", bus.address());
+    assert!(waiting.err.contains("nobody aggregates the bus") && waiting.err.contains(&start));
+    aggregate(&bus);
     let report = json(&bus, "load --records 1000 --json");
     let total = &report["total"];
     assert_eq!(
@@ -179,7 +183,7 @@ fn load_without_an_aggregator_counts_what_it_drops() {
     let ledger = &json(&bus, "stat --json")["ledger"];
     assert_eq!(
         (&ledger["delivered"], &ledger["dropped"]),
-        (&256.into(), &744.into())
+        (&356.into(), &744.into())
     );
 }
 
@@ -228,6 +232,12 @@ fn a_load_gives_back_the_room_that_it_took() {
         "qbus create -b load --max-series 1024",
     ];
     fails(&bus, "load --producers 3 --series 200", 2, &gist);
+    let many = bus.open().geometry().owners + 1;
+    let gist = [&*format!("need room for {many} processes"), "--max-owners"];
+    fails(&bus, &format!("load --producers {many}"), 2, &gist);
+    for none in ["--producers 0", "--series 0", "--kind untyped"] {
+        fails(&bus, &format!("load {none}"), 2, &["invalid value"]);
+    }
     well(&bus, "load --records 100 --keep");
     let page = well(&bus, "dump --match 'qbus_load*'");
     let kept = "qbus_load_records_total{worker=\"0\",series=\"0\"} 100\n";

@@ -7,12 +7,12 @@ use super::{parse_label, parse_merge, parse_number, parse_trace_id, parse_type, 
 
 /// Emit one value, or a JSON line for each from standard input.
 ///
-/// A line: {"name", "value", "type", "labels", "description", "unit", "buckets", "total", "add",
-/// "merge", "window", "timestamp", "trace_id"} with name and value required, the type "gauge" when
-/// none is given, "total" and "add" true or false, and the timestamp in seconds since 1970. A bad
-/// line is reported with its number, the others go on, and the exit status is 2. Where the bus is
-/// aggregated, a dump shows what was emitted from the end of the command on; it waits two seconds
-/// for that at most.
+/// A line: {"name", "value", "type", "labels", "description", "unit", "buckets", "native", "total",
+/// "add", "merge", "window", "timestamp", "trace_id"} with name and value required, the type
+/// "gauge" when none is given, "native", "total" and "add" true or false, and the timestamp in
+/// seconds since 1970. A bad line is reported with its number, the others go on, and the exit
+/// status is 2. Where the bus is aggregated, a dump shows what was emitted from the end of the
+/// command on; it waits two seconds for that at most.
 #[derive(Debug, Parser)]
 #[command(
     after_help = "Examples:\n  qbus emit batch_size 32 --label model=qwen3-vl\n  \

@@ -25,13 +25,9 @@ const SPINNING: &str = "with qbus agg --spin";
 const WIDTH: usize = 80;
 
 pub(crate) fn run(bench: &Bench, out: &mut dyn Write) -> Result<(), Error> {
-    let time = Duration::try_from_secs_f64(bench.seconds)
-        .ok()
-        .filter(|time| !time.is_zero());
-    let time = time.ok_or_else(|| Error::Failed("--seconds is not positive".to_owned()))?;
     // Before anything is made that a signal would leave behind.
     let stop = until_signal()?;
-    let report = Report::measure(time, &stop)?;
+    let report = Report::measure(bench.seconds, &stop)?;
     if bench.json {
         serde_json::to_writer_pretty(&mut *out, &report)?;
         writeln!(out)?;

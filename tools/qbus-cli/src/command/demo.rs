@@ -26,13 +26,9 @@ use crate::stage::{Player, Stage};
 const SHOWN: usize = 14;
 
 pub(crate) fn run(address: &Address, demo: &Demo, out: &mut dyn Write) -> Result<(), Error> {
-    if !demo.seconds.is_finite() || demo.seconds <= 0.0 {
-        return Err(Error::Failed("--seconds is not positive".to_owned()));
-    }
-    let time = Duration::try_from_secs_f64(demo.seconds).map_err(Error::failed)?;
     match demo.worker {
-        Some(worker) => work(address, worker, time),
-        None => run_show(demo, time, out),
+        Some(worker) => work(address, worker, demo.seconds),
+        None => run_show(demo, out),
     }
 }
 
@@ -75,8 +71,12 @@ impl Show {
     }
 }
 
-fn run_show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Error> {
+fn run_show(demo: &Demo, out: &mut dyn Write) -> Result<(), Error> {
     let stop = until_signal()?;
+    if demo.output.is_some() {
+        // Now, and not after all of it, if it cannot be made.
+        folder(demo)?;
+    }
     let address: Address = format!("demo-{}", std::process::id())
         .parse()
         .map_err(Error::failed)?;
@@ -85,22 +85,23 @@ fn run_show(demo: &Demo, time: Duration, out: &mut dyn Write) -> Result<(), Erro
         stage: Stage::create(&address, &BusOptions::default()).map_err(Error::failed)?,
     };
     show.start("agg --no-create --interval 500ms")?;
-    // Ten years are for ever.
-    let seconds = if demo.stay { 3e8 } else { demo.seconds };
+    // A year is for ever.
+    let time = demo.seconds.as_secs_f64();
+    let seconds = if demo.stay { 3e7 } else { time };
     for worker in 0..demo.workers {
         show.start(&format!("demo --worker {worker} --seconds {seconds}"))?;
     }
     writeln!(
         out,
-        "The bus {address}: {} workers emit for {:.0} s, an aggregator folds and samples the host.",
-        demo.workers, demo.seconds
+        "The bus {address}: {} workers emit for {time:.0} s, an aggregator folds and samples the host.",
+        demo.workers
     )?;
     #[cfg(feature = "http")]
     let server = serve(&address, demo)?;
     #[cfg(feature = "http")]
     writeln!(out, "The dashboard, and /metrics: {}", server.urls()[0])?;
     out.flush()?;
-    watch(&mut show, time, demo.stay, &stop)?;
+    watch(&mut show, demo.seconds, demo.stay, &stop)?;
     if stop.load(Ordering::Relaxed) {
         return Err(Error::Failed(
             "interrupted; the demo's processes and bus are gone".to_owned(),

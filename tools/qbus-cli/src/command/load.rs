@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::Load;
 use crate::command::{await_commit, end_with_parent, open};
 use crate::error::{Doing, Error};
+use crate::log::warn;
 use crate::look::living_series;
 use crate::stage::Player;
 
@@ -68,6 +69,12 @@ pub(crate) fn run(address: &Address, load: &Load, out: &mut dyn Write) -> Result
     // A worker would say the same, only less clearly.
     let bus = open(address)?;
     check_room(&bus, load)?;
+    if load.wait && !bus.aggregator().is_some_and(|aggregator| aggregator.alive) {
+        warn(format!(
+            "nobody aggregates the bus {address}: what waits for a full lane waits until `qbus agg \
+            -b {address}` is started"
+        ));
+    }
     let reports = reports(address, load)?;
     await_commit(&bus);
     if load.json {
@@ -102,21 +109,44 @@ pub(crate) fn run(address: &Address, load: &Load, out: &mut dyn Write) -> Result
     Ok(())
 }
 
-/// Series that have no room would be refused, and those of others with them.
+/// Processes and series that have no room would be refused, and those of others with them.
 fn check_room(bus: &Bus, load: &Load) -> Result<(), Error> {
-    let needed = u64::from(load.producers).saturating_mul(load.series.max(1));
-    let room = bus.geometry().series.saturating_sub(living_series(bus));
-    if needed <= room {
-        return Ok(());
+    let Load {
+        producers, series, ..
+    } = *load;
+    let geometry = bus.geometry();
+    let owners = bus.owners().map_err(Error::failed)?;
+    let living = owners.iter().filter(|owner| owner.alive).count() as u64;
+    let processes = u64::from(producers);
+    let all_series = processes.saturating_mul(series);
+    let rooms = [
+        (
+            "processes",
+            processes,
+            geometry.owners,
+            living,
+            "--max-owners",
+        ),
+        (
+            "series",
+            all_series,
+            geometry.series,
+            living_series(bus),
+            "--max-series",
+        ),
+    ];
+    for (what, needed, places, taken, option) in rooms {
+        let room = places.saturating_sub(taken);
+        if needed > room {
+            let (name, more) = (bus.address(), needed.next_power_of_two().max(64));
+            return Err(Error::Failed(format!(
+                "{producers} producers of {series} series need room for {needed} {what}, and the \
+                bus {name} has {room} left; take fewer, or a bus that nobody else needs: qbus \
+                create -b load {option} {more}"
+            )));
+        }
     }
-    let name = bus.address();
-    Err(Error::Failed(format!(
-        "{} producers of {} series need room for {needed} series, and the bus {name} has {room} \
-        left; take fewer, or a bus that nobody else needs: qbus create -b load --max-series {}",
-        load.producers,
-        load.series,
-        needed.next_power_of_two().max(64)
-    )))
+    Ok(())
 }
 
 /// A worker process; ended when it is dropped before it has reported.
@@ -202,8 +232,7 @@ fn work(address: &Address, load: &Load, worker: u32, out: &mut dyn Write) -> Res
     end_with_parent();
     let bus = open(address)?;
     bus.set_role("load");
-    let handles =
-        (0..load.series.max(1)).map(|series| register_or_wait(&bus, load, worker, series));
+    let handles = (0..load.series).map(|series| register_or_wait(&bus, load, worker, series));
     let handles = handles
         .collect::<Result<Vec<_>, _>>()
         .map_err(Error::failed)?;
@@ -344,12 +373,28 @@ fn emit_at_rate(load: &Load, rate: f64, one: impl Fn(u64) -> Result<(), EmitErro
         }
         done = done.max(due);
         if done < load.records {
-            let next = Duration::from_secs_f64((done + 1) as f64 / rate);
-            thread::sleep(
-                next.saturating_sub(start.elapsed())
-                    .max(Duration::from_micros(100)),
-            );
+            let pause = due_at(done + 1, rate).saturating_sub(start.elapsed());
+            thread::sleep(pause.max(Duration::from_micros(100)));
         }
     }
     accepted
+}
+
+/// When a record is due. A rate may be so small that no time is long enough.
+fn due_at(record: u64, rate: f64) -> Duration {
+    Duration::try_from_secs_f64(record as f64 / rate).unwrap_or(Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rate_has_a_pause() {
+        assert_eq!(due_at(3, 2.0), Duration::from_millis(1500));
+        for (record, rate) in [(1, 1e-300), (u64::MAX, f64::MIN_POSITIVE), (u64::MAX, 0.5)] {
+            assert_eq!(due_at(record, rate), Duration::MAX);
+        }
+        assert_eq!(due_at(1, f64::MAX), Duration::ZERO);
+    }
 }

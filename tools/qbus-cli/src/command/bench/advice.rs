@@ -37,13 +37,13 @@ fn clock(report: &Report) -> String {
     if precise > SLOW_CLOCK_NS {
         format!(
             "Clock: the precise clock takes {precise:.0} ns here (clock source {source}), most of \
-            an emit. Make hot gauges, histograms and summaries with Clock::Coarse, or give the \
-            machine a faster clock source (tsc)."
+            an emit. Make hot gauges and summaries with Clock::Coarse, or give the machine a \
+            faster clock source (tsc)."
         )
     } else {
         format!(
-            "Clock: the precise clock adds {more:.0} ns to an emit. Counters take the coarse one \
-            by themselves; a hot gauge, histogram or summary may too, where steps of a few \
+            "Clock: the precise clock adds {more:.0} ns to an emit. Counters and histograms read \
+            none; a hot gauge or summary may take the coarse one, where steps of a few \
             milliseconds in its history will do."
         )
     }

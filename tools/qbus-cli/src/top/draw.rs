@@ -112,9 +112,9 @@ fn header(screen: &Screen, line: &mut Canvas<'_>) {
         look.title()
     };
     let at = line.put_all(0, &who, look.title());
-    let at = line.put_all(at, &old, style);
+    let mut at = line.put_all(at, &old, style);
     if screen.frozen {
-        line.put_all(at, " · PAUSED", look.warning());
+        at = line.put_all(at, " · PAUSED", look.warning());
     }
     let lost = report.records.lost();
     let rate = show_rate(screen.rate, Unit::None);
@@ -123,13 +123,15 @@ fn header(screen: &Screen, line: &mut Canvas<'_>) {
     } else {
         rate.replace(" /s", "/s").replace("/s", " records/s")
     };
-    let told = format!(
-        "{per_second}   {} lost   {} series",
-        grouped(lost),
-        grouped(screen.store.series_count() as u64)
-    );
+    let series = format!("{} series", grouped(screen.store.series_count() as u64));
+    let few = format!("{} lost", grouped(lost));
+    let more = format!("{per_second}   {few}");
+    let all = format!("{more}   {series}");
+    // What there is room for beside whose it is.
+    let room = line.width().saturating_sub(at + 2);
+    let told = [all, more, few].into_iter().find(|told| told.len() <= room);
     let style = if lost > 0 { look.bad() } else { look.title() };
-    line.put_right(&told, style);
+    line.put_right(&told.unwrap_or_default(), style);
 }
 
 /// Processor, memory and GPUs in one line.

@@ -172,6 +172,23 @@ fn ascii_is_ascii_and_every_size_is_drawn() {
 }
 
 #[test]
+fn the_first_line_says_what_it_has_room_for() {
+    let mut screen = screen(PLAIN);
+    let firsts = [
+        (80, "605 k records/s   0 lost   28 series"),
+        (60, "605 k records/s   0 lost"),
+        (44, "0 lost"),
+        (30, "0.4 s old"),
+    ];
+    for (width, end) in firsts {
+        let text = shown(&mut screen, width, 24);
+        let first = text.lines().next().expect("a line").trim_end();
+        let is_whole = first.starts_with("qbus default · a7 · 0.4 s old");
+        assert!(is_whole && first.ends_with(end), "{width}: {first}");
+    }
+}
+
+#[test]
 fn no_color_is_no_color() {
     let count = |look: Look| {
         let mut screen = screen(look);

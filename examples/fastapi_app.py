@@ -4,8 +4,8 @@
     qbus agg -b inference &
     QBUS=inference uvicorn fastapi_app:app --workers 4
 
-Any worker answers /metrics for all of them: the page is that of the bus. Without QBUS each worker would
-show its own numbers, so name a bus as soon as there are two.
+Any worker answers /metrics for all of them: the page is that of the bus. Without QBUS each worker
+would show its own numbers, so name a bus as soon as there are two.
 """
 
 import time

@@ -4,8 +4,8 @@
     QBUS=inference python worker.py 1000
     qbus dump -b inference --match 'request*'
 
-Start as many as you like: their counters and histograms add up. Without QBUS it has a bus of its own, and
-prints the page itself.
+Start as many as you like: their counters and histograms add up. Without QBUS it has a bus of its
+own, and prints the page itself.
 """
 
 import os

@@ -1,6 +1,7 @@
 """Serves prometheus_client's multiprocess page of so many series, as its documentation has it.
 
-Half counters, half gauges, two labels each; one process wrote them, which is the least. Prints its port.
+Half counters, half gauges, two labels each; one process wrote them, which is the least. Prints its
+port.
 """
 
 import os

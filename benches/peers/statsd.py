@@ -2,9 +2,9 @@
 
     benches/peers/statsd.py QBUS STATSD.JS [SECONDS]
 
-QBUS is the command, as released; STATSD.JS the file stats.js of the npm package statsd. Each server gets
-the same datagrams at the same pace, slow enough that the kernel drops none; what it took of a core is what
-/proc says of its process: all of `qbus agg`, the draining of the bus among it.
+QBUS is the command, as released; STATSD.JS the file stats.js of the npm package statsd. Each server
+gets the same datagrams at the same pace, slow enough that the kernel drops none; what it took of a
+core is what /proc says of its process: all of `qbus agg`, the draining of the bus among it.
 """
 
 import json
@@ -34,7 +34,10 @@ def free_port(kind: int) -> int:
 
 def send(port: int, lines: int, seconds: float) -> int:
     """Sends that long, at the pace; how many values."""
-    packed = ["\n".join(f"{NAMES[(at + line) % 16]}:1|c" for line in range(lines)).encode() for at in range(16)]
+    packed = [
+        "\n".join(f"{NAMES[(at + line) % 16]}:1|c" for line in range(lines)).encode()
+        for at in range(16)
+    ]
     sent, start = 0, time.monotonic()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
         out.connect(("127.0.0.1", port))
@@ -46,25 +49,35 @@ def send(port: int, lines: int, seconds: float) -> int:
     return sent
 
 
-def measure(name: str, lines: int, seconds: float, pid: int, port: int, taken: Callable[[], int]) -> None:
+def measure(
+    name: str, lines: int, seconds: float, pid: int, port: int, taken: Callable[[], int]
+) -> None:
     before, had = cpu_seconds(pid), taken()
     sent = send(port, lines, seconds)
     end = time.monotonic() + 15
     while (got := taken() - had) < sent and time.monotonic() < end:
         time.sleep(0.2)
     used = cpu_seconds(pid) - before
-    print(f"{name:<24} {lines:>3} a datagram  {got / used / 1e3:>8.0f} k values a CPU second  {sent - got} of {sent} lost")
+    print(
+        f"{name:<24} {lines:>3} a datagram  {got / used / 1e3:>8.0f} k values a CPU second"
+        f"  {sent - got} of {sent} lost"
+    )
 
 
 def of_qbus(qbus: str, lines: int, seconds: float) -> None:
     port, bus = free_port(socket.SOCK_DGRAM), f"bench-statsd-{os.getpid()}"
     agg = subprocess.Popen(
-        [qbus, "agg", "--bus", bus, "--no-host", "--no-gpu", "--statsd", f"127.0.0.1:{port}"], stderr=subprocess.DEVNULL
+        [qbus, "agg", "--bus", bus, "--no-host", "--no-gpu", "--statsd", f"127.0.0.1:{port}"],
+        stderr=subprocess.DEVNULL,
     )
 
     def taken() -> int:
-        page = subprocess.run([qbus, "dump", "--bus", bus, "--match", "page_*"], capture_output=True, text=True).stdout
-        return sum(int(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith("page_"))
+        page = subprocess.run(
+            [qbus, "dump", "--bus", bus, "--match", "page_*"], capture_output=True, text=True
+        ).stdout
+        return sum(
+            int(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith("page_")
+        )
 
     try:
         time.sleep(1)
@@ -84,7 +97,9 @@ def of_statsd(script: str, lines: int, seconds: float) -> None:
         }  # fmt: skip
         config.write(json.dumps(told))
         config.flush()
-        daemon = subprocess.Popen(["node", script, config.name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        daemon = subprocess.Popen(
+            ["node", script, config.name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
         def asked_of(tries: int = 100) -> socket.socket:
             try:

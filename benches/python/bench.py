@@ -1,9 +1,10 @@
 """The cost of one emission from Python, beside that of the libraries in use today.
 
 Each case is a statement in timeit's loop, with everything looked up before, in bursts of 2,000. All
-cases take turns, round by round, so that whatever else the machine does meets all of them; a figure is the median of
-the rounds, with the quartiles beside it. qbus emits to a named bus that `qbus agg` drains in another
-process, prometheus_client is in multiprocess mode, datadog sends to a Unix socket that is read.
+cases take turns, round by round, so that whatever else the machine does meets all of them; a figure
+is the median of the rounds, with the quartiles beside it. qbus emits to a named bus that `qbus agg`
+drains in another process, prometheus_client is in multiprocess mode, datadog sends to a Unix socket
+that is read.
 """
 
 import argparse
@@ -139,7 +140,8 @@ def measure(
         if sys.stderr.isatty():
             print(f"\rround {turn + 1} of {rounds}", end="", file=sys.stderr)
         for name, timer in timers.items():
-            # Each burst finds empty queues: a record that is dropped would cost less than one that is not.
+            # Each burst finds empty queues: a record that is dropped would cost less than one that
+            # is not.
             seconds = 0.0
             for _ in range(BURSTS):
                 settle()
@@ -151,8 +153,8 @@ def measure(
 
 
 def pages(rounds: int) -> dict[str, list[float]]:
-    """Nanoseconds to collect and write the page of all processes: 1,000 series of 64 workers that are
-    dead, and of 2 that live. In a process of its own: it forks."""
+    """Nanoseconds to collect and write the page of all processes: 1,000 series of 64 workers that
+    are dead, and of 2 that live. In a process of its own: it forks."""
     program = Path(__file__).with_name("page.py")
     found = {}
     for name, module in (

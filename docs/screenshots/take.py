@@ -2,9 +2,9 @@
 
     python take.py QBUS FOLDER [--quick]
 
-QBUS is the command, FOLDER is where the pictures go. It needs Chromium and the package websocket-client.
-Whatever the page's console complains of, or a key does not do, fails. With --quick it does not wait until
-there is something to see in the pictures.
+QBUS is the command, FOLDER is where the pictures go. It needs Chromium and the package
+websocket-client. Whatever the page's console complains of, or a key does not do, fails. With
+--quick it does not wait until there is something to see in the pictures.
 """
 
 import base64
@@ -75,7 +75,10 @@ class Page:
             event = said.get("method")
             if event == "Runtime.exceptionThrown":
                 self.complaints.append(json.dumps(said["params"]["exceptionDetails"])[:500])
-            elif event == "Log.entryAdded" and said["params"]["entry"]["level"] in ("error", "warning"):
+            elif event == "Log.entryAdded" and said["params"]["entry"]["level"] in (
+                "error",
+                "warning",
+            ):
                 self.complaints.append(said["params"]["entry"]["text"])
 
     def value(self, expression: str) -> object:
@@ -93,7 +96,9 @@ class Page:
         codes = {"Enter": (13, "\r"), "Escape": (27, None), "Tab": (9, None)}
         code, text = codes.get(name, (0, name))
         more = {"text": text} if text else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=name, windowsVirtualKeyCode=code, **more)
+        self.call(
+            "Input.dispatchKeyEvent", type="keyDown", key=name, windowsVirtualKeyCode=code, **more
+        )
         self.call("Input.dispatchKeyEvent", type="keyUp", key=name, windowsVirtualKeyCode=code)
 
     def ground(self, scheme: str) -> None:
@@ -104,14 +109,18 @@ class Page:
         self.value("document.activeElement.blur()")
         # Two ticks, so that what was asked for is drawn.
         time.sleep(2.2)
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+        path.write_bytes(
+            base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+        )
 
     def close(self) -> None:
         self.call("Browser.close")
         self.process.wait(LIMIT)
 
 
-def drive(page: Page, url: str, folder: Path, seconds: float, end_aggregator: Callable[[], None]) -> None:
+def drive(
+    page: Page, url: str, folder: Path, seconds: float, end_aggregator: Callable[[], None]
+) -> None:
     cards = "[...document.querySelectorAll('.card .name')].map((name) => name.textContent)"
     page.ground("light")
     page.call("Page.navigate", url=url)
@@ -134,7 +143,10 @@ def drive(page: Page, url: str, folder: Path, seconds: float, end_aggregator: Ca
     page.until(f"{cards}.length >= 5")
 
     # A card opens with the keyboard: its series, then one of them, its traces, and back.
-    page.value("[...document.querySelectorAll('.card')].find((card) => card.textContent.includes('demo_request_seconds')).focus()")
+    page.value(
+        "[...document.querySelectorAll('.card')]"
+        ".find((card) => card.textContent.includes('demo_request_seconds')).focus()"
+    )
     page.key("Enter")
     page.until("document.querySelectorAll('#drawer tr.open').length === 1")
     page.until("document.querySelector('#drawer table.small td').textContent.endsWith('/s')")
@@ -176,7 +188,9 @@ def main() -> None:
     started: list[subprocess.Popen] = []
 
     def start(*arguments: str, **more: object) -> subprocess.Popen:
-        process = subprocess.Popen([str(program), *arguments, "--bus", bus], stdin=subprocess.DEVNULL, **more)
+        process = subprocess.Popen(
+            [str(program), *arguments, "--bus", bus], stdin=subprocess.DEVNULL, **more
+        )
         started.append(process)
         return process
 
@@ -209,7 +223,9 @@ def main() -> None:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             process.wait(LIMIT)
-        subprocess.run([str(program), "rm", "--force", "--bus", bus], check=False, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [str(program), "rm", "--force", "--bus", bus], check=False, stderr=subprocess.DEVNULL
+        )
         shutil.rmtree(scratch, ignore_errors=True)
 
 

@@ -174,7 +174,8 @@ class Scene:
         self.environment = {
             **os.environ,
             "STAGE_PIDS": str(self.pids_file),
-            # Newer Pythons warn of every fork in a process with threads, as one with a private bus is.
+            # Newer Pythons warn of every fork in a process with threads, as one with a private bus
+            # is.
             "PYTHONWARNINGS": "ignore:This process:DeprecationWarning",
             # Not beside the sources; the scripts find each other by their own folder.
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -207,7 +208,8 @@ class Scene:
     def settled(
         self, bus: str, alive: set[int], delivered: Optional[int] = None, may_drop: bool = False
     ) -> Any:
-        """Waits until those processes alone are owners and hold lanes; the bus then. Nothing was lost."""
+        """Waits until those processes alone are owners and hold lanes; the bus then. Nothing was
+        lost."""
 
         def is_so() -> Any:
             found = stat(bus)
@@ -220,7 +222,9 @@ class Scene:
         found = until(f"the owners of {bus} are {alive}", is_so)
         ledger = found["ledger"]
         expected = {"delivered", "dropped", "dropped_full"} if may_drop else {"delivered"}
-        assert {kind: count for kind, count in ledger.items() if kind not in expected and count} == {}
+        assert {
+            kind: count for kind, count in ledger.items() if kind not in expected and count
+        } == {}
         if delivered is not None:
             assert ledger["delivered"] == delivered
         return found

@@ -1,4 +1,5 @@
-"""A soak: random calls of the API from threads, forks, spawned processes and signal handlers, with exact totals.
+"""A soak: random calls of the API from threads, forks, spawned processes and signal handlers, with
+exact totals.
 
     soak.py SECONDS SEED    on the bus that QBUS names, which somebody aggregates
 
@@ -103,7 +104,9 @@ class Actor:
         self.account["soak_sizes count"] += 1
 
     def queue(self) -> None:
-        if self.collector.queue_metric("soak_queued_total", 1, "counter", {"a": self.random.choice(KINDS)}):
+        if self.collector.queue_metric(
+            "soak_queued_total", 1, "counter", {"a": self.random.choice(KINDS)}
+        ):
             self.account["soak_queued_total"] += 1
 
     def add(self) -> None:
@@ -123,7 +126,11 @@ class Actor:
         self.account[f"soak_events_total {KINDS[0]}"] += 1
 
     def err(self) -> None:
-        for wrong in (lambda: fractions.inc(-1), lambda: events.inc(), lambda: events.labels("a", "b")):
+        for wrong in (
+            lambda: fractions.inc(-1),
+            lambda: events.inc(),
+            lambda: events.labels("a", "b"),
+        ):
             try:
                 wrong()
             except ValueError:
@@ -146,7 +153,14 @@ class Actor:
         what()
 
     def run(self, until: float) -> None:
-        often = [self.count, self.count_fractions, self.observe, self.queue, self.use_theirs, self.summarize]
+        often = [
+            self.count,
+            self.count_fractions,
+            self.observe,
+            self.queue,
+            self.use_theirs,
+            self.summarize,
+        ]
         seldom = [self.nest, self.task, self.generate, self.add, self.send, self.err, self.read]
         while time.monotonic() < until:
             for _ in range(50):

@@ -1,4 +1,5 @@
-"""A bus that is removed, runs out of room or lets nobody in, under a running program: it is noticed, said and counted."""
+"""A bus that is removed, runs out of room or lets nobody in, under a running program: it is
+noticed, said and counted."""
 
 import os
 import shutil
@@ -28,7 +29,10 @@ def test_a_bus_that_is_made_anew_is_joined(bus: str, how: str) -> None:
     worker = Path(__file__).parent / "workers" / "rejoining.py"
     with aggregator(bus):
         running = subprocess.Popen(
-            [sys.executable, str(worker), bus], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(worker), bus],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert running.stdin is not None
         try:
@@ -88,7 +92,8 @@ assert "series are left out" in statistics["last_background_error"], statistics
 # What stands in cells is not lost: there is room again. What came as an event is counted.
 os.unlink("/dev/shm/fill")
 while True:
-    shown = sum(metric.count if metric.name == "h" else metric.value for metric in collector.snapshot())
+    metrics = collector.snapshot()
+    shown = sum(metric.count if metric.name == "h" else metric.value for metric in metrics)
     statistics = collector.get_statistics()
     if shown + statistics["unplaced"] == 3 * emitted:
         break
@@ -169,8 +174,14 @@ if os.fork() == 0:
     os._exit(0)
 assert os.wait()[1] == 0
 """
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr.count("RefusedWarning") == 1, ran.stderr
-    for part in ("belongs to uid 0", "runs as uid 65534", "import qbus after privileges are dropped"):
+    for part in (
+        "belongs to uid 0",
+        "runs as uid 65534",
+        "import qbus after privileges are dropped",
+    ):
         assert part in ran.stderr, ran.stderr

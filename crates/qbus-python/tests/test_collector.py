@@ -24,7 +24,10 @@ def test_wrong_types_name_the_argument(collector: MetricsCollector) -> None:
         (("a", 1, "gauge", ["x"]), "argument \"labels\" is ['x'] (list), expected a dict"),
         (("a", 1, "gauge", {1: "x"}), 'argument "labels" is 1 (int), expected strings as names'),
         (("a", 1, "gauge", {}, 5), 'argument "description" is 5 (int), expected a string'),
-        (("a", 1, "gauge", {}, "", "noon"), "argument \"timestamp\" is 'noon' (str), expected seconds"),
+        (
+            ("a", 1, "gauge", {}, "", "noon"),
+            "argument \"timestamp\" is 'noon' (str), expected seconds",
+        ),
     ]:
         for call in (collector.add_metric, collector.queue_metric):
             with pytest.raises(qbus.ArgumentError) as raised:
@@ -66,7 +69,9 @@ def test_everything_that_is_a_number_is_taken(collector: MetricsCollector) -> No
         assert metric.value == float(value)
 
 
-def test_labels_are_any_mapping_and_their_values_become_strings(collector: MetricsCollector) -> None:
+def test_labels_are_any_mapping_and_their_values_become_strings(
+    collector: MetricsCollector,
+) -> None:
     labels = types.MappingProxyType({"rank": 0, "ratio": 0.5})
     assert collector.add_metric("value", 1, "gauge", labels)
     assert collector.get_metric("value", {"ratio": "0.5", "rank": "0"}) is not None
@@ -132,7 +137,8 @@ def test_unbounded_labels_warn_once_and_are_counted(collector: MetricsCollector)
             name = f"training_{batch // 1000}_batch_time"
             added.append(collector.add_metric(name, 0.5, "gauge", labels))
             if batch % 1000 == 0:
-                # On a busy machine the aggregator may be behind: it is for room in the registry only.
+                # On a busy machine the aggregator may be behind: it is for room in the registry
+                # only.
                 collector.get_metric("nothing")
         handle = qbus.Counter("late", labelnames=["batch"], registry=collector)
         handle.labels("1").inc()
@@ -144,7 +150,9 @@ def test_unbounded_labels_warn_once_and_are_counted(collector: MetricsCollector)
     assert warning.filename == __file__
     # What was added, and what was counted by the handle.
     assert collector.get_statistics()["refused"] == 101
-    assert collector.add_metric("training_0_batch_time", 0.75, "gauge", {"batch": "7", "epoch": "0"})
+    assert collector.add_metric(
+        "training_0_batch_time", 0.75, "gauge", {"batch": "7", "epoch": "0"}
+    )
 
 
 def test_rules_that_fail_refuse(
@@ -217,7 +225,9 @@ def test_the_host_is_sampled_where_it_is_said_to_be(tmp_path: Path) -> None:
         else:
             pytest.fail("nothing was sampled")
         assert total.value == 8192
-    with pytest.raises(qbus.MetricError, match="found `path.proc`, expected an argument of node_exporter"):
+    with pytest.raises(
+        qbus.MetricError, match="found `path.proc`, expected an argument of node_exporter"
+    ):
         MetricsCollector(sampler={"path.proc": "/"})
     with pytest.raises(qbus.ArgumentError, match='"sampler"'):
         MetricsCollector(sampler={"path.procfs": 7})
@@ -265,7 +275,8 @@ def test_trackers(collector: MetricsCollector) -> None:
 
 
 def test_a_series_is_found_by_what_its_labels_say(collector: MetricsCollector) -> None:
-    """Series are kept by the objects that they were added with: the same dict may say something else later."""
+    """Series are kept by the objects that they were added with: the same dict may say something
+    else later."""
     labels = {"a": "x"}
     for value in range(40):
         labels["a"] = "xy"[value % 2]

@@ -31,7 +31,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         assert isinstance(self.server, Receiver)
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.bodies.append(gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
+        self.server.bodies.append(
+            gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body
+        )
         self.send_response(200)
         self.end_headers()
 
@@ -49,7 +51,9 @@ def receiver() -> Iterator[Receiver]:
 
 def test_a_private_bus_is_sent_on(collector: MetricsCollector, receiver: Receiver) -> None:
     steps = Counter("steps", "Steps.", registry=collector)
-    with qbus.start_pushing(otlp=receiver.url, labels={"job": "training"}, interval=3600, registry=collector) as pusher:
+    with qbus.start_pushing(
+        otlp=receiver.url, labels={"job": "training"}, interval=3600, registry=collector
+    ) as pusher:
         steps.inc(3)
         assert pusher.close()
     assert b"steps_total" in receiver.bodies[-1]
@@ -64,12 +68,16 @@ def test_what_a_program_counts_last_is_sent_at_its_end(receiver: Receiver) -> No
         f"import qbus; qbus.start_pushing(otlp={receiver.url!r}, interval=3600)\n"
         "qbus.Counter('steps', 'Steps.').inc(); print('done')"
     )
-    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "done\n", "")
     assert b"steps_total" in receiver.bodies[-1]
 
 
-def test_a_forked_child_sends_nothing_and_waits_for_nothing(collector: MetricsCollector, receiver: Receiver) -> None:
+def test_a_forked_child_sends_nothing_and_waits_for_nothing(
+    collector: MetricsCollector, receiver: Receiver
+) -> None:
     pusher = qbus.start_pushing(otlp=receiver.url, interval=3600, registry=collector)
     server = qbus.start_statsd_server("127.0.0.1:0", registry=collector)
     with warnings.catch_warnings():

@@ -1,4 +1,5 @@
-"""The exports in the tools that people load them with, without an option that they would have to know."""
+"""The exports in the tools that people load them with, without an option that they would have to
+know."""
 
 import json
 import shutil
@@ -60,7 +61,9 @@ def test_polars(exports: Path) -> None:
     metrics = polars.DataFrame(document["metrics"])
     assert metrics.schema["value"] == metrics.schema["min"] == polars.Float64
     read = polars.read_json(exports / "metrics.json").select(polars.col("metrics").explode())
-    buckets = read.unnest("metrics").filter(polars.col("name") == "run_seconds")["buckets"].explode()
+    buckets = (
+        read.unnest("metrics").filter(polars.col("name") == "run_seconds")["buckets"].explode()
+    )
     assert buckets.struct.field("le").to_list()[-1] == "+Inf"
 
 
@@ -73,9 +76,13 @@ def test_duckdb(exports: Path) -> None:
     rows = duckdb.sql(f"select name, value, point from '{exports / 'metrics.csv'}'").fetchall()
     check(*map(list, zip(*rows)))
     metrics = f"select unnest(metrics) as m from '{exports / 'metrics.json'}'"
-    found = duckdb.sql(f"select m.value, m.labels.kind from ({metrics}) where m.name = 'jobs_total'")
+    found = duckdb.sql(
+        f"select m.value, m.labels.kind from ({metrics}) where m.name = 'jobs_total'"
+    )
     assert found.fetchall() == [(3.0, 'a,"b"')]
-    bounds = duckdb.sql(f"select b.le from ({metrics}), unnest(m.buckets) as t(b) where m.name = 'run_seconds'")
+    bounds = duckdb.sql(
+        f"select b.le from ({metrics}), unnest(m.buckets) as t(b) where m.name = 'run_seconds'"
+    )
     assert ("+Inf",) in bounds.fetchall()
 
 
@@ -87,6 +94,9 @@ def test_jq(exports: Path) -> None:
         '.metrics[] | select(.name == "run_seconds") | [.buckets[].le | type] | unique',
         "[.metrics[] | .not_finite | values] | sort",
     ]
-    asked = (subprocess.run(["jq", "-c", of, exports / "metrics.json"], capture_output=True) for of in ask)
+    asked = (
+        subprocess.run(["jq", "-c", of, exports / "metrics.json"], capture_output=True)
+        for of in ask
+    )
     answers = [json.loads(answer.stdout) for answer in asked]
     assert answers == [["null", "number"], ["string"], ["+Inf", "-Inf", "NaN"]]

@@ -13,7 +13,8 @@ from processes_scene import aggregator
 
 WORKER = Path(__file__).parent / "workers" / "growing.py"
 CALLS = os.environ.get("QBUS_GROWTH_CALLS", "20000")
-#: What caches may come to in all; and of many calls less than every second one leaves a block, or 8 bytes.
+#: What caches may come to in all; and of many calls less than every second one leaves a block, or 8
+#: bytes.
 BLOCKS, BYTES = 600, 64 * 1024
 
 

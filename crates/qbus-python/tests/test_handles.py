@@ -249,7 +249,9 @@ def test_handles_travel(collector: MetricsCollector) -> None:
     assert value(collector, "size") == 1.5
 
 
-def test_what_is_registered_is_shown_and_what_is_removed_is_not(collector: MetricsCollector) -> None:
+def test_what_is_registered_is_shown_and_what_is_removed_is_not(
+    collector: MetricsCollector,
+) -> None:
     requests = Counter("requests", labelnames=["path"], registry=collector)
     seconds = Histogram("seconds", registry=collector, buckets=[1])
     assert requests.labels("/a") is not None and requests.labels("/b") is not None
@@ -272,7 +274,11 @@ def test_what_is_registered_is_shown_and_what_is_removed_is_not(collector: Metri
     until("all are gone", lambda: "requests_total" not in collector.snapshot())
     kept.inc()
     until("it is back", lambda: value(collector, "requests_total", path="/b") == 1)
-    for wrong in (lambda: requests.remove(), lambda: requests.remove("a", "b"), lambda: seconds.remove("a")):
+    for wrong in (
+        lambda: requests.remove(),
+        lambda: requests.remove("a", "b"),
+        lambda: seconds.remove("a"),
+    ):
         with pytest.raises(ValueError):
             wrong()
 

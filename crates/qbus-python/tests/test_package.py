@@ -38,7 +38,9 @@ def test_examples_run(module: str, at_least: int) -> None:
 def test_readme_runs() -> None:
     text = (FOLDER / "README.md").read_text()
     code = text.split("```python\n")[1].split("```")[0]
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
     assert 'requests_total{endpoint="/predict"} 1\n' in result.stdout
     assert result.stderr == ""
 
@@ -56,7 +58,9 @@ def test_stubs_are_those_of_the_module() -> None:
 
 
 def test_package_and_tests_are_typed() -> None:
-    result = mypy("mypy", "--cache-dir=/dev/null", "-p", "qbus", "-p", "centralized_metrics_collector")
+    result = mypy(
+        "mypy", "--cache-dir=/dev/null", "-p", "qbus", "-p", "centralized_metrics_collector"
+    )
     assert result.returncode == 0, result.stdout
 
 

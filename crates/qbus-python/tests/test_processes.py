@@ -1,4 +1,5 @@
-"""Several processes at once: totals are exact, and nothing is left behind, however they came to be."""
+"""Several processes at once: totals are exact, and nothing is left behind, however they came to
+be."""
 
 import json
 import os
@@ -131,7 +132,8 @@ def test_threads_and_tasks(either: Scene) -> None:
 @pytest.mark.parametrize("how", ["prefork", "preload", "preload, private"])
 def test_workers_of_gunicorn(scene: Scene, how: str) -> None:
     pytest.importorskip("gunicorn")
-    # A private bus is that of the arbiter, which makes it before it forks, if it loads the application.
+    # A private bus is that of the arbiter, which makes it before it forks, if it loads the
+    # application.
     bus = None if how == "preload, private" else scene.name_bus()
     options = [] if how == "prefork" else ["--preload"]
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
@@ -265,7 +267,8 @@ def test_a_killed_parent_leaves_a_bus_that_is_swept(scene: Scene) -> None:
 
 
 def sweep_later(scene: Scene, files: list[Path]) -> None:
-    """Has another process make a collector when the files are older than a bus that is just made."""
+    """Has another process make a collector when the files are older than a bus that is just
+    made."""
     long_ago = time.time() - 3600
     for file in files:
         os.utime(file, (long_ago, long_ago))

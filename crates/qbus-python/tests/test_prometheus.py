@@ -189,7 +189,8 @@ while REGISTRY.get_sample_value("g") != 5:
     assert time.monotonic() < end
     time.sleep(0.01)
 page = generate_latest().decode()
-for line in ('c_total{a="x"} 3000.0', 'h_bucket{le="2.0"} 3000.0', "h_sum 4500.0", "g 5.0", "own 3.0"):
+for line in ('c_total{a="x"} 3000.0', 'h_bucket{le="2.0"} 3000.0', "h_sum 4500.0", "g 5.0",
+             "own 3.0"):
     assert line in page, (line, page)
 # Whoever reads the bus sees the living alone, and one value.
 import qbus
@@ -314,12 +315,13 @@ def test_a_textfile_follows_links_and_leaves_devices_what_they_are(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.prom", "target.prom"]
 
 
-#: An inference server as they are written: metrics by the dict of a model's labels, one of each engine,
+#: An inference server as they are written: metrics by the dict of a model's labels, one of each
+#: engine,
 #: registered anew when its registry is wiped, and read back through the registry.
 SERVER = """
 import os, sys, time
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client import multiprocess
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import generate_latest, multiprocess
 
 def register():
     # What an earlier engine left in the process's registry.
@@ -328,12 +330,15 @@ def register():
             REGISTRY.unregister(collector)
     labels = ["model_name", "engine"]
     of_model = [{"model_name": "qwen", "engine": str(engine)} for engine in range(2)]
-    gauge = Gauge("srv:num_requests_running", "Running.", labelnames=labels, multiprocess_mode="mostrecent")
+    gauge = Gauge("srv:num_requests_running", "Running.", labelnames=labels,
+                  multiprocess_mode="mostrecent")
     usage = Gauge("srv:kv_cache_usage_perc", "Usage.", labels, multiprocess_mode="livemax")
-    config = Gauge("srv:cache_config_info", "Facts.", ["block_size"], multiprocess_mode="mostrecent")
+    config = Gauge("srv:cache_config_info", "Facts.", ["block_size"],
+                   multiprocess_mode="mostrecent")
     tokens = Counter(name="srv:generation_tokens", documentation="Tokens.", labelnames=labels)
     success = Counter("srv:request_success", "By reason.", [*labels, "finished_reason"])
-    latency = Histogram("srv:inter_token_latency_seconds", "Of a token.", labels, buckets=[0.01, 0.1, 1, 10])
+    latency = Histogram("srv:inter_token_latency_seconds", "Of a token.", labels,
+                        buckets=[0.01, 0.1, 1, 10])
     config.labels(**{"block_size": "16"}).set(1)
     return [(gauge.labels(**one), usage.labels(*one.values()), tokens.labels(**one),
              success.labels(*one.values(), "stop"), latency.labels(**one)) for one in of_model]
@@ -380,7 +385,8 @@ assert registry.get_sample_value("srv:cache_config_info", {"block_size": "16"}) 
 for metric in registry.collect():
     if metric.name == "srv:inter_token_latency_seconds":
         of = [sample for sample in metric.samples if sample.labels["engine"] == "0"]
-        buckets = {sample.labels["le"]: sample.value for sample in of if sample.name.endswith("_bucket")}
+        buckets = {sample.labels["le"]: sample.value
+                   for sample in of if sample.name.endswith("_bucket")}
         assert buckets == {"0.01": 0, "0.1": 600, "1.0": 600, "10.0": 600, "+Inf": 600}, buckets
         (total,) = [sample.value for sample in of if sample.name.endswith("_sum")]
         assert abs(total - 30) < 1e-6, total
@@ -388,7 +394,8 @@ for metric in registry.collect():
 else:
     raise AssertionError
 assert register.made[0][2]._value.get() == 350
-assert b'srv:generation_tokens_total{engine="0",model_name="qwen"} 1050.0' in generate_latest(registry)
+page = generate_latest(registry)
+assert b'srv:generation_tokens_total{engine="0",model_name="qwen"} 1050.0' in page
 """
 
 
@@ -400,7 +407,9 @@ def test_an_inference_server_of_several_processes(shared: dict[str, str]) -> Non
 def test_an_inference_server_under_qbus_run(bus: str, is_shared: bool) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "QBUS"}
     ended = subprocess.run(
-        qbus_command("run", "-b", bus, "--", sys.executable, "-c", f"IS_SHARED = {is_shared}\n{SERVER}"),
+        qbus_command(
+            "run", "-b", bus, "--", sys.executable, "-c", f"IS_SHARED = {is_shared}\n{SERVER}"
+        ),
         env=environment,
         capture_output=True,
         text=True,

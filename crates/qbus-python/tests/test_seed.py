@@ -23,7 +23,9 @@ def blocks(language: str) -> dict[str, list[str]]:
     """The blocks of a language by the heading that they stand under."""
     found: dict[str, list[str]] = {}
     heading = ""
-    for part in re.finditer(r"^#+ (?P<heading>[^\n]*)$|^```(?P<language>\w*)\n(?P<text>.*?)^```$", SEED, re.M | re.S):
+    for part in re.finditer(
+        r"^#+ (?P<heading>[^\n]*)$|^```(?P<language>\w*)\n(?P<text>.*?)^```$", SEED, re.M | re.S
+    ):
         if part["heading"] is not None:
             heading = part["heading"]
         elif part["language"] == language:
@@ -38,11 +40,15 @@ LATENCY = "Model inference latency in seconds"
 
 @pytest.fixture
 def namespace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
-    """What a reader of the document has at hand: its imports, and the process's collector, empty."""
+    """What a reader of the document has at hand: its imports, and the process's collector,
+    empty."""
     monkeypatch.chdir(tmp_path)
     collector = get_metrics_collector()
     collector.reset()
-    names = {name: getattr(centralized_metrics_collector, name) for name in centralized_metrics_collector.__all__}
+    names = {
+        name: getattr(centralized_metrics_collector, name)
+        for name in centralized_metrics_collector.__all__
+    }
     return {**names, "time": time, "collector": collector}
 
 
@@ -66,7 +72,9 @@ def test_installation_and_setup(namespace: dict[str, Any]) -> None:
     assert not namespace["collector"].get_statistics()["is_collecting"]
 
 
-def test_basic_metric_collection(namespace: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_basic_metric_collection(
+    namespace: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     run("Basic Metric Collection", namespace)
     assert capsys.readouterr().out == "Latency: 0.125s\n"
     metric = namespace["metric"]
@@ -76,7 +84,9 @@ def test_basic_metric_collection(namespace: dict[str, Any], capsys: pytest.Captu
     assert abs(metric.timestamp - time.time()) < 60
 
 
-def test_performance_tracking(namespace: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_performance_tracking(
+    namespace: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     run("Performance Tracking", namespace)
     out = capsys.readouterr().out
     assert re.fullmatch(r"Duration: \d+\.\d{4}s\nMemory delta: -?\d+ bytes\n", out), out
@@ -114,7 +124,9 @@ def test_validation_and_error_handling(namespace: dict[str, Any]) -> None:
     run("Validation and Error Handling", namespace)
     assert namespace["is_valid"] is True
     assert namespace["collector"].validate_metric("positive_metric", -1) is False
-    with pytest.raises(ValueError, match="positive_metric: its validation rule refuses the value -1"):
+    with pytest.raises(
+        ValueError, match="positive_metric: its validation rule refuses the value -1"
+    ):
         namespace["collector"].add_metric("positive_metric", -1, MetricType.GAUGE)
 
 
@@ -137,7 +149,9 @@ def test_with_model_training(namespace: dict[str, Any]) -> None:
     run("With Model Training", namespace)
     namespace["num_epochs"] = 3
     steps: list[str] = []
-    optimizer = SimpleNamespace(zero_grad=lambda: steps.append("zero"), step=lambda: steps.append("step"))
+    optimizer = SimpleNamespace(
+        zero_grad=lambda: steps.append("zero"), step=lambda: steps.append("step")
+    )
 
     def criterion(output: float, target: float) -> SimpleNamespace:
         return SimpleNamespace(backward=lambda: steps.append("backward"))
@@ -153,7 +167,9 @@ def test_with_model_training(namespace: dict[str, Any]) -> None:
 def test_with_memory_management(namespace: dict[str, Any]) -> None:
     run("With Memory Management", namespace)
     allocated = iter([1000, 1500])
-    namespace["torch"] = SimpleNamespace(cuda=SimpleNamespace(memory_allocated=lambda: next(allocated)))
+    namespace["torch"] = SimpleNamespace(
+        cuda=SimpleNamespace(memory_allocated=lambda: next(allocated))
+    )
     namespace["memory_management_with_metrics"]()
     metric = namespace["collector"].get_metric(
         "memory_operation_delta", {"operation": "memory_intensive_task"}
@@ -210,7 +226,9 @@ def test_api_reference_is_complete(namespace: dict[str, Any]) -> None:
     for name, arguments in signatures:
         owner = collector if hasattr(collector, name) else centralized_metrics_collector
         found = MetricsCollector if name == "__init__" else getattr(owner, name)
-        names = [argument.split("=")[0].strip(" *") for argument in arguments.split(",") if argument]
+        names = [
+            argument.split("=")[0].strip(" *") for argument in arguments.split(",") if argument
+        ]
         assert signature_names(found)[: len(names)] == names, name
 
 

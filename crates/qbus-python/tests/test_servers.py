@@ -1,4 +1,5 @@
-"""Real servers, with programs that import prometheus_client and know nothing of qbus: one page for all workers."""
+"""Real servers, with programs that import prometheus_client and know nothing of qbus: one page for
+all workers."""
 
 import os
 import socket
@@ -159,7 +160,9 @@ def value(page: str, series: str) -> float:
 
 def gunicorn(port: int) -> list[str]:
     # Each worker is replaced several times: what it counted stays.
-    return python("gunicorn", "-w", "3", "--max-requests", "20", "-b", f"127.0.0.1:{port}", "app:application")
+    return python(
+        "gunicorn", "-w", "3", "--max-requests", "20", "-b", f"127.0.0.1:{port}", "app:application"
+    )
 
 
 def uvicorn(port: int) -> list[str]:
@@ -173,7 +176,14 @@ def gunicorn_uvicorn(port: int) -> list[str]:
 
 def uwsgi(port: int) -> list[str]:
     return [str(Path(sys.executable).with_name("pyuwsgi"))] + [
-        *("--http-socket", f"127.0.0.1:{port}", "--wsgi-file", "app.py", "--master", "--die-on-term"),
+        *(
+            "--http-socket",
+            f"127.0.0.1:{port}",
+            "--wsgi-file",
+            "app.py",
+            "--master",
+            "--die-on-term",
+        ),
         *("--processes", "3", "--max-requests", "30", "--need-app", "--virtualenv", sys.prefix),
     ]
 
@@ -212,9 +222,16 @@ def test_a_web_server(
 
 
 def has(module: str) -> bool:
-    return subprocess.run(
-        [sys.executable, "-c", f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"]
-    ).returncode == 0
+    return (
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)",
+            ]
+        ).returncode
+        == 0
+    )
 
 
 def test_celery(bus: str, tmp_path: Path) -> None:
@@ -222,7 +239,13 @@ def test_celery(bus: str, tmp_path: Path) -> None:
         pytest.skip("celery is not installed")
     (tmp_path / "tasks.py").write_text(TASKS)
     worker = python("celery", "-A", "tasks", "worker", "--pool", "prefork", "--concurrency", "3")
-    worker += ["--without-gossip", "--without-mingle", "--without-heartbeat", "--max-tasks-per-child", "10"]
+    worker += [
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+        "--max-tasks-per-child",
+        "10",
+    ]
     with running(bus, tmp_path, worker):
         send = "from tasks import task\nfor _ in range(60): task.delay()"
         subprocess.run([sys.executable, "-c", send], cwd=tmp_path, check=True, timeout=PATIENCE)

@@ -21,7 +21,9 @@ def get(url: str, **headers: str) -> bytes:
 
 def page(server: qbus.MetricsServer) -> str:
     accept = "application/openmetrics-text;version=1.0.0"
-    return gzip.decompress(get(server.url + "metrics", Accept=accept, **{"Accept-Encoding": "gzip"})).decode()
+    return gzip.decompress(
+        get(server.url + "metrics", Accept=accept, **{"Accept-Encoding": "gzip"})
+    ).decode()
 
 
 def test_a_page_and_a_dashboard(collector: MetricsCollector) -> None:
@@ -49,7 +51,9 @@ def test_a_native_histogram_is_one_for_who_asks_for_protobuf(collector: MetricsC
     Histogram("classic_seconds", registry=collector).observe(0.5)
     Histogram("native_seconds", registry=collector, native=True).observe(0.5)
     collector.get_all_current_metrics()
-    accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+    accept = (
+        "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+    )
     # Schema 5, and then the threshold of its zeros.
     native = b"\x28\x0a\x31"
     with qbus.start_http_server(0, registry=collector) as server:

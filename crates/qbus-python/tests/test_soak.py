@@ -1,4 +1,5 @@
-"""The soak, short: QBUS_SOAK_SECONDS=600 makes it ten minutes, QBUS_SOAK_SEED takes the same calls again."""
+"""The soak, short: QBUS_SOAK_SECONDS=600 makes it ten minutes, QBUS_SOAK_SEED takes the same calls
+again."""
 
 import json
 import os

@@ -151,7 +151,11 @@ def test_exceptions_of_generators_and_coroutines(collector: MetricsCollector) ->
 
     steps = generator()
     next(steps)
-    for fails in (lambda: next(steps), lambda: asyncio.run(coroutine()), lambda: asyncio.run(exhaust())):
+    for fails in (
+        lambda: next(steps),
+        lambda: asyncio.run(coroutine()),
+        lambda: asyncio.run(exhaust()),
+    ):
         with pytest.raises(ValueError):
             fails()
     found = collector.get_metric("failed_total")

@@ -7,7 +7,8 @@
 1.0
 
 Without set-up all of it is private to this process, its forks and its multiprocessing workers. With
-the environment's QBUS naming a bus, it is shared by all who name the same, and ``qbus agg`` folds it.
+the environment's QBUS naming a bus, it is shared by all who name the same, and ``qbus agg`` folds
+it.
 """
 
 from qbus import _interpreter  # isort: skip  # refuses a sub-interpreter, before anything native

@@ -25,7 +25,8 @@ _refuse_sub_interpreter()
 
 
 def pause() -> None:
-    """Does nothing: the interpreter changes threads where a function begins, if one waits for it."""
+    """Does nothing: the interpreter changes threads where a function begins, if one waits for
+    it."""
 
 
 def prepare() -> None:

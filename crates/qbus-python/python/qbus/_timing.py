@@ -1,7 +1,8 @@
 """Decorators: what a timer, an in-progress tracker or an exception counter does around a function.
 
-A function is anything that can be called. What counts is the time until it is done: until a coroutine
-returned, a generator was exhausted or closed. A class stays a class, and its construction counts.
+A function is anything that can be called. What counts is the time until it is done: until a
+coroutine returned, a generator was exhausted or closed. A class stays a class, and its construction
+counts.
 """
 
 import functools

@@ -3,7 +3,8 @@
     run.py SDIST          over the module, whose name replaces prometheus_client's in the tests
     run.py SDIST --shim   unmodified, with the shim in place
 
-The tests that fail are those of `expected.txt`, each with its reason, and no others: a new failure fails.
+The tests that fail are those of `expected.txt`, each with its reason, and no others: a new failure
+fails.
 """
 
 import os
@@ -66,7 +67,15 @@ def run(sdist: str, folder: Path, is_shim: bool) -> int:
         import qbus.shim
 
         environment["PYTHONPATH"] = qbus.shim.FOLDER
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+    ]
     with subprocess.Popen(
         [*command, *(str(where / name) for name in FILES)],
         cwd=folder,
@@ -77,7 +86,8 @@ def run(sdist: str, folder: Path, is_shim: bool) -> int:
             process.wait(600)
         finally:
             process.kill()
-            # A bus for each folder that the tests make their own; the next process would sweep them.
+            # A bus for each folder that the tests make their own; the next process would sweep
+            # them.
             for path in Path("/dev/shm").glob(f"qbus.embedded-{process.pid}-*"):
                 path.unlink(missing_ok=True)
     known, wrong = expected(), []

@@ -1,5 +1,5 @@
-"""A loader in the shape of PyTorch's: long-lived workers, each with a queue of indexes, and one queue
-of results: loader.py METHOD persistent|epochs.
+"""A loader in the shape of PyTorch's: long-lived workers, each with a queue of indexes, and one
+queue of results: loader.py METHOD persistent|epochs.
 """
 
 import multiprocessing

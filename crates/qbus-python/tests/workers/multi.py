@@ -17,7 +17,8 @@ WORKERS = 3
 EACH = 400
 TASKS = 120
 
-#: Made by whoever imports this module: with spawn by each worker again, with forkserver by its server.
+#: Made by whoever imports this module: with spawn by each worker again, with forkserver by its
+#: server.
 calls = qbus.Counter("calls", "Calls by a handle of the module.", ["kind"])
 
 

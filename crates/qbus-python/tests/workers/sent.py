@@ -1,4 +1,5 @@
-"""Handles that a worker gets one by one, of the default collector and of another: sent.py METHOD."""
+"""Handles that a worker gets one by one, of the default collector and of another: sent.py
+METHOD."""
 
 import multiprocessing
 import os

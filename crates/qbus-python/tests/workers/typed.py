@@ -1,4 +1,5 @@
-"""Uses the API as a program does that is checked strictly: by mypy, by pyright, and by running it."""
+"""Uses the API as a program does that is checked strictly: by mypy, by pyright, and by running
+it."""
 
 import qbus
 from qbus import Counter, Gauge, Histogram, Summary, Info, MetricsCollector, MetricType

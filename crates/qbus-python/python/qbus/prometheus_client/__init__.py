@@ -6,8 +6,8 @@
 >>> b'jobs_total{kind="small"} 1.0' in generate_latest()
 True
 
-What a process counts it keeps for its own page, and emits for all others: ``MultiProcessCollector`` gives
-the page of all, and so does everything that reads the bus (``qbus dump``, ``qbus serve``).
+What a process counts it keeps for its own page, and emits for all others: ``MultiProcessCollector``
+gives the page of all, and so does everything that reads the bus (``qbus dump``, ``qbus serve``).
 """
 
 import importlib.machinery as _machinery
@@ -90,8 +90,8 @@ __all__ = (
 
 
 def _extend() -> None:
-    """Has the modules that are not here (bridges, parsers) come from prometheus_client, if there is one:
-    what they import from it is this package's."""
+    """Has the modules that are not here (bridges, parsers) come from prometheus_client, if there is
+    one: what they import from it is this package's."""
     found = _machinery.PathFinder.find_spec("prometheus_client", _sys.path)
     for place in (found and found.submodule_search_locations) or ():
         if place not in __path__:

@@ -1,8 +1,8 @@
 """The bus under the values: which one it is, and what a series of it is called.
 
-What this package puts on a bus it also names there, in the family ``qbus_client_family``: so any process
-knows which families a page of it has. How the gauges of several processes become one is the bus's own to know, unless
-the processes are told apart by other means than their pids.
+What this package puts on a bus it also names there, in the family ``qbus_client_family``: so any
+process knows which families a page of it has. How the gauges of several processes become one is the
+bus's own to know, unless the processes are told apart by other means than their pids.
 """
 
 import os
@@ -49,8 +49,9 @@ def collector() -> MetricsCollector:
 
 
 def is_shared() -> bool:
-    """Whether this process's own page shows what all processes of its bus have counted. It does on a bus
-    that has a name, unless the environment's QBUS_PAGE is ``own``: for who scrapes each process."""
+    """Whether this process's own page shows what all processes of its bus have counted. It does on
+    a bus that has a name, unless the environment's QBUS_PAGE is ``own``: for who scrapes each
+    process."""
     return bool(os.environ.get("QBUS")) and os.environ.get("QBUS_PAGE") != "own"
 
 
@@ -101,7 +102,9 @@ def _tell(what: str, error: Exception) -> None:
     if what not in _told:
         _told.add(what)
         warnings.warn(
-            f"{what} stays in this process: {error}. This is said once", RefusedWarning, stacklevel=8
+            f"{what} stays in this process: {error}. This is said once",
+            RefusedWarning,
+            stacklevel=8,
         )
 
 
@@ -135,8 +138,8 @@ class Series:
     def handle(self, identity: Optional[str] = None) -> Any:
         """Its handle, or None when it cannot be on the bus: then it stays in this process.
 
-        The bus itself gives each process a gauge of its own, and merges them. Who tells processes apart by
-        other means than their pids names its ``identity``: then this package merges.
+        The bus itself gives each process a gauge of its own, and merges them. Who tells processes
+        apart by other means than their pids names its ``identity``: then this package merges.
         """
         try:
             names, values = self._labelnames, list(self._labelvalues)
@@ -181,7 +184,8 @@ class Series:
 
 #: Histograms and summaries that were registered since this process made a page last, by bus.
 _fresh: dict[str, set[str]] = {}
-#: Far longer than a round of the aggregator takes, and waited for once after a registration at most.
+#: Far longer than a round of the aggregator takes, and waited for once after a registration at
+#: most.
 _PATIENCE_SECONDS = 1.0
 
 

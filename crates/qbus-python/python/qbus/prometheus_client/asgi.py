@@ -7,7 +7,9 @@ from urllib.parse import parse_qs
 from .registry import REGISTRY, Collector
 
 
-def make_asgi_app(registry: Collector = REGISTRY, disable_compression: bool = False) -> Callable[..., Any]:
+def make_asgi_app(
+    registry: Collector = REGISTRY, disable_compression: bool = False
+) -> Callable[..., Any]:
     """An ASGI application that serves the page of a registry."""
     from .exposition import _bake_output
 
@@ -18,7 +20,9 @@ def make_asgi_app(registry: Collector = REGISTRY, disable_compression: bool = Fa
 
         def header(wanted: str) -> str:
             pairs = scope.get("headers") or ()
-            return ",".join(value.decode() for name, value in pairs if name.decode().lower() == wanted)
+            return ",".join(
+                value.decode() for name, value in pairs if name.decode().lower() == wanted
+            )
 
         status, headers, output = _bake_output(
             registry,

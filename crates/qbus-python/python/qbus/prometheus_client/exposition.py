@@ -74,7 +74,9 @@ _TYPES = {
 _APART = ("_created", "_gsum", "_gcount")
 
 
-def generate_latest(registry: Collector = REGISTRY, escaping: str = openmetrics.UNDERSCORES) -> bytes:
+def generate_latest(
+    registry: Collector = REGISTRY, escaping: str = openmetrics.UNDERSCORES
+) -> bytes:
     """The page of a registry in the Prometheus text format.
 
     >>> from qbus.prometheus_client import CollectorRegistry, Gauge
@@ -157,9 +159,8 @@ def choose_encoder(accept_header: Optional[str]) -> tuple[Callable[[Any], bytes]
                 return encoder, openmetrics.CONTENT_TYPE_LATEST
             if is_new:
                 encoder = partial(openmetrics.generate_latest, escaping=escaping, version=version)
-                return encoder, (
-                    f"application/openmetrics-text; version={version}; charset=utf-8; escaping={escaping}"
-                )
+                described = f"version={version}; charset=utf-8; escaping={escaping}"
+                return encoder, f"application/openmetrics-text; {described}"
         elif kind == "text/plain" and is_new:
             text = partial(generate_latest, escaping=escaping)
             return text, f"{CONTENT_TYPE_LATEST}; escaping={escaping}"
@@ -190,7 +191,9 @@ def _bake_output(
     return "200 OK", headers, output
 
 
-def make_wsgi_app(registry: Collector = REGISTRY, disable_compression: bool = False) -> Callable[..., Any]:
+def make_wsgi_app(
+    registry: Collector = REGISTRY, disable_compression: bool = False
+) -> Callable[..., Any]:
     """A WSGI application that serves the page of a registry."""
 
     def prometheus_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
@@ -254,7 +257,10 @@ def _get_ssl_ctx(
         what = f"CA certificate chain from file {cafile!r} or directory {capath!r}"
         load(what, lambda: context.load_verify_locations(cafile, capath))
     else:
-        load("default CA certificate chain", lambda: context.load_default_certs(ssl.Purpose.CLIENT_AUTH))
+        load(
+            "default CA certificate chain",
+            lambda: context.load_default_certs(ssl.Purpose.CLIENT_AUTH),
+        )
     if client_auth_required:
         context.verify_mode = ssl.CERT_REQUIRED
     what = f"server certificate file {certfile!r} or its private key file {keyfile!r}"

@@ -100,7 +100,9 @@ class MetricWrapperBase(Collector):
 
     def _raise_if_not_observable(self) -> None:
         if self._is_parent():
-            raise ValueError(f"{self._type} metric {self._name} is missing label values: call labels() first")
+            raise ValueError(
+                f"{self._type} metric {self._name} is missing label values: call labels() first"
+            )
 
     def _metric_init(self) -> None:
         raise NotImplementedError(f"_metric_init() of {self!r}")
@@ -161,9 +163,13 @@ class MetricWrapperBase(Collector):
             raise ValueError(f"No label names were set when constructing {self}")
         if self._labelvalues:
             own = dict(zip(self._labelnames, self._labelvalues))
-            raise ValueError(f"{self} already has labels set ({own}); can not chain calls to .labels()")
+            raise ValueError(
+                f"{self} already has labels set ({own}); can not chain calls to .labels()"
+            )
         if given and named:
-            raise ValueError("Can't pass both *args and **kwargs: label values are given by position or by name")
+            raise ValueError(
+                "Can't pass both *args and **kwargs: label values are given by position or by name"
+            )
         if named:
             if sorted(named) != sorted(self._labelnames):
                 raise ValueError("Incorrect label names")
@@ -178,7 +184,11 @@ class MetricWrapperBase(Collector):
             return child
 
     def _make_child(self: T, labelvalues: tuple[str, ...]) -> T:
-        own: dict[str, Any] = {"namespace": self._namespace, "subsystem": self._subsystem, "unit": self._unit}
+        own: dict[str, Any] = {
+            "namespace": self._namespace,
+            "subsystem": self._subsystem,
+            "unit": self._unit,
+        }
         more = {name: value for name, value in self._kwargs.items() if name not in own}
         return self.__class__(
             self._original_name,
@@ -212,7 +222,9 @@ class MetricWrapperBase(Collector):
         if not self._labelnames:
             raise ValueError(f"No label names were set when constructing {self}")
         if len(labelvalues) != len(self._labelnames):
-            raise ValueError(f"Incorrect label count (expected {len(self._labelnames)}, got {labelvalues})")
+            raise ValueError(
+                f"Incorrect label count (expected {len(self._labelnames)}, got {labelvalues})"
+            )
         wanted = tuple(str(value) for value in labelvalues)
         self._remove(lambda known: known == wanted)
 
@@ -296,7 +308,8 @@ class Counter(MetricWrapperBase):
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value's native half can be called directly: a fork is noticed by other means then."""
+    """Whether a value's native half can be called directly: a fork is noticed by other means
+    then."""
     identify = getattr(value, "_identify", None)
     return isinstance(value, values.MutexValue) and identify is os.getpid
 
@@ -304,12 +317,13 @@ def _is_plain(value: Any) -> bool:
 class Gauge(MetricWrapperBase):
     """A value that goes up and down.
 
-    ``multiprocess_mode`` says what several processes make of it: the sum, min, max or most recent of all
-    or of the living (live…), or a series of each.
+    ``multiprocess_mode`` says what several processes make of it: the sum, min, max or most recent
+    of all or of the living (live…), or a series of each.
 
     >>> from qbus.prometheus_client import CollectorRegistry, Gauge
     >>> registry = CollectorRegistry()
-    >>> depth = Gauge("depth", "Requests that wait.", registry=registry, multiprocess_mode="livesum")
+    >>> mode = "livesum"
+    >>> depth = Gauge("depth", "Requests that wait.", registry=registry, multiprocess_mode=mode)
     >>> depth.set(4); depth.dec()
     >>> registry.get_sample_value("depth")
     3.0
@@ -412,7 +426,8 @@ class Gauge(MetricWrapperBase):
 
 
 class _Part:
-    """The sum, or the count of a bucket, of native observations: for who reads and writes them apart."""
+    """The sum, or the count of a bucket, of native observations: for who reads and writes them
+    apart."""
 
     __slots__ = ("_observations", "_bucket", "_exemplar")
 
@@ -497,7 +512,7 @@ class Histogram(MetricWrapperBase):
 
     >>> from qbus.prometheus_client import CollectorRegistry, Histogram
     >>> registry = CollectorRegistry()
-    >>> latency = Histogram("latency_seconds", "Time to answer.", registry=registry, buckets=[0.1, 1])
+    >>> latency = Histogram("latency_seconds", "To answer.", registry=registry, buckets=[0.1, 1])
     >>> latency.observe(0.5)
     >>> registry.get_sample_value("latency_seconds_bucket", {"le": "1.0"})
     1.0

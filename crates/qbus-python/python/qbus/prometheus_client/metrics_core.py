@@ -55,7 +55,9 @@ class Metric:
         )
 
     def __repr__(self) -> str:
-        return f"Metric({self.name}, {self.documentation}, {self.type}, {self.unit}, {self.samples})"
+        return (
+            f"Metric({self.name}, {self.documentation}, {self.type}, {self.unit}, {self.samples})"
+        )
 
     def _restricted_metric(self, names: Iterable[str]) -> Optional["Metric"]:
         kept = [sample for sample in self.samples if sample.name in names]

@@ -14,7 +14,9 @@ from .registry import Collector
 from .samples import Exemplar, Sample
 from .utils import INF, floatToGoString
 
-_LIVE_GAUGE_MULTIPROCESS_MODES = {mode for mode in Gauge._MULTIPROC_MODES if mode.startswith("live")}
+_LIVE_GAUGE_MULTIPROCESS_MODES = {
+    mode for mode in Gauge._MULTIPROC_MODES if mode.startswith("live")
+}
 
 
 class MultiProcessCollector(Collector):
@@ -27,7 +29,9 @@ class MultiProcessCollector(Collector):
     def __init__(self, registry: Any, path: Optional[str] = None) -> None:
         self._path = path or _bus.directory()
         if not os.environ.get("QBUS") and (not self._path or not os.path.isdir(self._path)):
-            raise ValueError("env PROMETHEUS_MULTIPROC_DIR is not set or not a directory, and QBUS names no bus")
+            raise ValueError(
+                "env PROMETHEUS_MULTIPROC_DIR is not set or not a directory, and QBUS names no bus"
+            )
         if registry:
             registry.register(self)
 
@@ -162,6 +166,6 @@ def _merge(
 
 
 def mark_process_dead(pid: object, path: Optional[str] = None) -> None:
-    """Takes a process's gauges of the living (live…) off the page. When processes are told apart by their pids,
-    that is done without this as soon as they end."""
+    """Takes a process's gauges of the living (live…) off the page. When processes are told apart by
+    their pids, that is done without this as soon as they end."""
     _bus.mark_dead(_of(path or _bus.directory()), str(pid))

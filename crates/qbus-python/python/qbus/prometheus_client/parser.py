@@ -23,7 +23,8 @@ _SUFFIXES = {
 def text_string_to_metric_families(text: str) -> Iterable[Metric]:
     """The metrics of a page.
 
-    >>> [metric] = text_string_to_metric_families('# TYPE jobs_total counter\\njobs_total{kind="a"} 2\\n')
+    >>> page = '# TYPE jobs_total counter\\njobs_total{kind="a"} 2\\n'
+    >>> [metric] = text_string_to_metric_families(page)
     >>> metric.name, metric.samples[0].labels, metric.samples[0].value
     ('jobs', {'kind': 'a'}, 2.0)
     """
@@ -80,7 +81,9 @@ class _Page:
             yield from self.finished()
             self._begin(name)
         if kind == "HELP":
-            self._help = _ESCAPED.sub(lambda found: {"n": "\n", "\\": "\\"}.get(found[1], found[0]), rest)
+            self._help = _ESCAPED.sub(
+                lambda found: {"n": "\n", "\\": "\\"}.get(found[1], found[0]), rest
+            )
         elif not rest:
             raise ValueError(f"no type in the line {line!r}")
         else:
@@ -117,7 +120,8 @@ def _unescape(text: str) -> str:
 def _sample(line: str) -> Sample:
     named = _NAME.match(line)
     name = named[0] if named is not None else None
-    at = _SPACE.match(line, named.end() if named is not None else 0).end()  # type: ignore[union-attr]
+    start = named.end() if named is not None else 0
+    at = _SPACE.match(line, start).end()  # type: ignore[union-attr]
     labels: dict[str, str] = {}
     if line[at : at + 1] == "{":
         quoted, at = _labels(line, at + 1, labels)
@@ -134,7 +138,8 @@ def _sample(line: str) -> Sample:
 
 
 def _labels(line: str, at: int, labels: dict[str, str]) -> tuple[Optional[str], int]:
-    """Reads labels up to the closing brace; a name in quotes that is among them, and where they end."""
+    """Reads labels up to the closing brace; a name in quotes that is among them, and where they
+    end."""
     name: Optional[str] = None
 
     def skip(at: int) -> int:

@@ -58,16 +58,16 @@ class ProcessCollector(Collector):
         start = self._btime + float(parts[19]) / self._ticks
         cpu = (float(parts[11]) + float(parts[12])) / self._ticks
         return [
-            self._gauge(
-                "virtual_memory_bytes", "Virtual memory size in bytes.", float(parts[20])
-            ),
+            self._gauge("virtual_memory_bytes", "Virtual memory size in bytes.", float(parts[20])),
             self._gauge(
                 "resident_memory_bytes",
                 "Resident memory size in bytes.",
                 float(parts[21]) * self._pagesize,
             ),
             self._gauge(
-                "start_time_seconds", "Start time of the process since unix epoch in seconds.", start
+                "start_time_seconds",
+                "Start time of the process since unix epoch in seconds.",
+                start,
             ),
             CounterMetricFamily(
                 self._prefix + "cpu_seconds_total",

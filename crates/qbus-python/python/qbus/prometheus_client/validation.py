@@ -87,4 +87,6 @@ def _validate_exemplar(exemplar: Mapping[str, str]) -> None:
         _validate_labelname(name)
     length = sum(len(name) + len(value) for name, value in exemplar.items())
     if length > _EXEMPLAR_MAX:
-        raise ValueError(f"the labels of an exemplar have {length} characters, at most {_EXEMPLAR_MAX} can be")
+        raise ValueError(
+            f"the labels of an exemplar have {length} characters, at most {_EXEMPLAR_MAX} can be"
+        )

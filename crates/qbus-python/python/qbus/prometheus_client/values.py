@@ -1,8 +1,8 @@
 """Where values are kept: in this process, and on the bus for all others.
 
-A metric asks ``ValueClass`` for its values when it is made. ``MutexValue`` is for a process that shows its
-own page; ``MultiProcessValue`` for one of several that show one page, each gauge under the name of its
-process. Any other class with the methods of ``MutexValue`` can take their place.
+A metric asks ``ValueClass`` for its values when it is made. ``MutexValue`` is for a process that
+shows its own page; ``MultiProcessValue`` for one of several that show one page, each gauge under
+the name of its process. Any other class with the methods of ``MutexValue`` can take their place.
 """
 
 import os

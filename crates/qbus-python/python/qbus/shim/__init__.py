@@ -1,7 +1,8 @@
 """Has a program that imports prometheus_client get qbus.prometheus_client, unmodified.
 
-``FOLDER`` on PYTHONPATH does that, in the process and in all that it starts: `qbus run` puts it there. The
-file ``sitecustomize.py`` in it calls install(), and then the sitecustomize that would have run without.
+``FOLDER`` on PYTHONPATH does that, in the process and in all that it starts: `qbus run` puts it
+there. The file ``sitecustomize.py`` in it calls install(), and then the sitecustomize that would
+have run without.
 """
 
 import importlib

@@ -72,8 +72,8 @@ def _name(s: str, escaping: str, is_legacy: bool, rune: Callable[[str, int], boo
 def escape_metric_name(s: str, escaping: str = UNDERSCORES) -> str:
     """A metric name as the scheme writes it; in quotes if UTF-8 is allowed and it needs that.
 
-    >>> escape_metric_name("a.b"), escape_metric_name("a.b", DOTS), escape_metric_name("a.b", ALLOWUTF8)
-    ('a_b', 'a_dot_b', '"a.b"')
+    >>> [escape_metric_name("a.b", scheme) for scheme in (UNDERSCORES, DOTS, ALLOWUTF8)]
+    ['a_b', 'a_dot_b', '"a.b"']
     """
     return _name(s, escaping, _is_valid_legacy_metric_name(s), _is_legacy_metric_rune)
 
@@ -111,7 +111,8 @@ def _is_valid_exemplar_metric(metric: Any, sample: Any) -> bool:
 def _compose_exemplar_string(metric: Any, sample: Any, exemplar: Any) -> str:
     if not _is_valid_exemplar_metric(metric, sample):
         raise ValueError(
-            f"metric {metric.name} has exemplars, and is neither a counter nor a bucket of a histogram"
+            f"metric {metric.name} has exemplars, and is neither a counter nor a bucket of a "
+            "histogram"
         )
     pairs = ",".join(f'{k}="{escape_text(v)}"' for k, v in sorted(exemplar.labels.items()))
     text = f" # {{{pairs}}} {floatToGoString(exemplar.value)}"

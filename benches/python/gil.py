@@ -2,15 +2,17 @@
 
     gil.py [SERIES]    a page of so many series (2,000)
 
-"held" is the longest that a call uses the processor between two points at which other threads can have the interpreter
-(holds.c, which needs a C compiler and an interpreter that is a shared library), the least and the median of many calls.
+"held" is the longest that a call uses the processor between two points at which other threads can
+have the interpreter (holds.c, which needs a C compiler and an interpreter that is a shared
+library), the least and the median of many calls.
 
-"seen" is the same as a second thread sees it, which looks as often as it gets the interpreter at how much processor time
-the calling thread has used: there the time is in it that it takes to wake the second thread up, which the first rows show:
-they call nothing of qbus. CPU is the processor time of one call, with the interpreter or without.
+"seen" is the same as a second thread sees it, which looks as often as it gets the interpreter at
+how much processor time the calling thread has used: there the time is in it that it takes to wake
+the second thread up, which the first rows show: they call nothing of qbus. CPU is the processor
+time of one call, with the interpreter or without.
 
-What a call gives is freed bit by bit here, so that it is not counted. Python itself frees a list in one go, and gives nobody
-a turn meanwhile: the last rows show that.
+What a call gives is freed bit by bit here, so that it is not counted. Python itself frees a list in
+one go, and gives nobody a turn meanwhile: the last rows show that.
 """
 
 import ctypes
@@ -37,8 +39,8 @@ PR_SET_TIMERSLACK = 29
 
 
 def wake_up_at_once() -> None:
-    """Has waits of this thread end when they should, not up to 50 microseconds later; and if that is allowed,
-    before whatever else the machine does."""
+    """Has waits of this thread end when they should, not up to 50 microseconds later; and if that
+    is allowed, before whatever else the machine does."""
     ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
     try:
         os.sched_setscheduler(threading.get_native_id(), os.SCHED_FIFO, os.sched_param(1))
@@ -103,7 +105,8 @@ def let_go(given: Any) -> None:
 
 
 def spans(call: Callable[[], Any], free: Callable[[Any], None], seconds: float) -> list[float]:
-    """Microseconds of the caller between two turns of another thread: the longest span of each call."""
+    """Microseconds of the caller between two turns of another thread: the longest span of each
+    call."""
     clock = time.pthread_getcpuclockid(threading.get_ident())
     longest = 0
     is_over = False
@@ -227,7 +230,9 @@ def main() -> None:
         holds = held(call, library)
         cost = processor_time(call)
         seen = spans(call, let_go, 0.2)[0]
-        print(f"{name:<38}{holds[0]:>8.1f}{statistics.median(holds):>8.1f}{seen:>8.1f}{cost:>10.2f}")
+        print(
+            f"{name:<38}{holds[0]:>8.1f}{statistics.median(holds):>8.1f}{seen:>8.1f}{cost:>10.2f}"
+        )
     print("\nmicroseconds in which Python frees what these gave, in one go")
     for name, call in cases.items():
         found = [freed(call) for _ in range(20)]

@@ -81,7 +81,8 @@ fn blank(py: Python<'_>, len: usize, widest: char) -> PyResult<Bound<'_, PyStrin
     // Two of them: of one there may be one object for all.
     let seed = PyString::new(py, &String::from_iter([widest, widest]));
     let mut grown = seed.into_ptr();
-    // SAFETY: `grown` is the only reference to a string; it is exchanged for that of the longer one.
+    // SAFETY: `grown` is the only reference to a string; it is exchanged for that of the longer
+    // one.
     let result = unsafe { ffi::PyUnicode_Resize(&mut grown, len as ffi::Py_ssize_t) };
     // SAFETY: it is owned, whether it grew or not.
     let string = unsafe { Bound::from_owned_ptr(py, grown) };

@@ -271,7 +271,9 @@ def test_waits_are_bounded_together(bus: str) -> None:
 
 def test_an_interrupt_ends_a_wait(bus: str) -> None:
     """The aggregator is stopped, so the lane stays full."""
-    aggregator = subprocess.Popen([sys.executable, "-m", "qbus._command", "agg", "-b", bus, "--no-host", "--no-gpu"])
+    aggregator = subprocess.Popen(
+        [sys.executable, "-m", "qbus._command", "agg", "-b", bus, "--no-host", "--no-gpu"]
+    )
     try:
         collector = MetricsCollector(bus=bus)
         until("it is aggregated", lambda: collector.get_statistics()["has_aggregator"])
@@ -373,7 +375,9 @@ def test_a_snapshot_finds_names_that_begin_alike(collector: MetricsCollector) ->
         for labels in ({}, {"l": "x"}):
             found = snapshot.get(name, labels)
             assert found is not None and (found.name, found.value) == (name, len(name))
-    assert "a_c" not in snapshot and snapshot.get("a", {"l": "y"}) is None and snapshot.get("") is None
+    assert (
+        "a_c" not in snapshot and snapshot.get("a", {"l": "y"}) is None and snapshot.get("") is None
+    )
 
 
 def test_columns_are_what_data_frames_take(collector: MetricsCollector) -> None:

@@ -1,4 +1,5 @@
-"""No call keeps the interpreter from other threads: what copies and makes many objects lets others have it."""
+"""No call keeps the interpreter from other threads: what copies and makes many objects lets others
+have it."""
 
 import importlib
 import os

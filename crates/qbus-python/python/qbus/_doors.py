@@ -44,8 +44,8 @@ def start_http_server(
 ) -> MetricsServer:
     """Serves all metrics of the bus, of every process, at /metrics, and the dashboard at /.
 
-    It runs on a native thread until close(), or until the process ends; a forked child has none. The port 0
-    is any free one. An address that other machines can reach has no password: it warns.
+    It runs on a native thread until close(), or until the process ends; a forked child has none.
+    The port 0 is any free one. An address that other machines can reach has no password: it warns.
 
     Raises BusError (an OSError) if the address is taken or not to be had.
 
@@ -68,23 +68,28 @@ def start_pushing(
 ) -> MetricsPusher:
     """Sends all metrics of the bus, of every process, on: by remote write, by OTLP, or both.
 
-    A receiver is a URL with options behind commas, as ``qbus agg --remote-write`` and ``--otlp`` have them
-    (docs/push.md); ``otlp=""`` is where the environment's OTEL_EXPORTER_OTLP_ENDPOINT says. ``labels`` tell this
-    bus from others; beside them ``job`` is the bus, or the program where that is private, and ``instance`` the host.
-    ``queue`` is a folder in which survives what waits for a receiver: of a bus with a name.
+    A receiver is a URL with options behind commas, as ``qbus agg --remote-write`` and ``--otlp``
+    have them (docs/push.md); ``otlp=""`` is where the environment's OTEL_EXPORTER_OTLP_ENDPOINT
+    says. ``labels`` tell this bus from others; beside them ``job`` is the bus, or the program where
+    that is private, and ``instance`` the host. ``queue`` is a folder in which survives what waits
+    for a receiver: of a bus with a name.
 
-    It runs on native threads until close(), or until the process ends, and then sends all of it once more; a
-    forked child sends nothing. One process of a bus does this; with a named bus that is ``qbus agg`` as a rule.
+    It runs on native threads until close(), or until the process ends, and then sends all of it
+    once more; a forked child sends nothing. One process of a bus does this; with a named bus that
+    is ``qbus agg`` as a rule.
 
-    Raises MetricError (a ValueError) for what names no receiver, BusError (an OSError) for a file or a folder that
-    cannot be used.
+    Raises MetricError (a ValueError) for what names no receiver, BusError (an OSError) for a file
+    or a folder that cannot be used.
 
-    For example ``start_pushing("http://prometheus:9090/api/v1/write", labels={"job": "training"})``.
+    For example ``start_pushing("http://prometheus:9090/api/v1/write", labels={"job":
+    "training"})``.
     """
     collector = registry or get_metrics_collector()
     job = os.path.basename(sys.argv[0]) if collector.is_embedded else collector.bus
     own = {"job": job or "python", "instance": socket.gethostname(), **(labels or {})}
-    pusher = _qbus.push(collector, _all(remote_write), _all(otlp), interval, list(own.items()), queue)
+    pusher = _qbus.push(
+        collector, _all(remote_write), _all(otlp), interval, list(own.items()), queue
+    )
     return _keep(pusher)
 
 
@@ -95,15 +100,17 @@ def start_statsd_server(
     gauge_deltas: bool = False,
     registry: Optional[MetricsCollector] = None,
 ) -> StatsdServer:
-    """Takes what StatsD and DogStatsD clients send, at one address or several, beside all other metrics.
+    """Takes what StatsD and DogStatsD clients send, at one address or several, beside all other
+    metrics.
 
-    An address is ``127.0.0.1:8125``, or ``unix:PATH`` (docs/statsd.md); ``mapping`` is a file in the format of
-    statsd_exporter, and ``gauge_deltas`` takes a gauge's value with a sign as a change.
+    An address is ``127.0.0.1:8125``, or ``unix:PATH`` (docs/statsd.md); ``mapping`` is a file in
+    the format of statsd_exporter, and ``gauge_deltas`` takes a gauge's value with a sign as a
+    change.
 
     It runs on native threads until close(), or until the process ends; a forked child has none.
 
-    Raises MetricError (a ValueError) for what is no address, BusError (an OSError) if it is taken or the mapping
-    cannot be used.
+    Raises MetricError (a ValueError) for what is no address, BusError (an OSError) if it is taken
+    or the mapping cannot be used.
 
     >>> with start_statsd_server("127.0.0.1:0") as server:
     ...     server.addresses[0].startswith("127.0.0.1:")

@@ -194,8 +194,8 @@ impl fmt::Display for OpenError {
             } => {
                 write!(
                     f,
-                    "{} is not {expected}: it starts with {found:#018x}; name another file, or move \
-                    this one away",
+                    "{} is not {expected}: it starts with {found:#018x}; name another file, or \
+                    move this one away",
                     path.display()
                 )
             }

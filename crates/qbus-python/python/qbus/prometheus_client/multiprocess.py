@@ -77,7 +77,8 @@ def _collect(collector: MetricsCollector, accumulate: bool) -> list[Metric]:
     gauges: dict[str, dict[tuple[tuple[str, str], ...], _Merged]] = defaultdict(dict)
     rows.reverse()
     while rows:
-        # Each is freed by itself: all of them at once would keep the interpreter from other threads.
+        # Each is freed by itself: all of them at once would keep the interpreter from other
+        # threads.
         full, kind, text, labels, value, time, count, total, buckets, traced = rows.pop()
         name = full.removesuffix("_total") if kind == "counter" else full
         known = modes.get(name)

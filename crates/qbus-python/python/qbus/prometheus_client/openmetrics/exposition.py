@@ -156,7 +156,9 @@ def generate_latest(registry: Any, escaping: str = UNDERSCORES, version: str = "
     for metric in registry.collect():
         try:
             name = escape_metric_name(metric.name, escaping)
-            page.write(f"# HELP {name} {escape_text(metric.documentation)}\n# TYPE {name} {metric.type}\n")
+            page.write(
+                f"# HELP {name} {escape_text(metric.documentation)}\n# TYPE {name} {metric.type}\n"
+            )
             if metric.unit:
                 page.write(f"# UNIT {name} {metric.unit}\n")
             for sample in metric.samples:

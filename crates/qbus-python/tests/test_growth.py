@@ -35,4 +35,6 @@ def test_nothing_grows(bus: str) -> None:
         for name, (times, blocks, heap, *rest) in found.items()
         if blocks > max(BLOCKS, times // 2) or heap > max(BYTES, times * 8) or max(rest) > 0
     }
-    assert grown == {}, "calls; blocks of Python, bytes of the heap, descriptors, threads and files that they left"
+    assert grown == {}, (
+        "calls; blocks of Python, bytes of the heap, descriptors, threads and files that they left"
+    )

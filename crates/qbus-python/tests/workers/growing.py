@@ -1,5 +1,6 @@
-"""Calls everything again and again, and shows what each call has left behind: allocated blocks of Python and
-bytes of the C library's heap, which are exact where the resident size is not; descriptors, threads, and files of buses.
+"""Calls everything again and again, and shows what each call has left behind: allocated blocks of
+Python and bytes of the C library's heap, which are exact where the resident size is not;
+descriptors, threads, and files of buses.
 
     growing.py CALLS    on the bus that QBUS names
 """
@@ -90,7 +91,11 @@ def calls() -> Calls:
         asyncio.run(both())
 
     def mistaken() -> None:
-        for wrong in (lambda: child.inc(-1), lambda: counter.inc(), lambda: counter.labels("a", "b")):
+        for wrong in (
+            lambda: child.inc(-1),
+            lambda: counter.inc(),
+            lambda: counter.labels("a", "b"),
+        ):
             try:
                 wrong()
             except ValueError:
@@ -111,7 +116,9 @@ def calls() -> Calls:
 
     def handles() -> None:
         for kind in (qbus.Counter, qbus.Gauge, qbus.Histogram, qbus.Summary):
-            kind(f"grow_made_{kind.__name__.lower()}", "Made.", ["a"]).labels("x").set_max_series(100)
+            kind(f"grow_made_{kind.__name__.lower()}", "Made.", ["a"]).labels("x").set_max_series(
+                100
+            )
         qbus.Info("grow").info({"version": "1"})
 
     def removed() -> None:
@@ -186,7 +193,10 @@ def calls() -> Calls:
         "doors": (doors, 20_000),
         "a door in a block": (dropped_doors, 2000),
         "a named bus": (lambda: qbus.snapshot(collector.bus, match="grow*"), 500),
-        "what there is": (lambda: (repr(collector), repr(child), "grow" in snapshot, len(snapshot)), 5),
+        "what there is": (
+            lambda: (repr(collector), repr(child), "grow" in snapshot, len(snapshot)),
+            5,
+        ),
         "get_all_current_metrics": (collector.get_all_current_metrics, 500),
         "get_all_metrics_buffer": (collector.get_all_metrics_buffer, 2000),
         "a file": (lambda: (collector.export_to_openmetrics(str(path)), path.unlink()), 1000),
@@ -201,7 +211,10 @@ def their_calls() -> Calls:
     client = prometheus_client
     theirs = client.Counter("grow_theirs", "A counter.", ["a"])
     gauge = client.Gauge("grow_gauge", "A gauge.")
-    modes = [client.Gauge(f"grow_{mode}", mode, ["a"], multiprocess_mode=mode) for mode in ("livesum", "mostrecent")]
+    modes = [
+        client.Gauge(f"grow_{mode}", mode, ["a"], multiprocess_mode=mode)
+        for mode in ("livesum", "mostrecent")
+    ]
     observed = client.Histogram("grow_observed", "A histogram.", ["a"])
     path = Path(tempfile.gettempdir()) / f"growing-{os.getpid()}.prom"
     page = openmetrics.generate_latest(client.REGISTRY).decode()
@@ -234,7 +247,11 @@ def their_calls() -> Calls:
         client.REGISTRY.register(gauge)
 
     def blocks() -> None:
-        with observed.labels("x").time(), gauge.track_inprogress(), theirs.labels("x").count_exceptions():
+        with (
+            observed.labels("x").time(),
+            gauge.track_inprogress(),
+            theirs.labels("x").count_exceptions(),
+        ):
             pass
 
     def merged() -> None:
@@ -244,7 +261,11 @@ def their_calls() -> Calls:
         client.CollectorRegistry().restricted_registry(["grow_gauge"])
 
     def served() -> None:
-        environment = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": "name[]=grow_gauge"}
+        environment = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": "/",
+            "QUERY_STRING": "name[]=grow_gauge",
+        }
         client.make_wsgi_app()(environment, lambda *_: None)
 
     def server() -> None:
@@ -268,7 +289,10 @@ def their_calls() -> Calls:
         "the page of all": (merged, 1000),
         "a request": (served, 200),
         "a server": (server, 100_000),
-        "a file": (lambda: (client.write_to_textfile(str(path), client.REGISTRY), path.unlink()), 1000),
+        "a file": (
+            lambda: (client.write_to_textfile(str(path), client.REGISTRY), path.unlink()),
+            1000,
+        ),
         "a parser": (lambda: list(parser.text_string_to_metric_families(page)), 1000),
         "mark_process_dead": (lambda: multiprocess.mark_process_dead(1), 5),
     }

@@ -93,7 +93,8 @@ fn run_show(demo: &Demo, out: &mut dyn Write) -> Result<(), Error> {
     }
     writeln!(
         out,
-        "The bus {address}: {} workers emit for {time:.0} s, an aggregator folds and samples the host.",
+        "The bus {address}: {} workers emit for {time:.0} s, an aggregator folds and samples the \
+         host.",
         demo.workers
     )?;
     #[cfg(feature = "http")]

@@ -14,6 +14,8 @@ mod distribution;
 pub mod export;
 #[cfg(not(loom))]
 mod fold;
+#[cfg(not(loom))]
+mod scratch;
 pub mod series;
 mod snapshot;
 mod sum;

@@ -15,6 +15,7 @@ pub(crate) mod layout;
 pub(crate) mod ledger;
 #[cfg(not(loom))]
 mod merged;
+#[cfg(not(loom))]
 mod order;
 #[cfg(not(loom))]
 pub(crate) mod place;

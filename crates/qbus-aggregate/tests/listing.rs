@@ -61,6 +61,17 @@ fn it_says_in_every_format_what_a_snapshot_says() {
             let same = export(&listing, format, &options, &mut listed).expect("memory");
             assert_eq!(left_out, same, "{format}");
             assert!(whole == listed, "{format}");
+            // What a page without timestamps does not say need not be kept for it.
+            let bare = Options {
+                timestamps: false,
+                history,
+            };
+            let (mut whole, mut listed) = (Vec::new(), Vec::new());
+            export(&snapshot, format, &bare, &mut whole).expect("memory");
+            let mut listing = reader.list_for(format, &what).expect("an epoch");
+            listing.add_labels(&labels);
+            export(&listing, format, &bare, &mut listed).expect("memory");
+            assert!(whole == listed, "{format}");
         }
     }
 }

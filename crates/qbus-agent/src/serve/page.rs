@@ -128,10 +128,11 @@ impl Pages {
                 return Ok((packed, kept));
             }
             let takes = |name: &str| wanted.query.takes(name);
-            let mut listing = reader.list(&ReadOptions {
+            let what = ReadOptions {
                 history: wanted.query.history,
                 matches: Some(&takes),
-            })?;
+            };
+            let mut listing = reader.list_for(wanted.format, &what)?;
             if wanted.format != Format::Json {
                 if wanted.query.takes(COMMIT_TIME) {
                     listing.add(commit_time(listing.unix_ns()));

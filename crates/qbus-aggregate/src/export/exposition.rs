@@ -15,7 +15,7 @@ use crate::series::{Exemplar, Family, Series, Value};
 use crate::snapshot::reader::Named;
 
 /// How much of a page gathers before it goes out.
-pub(super) const CHUNK_BYTES: usize = 64 * 1024;
+pub(super) const CHUNK_BYTES: usize = 16 * 1024;
 
 /// The series of each name, of series that are sorted by it.
 pub(super) fn in_families(series: &[Series]) -> impl Iterator<Item = Named<'_>> {

@@ -9,6 +9,7 @@ use super::prometheus::suffixes;
 use super::wire::{Field, Message, push_varint};
 use super::{Exported, LeftOut, Options};
 use crate::distribution::{CLASSIC_BOUNDS, CLASSIC_POWERS, Exponential};
+use crate::scratch::Scratch;
 use crate::series::{Exemplar, Family, HistogramValue, Series, SummaryValue, Value};
 
 /// The media type to serve a protobuf page with.
@@ -18,6 +19,9 @@ pub const PROTOBUF_CONTENT_TYPE: &str = "application/vnd.google.protobuf; \
 /// The most buckets that a native histogram is written with: what OpenTelemetry and Prometheus' own
 /// client keep by default.
 pub(super) const NATIVE_BUCKETS_MAX: usize = 160;
+
+/// How much of a family gathers in one piece.
+const PIECE_BYTES: usize = 64 * 1024;
 
 // The numbers of `io.prometheus.client.MetricType`.
 const COUNTER: u64 = 0;
@@ -49,7 +53,7 @@ pub fn protobuf<'a>(
     let mut names = Names::default();
     let mut left_out = LeftOut::default();
     let mut page = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
-    let mut message = Message::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
+    let mut message = Message::with_capacity(PIECE_BYTES + PIECE_BYTES / 8);
     for all in what.into().names() {
         let family = all.family();
         if !names.claim(&family.name, suffixes(family.metric_type)) {
@@ -57,15 +61,17 @@ pub fn protobuf<'a>(
             continue;
         }
         // The length of a family comes before it: what has gathered by then is kept in pieces.
-        let mut pieces: Vec<Vec<u8>> = Vec::new();
+        let mut pieces: Vec<Scratch> = Vec::new();
         let mut sound = Sound::new(all);
         message.clear();
         head(&mut message, family);
         let bare = message.len();
         for series in sound.by_ref() {
             metric(&mut message, &series, options);
-            if message.len() >= CHUNK_BYTES {
-                pieces.push(message.as_bytes().to_vec());
+            if message.len() >= PIECE_BYTES {
+                let mut piece = Scratch::of(message.len());
+                piece.bytes_mut().copy_from_slice(message.as_bytes());
+                pieces.push(piece);
                 message.clear();
             }
         }
@@ -73,11 +79,12 @@ pub fn protobuf<'a>(
         if pieces.is_empty() && message.len() == bare {
             continue;
         }
-        let before: usize = pieces.iter().map(Vec::len).sum();
+        let before: usize = pieces.iter().map(|piece| piece.bytes().len()).sum();
         push_varint(&mut page, (before + message.len()) as u64);
         for piece in pieces {
-            page.extend_from_slice(&piece);
-            pass_on(&mut page, out)?;
+            out.write_all(&page)?;
+            page.clear();
+            out.write_all(piece.bytes())?;
         }
         page.extend_from_slice(message.as_bytes());
         pass_on(&mut page, out)?;

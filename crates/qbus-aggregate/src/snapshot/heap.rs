@@ -85,6 +85,8 @@ impl Heap {
             failure: None,
             file,
         };
+        // Readers refuse a file that is shorter than it says.
+        heap.words().store(AT_ALLOCATED, heap.allocated as u64);
         heap.set_budget(heap.file.available_bytes());
         heap
     }

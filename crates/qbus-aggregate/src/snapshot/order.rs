@@ -1,87 +1,132 @@
 //! The order of series that have one name: by their labels.
+//!
+//! Keys are longer than what they belong to, and there are as many as series. So they are not kept:
+//! of each stay the first bytes in which it may differ from the others, and where those do not
+//! decide it is read again.
 
-use std::ops::Range;
+use crate::scratch::Scratch;
 
-/// What is sorted: little, so that it stays in the caches whatever the labels are.
-#[derive(Debug)]
-struct Entry {
-    index: u32,
-    /// Where its key lies.
-    start: u32,
-    len: u32,
-    /// The first bytes in which the keys may differ.
-    prefix: u128,
+/// Bytes of a key that are compared at once.
+const PREFIX: usize = 11;
+/// Of an entry: where it says how many they are, and where its thing's index lies.
+const LEN: usize = PREFIX;
+const INDEX: usize = LEN + 1;
+
+/// What is sorted: little, so that it stays in the caches whatever the keys are, and of bytes that
+/// are in the order of the entries.
+///
+/// First stand the bytes of the key behind those in which all agree, and zeros where it ends. Then
+/// how many they are, one more where the key goes on: one that ends comes before one that goes on,
+/// be it with zeros. Then the index.
+type Entry = [u8; 16];
+
+/// Has an entry take the bytes that follow.
+fn mark(entry: &mut Entry, rest: &[u8]) {
+    let known = rest.len().min(PREFIX);
+    entry[..PREFIX].fill(0);
+    entry[..known].copy_from_slice(&rest[..known]);
+    entry[LEN] = rest.len().min(PREFIX + 1) as u8;
 }
 
-impl Entry {
-    fn key(&self) -> Range<usize> {
-        let start = self.start as usize;
-        start..start + self.len as usize
+/// Has it take some bytes before those that it has.
+fn precede(entry: &mut Entry, before: &[u8]) {
+    let known = before.len().min(PREFIX);
+    entry.copy_within(..PREFIX - known, known);
+    entry[..known].copy_from_slice(&before[..known]);
+    entry[LEN] = (before.len() + usize::from(entry[LEN])).min(PREFIX + 1) as u8;
+}
+
+fn index(entry: &Entry) -> usize {
+    let [.., a, b, c, d] = *entry;
+    u32::from_be_bytes([a, b, c, d]) as usize
+}
+
+fn set_index(entry: &mut Entry, index: usize) {
+    entry[INDEX..].copy_from_slice(&(index as u32).to_be_bytes());
+}
+
+/// Sorts things by their keys, which `write_key` appends, whenever it is asked to. Of things with
+/// equal keys the order stays.
+pub(crate) fn sort_by_keys<T: Copy>(things: &mut [T], mut write_key: impl FnMut(&T, &mut Vec<u8>)) {
+    if things.len() < 2 {
+        return;
     }
-}
-
-/// Sorts things by a key.
-#[derive(Debug)]
-pub(crate) struct Order {
-    entries: Vec<Entry>,
-    keys: Vec<u8>,
-}
-
-impl Order {
-    /// Of so many things.
-    pub(crate) fn of(things: usize) -> Order {
-        Order {
-            entries: Vec::with_capacity(things),
-            keys: Vec::new(),
+    let mut scratch = Scratch::of(size_of::<Entry>() * things.len());
+    let (entries, _) = scratch.bytes_mut().as_chunks_mut();
+    for (at, entry) in entries.iter_mut().enumerate() {
+        set_index(entry, at);
+    }
+    // Parts whose keys are to be compared, and so many of their first bytes are the same.
+    let mut parts = vec![(0..entries.len(), 0)];
+    while let Some((part, same)) = parts.pop() {
+        let some = &mut entries[part.clone()];
+        let same = mark_all(some, same, |index, key| write_key(&things[index], key));
+        some.sort_unstable_by_key(|entry| u128::from_be_bytes(*entry));
+        let mut start = part.start;
+        for equal in some.chunk_by(|a, b| a[..INDEX] == b[..INDEX]) {
+            if equal.len() > 1 && usize::from(equal[0][LEN]) > PREFIX {
+                parts.push((start..start + equal.len(), same + PREFIX));
+            }
+            start += equal.len();
         }
     }
+    put(things, entries);
+}
 
-    /// Adds the next thing; `write_key` appends its key.
-    pub(crate) fn push(&mut self, write_key: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.keys.len();
-        write_key(&mut self.keys);
-        let len = (self.keys.len() - start) as u32;
-        // Beyond 4 GiB of keys all are equal.
-        let (start, len) = u32::try_from(self.keys.len()).map_or((0, 0), |_| (start as u32, len));
-        self.entries.push(Entry {
-            index: self.entries.len() as u32,
-            start,
-            len,
-            prefix: 0,
-        });
-    }
-
-    /// The indexes of the things, in order.
-    pub(crate) fn sorted(mut self) -> impl Iterator<Item = usize> {
-        self.mark();
-        let (mut entries, keys) = (self.entries, self.keys);
-        entries.sort_unstable_by(|a, b| {
-            let key = |entry: &Entry| &keys[entry.key()];
-            a.prefix
-                .cmp(&b.prefix)
-                .then_with(|| key(a).cmp(key(b)))
-                .then(a.index.cmp(&b.index))
-        });
-        entries.into_iter().map(|entry| entry.index as usize)
-    }
-
-    /// Finds what all keys begin with, and marks each with what follows.
-    fn mark(&mut self) {
-        let Some(first) = self.entries.first().map(Entry::key) else {
-            return;
-        };
-        let mut common = first.len();
-        for entry in &self.entries {
-            let pairs = self.keys[first.clone()].iter().zip(&self.keys[entry.key()]);
-            common = pairs.take(common).take_while(|(a, b)| a == b).count();
+/// Marks each with what follows the bytes in which the keys of all agree; how many those are. So
+/// many are known to be the same.
+fn mark_all(
+    entries: &mut [Entry],
+    known: usize,
+    mut read: impl FnMut(usize, &mut Vec<u8>),
+) -> usize {
+    let (mut first, mut key) = (Vec::new(), Vec::new());
+    let Some(entry) = entries.first() else {
+        return known;
+    };
+    read(index(entry), &mut first);
+    let mut same = first.len().max(known);
+    // From which entry on how many were found to be the same.
+    let mut found = Vec::new();
+    for (at, entry) in entries.iter_mut().enumerate() {
+        key.clear();
+        read(index(entry), &mut key);
+        let pairs = first.iter().zip(&key).skip(known);
+        let agreed = known + pairs.take(same - known).take_while(|(a, b)| a == b).count();
+        if agreed < same || at == 0 {
+            same = agreed;
+            found.push((at, same));
         }
-        for entry in &mut self.entries {
-            let mut bytes = [0; 16];
-            let rest = &self.keys[entry.key()][common..];
-            let known = rest.len().min(bytes.len());
-            bytes[..known].copy_from_slice(&rest[..known]);
-            // The first byte counts most, as in a comparison of the keys.
-            entry.prefix = u128::from_be_bytes(bytes);
+        mark(entry, key.get(same..).unwrap_or_default());
+    }
+    for (nth, &(start, then)) in found.iter().enumerate() {
+        let end = found.get(nth + 1).map_or(entries.len(), |next| next.0);
+        let between = first.get(same..then).unwrap_or_default();
+        for entry in entries[start..end]
+            .iter_mut()
+            .filter(|_| !between.is_empty())
+        {
+            precede(entry, between);
+        }
+    }
+    same
+}
+
+/// Puts things where their entries are.
+fn put<T: Copy>(things: &mut [T], entries: &mut [Entry]) {
+    for start in 0..things.len() {
+        let moved = things[start];
+        let mut to = start;
+        loop {
+            let from = index(&entries[to]);
+            // One that is where it belongs names itself.
+            set_index(&mut entries[to], to);
+            if from == start {
+                things[to] = moved;
+                break;
+            }
+            things[to] = things[from];
+            to = from;
         }
     }
 }
@@ -94,17 +139,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_that_of_the_keys(
-            keys in prop::collection::vec("(same_start_|)[ab\0]{0,20}", 0..60),
-        ) {
-            let mut order = Order::of(keys.len());
-            for key in &keys {
-                order.push(|out| out.extend(key.as_bytes()));
-            }
-            let sorted: Vec<usize> = order.sorted().collect();
+        fn it_is_that_of_the_keys(keys in prop::collection::vec(
+            "(same_start_|same_start_that_is_longer_than_a_prefix|)[ab\0]{0,20}(and_the_same_end|)",
+            0..60,
+        )) {
+            let mut order: Vec<usize> = (0..keys.len()).collect();
+            sort_by_keys(&mut order, |&index, out| out.extend(keys[index].as_bytes()));
             let mut expected: Vec<usize> = (0..keys.len()).collect();
             expected.sort_by_key(|&index| &keys[index]);
-            prop_assert_eq!(sorted, expected);
+            prop_assert_eq!(order, expected);
         }
     }
 }

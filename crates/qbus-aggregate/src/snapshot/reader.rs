@@ -19,8 +19,8 @@ use qbus::{Access, MappedFile, OpenError, SeriesId, Words};
 use self::decode::Located;
 use super::file;
 use super::layout::{
-    AT_COMMITTED, AT_CREATED, AT_INSTANCE, AT_NAME, AT_PID, AT_STARTED, BLOCK_HEADER, NAME_WORDS,
-    Shape,
+    AT_ALLOCATED, AT_COMMITTED, AT_CREATED, AT_INSTANCE, AT_NAME, AT_PID, AT_STARTED, BLOCK_HEADER,
+    NAME_WORDS, Shape,
 };
 use super::ring::{self, Points, RecentRecord, decode_recent};
 use super::row::{BlockHeader, LEN_MAX, Plain, Span, block_of, is_same_series, row_at};
@@ -99,12 +99,33 @@ impl Reader {
     pub fn open(path: &Path) -> Result<Reader, ReadError> {
         let file = MappedFile::open(path, Access::Read).map_err(ReadError::Open)?;
         let shape = file::check(&file).map_err(ReadError::Open)?;
-        Ok(Reader {
+        let mut reader = Reader {
             file,
             shape,
             families: HashMap::new(),
             retries: 0,
-        })
+        };
+        reader.check_length().map_err(ReadError::Open)?;
+        Ok(reader)
+    }
+
+    /// Refuses a file that ends before what is in use of it, as a copy does that was cut short: half
+    /// a page says nothing of what is missing.
+    fn check_length(&mut self) -> Result<(), OpenError> {
+        // The file is long enough before the word says so; the map may be older than both.
+        let used = self.words().load(AT_ALLOCATED);
+        if used > self.words().len() as u64 {
+            self.refresh();
+        }
+        let found = self.words().len() as u64;
+        if used > found {
+            return Err(OpenError::Size {
+                path: self.file.path().to_owned(),
+                found: found * 8,
+                expected: used.saturating_mul(8),
+            });
+        }
+        Ok(())
     }
 
     fn words(&self) -> Words<'_> {

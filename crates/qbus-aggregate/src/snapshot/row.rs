@@ -45,8 +45,12 @@ const BUCKETS_MAX: usize = 257;
 /// The longest version: a native histogram's with all octaves.
 pub(crate) const LEN_MAX: usize = OBSERVED_LEN + BUCKETS_MAX + 2 + OCTAVES_MAX * OCTAVE_WORDS;
 
-/// The words of a version that are times of its records.
-pub(crate) const TIMES: Range<usize> = 1..3;
+/// The word of a version that counts its records.
+pub(crate) const RECORDS: usize = 0;
+/// The words of a version that are times of its records, the last and the first one's.
+pub(crate) const LAST_TIME: usize = 1;
+pub(crate) const FIRST_TIME: usize = 2;
+pub(crate) const TIMES: Range<usize> = LAST_TIME..FIRST_TIME + 1;
 
 /// The words of a version that say where its history is.
 pub(crate) const HISTORY: Range<usize> = 5..8;

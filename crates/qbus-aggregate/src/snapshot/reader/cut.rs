@@ -1,21 +1,28 @@
 //! A cut: of each row the version that counts at one epoch.
 //!
-//! It is kept small, since a page is made of it: some 45 bytes a counter or gauge.
+//! It is kept small, since a page is made beside it: some 28 bytes a counter or gauge, and 40 with
+//! its times.
 
 use std::collections::HashMap;
 use std::mem::take;
 use std::sync::Arc;
 
-use super::packed::{pack, unpack};
+use super::packed::{pack, push_small, take_small, unpack};
 use super::{Beyond, CUTS, FamilyKey, Listed, ReadOptions, Reader};
+use crate::export::Format;
+use crate::scratch::Scratch;
 use crate::series::Family;
 use crate::snapshot::layout::AT_COMMITTED;
-use crate::snapshot::row::{BLOCK_BITS, HISTORY, Plain, TIMES, block_of, take_room};
+use crate::snapshot::merged::is_merged;
+use crate::snapshot::row::{
+    BLOCK_BITS, FIRST_TIME, HISTORY, LAST_TIME, Plain, RECORDS, TIMES, block_of, take_room,
+};
 use crate::snapshot::versioned::{Found, committed};
 use crate::snapshot::writer::GLOBALS_ROW;
 
-/// What a counter or a gauge packs to, as a rule.
-const SHORT_BYTES: usize = 24;
+/// What a counter or a gauge packs to, as a rule, and what each of its times does.
+const SHORT_BYTES: usize = 12;
+const TIME_BYTES: usize = 7;
 
 /// So many families may be known that a cut did not come by: a reader of some of them goes on to
 /// know the others.
@@ -29,44 +36,98 @@ pub(super) struct Cut {
     pub(super) consistent: bool,
     pub(super) families: Vec<Arc<Family>>,
     pub(super) rows: Vec<CutRow>,
-    /// The versions, packed.
+    /// Of each row the number of its family, the length of its version, and that, packed.
     bytes: Vec<u8>,
     /// Times are kept as what they are before this one.
     now_ns: u64,
-    pub(super) has_history: bool,
+    pub(super) kept: Kept,
+}
+
+/// What is kept of a version beside its values. What is not is 0, and times are that of the commit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kept {
+    /// Where its history lies.
+    pub(super) history: bool,
+    /// Since when it counts.
+    start: bool,
+    /// When it was emitted last, and how often.
+    last: bool,
+}
+
+impl Kept {
+    /// All of it, or what a page of that format says.
+    pub(super) fn of(options: &ReadOptions<'_>, format: Option<Format>) -> Kept {
+        let is_text = matches!(format, Some(Format::Prometheus | Format::OpenMetrics));
+        Kept {
+            history: options.history,
+            start: !is_text,
+            last: !is_text && format != Some(Format::Protobuf),
+        }
+    }
+
+    fn strip(self, version: &mut [u64]) {
+        if !self.history {
+            version[HISTORY].fill(0);
+        }
+        if !self.start {
+            version[FIRST_TIME] = 0;
+        }
+        if !self.last {
+            version[LAST_TIME] = 0;
+            // Whether there are any says whether a gauge has a value.
+            version[RECORDS] = version[RECORDS].min(1);
+        }
+    }
 }
 
 /// A row of a cut.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CutRow {
-    /// What the directory says of its place, but for the block: where its labels lie.
-    word: u64,
-    /// Where its version lies, and how many bytes it has.
+    /// What the directory says of its place, but for the block: where its labels lie. The low half
+    /// and the high one.
+    word: [u32; 2],
+    /// Where its version lies.
     start: u32,
-    len: u32,
     pub(super) place: u32,
-    pub(super) family: u32,
 }
 
 impl CutRow {
     /// Where the labels lie. They stay there for as long as the series does.
     pub(super) fn labels(&self) -> usize {
-        block_of(self.word)
+        block_of(self.word())
     }
 
     /// To be compared with what the directory says later, by
     /// [`is_same_series`](crate::snapshot::row::is_same_series).
     pub(super) fn word(&self) -> u64 {
-        self.word
+        let [low, high] = self.word.map(u64::from);
+        high << 32 | low
     }
 }
 
 impl Cut {
+    /// What is kept of a row.
+    fn of(&self, row: &CutRow) -> &[u8] {
+        self.bytes.get(row.start as usize..).unwrap_or_default()
+    }
+
+    /// The number of a row's family.
+    pub(super) fn family_number(&self, row: &CutRow) -> usize {
+        take_small(&mut self.of(row)) as usize
+    }
+
+    /// The family of a row.
+    pub(super) fn family(&self, row: &CutRow) -> &Arc<Family> {
+        &self.families[self.family_number(row)]
+    }
+
     /// The version of a row; `room` is for that.
     pub(super) fn version<'a>(&self, row: &CutRow, room: &'a mut Vec<u64>) -> &'a [u64] {
-        let (start, len) = (row.start as usize, row.len as usize);
+        let mut bytes = self.of(row);
+        take_small(&mut bytes);
+        let len = take_small(&mut bytes) as usize;
         room.clear();
-        unpack(self.bytes.get(start..start + len).unwrap_or_default(), room);
+        unpack(bytes.get(..len).unwrap_or_default(), room);
         self.turn_times(room);
         room
     }
@@ -78,40 +139,53 @@ impl Cut {
         }
     }
 
-    /// Takes a version of a series, if that is on the page.
-    fn take(&mut self, listed: &Listed, family: u32, version: &mut [u64]) {
+    /// Takes a version of a series, if that is on the page; `packed` is for that.
+    fn take(&mut self, listed: &Listed, family: u32, version: &mut [u64], packed: &mut Vec<u8>) {
         let on_page = Plain::decode(version).is_some_and(|plain| plain.retired_ns == 0);
         let (labels, start) = (listed.header.labels, self.bytes.len());
         let at = u32::try_from(start);
-        let (Ok(start_at), true) = (at, on_page && labels >> BLOCK_BITS == 0) else {
+        let (Ok(at), true) = (at, on_page && labels >> BLOCK_BITS == 0) else {
             return;
         };
-        if !self.has_history {
-            version[HISTORY].fill(0);
-        }
         self.turn_times(version);
-        if self.bytes.capacity() - start < 9 * version.len() {
+        // Of several values of a process the last one counts.
+        let is_merged = is_merged(&self.families[family as usize]);
+        let kept = Kept {
+            last: self.kept.last || is_merged,
+            ..self.kept
+        };
+        kept.strip(version);
+        packed.clear();
+        pack(version, packed);
+        let room = packed.len() + 2 * size_of::<u64>();
+        if self.bytes.capacity() - start < room {
             // By a quarter: a page is made beside it.
-            self.bytes.reserve_exact(start / 4 + 9 * version.len());
+            self.bytes.reserve_exact(start / 4 + room);
         }
-        pack(version, &mut self.bytes);
+        push_small(family, &mut self.bytes);
+        push_small(packed.len() as u32, &mut self.bytes);
+        self.bytes.extend_from_slice(packed);
+        let word = listed.word >> BLOCK_BITS << BLOCK_BITS | labels as u64;
         self.rows.push(CutRow {
-            word: listed.word >> BLOCK_BITS << BLOCK_BITS | labels as u64,
-            start: start_at,
-            len: (self.bytes.len() - start) as u32,
+            word: [word as u32, (word >> 32) as u32],
+            start: at,
             place: listed.place as u32,
-            family,
         });
     }
 }
 
 impl Reader {
     /// A cut of all rows within the map whose families are wanted.
-    pub(super) fn whole_cut(&mut self, options: &ReadOptions<'_>, beyond: &Beyond) -> Cut {
+    pub(super) fn whole_cut(
+        &mut self,
+        options: &ReadOptions<'_>,
+        kept: Kept,
+        beyond: &Beyond,
+    ) -> Cut {
         let mut known = take(&mut self.families);
         let mut found = None;
         for attempt in 1..=CUTS {
-            let cut = self.cut(options, attempt == CUTS, &mut known, beyond);
+            let cut = self.cut((options, kept), attempt == CUTS, &mut known, beyond);
             if cut.is_some() || beyond.0.get() {
                 // The last attempt takes every row.
                 found = cut;
@@ -131,7 +205,7 @@ impl Reader {
     /// Copies the version of each row that counts at one epoch; `None` when one was overtaken.
     fn cut(
         &self,
-        options: &ReadOptions<'_>,
+        (options, kept): (&ReadOptions<'_>, Kept),
         take_newer: bool,
         known: &mut HashMap<FamilyKey, Arc<Family>>,
         beyond: &Beyond,
@@ -139,18 +213,22 @@ impl Reader {
         let words = self.words();
         let mut cut = Cut {
             epoch: committed(words, AT_COMMITTED)?,
-            has_history: options.history,
+            kept,
             now_ns: self.globals().unix_ns,
             ..Cut::default()
         };
         let newest = take_newer.then_some(AT_COMMITTED);
         let mut room = words.len();
-        let places = self.places();
-        cut.rows.reserve(places.len());
-        cut.bytes.reserve_exact(places.len() * SHORT_BYTES);
-        let mut version = Vec::new();
+        let (places, len) = self.places();
+        let (places, _) = places.bytes().as_chunks();
+        cut.rows.reserve_exact(len);
+        let times = [kept.start, kept.last].map(usize::from);
+        let packed = SHORT_BYTES + times.iter().sum::<usize>() * TIME_BYTES;
+        cut.bytes.reserve_exact(len * packed);
+        let (mut version, mut packed) = (Vec::new(), Vec::new());
         let mut families = Families::new(options);
-        for place in places {
+        for place in &places[..len] {
+            let place = u128::from_be_bytes(*place) as u64 as usize;
             version.clear();
             let listed = self.read_listed(place, (cut.epoch, newest), &mut version, beyond);
             let Some((listed, found)) = listed else {
@@ -167,7 +245,7 @@ impl Reader {
                 })
             });
             if let Some(family) = family.flatten() {
-                cut.take(&listed, family, &mut version);
+                cut.take(&listed, family, &mut version, &mut packed);
             }
         }
         version.clear();
@@ -180,18 +258,28 @@ impl Reader {
         Some(cut)
     }
 
-    /// The places that have a series, in the order of the file, which a processor fetches ahead.
-    fn places(&self) -> Vec<usize> {
+    /// The places that have a series, in the order of the file, which a processor fetches ahead; and
+    /// how many they are.
+    fn places(&self) -> (Scratch, usize) {
         let (words, directory) = (self.words(), self.shape.directory());
-        let mut places: Vec<(usize, u64)> = Vec::with_capacity(self.series_count());
-        places.extend((0..self.shape.series_places).filter_map(|place| {
-            let word = words.get(directory + place)?;
-            (word != 0).then_some((place, word))
-        }));
-        places.sort_unstable_by_key(|&(_, word)| block_of(word));
-        places.into_iter().map(|(place, _)| place).collect()
+        // What is not written to takes no memory.
+        let mut scratch = Scratch::of(self.shape.series_places * size_of::<Place>());
+        let (places, _) = scratch.bytes_mut().as_chunks_mut();
+        let mut len = 0;
+        for place in 0..self.shape.series_places {
+            let word = words.get(directory + place).unwrap_or(0);
+            if word != 0 {
+                places[len] = ((block_of(word) as u128) << 64 | place as u128).to_be_bytes();
+                len += 1;
+            }
+        }
+        places[..len].sort_unstable_by_key(|place| u128::from_be_bytes(*place));
+        (scratch, len)
     }
 }
+
+/// Block and place of a series.
+type Place = [u8; 16];
 
 /// Which of the families that a cut came by are wanted, and their numbers.
 struct Families<'a> {
@@ -243,4 +331,4 @@ impl<'a> Families<'a> {
 }
 
 // A page of a hundred thousand series is made of as many.
-const _: () = assert!(size_of::<CutRow>() == 24);
+const _: () = assert!(size_of::<CutRow>() == 16);

@@ -3,18 +3,20 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
+use std::mem::take;
 use std::panic::resume_unwind;
 use std::slice;
 use std::thread;
 
 use qbus::{MetricType, SeriesDefinition};
 
-use super::cut::{Cut, CutRow};
+use super::cut::{Cut, CutRow, Kept};
 use super::decode::Located;
 use super::{ReadError, ReadOptions, Reader};
+use crate::export::Format;
 use crate::series::{Family, Series, Snapshot};
 use crate::snapshot::merged::{is_merged, merged};
-use crate::snapshot::order::Order;
+use crate::snapshot::order::sort_by_keys;
 use crate::snapshot::ring::Points;
 use crate::snapshot::row::{Plain, take_room};
 
@@ -26,7 +28,7 @@ const THREADS_MAX: usize = 4;
 const PASSES: usize = 4;
 
 /// All series at one commit, sorted by name and labels, as [`Reader::list`] finds them: a tenth of
-/// what a [`Snapshot`] takes. [`export`](crate::export::export()) decodes one after the other.
+/// what a [`Snapshot`] takes, or less. [`export`](crate::export::export()) decodes one after the other.
 pub struct Listing<'a> {
     reader: &'a Reader,
     cut: Cut,
@@ -66,20 +68,39 @@ impl Reader {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn list(&mut self, options: &ReadOptions<'_>) -> Result<Listing<'_>, ReadError> {
+        self.list_with(options, None)
+    }
+
+    /// The same for a page of one format, without timestamps: a listing takes half as much where it
+    /// need not keep what the page does not say. What it does not keep is 0, and times are that of
+    /// the commit.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was committed yet.
+    pub fn list_for(
+        &mut self,
+        format: Format,
+        options: &ReadOptions<'_>,
+    ) -> Result<Listing<'_>, ReadError> {
+        self.list_with(options, Some(format))
+    }
+
+    fn list_with(
+        &mut self,
+        options: &ReadOptions<'_>,
+        format: Option<Format>,
+    ) -> Result<Listing<'_>, ReadError> {
         if self.epoch() == 0 {
             return Err(ReadError::Empty);
         }
+        let kept = Kept::of(options, format);
         let mut cut = self.read_growing(|reader, beyond| {
-            let mut cut = reader.whole_cut(options, beyond);
+            let mut cut = reader.whole_cut(options, kept, beyond);
             let mut version = Vec::new();
-            let families = &cut.families;
-            let is_summary = |row: &&CutRow| {
-                let family = families.get(row.family as usize);
-                family.is_some_and(|family| family.metric_type == MetricType::Summary)
-            };
+            let is_summary = |row: &&CutRow| cut.family(row).metric_type == MetricType::Summary;
             for row in cut.rows.iter().filter(is_summary) {
-                let family = &families[row.family as usize];
-                reader.note_window(family, cut.version(row, &mut version), beyond);
+                reader.note_window(cut.family(row), cut.version(row, &mut version), beyond);
             }
             if options.history {
                 let mut room = Vec::new();
@@ -106,7 +127,7 @@ impl Reader {
     }
 
     /// Sorts the rows of a cut by name and labels. One name after the other, where they lie: what
-    /// is kept beside them is of one name's labels at a time.
+    /// is kept beside them is of one name at a time.
     fn sort(&self, cut: &mut Cut) {
         let words = self.words();
         let names = cut.families.iter().map(|family| &*family.name);
@@ -114,24 +135,20 @@ impl Reader {
         sorted.sort_unstable();
         let rank = |name| sorted.partition_point(|earlier| *earlier < name) as u32;
         let ranks: Vec<u32> = names.map(rank).collect();
-        let rank = |row: &CutRow| ranks[row.family as usize];
-        cut.rows.sort_unstable_by_key(rank);
-        // Definitions that are garbage may all lie in one place.
-        let mut room = words.len();
-        for rows in cut.rows.chunk_by_mut(|a, b| rank(a) == rank(b)) {
-            let mut order = Order::of(rows.len());
-            for row in rows.iter() {
-                order.push(|key| {
-                    let start = key.len();
-                    let is_read = SeriesDefinition::sort_key(words, row.labels(), key);
-                    if !is_read || !take_room(&mut room, (key.len() - start) / 8) {
-                        key.truncate(start);
-                    }
-                });
-            }
-            let sorted: Vec<CutRow> = order.sorted().map(|index| rows[index]).collect();
-            rows.copy_from_slice(&sorted);
+        let mut rows = take(&mut cut.rows);
+        let rank = |row: &CutRow| ranks[cut.family_number(row)];
+        rows.sort_unstable_by_key(rank);
+        // Definitions that are garbage may all lie in one place; sound ones are read a few times.
+        let mut room = words.len().saturating_mul(PASSES);
+        for rows in rows.chunk_by_mut(|a, b| rank(a) == rank(b)) {
+            sort_by_keys(rows, |row, key| {
+                let is_read = SeriesDefinition::sort_key(words, row.labels(), key);
+                if !is_read || !take_room(&mut room, key.len() / 8) {
+                    key.clear();
+                }
+            });
         }
+        cut.rows = rows;
     }
 
     /// Decodes a row of a cut; the vector is for its version.
@@ -142,14 +159,14 @@ impl Reader {
         version: &mut Vec<u64>,
         room: &mut usize,
     ) -> Option<Series> {
-        let family = cut.families.get(row.family as usize)?.clone();
+        let family = cut.family(row).clone();
         let located = Located {
             labels: row.labels(),
             place: row.place as usize,
             word: row.word(),
         };
         let version = cut.version(row, version);
-        self.decode(family, &located, version, cut.has_history, room)
+        self.decode(family, &located, version, cut.kept.history, room)
     }
 }
 
@@ -190,7 +207,7 @@ impl Listing<'_> {
 
     /// The families, by name.
     pub(crate) fn names(&self) -> Vec<Named<'_>> {
-        let name = |row: &CutRow| &*self.cut.families[row.family as usize].name;
+        let name = |row: &CutRow| &*self.cut.family(row).name;
         let rows = self.cut.rows.chunk_by(|a, b| name(a) == name(b));
         let mut names: Vec<Named<'_>> = rows
             .map(|rows| Named::Rows {
@@ -259,7 +276,7 @@ impl<'a> Named<'a> {
     pub(crate) fn family(&self) -> &'a Family {
         match self {
             Named::Decoded(series) => &series[0].family,
-            Named::Rows { listing, rows } => &listing.cut.families[rows[0].family as usize],
+            Named::Rows { listing, rows } => listing.cut.family(&rows[0]),
         }
     }
 

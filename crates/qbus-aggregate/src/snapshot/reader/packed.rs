@@ -52,6 +52,31 @@ pub(super) fn unpack(mut bytes: &[u8], out: &mut Vec<u64>) {
     }
 }
 
+/// Appends a number, small as a rule: seven bits a byte, the lowest first.
+pub(super) fn push_small(mut number: u32, out: &mut Vec<u8>) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// Takes a number from the front.
+pub(super) fn take_small(bytes: &mut &[u8]) -> u32 {
+    let mut number = 0;
+    for shift in (0..u32::BITS).step_by(7) {
+        let Some((&byte, rest)) = bytes.split_first() else {
+            break;
+        };
+        *bytes = rest;
+        number |= u32::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            break;
+        }
+    }
+    number
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -76,6 +101,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_number_comes_back(number in any::<u32>(), by in 0..32_u32) {
+            let mut bytes = Vec::new();
+            push_small(number >> by, &mut bytes);
+            push_small(7, &mut bytes);
+            let mut rest = &bytes[..];
+            prop_assert_eq!(take_small(&mut rest), number >> by);
+            prop_assert_eq!(take_small(&mut rest), 7);
+            prop_assert_eq!(take_small(&mut rest), 0);
+        }
+
         #[test]
         fn what_is_packed_comes_back(words in prop::collection::vec(prop_oneof![
             Just(0),

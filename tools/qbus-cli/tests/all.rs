@@ -13,6 +13,8 @@ mod installing;
 mod listening;
 mod reports;
 mod sampling;
+#[cfg(feature = "http")]
+mod serving;
 mod support;
 #[cfg(feature = "top")]
 mod watching;

@@ -218,6 +218,48 @@ fn a_snapshot_that_was_made_anew_is_the_one_that_counts() {
 }
 
 #[test]
+fn what_is_no_snapshot_is_said_to_be_none_until_there_is_one() {
+    let served = served(|_| ());
+    let path = served.bus.address().snapshot();
+    let sound = fs::read(&path).expect("a snapshot");
+    let replace = |bytes: &[u8]| {
+        let beside = path.with_extension("beside");
+        fs::write(&beside, bytes).expect("room");
+        fs::set_permissions(&beside, fs::Permissions::from_mode(0o600)).expect("ours");
+        fs::rename(&beside, &path).expect("a name");
+    };
+    let noise: Vec<u8> = (0..sound.len()).map(|at| (at * at % 251) as u8).collect();
+    let zeros = vec![0; sound.len()];
+    for bytes in [&[][..], &sound[..7], &sound[..4096], &noise, &zeros] {
+        replace(bytes);
+        for path in ["/metrics", "/api/v1/series", "/api/v1/ledger", "/-/ready"] {
+            let answer = served.get(path, "");
+            let said = answer.text();
+            assert_eq!(answer.status, 503, "{} bytes, {path}: {said}", bytes.len());
+            assert!(said.contains("there is no snapshot to show"), "{said}");
+        }
+        assert_eq!(served.get("/-/healthy", "").status, 200);
+        assert_eq!(served.get("/", "").status, 200);
+    }
+    // One that was cut short is none, or says all of it: what is missing was free.
+    let whole = |answer: &Answer| answer.status == 200 && answer.text().contains(SAMPLE);
+    let mut refused = 0;
+    for len in (8192..sound.len()).step_by(65_536) {
+        replace(&sound[..len]);
+        let answer = served.get("/metrics", "");
+        assert!(answer.status == 503 || whole(&answer), "{len}: {answer:?}");
+        refused += usize::from(answer.status == 503);
+    }
+    assert!(refused > 2, "{refused}");
+    fs::remove_file(&path).expect("it was there");
+    fs::create_dir(&path).expect("a folder");
+    assert_eq!(served.get("/metrics", "").status, 503);
+    fs::remove_dir(&path).expect("it is empty");
+    replace(&sound);
+    assert!(served.get("/metrics", "").text().contains(SAMPLE));
+}
+
+#[test]
 fn every_commit_is_on_the_next_page() {
     let served = served(|_| ());
     for jobs in 4..10 {

@@ -110,15 +110,29 @@ function drawBanner(lost, ledger) {
   if (banner.textContent !== text) banner.textContent = text;
 }
 
+/** Families with more series are shown from now on alone: their histories would be megabytes. */
+const FILLED = 20;
+/** Series of one request. */
+const ASKED = 60;
+
 /** The seconds before the page was opened, of the families that can be seen. */
-cards.onSeen = (seen) => {
-  const names = seen.filter(Boolean).filter((family) => family.type === "counter" || family.type === "gauge").map((family) => family.name).filter((name) => !asked.has(name));
-  if (!names.length) return;
-  names.forEach((name) => asked.add(name));
-  const query = names.slice(0, 60).map((name) => "name[]=" + encodeURIComponent(name)).join("&");
-  fetch("/api/v1/series?history=1&" + query).then((answer) => (answer.ok ? answer.json() : null)).then((document) => {
-    if (document) { fill(document); schedule(); }
-  }).catch(() => {});
+cards.onSeen = async (seen) => {
+  const rest = seen.filter((family) => family && (family.type === "counter" || family.type === "gauge") && family.series.size <= FILLED && !asked.has(family.name));
+  rest.forEach((family) => asked.add(family.name));
+  while (rest.length) {
+    const names = [];
+    for (let count = 0; rest.length && count < ASKED; ) {
+      const family = rest.shift();
+      names.push("name[]=" + encodeURIComponent(family.name));
+      count += family.series.size;
+    }
+    try {
+      const answer = await fetch("/api/v1/series?history=1&" + names.join("&"));
+      if (!answer.ok) return;
+      fill(await answer.json());
+      schedule();
+    } catch { return; }
+  }
 };
 
 /** Draws once, before the next frame, whatever happened. */

@@ -49,7 +49,6 @@ export function take(name, event) {
   advance(event);
 }
 
-
 /** Empties the tables, and gives what was in them by what it is: a server that was started anew numbers anew. */
 function leave() {
   const before = { families: new Map(), series: new Map() };
@@ -268,6 +267,8 @@ export function observed(family, quantiles, seconds) {
 export function fill(document) {
   const byKey = new Map();
   for (const one of series.values()) byKey.set(one.family.name + "\0" + one.text, one);
+  const filled = new Map();
+  let most = 0;
   for (const [name, points] of Object.entries(document.history)) {
     const lines = new Map();
     for (const point of points) {
@@ -277,29 +278,55 @@ export function fill(document) {
     }
     for (const [key, line] of lines) {
       const one = byKey.get(key);
-      if (one && (one.family.type === "gauge" || one.family.type === "counter")) fillOne(one, line);
+      most = Math.max(most, line.length);
+      if (one && (one.family.type === "gauge" || one.family.type === "counter")) filled.set(one, line);
     }
   }
+  const newest = state.second, from = new Map();
+  for (const [one, line] of filled) {
+    const begin = fillOne(one, line, newest);
+    // Of a longer one the beginning is not known; of the others there was nothing before.
+    const family = one.family, known = line.length < most ? -Infinity : begin;
+    from.set(family, Math.max(from.get(family) ?? -Infinity, known));
+    state.first = Math.min(state.first, begin);
+  }
+  for (const [family, known] of from) if (family.type === "counter") fillSum(family, Math.max(known, state.first), newest);
 }
 
-function fillOne(one, line) {
-  const isCounter = one.family.type === "counter";
+/** Fills one series up to a second, as if it had been listened to; the first second that it says something of. */
+function fillOne(one, line, newest) {
+  const { family } = one, isCounter = family.type === "counter";
   one.ring ||= ring();
   const last = new Map();
   for (const [time, value] of line) last.set(Math.floor(time), value);
-  let before = null;
-  for (const [second, value] of last) {
-    if (second > state.second - KEPT && second <= state.second && Number.isNaN(one.ring[second % KEPT])) {
-      const rate = before && value >= before[1] ? (value - before[1]) / (second - before[0]) : NaN;
-      one.ring[second % KEPT] = isCounter ? rate : value;
-      state.first = Math.min(state.first, second);
-      const family = one.family;
-      if (isCounter && !Number.isNaN(rate)) {
-        family.ring ||= ring();
-        const column = second % KEPT;
-        family.ring[column] = (Number.isNaN(family.ring[column]) ? 0 : family.ring[column]) + rate;
-      }
+  const known = [...last].sort((a, b) => a[0] - b[0]);
+  const set = (second, value) => {
+    if (second > newest - KEPT && second <= newest && Number.isNaN(one.ring[second % KEPT])) one.ring[second % KEPT] = value;
+  };
+  known.forEach(([second, value], at) => {
+    const before = known[at - 1];
+    if (!isCounter) set(second, value);
+    else if (before) {
+      const more = Math.max(0, value - before[1]), since = second - before[0];
+      const isSpread = family.isSampled && since <= SELDOM;
+      for (let s = Math.max(before[0] + 1, newest - KEPT); isSpread && s < second; s++) set(s, more / since);
+      set(second, isSpread ? more / since : more);
     }
-    before = [second, value];
+    // Until the next point a gauge stays, and a counter stands still.
+    const end = Math.min(newest, (known[at + 1]?.[0] ?? newest + 1) - 1);
+    const isRest = !(isCounter && family.isSampled && known[at + 1] && known[at + 1][0] - second <= SELDOM);
+    for (let s = Math.max(second + 1, newest - KEPT); isRest && s <= end; s++) set(s, isCounter ? 0 : value);
+  });
+  return Math.max(newest - KEPT + 1, known.length ? known[0][0] + (isCounter ? 1 : 0) : newest);
+}
+
+/** The sum of a family's rates in the seconds in which all of them are known. */
+function fillSum(family, from, newest) {
+  family.ring ||= ring();
+  for (let s = Math.max(from, newest - KEPT + 1); s <= newest; s++) {
+    if (!Number.isNaN(family.ring[s % KEPT])) continue;
+    let total = 0;
+    for (const one of family.series) if (one.ring) total += one.ring[s % KEPT] || 0;
+    family.ring[s % KEPT] = total;
   }
 }

@@ -7,7 +7,9 @@ import { show, showRate } from "/dashboard/units.js";
 /** Cards that are drawn before more are asked for. */
 const CARDS = 60;
 /** Rows of a family's table. */
-const ROWS = 200;
+const ROWS = 60;
+/** Ticks for which things stay where they are: what moves cannot be read. */
+const STILL = 10;
 
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -18,6 +20,9 @@ export function element(tag, attributes = {}, ...children) {
   made.append(...children);
   return made;
 }
+
+/** A name that may be broken behind its underscores, and nowhere else. */
+const breakable = (name) => name.split(/(?<=_)/).flatMap((part, at) => (at ? [document.createElement("wbr"), part] : [part]));
 
 /** What a filter takes: text, label=value or /regex/, all of the words. */
 export function filterOf(text) {
@@ -94,7 +99,7 @@ class Card {
     this.now = element("span", { class: "now" });
     this.canvas = element("canvas", { role: "img" });
     this.element = element("button", { class: "card", onclick: () => open({ family: family.name }) },
-      element("span", { class: "name" }, family.name),
+      element("span", { class: "name" }, ...breakable(family.name)),
       element("span", { class: "help", title: family.help }, family.help || family.type), this.now, this.canvas);
     this.canvas.dataset.chart = "";
   }
@@ -102,7 +107,7 @@ class Card {
   draw(some, span) {
     const { family, canvas } = this;
     const second = hover.second ?? state.second;
-    let parts;
+    let parts = [];
     if (family.columns) {
       const window = hover.second === null ? 10 : 3;
       const p = (q) => show(quantile(family, q, second - window + 1, second), family.unit);
@@ -130,6 +135,14 @@ class Card {
         parts = [least === most ? least : `${least} … ${most}`, `${some.length} series`];
       }
     }
+    this.parts = parts;
+  }
+
+  /** Says in words what was drawn. Apart from that: what is measured after something was written is laid out anew. */
+  say() {
+    const { family, canvas, parts } = this, said = JSON.stringify(parts);
+    if (said === this.said) return;
+    this.said = said;
     this.now.replaceChildren(...parts.map((part) => Array.isArray(part) ? element("span", {}, element("span", { class: "key " + part[0] }), part[1]) : element("span", {}, part)));
     canvas.setAttribute("aria-label", `${family.name}: ${this.now.textContent}; its table opens with Enter`);
   }
@@ -157,7 +170,7 @@ export class Cards {
     const key = view + "\0" + filterText;
     this.span = span;
     if (this.key !== key) this.shown = CARDS;
-    if (this.key !== key || [2, 4].includes(++this.ticks) || this.ticks % 10 === 0 || this.size !== families.size) this.choose(main, view, filterText, key);
+    if (this.key !== key || [2, 4].includes(++this.ticks) || this.ticks % STILL === 0 || this.size !== families.size) this.choose(main, view, filterText, key);
     this.draw();
   }
 
@@ -192,7 +205,9 @@ export class Cards {
   }
 
   draw() {
-    for (const card of this.cards.values()) if (card.isVisible && card.element.isConnected) card.draw(card.some, this.span);
+    const seen = [...this.cards.values()].filter((card) => card.isVisible && card.element.isConnected);
+    for (const card of seen) card.draw(card.some, this.span);
+    for (const card of seen) card.say();
   }
 }
 
@@ -252,11 +267,25 @@ function labelOrder(all) {
   return [...values].sort((a, b) => b[1].size - a[1].size || (a[0] < b[0] ? -1 : 1)).map(([name]) => name);
 }
 
+/** The order of the rows of the family that is open, and for how many ticks it has stood. */
+const rowOrder = { family: null, ticks: 0, places: new Map() };
+
+/** The busiest first, as they were a few ticks ago: who reads a row, or is about to open it, finds it where it was. */
+function inRows(family, some) {
+  const busiest = (a, b) => b.activity - a.activity || (a.text < b.text ? -1 : 1);
+  if (rowOrder.family !== family || [2, 4].includes(++rowOrder.ticks) || rowOrder.ticks % STILL === 0) {
+    if (rowOrder.family !== family) rowOrder.ticks = 0;
+    rowOrder.family = family;
+    rowOrder.places = new Map([...family.series].sort(busiest).map((one, place) => [one, place]));
+  }
+  const place = (one) => rowOrder.places.get(one) ?? Infinity;
+  return some.sort((a, b) => place(a) - place(b) || busiest(a, b));
+}
+
 /** A family: its chart, and its series. */
 export function familyDrawer(drawer, family, filterText, span, open, back) {
   const all = [...family.series].filter(filterOf(filterText));
-  const some = all.length ? all : [...family.series];
-  some.sort((a, b) => b.activity - a.activity || (a.text < b.text ? -1 : 1));
+  const some = inRows(family, all.length ? all : [...family.series]);
   const names = labelOrder(some);
   const canvas = element("canvas", { class: "big", role: "img", "data-chart": "" });
   const isObserved = Boolean(family.columns);
@@ -272,7 +301,7 @@ export function familyDrawer(drawer, family, filterText, span, open, back) {
     row.onkeydown = (event) => { if (event.key === "Enter") row.onclick(); };
     return row;
   });
-  drawer.replaceChildren(element("button", { onclick: back, title: "Esc" }, "close"), element("h2", {}, family.name),
+  drawer.replaceChildren(element("button", { onclick: back, title: "Esc" }, "close"), element("h2", {}, ...breakable(family.name)),
     element("p", { class: "quiet" }, `${family.help} `, element("em", {}, `${family.type}${family.unit ? ", " + family.unit : ""}, ${family.series.size} series`)), canvas, ...(isObserved ? [quantileTable(family)] : []),
     element("table", {}, element("thead", {}, element("tr", {}, ...head.map((name, at) => element("th", { scope: "col", class: at < names.length || at === head.length - 1 ? null : "number" }, name)))), element("tbody", {}, ...rows)),
     ...(some.length > ROWS ? [element("p", { class: "quiet" }, `${some.length - ROWS} more; a filter finds them`)] : []));

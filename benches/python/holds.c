@@ -1,10 +1,11 @@
 /*
- * How much processor time a native module uses between two points at which other threads can have the interpreter.
+ * How much processor time a native module uses between two points at which other threads can have
+ * the interpreter.
  *
  *     cc -O2 -shared -fPIC -o holds.so holds.c && LD_PRELOAD=$PWD/holds.so python3 ...
  *
- * Such points are where it gives the interpreter up, and where it calls a function of Python, which changes threads
- * where it begins. Processor time does not know how busy the machine is.
+ * Such points are where it gives the interpreter up, and where it calls a function of Python,
+ * which changes threads where it begins. Processor time does not know how busy the machine is.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -39,8 +40,9 @@ long long holds_end(void) {
     return longest_ns;
 }
 
-/* How many such points the call had, with its end. Where it is 1 of a call that gives the interpreter up, the
- * interpreter is no shared library: its functions are found before those of this file. */
+/* How many such points the call had, with its end. Where it is 1 of a call that gives the
+ * interpreter up, the interpreter is no shared library: its functions are found before those of
+ * this file. */
 long long holds_points(void) { return points; }
 
 void *PyEval_SaveThread(void) {

@@ -131,6 +131,26 @@ assert registry.get_sample_value("h_count") == 5
     )
 
 
+def test_modules_that_are_not_here_come_from_prometheus_client(shared: dict[str, str]) -> None:
+    pytest.importorskip("prometheus_client")
+    run(
+        """
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, metrics_core
+from prometheus_client.bridge.graphite import GraphiteBridge
+from prometheus_client.openmetrics.exposition import generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+registry = CollectorRegistry()
+Counter("c", "A counter.", registry=registry).inc(2, {"trace_id": "ab"})
+(metric,) = text_string_to_metric_families(generate_latest(registry).decode())
+assert type(metric) is metrics_core.Metric
+assert metrics_core.__name__ == "qbus.prometheus_client.metrics_core"
+assert metric.samples[0].exemplar.labels == {"trace_id": "ab"}
+assert GraphiteBridge(("localhost", 9))._registry is REGISTRY
+""",
+        shared,
+    )
+
+
 def test_a_sitecustomize_that_was_there_runs(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import builtins\nbuiltins.was_there = True\n")
     path = os.pathsep.join([shim.FOLDER, str(tmp_path)])
@@ -206,6 +226,50 @@ sys.exit(7)
         timeout=60,
     )
     assert (ended.returncode, ended.stderr) == (7, "")
+
+
+def test_a_worker_shows_what_only_another_one_has(bus: str) -> None:
+    """Middlewares make their metrics when the first request comes: one worker may have had none."""
+    program = """
+import os
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+if os.fork() == 0:
+    Counter("requests", "Requests.", ["path"]).labels("/").inc(3)
+    Histogram("took_seconds", "Times.", buckets=[1]).observe(0.5)
+    Gauge("running", "Requests that run.", ["path"], multiprocess_mode="livesum")
+    Gauge("own", "Of each.").set(7)
+    Info("build", "Facts.").info({"version": "1"})
+    Counter("a.b", "A name that only UTF-8 has.").inc()
+    Counter("pushed", "In a registry of its own.", registry=CollectorRegistry()).inc()
+    os._exit(0)
+assert os.wait()[1] == 0
+page = generate_latest().decode()
+bucket = 'took_seconds_bucket{le="1.0"} 1.0'
+for line in ('requests_total{path="/"} 3.0', bucket, "took_seconds_sum 0.5"):
+    assert page.count(line) == 1, (line, page)
+for name in ("own", "build", "pushed", "qbus_client"):
+    assert f"\\n{name}" not in page, (name, page)
+# Who makes it too has it once, with what both counted.
+Counter("requests", "Requests.", ["path"]).labels("/").inc(2)
+Counter("a.b", "A name that only UTF-8 has.").inc()
+page = generate_latest().decode()
+assert page.count('requests_total{path="/"} 5.0') == 1, page
+assert page.count("# TYPE requests_total ") == 1, page
+assert page.count("# TYPE a_b_total ") == 1, page
+# Another registry shows what is in it.
+assert b"requests" not in generate_latest(CollectorRegistry())
+os.environ["QBUS_PAGE"] = "own"
+assert b"took_seconds" not in generate_latest()
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "QBUS"}
+    ended = subprocess.run(
+        qbus_command("run", "-b", bus, "--", sys.executable, "-c", program),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_qbus_run_ends_as_its_program_does(bus: str) -> None:

@@ -11,6 +11,7 @@ gives the page of all, and so does everything that reads the bus (``qbus dump``,
 """
 
 import importlib.machinery as _machinery
+import os as _os
 import sys as _sys
 
 from . import (
@@ -18,6 +19,7 @@ from . import (
     gc_collector,
     metrics,
     metrics_core,
+    openmetrics,
     platform_collector,
     process_collector,
     registry,
@@ -89,13 +91,15 @@ __all__ = (
 )
 
 
-def _extend() -> None:
+def _extend(path: list[str], name: str) -> None:
     """Has the modules that are not here (bridges, parsers) come from prometheus_client, if there is
     one: what they import from it is this package's."""
     found = _machinery.PathFinder.find_spec("prometheus_client", _sys.path)
     for place in (found and found.submodule_search_locations) or ():
-        if place not in __path__:
-            __path__.append(place)
+        folder = _os.path.join(place, name) if name else place
+        if folder not in path:
+            path.append(folder)
 
 
-_extend()
+_extend(__path__, "")
+_extend(openmetrics.__path__, "openmetrics")

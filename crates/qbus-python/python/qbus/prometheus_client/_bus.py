@@ -21,6 +21,8 @@ from .validation import _validate_exemplar
 
 #: Names the families of this package on a bus.
 FAMILIES = "qbus_client_family"
+#: Names those that a process has in its default registry: they are on the pages of all.
+REGISTERED = "qbus_client_registered"
 #: Says which processes were marked as dead.
 DEAD = "qbus_client_dead"
 #: In the folder of PROMETHEUS_MULTIPROC_DIR: names the private bus of the processes that share it.
@@ -180,6 +182,15 @@ class Series:
             registry.queue_metric(
                 FAMILIES, 1, "gauge", labels, "Families of prometheus_client programs."
             )
+
+
+def register(name: str) -> None:
+    """Says on the bus that a metric is in a default registry, where pages are of all processes."""
+    if is_shared():
+        registry = collector()
+        labels = {"family": escape(name, ":")}
+        text = "Families in the default registries of prometheus_client programs."
+        registry.queue_metric(REGISTERED, 1, "gauge", labels, text)
 
 
 #: Histograms and summaries that were registered since this process made a page last, by bus.

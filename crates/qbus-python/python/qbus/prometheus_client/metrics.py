@@ -199,6 +199,11 @@ class MetricWrapperBase(Collector):
             **more,
         )
 
+    def _announce(self) -> None:
+        """Has it be on the pages of all processes of a bus with a name."""
+        if self._type in ("counter", "gauge", "histogram", "summary"):
+            _bus.register(self._name)
+
     def _forget(self) -> None:
         """Takes it off the page of all processes: what uses it again brings it back."""
         if self._is_parent():
@@ -377,6 +382,11 @@ class Gauge(MetricWrapperBase):
         if _is_plain(self._value) and not self._is_most_recent:
             for method in ("inc", "dec", "set"):
                 self._shorten(method, getattr(self._value._native, method), Gauge)
+
+    def _announce(self) -> None:
+        # Of each process its own is shown.
+        if not self._multiprocess_mode.endswith("all"):
+            super()._announce()
 
     def _raise_if_most_recent(self) -> None:
         if self._is_most_recent:

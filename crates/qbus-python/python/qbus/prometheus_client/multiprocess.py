@@ -48,15 +48,17 @@ class MultiProcessCollector(Collector):
         return []
 
 
-def shared_families() -> dict[str, Metric]:
-    """What the processes of a bus with a name have counted together, by name: gauges of which each
-    process shows its own (``all``) are left out. Empty when a page is a process's own."""
+def shared_families() -> tuple[dict[str, Metric], set[str]]:
+    """What the processes of a bus with a name have counted together, by name, and which of these
+    names some process has in its default registry. Gauges of which each process shows its own
+    (``all``) are left out. Empty when a page is a process's own."""
     if not _bus.is_shared():
-        return {}
-    collector = _bus.collector()
-    families = _collect(collector, True)
+        return {}, set()
+    rows = _bus.rows(_bus.collector())
+    registered = {labels["family"] for name, _, _, labels, *_ in rows if name == _bus.REGISTERED}
+    families = _merged(rows, True)
     own = {name for name, modes in _bus.own_modes().items() if modes.endswith("all")}
-    return {family.name: family for family in families if family.name not in own}
+    return {family.name: family for family in families if family.name not in own}, registered
 
 
 def _of(path: Optional[str]) -> MetricsCollector:
@@ -66,7 +68,10 @@ def _of(path: Optional[str]) -> MetricsCollector:
 
 
 def _collect(collector: MetricsCollector, accumulate: bool) -> list[Metric]:
-    rows = _bus.rows(collector)
+    return _merged(_bus.rows(collector), accumulate)
+
+
+def _merged(rows: list[Any], accumulate: bool) -> list[Metric]:
     modes = {
         labels["family"]: (labels["type"], labels.get("mode", ""))
         for name, _, _, labels, *_ in rows

@@ -1,9 +1,13 @@
 """Reads the Prometheus text format (0.0.4 and 1.0.0) back into metrics."""
 
+import importlib.machinery
+import importlib.util
 import io
+import os
 import re
+import sys
 from collections.abc import Iterable
-from typing import Optional
+from typing import Any, Optional
 
 from .metrics_core import Metric
 from .samples import Sample
@@ -180,3 +184,20 @@ def _labels(line: str, at: int, labels: dict[str, str]) -> tuple[Optional[str], 
         elif line[at : at + 1] != "}":
             raise wrong(", or }")
     return name, at + 1
+
+
+def __getattr__(name: str) -> Any:
+    """Parts of prometheus_client's parser, if it is installed: its parser of OpenMetrics is made of
+    them."""
+    found = importlib.machinery.PathFinder.find_spec("prometheus_client", sys.path)
+    for place in (found and found.submodule_search_locations) or ():
+        path = os.path.join(place, "parser.py")
+        spec = importlib.util.spec_from_file_location(f"{__package__}._their_parser", path)
+        if not name.startswith("__") and spec is not None and spec.loader is not None:
+            theirs = sys.modules.get(spec.name)
+            if theirs is None:
+                theirs = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(theirs)
+                sys.modules[spec.name] = theirs
+            return getattr(theirs, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -66,6 +66,9 @@ class CollectorRegistry(Collector):
             self._collector_to_names[collector] = names
             if not names and self._support_collectors_without_names:
                 self._collectors_without_names.append(collector)
+        announce = getattr(collector, "_announce", None)
+        if announce is not None and self is REGISTRY:
+            announce()
 
     def unregister(self, collector: Any) -> None:
         """Takes a collector out again; a metric leaves the page of all processes as well."""
@@ -97,13 +100,19 @@ class CollectorRegistry(Collector):
             target = self._target_info_metric() if self._target_info else None
         if target is not None:
             yield target
-        from . import multiprocess
+        from . import _bus, multiprocess
 
         is_any = any(hasattr(collector, "_labelnames") for collector in collectors)
-        shared = multiprocess.shared_families() if is_any else {}
+        shared, elsewhere = {}, set()  # type: tuple[dict[str, Metric], set[str]]
+        if is_any or self is REGISTRY:
+            shared, elsewhere = multiprocess.shared_families()
         for collector in collectors:
             for metric in collector.collect():
+                elsewhere.discard(_bus.escape(metric.name, ":"))
                 yield shared.get(metric.name, metric)
+        if self is REGISTRY:
+            # What another worker made when it was first asked for, and this one never was.
+            yield from (shared[name] for name in sorted(elsewhere) if name in shared)
 
     def restricted_registry(self, names: Iterable[str]) -> "RestrictedRegistry":
         """A view of this registry: only samples of these names."""

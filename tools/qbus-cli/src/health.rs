@@ -404,7 +404,8 @@ fn filling(before: &Look, now: &Look) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut nearly =
         |used: u64, of: u64, what: &str, meaning: &str, (option, size): (&str, u64)| {
-            if used * 100 >= of * NEARLY_FULL {
+            // What is in use is a count in shared memory, and that may hold anything.
+            if used.saturating_mul(100) >= of * NEARLY_FULL {
                 let (part, all) = (grouped(used), grouped(of));
                 let found = format!("{part} of {all} {what} are in use ({})", percent(used, of));
                 let mend = anew(&now.address, option, size);
@@ -459,7 +460,8 @@ fn filling(before: &Look, now: &Look) -> Vec<Finding> {
 }
 
 fn lanes_filling(before: &Look, now: &Look) -> Option<Finding> {
-    let is_half_full = |look: &Look| Look::fullest(look.lanes.iter()) * 2 >= look.geometry.slots;
+    let is_half_full =
+        |look: &Look| Look::fullest(look.lanes.iter()) >= look.geometry.slots.div_ceil(2);
     let (fullest, slots) = (Look::fullest(now.lanes.iter()), now.geometry.slots);
     (is_half_full(before) && is_half_full(now)).then(|| {
         let (meaning, mend) = if now.is_aggregated() {
@@ -507,4 +509,42 @@ fn garbage(now: &Look) -> Option<Finding> {
             format!("qbus stat -b {} --json has them by process", now.address),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use qbus_tests::{Place, TestBus};
+
+    use super::*;
+
+    #[test]
+    fn counts_that_make_no_sense_are_judged_as_any() {
+        let bus = TestBus::small(Place::Named).open();
+        let mut now = Look::at(&bus, None).expect("a bus");
+        let before = Look::at(&bus, None).expect("a bus");
+        let counts = &mut now.counts;
+        for count in [
+            &mut counts.families,
+            &mut counts.arena_words,
+            &mut counts.refused_series,
+            &mut now.living_series,
+            &mut now.ledger.violations,
+        ] {
+            *count = u64::MAX;
+        }
+        for lane in &mut now.lanes {
+            lane.fill = u64::MAX;
+        }
+        let found = judge(&bus, &before, &now).into_iter();
+        let found: Vec<String> = found.map(|finding| finding.found).collect();
+        let full = format!("{} of 256 places for series are in use", grouped(u64::MAX));
+        assert!(
+            found.iter().any(|text| text.starts_with(&full)),
+            "{found:#?}"
+        );
+        assert!(
+            found.iter().any(|text| text.contains("made no sense")),
+            "{found:#?}"
+        );
+    }
 }

@@ -17,8 +17,10 @@ use qbus_aggregate::{
     AggregateError, Aggregator, AggregatorOptions, Ledger, News, Reader, SnapshotError, Spare,
 };
 
+use crate::Log;
 use crate::error::{ResetError, StartError};
 use crate::sampling::{self, SamplingOptions};
+use crate::self_metrics::overflowing;
 
 /// Between attempts to aggregate anew.
 const RETRY: Duration = Duration::from_millis(100);
@@ -38,9 +40,6 @@ pub struct AgentOptions {
     /// and `None` leaves it as it is: 2,000 as a rule.
     pub max_series_per_family: Option<u64>,
 }
-
-/// Hears what a person should know.
-pub(crate) type Log = Arc<dyn Fn(String) + Send + Sync>;
 
 /// The aggregator of a bus, with its sampler, on threads of this process.
 ///
@@ -303,12 +302,6 @@ fn report_place(aggregator: &Aggregator, report: &Log) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Names of the labels that stand for all values.
-pub(crate) fn overflowing(labels: &[(String, String)]) -> Vec<&str> {
-    let overflowing = labels.iter().filter(|(_, value)| value == OVERFLOW);
-    overflowing.map(|(name, _)| &**name).collect()
 }
 
 /// What the aggregator's thread has been told and has not done yet.

@@ -25,3 +25,6 @@ pub use agent::{Agent, AgentOptions};
 pub use by_name::{Emitter, Metric, owned};
 pub use error::{MetricError, ResetError, StartError};
 pub use sampling::{SamplingOptions, metric_type};
+
+/// Hears what a person should know.
+type Log = std::sync::Arc<dyn Fn(String) + Send + Sync>;

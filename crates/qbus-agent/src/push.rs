@@ -37,7 +37,7 @@ use queue::{Limits, Queue};
 use sender::Sending;
 use ticks::Ticks;
 
-use crate::agent::Log;
+use crate::Log;
 
 /// What is sent on, where to, and how much of it may wait.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use qbus::{Bus, EmitError, FamilyId, MetricType, SeriesId};
 use qbus_aggregate::Reader;
 use qbus_sampler::{Attached, News, Outcome, Sample, Sampler, SamplerOptions, Trend};
 
-use crate::agent::Log;
+use crate::Log;
 use crate::by_name::{Emitter, Metric, owned};
 use crate::error::MetricError;
 use crate::self_metrics;

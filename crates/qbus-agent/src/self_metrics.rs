@@ -3,11 +3,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use qbus::{Bus, LaneView};
+use qbus::{Bus, LaneView, OVERFLOW};
 use qbus_aggregate::{Ledger, Reader};
 use qbus_sampler::{Metric, Outcome, Sample, Trend};
-
-use crate::agent::overflowing;
 
 /// Emits the samples of the metrics below.
 struct Page<'a> {
@@ -193,4 +191,10 @@ pub(crate) fn of_sampler(outcomes: &[Outcome], emit: &mut dyn FnMut(Sample<'_>))
             f64::from(u8::from(outcome.hanging)),
         );
     }
+}
+
+/// Names of the labels whose value stands for all values beyond a limit.
+pub(crate) fn overflowing(labels: &[(String, String)]) -> Vec<&str> {
+    let overflowing = labels.iter().filter(|(_, value)| value == OVERFLOW);
+    overflowing.map(|(name, _)| &**name).collect()
 }

@@ -50,7 +50,7 @@ pub use secure::WebConfigError;
 use listen::Listener;
 use routes::Routes;
 
-use crate::agent::Log;
+use crate::Log;
 
 /// Threads that read snapshots and render pages, so that no connection waits for another's. One: an
 /// allocator keeps for each thread what its largest page took.

@@ -53,35 +53,23 @@ pub(crate) const TWO: &str = "
 /// A copy of the fake with values of its own.
 pub(crate) struct Fake {
     dir: TempDir,
+    library: PathBuf,
 }
 
 impl Fake {
     pub(crate) fn new(values: &str) -> Fake {
-        let built = std::env::current_exe()
-            .unwrap()
-            .with_file_name("libfake_nvml.so");
-        let fake = Fake {
-            dir: tempfile::tempdir().unwrap(),
-        };
-        fs::copy(built, fake.library()).unwrap();
-        fake.set(values);
-        fake
+        let dir = tempfile::tempdir().unwrap();
+        let library = fake_nvml::copy(dir.path(), values);
+        Fake { dir, library }
     }
 
-    fn library(&self) -> PathBuf {
-        self.dir.path().join("libnvidia-ml.so.1")
-    }
-
-    /// Replaced as a whole: the library may be reading.
     pub(crate) fn set(&self, values: &str) {
-        let new = self.dir.path().join("new.txt");
-        fs::write(&new, values).unwrap();
-        fs::rename(new, self.dir.path().join("values.txt")).unwrap();
+        fake_nvml::set(self.dir.path(), values);
     }
 
     pub(crate) fn sampler(&self, change: impl FnOnce(&mut SamplerOptions)) -> Sampler {
         sampler(&[Source::Gpu, Source::Load], |config| {
-            config.nvml = Some(self.library());
+            config.nvml = Some(self.library.clone());
             change(config);
         })
     }
@@ -569,7 +557,7 @@ fn a_process_in_a_container_is_known_by_both_its_pids() {
         ..Attached::default()
     };
     let mut sampler = sampler(&[Source::Gpu, Source::Process], |config| {
-        config.nvml = Some(fake.library());
+        config.nvml = Some(fake.library.clone());
     });
     let now = Instant::now();
     let page = tick(&mut sampler, now, &[attached(inode)]);

@@ -31,7 +31,10 @@ use std::time::Duration;
 use nvml_wrapper_sys::bindings as nvml;
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlReturn_t};
 
+mod copy;
 mod watched;
+
+pub use copy::{copy, set};
 
 const SUCCESS: nvmlReturn_t = nvml::nvmlReturn_enum_NVML_SUCCESS;
 const NOT_FOUND: nvmlReturn_t = nvml::nvmlReturn_enum_NVML_ERROR_NOT_FOUND;

@@ -434,12 +434,7 @@ fn filling(before: &Look, now: &Look) -> Vec<Finding> {
         "further series are refused when all are; known ones go on",
         ("--max-series", geometry.series),
     );
-    let living = now
-        .ledger
-        .owners
-        .iter()
-        .filter(|row| row.owner.alive)
-        .count() as u64;
+    let living = now.living().count() as u64;
     nearly(
         living,
         geometry.owners,

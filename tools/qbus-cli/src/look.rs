@@ -57,6 +57,11 @@ pub(crate) struct Room {
 }
 
 impl Look {
+    /// The processes that are attached now.
+    pub(crate) fn living(&self) -> impl Iterator<Item = &OwnerLedger> {
+        self.ledger.owners.iter().filter(|row| row.owner.alive)
+    }
+
     /// Looks at a bus and its snapshot: the one beside it, unless told otherwise.
     pub(crate) fn at(bus: &Bus, snapshot: Option<&Path>) -> Result<Look, Error> {
         let path = snapshot.map_or_else(|| bus.address().snapshot(), qbus::snapshot_at);

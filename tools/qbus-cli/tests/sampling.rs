@@ -179,7 +179,7 @@ fn gpus_are_sampled_through_the_library_that_was_named() {
     let used = || value(&bus, "qbus_gpu_memory_used_bytes", &[("uuid", "GPU-one")]);
     until("the GPU is sampled", || used() == Some(4_294_967_296.0));
     // A call that hangs delays neither the host nor the bus.
-    set(
+    fake_nvml::set(
         folder.path(),
         &GPU.replace("0.power = 250500", "0.power = hang"),
     );
@@ -190,7 +190,7 @@ fn gpus_are_sampled_through_the_library_that_was_named() {
     let before = switches();
     until("the host is sampled all the same", || switches() > before);
     // Only then does the library's thread return.
-    set(folder.path(), GPU);
+    fake_nvml::set(folder.path(), GPU);
     stop(aggregator);
 }
 
@@ -267,20 +267,7 @@ const GPU: &str = "
 
 /// A copy of the fake library with values of its own; its path.
 fn fake(folder: &Path) -> String {
-    let built = std::env::current_exe()
-        .expect("a path")
-        .with_file_name("libfake_nvml.so");
-    let library = folder.join("libnvidia-ml.so.1");
-    fs::copy(built, &library).expect("it was built beside the test");
-    set(folder, GPU);
-    library.display().to_string()
-}
-
-/// Replaces the values as a whole: the library may be reading.
-fn set(folder: &Path, values: &str) {
-    let new = folder.join("new.txt");
-    fs::write(&new, values).expect("room");
-    fs::rename(new, folder.join("values.txt")).expect("the same folder");
+    fake_nvml::copy(folder, GPU).display().to_string()
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use qbus_timex::Timex;
+
 use crate::node_metric::Catalog;
 use crate::probe::{Failure, Probe, Tick};
 use crate::readings::Readings;
@@ -21,106 +23,115 @@ impl Probe for TimexProbe {
             // A sandbox may forbid the call.
             Err(err) => return Err(Failure::Failed(format!("adjtimex: {err}"))),
         };
-        let synchronized = f64::from(u8::from(timex.is_synchronized));
-        let gauges = [
-            (
-                "offset_seconds",
-                timex.offset_seconds,
-                "Seconds by which the clock is off.",
-            ),
-            (
-                "frequency_adjustment_ratio",
-                timex.frequency_ratio,
-                "How fast the clock runs; 1 is as the hardware does.",
-            ),
-            (
-                "maxerror_seconds",
-                timex.max_error_seconds,
-                "The most that the clock can be off.",
-            ),
-            (
-                "estimated_error_seconds",
-                timex.estimated_error_seconds,
-                "What the clock is estimated to be off.",
-            ),
-            (
-                "status",
-                f64::from(timex.status),
-                "Status bits of the clock's discipline.",
-            ),
-            (
-                "loop_time_constant",
-                timex.loop_time_constant,
-                "Time constant of the clock's discipline.",
-            ),
-            (
-                "tick_seconds",
-                timex.tick_seconds,
-                "Seconds between two ticks of the clock.",
-            ),
-            (
-                "pps_frequency_hertz",
-                timex.pps_frequency_hertz,
-                "Frequency of the pulse.",
-            ),
-            (
-                "pps_jitter_seconds",
-                timex.pps_jitter_seconds,
-                "Jitter of the pulse.",
-            ),
-            (
-                "pps_shift_seconds",
-                timex.pps_shift_seconds,
-                "Interval of the pulse.",
-            ),
-            (
-                "pps_stability_hertz",
-                timex.pps_stability_hertz,
-                "Stability of the pulse.",
-            ),
-            (
-                "tai_offset_seconds",
-                timex.tai_offset_seconds,
-                "Seconds from UTC to TAI.",
-            ),
-            (
-                "sync_status",
-                synchronized,
-                "Whether somebody keeps the clock (1).",
-            ),
-        ];
-        for (end, value, help) in gauges {
+        for (end, value, help) in gauges(&timex) {
             let name = format!("node_timex_{end}");
             out.push_node(self.catalog.gauge(&name, help), &[], value);
         }
-        let counters = [
-            (
-                "pps_jitter_total",
-                timex.pps_jitter_exceeded,
-                "Times of too much jitter.",
-            ),
-            (
-                "pps_calibration_total",
-                timex.pps_calibrations,
-                "Calibrations of the pulse.",
-            ),
-            (
-                "pps_error_total",
-                timex.pps_errors,
-                "Calibrations of the pulse that failed.",
-            ),
-            (
-                "pps_stability_exceeded_total",
-                timex.pps_stability_exceeded,
-                "Times of too little stability.",
-            ),
-        ];
-        for (end, value, help) in counters {
+        for (end, value, help) in counters(&timex) {
             let name = format!("node_timex_{end}");
             out.push_node(self.catalog.counter(&name, help), &[], value as f64);
         }
         Ok(())
     }
+}
+
+/// End of the name, value and help.
+type Named<T> = (&'static str, T, &'static str);
+
+fn gauges(timex: &Timex) -> [Named<f64>; 13] {
+    let synchronized = f64::from(u8::from(timex.is_synchronized));
+    [
+        (
+            "offset_seconds",
+            timex.offset_seconds,
+            "Seconds by which the clock is off.",
+        ),
+        (
+            "frequency_adjustment_ratio",
+            timex.frequency_ratio,
+            "How fast the clock runs; 1 is as the hardware does.",
+        ),
+        (
+            "maxerror_seconds",
+            timex.max_error_seconds,
+            "The most that the clock can be off.",
+        ),
+        (
+            "estimated_error_seconds",
+            timex.estimated_error_seconds,
+            "What the clock is estimated to be off.",
+        ),
+        (
+            "status",
+            f64::from(timex.status),
+            "Status bits of the clock's discipline.",
+        ),
+        (
+            "loop_time_constant",
+            timex.loop_time_constant,
+            "Time constant of the clock's discipline.",
+        ),
+        (
+            "tick_seconds",
+            timex.tick_seconds,
+            "Seconds between two ticks of the clock.",
+        ),
+        (
+            "pps_frequency_hertz",
+            timex.pps_frequency_hertz,
+            "Frequency of the pulse.",
+        ),
+        (
+            "pps_jitter_seconds",
+            timex.pps_jitter_seconds,
+            "Jitter of the pulse.",
+        ),
+        (
+            "pps_shift_seconds",
+            timex.pps_shift_seconds,
+            "Interval of the pulse.",
+        ),
+        (
+            "pps_stability_hertz",
+            timex.pps_stability_hertz,
+            "Stability of the pulse.",
+        ),
+        (
+            "tai_offset_seconds",
+            timex.tai_offset_seconds,
+            "Seconds from UTC to TAI.",
+        ),
+        (
+            "sync_status",
+            synchronized,
+            "Whether somebody keeps the clock (1).",
+        ),
+    ]
+}
+
+fn counters(timex: &Timex) -> [Named<u64>; 4] {
+    [
+        (
+            "pps_jitter_total",
+            timex.pps_jitter_exceeded,
+            "Times of too much jitter.",
+        ),
+        (
+            "pps_calibration_total",
+            timex.pps_calibrations,
+            "Calibrations of the pulse.",
+        ),
+        (
+            "pps_error_total",
+            timex.pps_errors,
+            "Calibrations of the pulse that failed.",
+        ),
+        (
+            "pps_stability_exceeded_total",
+            timex.pps_stability_exceeded,
+            "Times of too little stability.",
+        ),
+    ]
 }
 
 /// Reads the time and the sources of the clock.

@@ -60,8 +60,8 @@ macro_rules! observer {
 handle! {
     /// Observations counted in buckets.
     ///
-    /// They go to this thread's cells in shared memory, as a [`Counter`]'s increments do: nothing
-    /// is lost.
+    /// They go to this thread's cells in shared memory, as a [`Counter`](crate::Counter)'s
+    /// increments do: nothing is lost.
     Histogram {
         unit: |handle: &Handle| Unit::histogram(handle.series(), handle.bounds.len() + 1)
     }

@@ -1,7 +1,7 @@
 //! `qbus sample`
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use qbus::{Clock, MetricType};
 use qbus_agent::{metric_type, owned};
 use qbus_aggregate::export::{Options, export};
 use qbus_aggregate::{Family, Series, Snapshot, Value};
-use qbus_sampler::{News, Outcome, Sampler, SamplerOptions, Source};
+use qbus_sampler::{Metric, News, Outcome, Sampler, SamplerOptions, Source};
 
 use crate::args::Sample;
 use crate::error::Error;
@@ -25,15 +25,7 @@ const APART: Duration = Duration::from_millis(250);
 
 pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
     if sample.list {
-        for source in Source::ALL {
-            let default = if source.on_by_default() {
-                ""
-            } else {
-                " (off by default)"
-            };
-            writeln!(out, "{:<12} {}{default}", source.name(), source.about())?;
-        }
-        return Ok(());
+        return Ok(list(out)?);
     }
     let options = SamplerOptions {
         patience: PATIENCE,
@@ -50,15 +42,8 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
     let mut families: HashMap<String, Arc<Family>> = HashMap::new();
     let mut series = Vec::new();
     let outcomes = sampler.sample(Instant::now(), &attached, &mut |sample| {
-        let family = families
-            .entry(sample.metric.name.to_string())
-            .or_insert_with(|| {
-                Arc::new(Family {
-                    help: sample.metric.help.to_string(),
-                    unit: sample.metric.unit.to_string(),
-                    ..Family::new(&sample.metric.name, metric_type(sample.metric.trend))
-                })
-            });
+        let family = families.entry(sample.metric.name.to_string());
+        let family = family.or_insert_with(|| Arc::new(family_of(sample.metric)));
         let value = match family.metric_type {
             MetricType::Counter => Value::Counter(sample.value.into()),
             _ => Value::Gauge(sample.value),
@@ -95,6 +80,26 @@ pub(crate) fn run(sample: &Sample, out: &mut dyn Write) -> Result<(), Error> {
     };
     export(&snapshot, sample.format, &Options::default(), out)?;
     Ok(())
+}
+
+/// Says what can be sampled.
+fn list(out: &mut dyn Write) -> io::Result<()> {
+    for source in Source::ALL {
+        let default = match source.on_by_default() {
+            true => "",
+            false => " (off by default)",
+        };
+        writeln!(out, "{:<12} {}{default}", source.name(), source.about())?;
+    }
+    Ok(())
+}
+
+fn family_of(metric: &Metric) -> Family {
+    Family {
+        help: metric.help.to_string(),
+        unit: metric.unit.to_string(),
+        ..Family::new(&metric.name, metric_type(metric.trend))
+    }
 }
 
 /// What failed, on standard error; what a machine lacks is no failure.

@@ -24,13 +24,7 @@ pub(crate) fn rules() -> PathBuf {
 
 /// A GPU for the aggregator to sample; the library's path.
 pub(crate) fn fake_gpu(folder: &Path) -> String {
-    let built = std::env::current_exe()
-        .expect("a path")
-        .with_file_name("libfake_nvml.so");
-    let library = folder.join("libnvidia-ml.so.1");
-    fs::copy(built, &library).expect("it was built beside the test");
-    fs::write(folder.join("values.txt"), GPU).expect("room");
-    library.display().to_string()
+    fake_nvml::copy(folder, GPU).display().to_string()
 }
 
 const GPU: &str = "

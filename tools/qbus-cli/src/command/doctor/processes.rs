@@ -1,6 +1,6 @@
 //! What the kernel knows of the processes of a bus, and the bus does not.
 
-use qbus_aggregate::{ReadOptions, Reader, Value};
+use qbus_aggregate::{OwnerLedger, ReadOptions, Reader, Value};
 
 use crate::figures::counted;
 use crate::health::{Finding, Severity, namespace};
@@ -20,8 +20,8 @@ pub(super) fn findings(now: &Look) -> Vec<Finding> {
 /// Processes whose pids mean nothing here.
 fn elsewhere(now: &Look) -> Option<Finding> {
     let here = namespace()?;
-    let living = now.ledger.owners.iter().filter(|row| row.owner.alive);
-    let others = living.filter(|row| row.owner.pid_namespace != here).count() as u64;
+    let is_elsewhere = |row: &&OwnerLedger| row.owner.pid_namespace != here;
+    let others = now.living().filter(is_elsewhere).count() as u64;
     (others > 0).then(|| {
         let whose = counted(others, "process is", "processes are");
         Finding::new(

@@ -138,12 +138,7 @@ impl Page<'_> {
     fn room(&self) -> String {
         let now = self.now;
         let (leased, lanes) = now.leases();
-        let living = now
-            .ledger
-            .owners
-            .iter()
-            .filter(|row| row.owner.alive)
-            .count() as u64;
+        let living = now.living().count() as u64;
         format!(
             "{} of {} lanes, {} of {} series, {} of {} processes",
             grouped(leased),

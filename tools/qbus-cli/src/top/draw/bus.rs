@@ -1,5 +1,7 @@
 //! The bus itself: its aggregator, its lanes, and what became of all records.
 
+use qbus_agent::view::Records;
+
 use super::canvas::{Canvas, Side};
 use crate::top::screen::{Life, Screen};
 use crate::top::units::{Unit, grouped, show};
@@ -25,7 +27,9 @@ pub(super) fn draw(screen: &Screen, height: usize, canvas: &mut Canvas<'_>) {
 }
 
 /// What, how much, and what to say of it; whether it is a loss.
-fn rows(screen: &Screen) -> Vec<(String, String, String, bool)> {
+type Row = (String, String, String, bool);
+
+fn rows(screen: &Screen) -> Vec<Row> {
     let Some(report) = &screen.report else {
         return Vec::new();
     };
@@ -84,32 +88,29 @@ fn rows(screen: &Screen) -> Vec<(String, String, String, bool)> {
         grouped(report.records.delivered),
         String::new(),
     ));
-    for lost in &report.records.lost {
-        let is_bad = lost.records > 0;
-        let told = if is_bad { lost.remedy } else { "" };
-        rows.push((
-            format!("lost: {}", lost.cause),
-            grouped(lost.records),
-            told.to_owned(),
-            is_bad,
-        ));
-    }
-    let refused = report.records.refused_series;
-    let told = if refused > 0 {
-        "the registry is full: qbus create --max-series"
-    } else {
-        ""
-    };
-    rows.push((
-        "refused series".to_owned(),
-        grouped(refused),
-        told.to_owned(),
-        refused > 0,
-    ));
+    rows.extend(losses(&report.records));
     rows.push(row(
         "violations",
         grouped(report.records.violations),
         String::new(),
     ));
     rows
+}
+
+/// The same of what was lost and refused, each with its remedy.
+fn losses(records: &Records) -> impl Iterator<Item = Row> {
+    let row = |title, count, remedy: &str| {
+        let is_bad = count > 0;
+        let told = if is_bad { remedy } else { "" };
+        (title, grouped(count), told.to_owned(), is_bad)
+    };
+    let lost = records.lost.iter();
+    let lost =
+        lost.map(move |lost| row(format!("lost: {}", lost.cause), lost.records, lost.remedy));
+    let full = "the registry is full: qbus create --max-series";
+    lost.chain([row(
+        "refused series".to_owned(),
+        records.refused_series,
+        full,
+    )])
 }

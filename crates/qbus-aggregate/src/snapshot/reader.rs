@@ -109,8 +109,8 @@ impl Reader {
         Ok(reader)
     }
 
-    /// Refuses a file that ends before what is in use of it, as a copy does that was cut short: half
-    /// a page says nothing of what is missing.
+    /// Refuses a file that ends before what is in use of it, as a copy does that was cut short:
+    /// half a page says nothing of what is missing.
     fn check_length(&mut self) -> Result<(), OpenError> {
         // The file is long enough before the word says so; the map may be older than both.
         let used = self.words().load(AT_ALLOCATED);

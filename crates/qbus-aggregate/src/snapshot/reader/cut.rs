@@ -258,8 +258,8 @@ impl Reader {
         Some(cut)
     }
 
-    /// The places that have a series, in the order of the file, which a processor fetches ahead; and
-    /// how many they are.
+    /// The places that have a series, in the order of the file, which a processor fetches ahead;
+    /// and how many they are.
     fn places(&self) -> (Scratch, usize) {
         let (words, directory) = (self.words(), self.shape.directory());
         // What is not written to takes no memory.

@@ -28,7 +28,8 @@ const THREADS_MAX: usize = 4;
 const PASSES: usize = 4;
 
 /// All series at one commit, sorted by name and labels, as [`Reader::list`] finds them: a tenth of
-/// what a [`Snapshot`] takes, or less. [`export`](crate::export::export()) decodes one after the other.
+/// what a [`Snapshot`] takes, or less. [`export`](crate::export::export()) decodes one after the
+/// other.
 pub struct Listing<'a> {
     reader: &'a Reader,
     cut: Cut,

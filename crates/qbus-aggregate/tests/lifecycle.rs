@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use qbus::{Bus, Clock, Geometry, Merge};
 use qbus_aggregate::{Aggregator, AggregatorOptions, Reader, Value};
+use qbus_tests::plant;
 
 use crate::{aggregated, read};
 
@@ -328,4 +329,29 @@ fn names_come_and_go_as_label_sets_do() {
     settle(&mut aggregator);
     settle(&mut aggregator);
     expect(&aggregator, &[("job_0_total", 1.0)]);
+}
+
+/// Somebody writes to the file: what a series was cannot be read any more. That its place cannot be
+/// given back is no reason to try for ever.
+#[test]
+fn a_series_that_cannot_be_freed_keeps_no_round_busy() {
+    let (test, bus, mut aggregator) = small();
+    let value = "a value that is to be garbage";
+    let counter = bus.counter("c_total").label("k", value).register();
+    let counter = counter.expect("room");
+    counter.inc();
+    settle(&mut aggregator);
+    bus.forget(counter.series());
+    settle(&mut aggregator);
+    let file = std::fs::read(test.address().file()).expect("a bus");
+    let is_value = |bytes: &[u8]| bytes == value.as_bytes();
+    let found = file.windows(value.len()).position(is_value);
+    let at = found.expect("its label is there") as u64 / 8;
+    plant::word(test.address().file(), at, u64::MAX);
+    // Whoever wants the name for something else has it freed at once.
+    let other = bus.gauge("c_total").register();
+    other.expect_err("it is not free yet");
+    sleep(Duration::from_millis(25));
+    let is_idle = |_| aggregator.round().is_idle();
+    assert!((0..10_000).any(is_idle), "rounds go on for ever");
 }

@@ -393,8 +393,10 @@ impl Fold {
         let chosen = ids.clone();
         consumer.free_series(&mut ids);
         for id in chosen {
-            // Forgotten once more just then: it stays retired, and is freed another time.
-            if ids.binary_search(&id).is_err() && self.bus.forgotten_ns(id).is_some() {
+            // Forgotten once more just then: it stays retired, and is freed another time. One whose
+            // definition makes no sense never is.
+            let is_left = ids.binary_search(&id).is_err() && definitions.contains_key(&id);
+            if is_left && self.bus.forgotten_ns(id).is_some() {
                 self.free_later(id);
             }
         }

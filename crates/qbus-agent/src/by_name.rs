@@ -156,7 +156,7 @@ impl<'a> Metric<'a> {
 pub struct Emitter {
     bus: Bus,
     /// Tells it from the other emitters that the process has or had.
-    id: u64,
+    identity: cache::Identity,
     made: Instant,
     /// Milliseconds after `made` at which the registry has last been found full; 0 for never.
     full_ms: Count,
@@ -167,10 +167,9 @@ pub struct Emitter {
 impl Emitter {
     /// An emitter for a bus.
     pub fn new(bus: &Bus) -> Emitter {
-        static NEXT: Count = Count::new(0);
         Emitter {
             bus: bus.clone(),
-            id: NEXT.fetch_add(1, Relaxed),
+            identity: cache::Identity::default(),
             made: Instant::now(),
             full_ms: Count::new(0),
             is_unlimited: false,
@@ -258,7 +257,9 @@ impl Emitter {
             return self.register(metric);
         }
         let is_registered = |series| self.bus.is_registered(series);
-        cache::series(self.id, metric, is_registered, || self.register(metric))
+        cache::series(&self.identity, metric, is_registered, || {
+            self.register(metric)
+        })
     }
 
     #[cold]

@@ -13,6 +13,11 @@ use crate::serving::{is_closed, taken};
 use crate::{ending, error};
 
 /// Sends metrics on until it is closed; see start_pushing().
+///
+/// >>> import qbus
+/// >>> pusher = qbus.start_pushing("http://127.0.0.1:9/api/v1/write")
+/// >>> pusher.close()  # nobody took them
+/// False
 #[pyclass(frozen, module = "qbus")]
 pub(crate) struct MetricsPusher {
     pusher: Mutex<Option<Pusher>>,
@@ -98,6 +103,12 @@ impl MetricsPusher {
 }
 
 /// Takes metrics of StatsD clients until it is closed; see start_statsd_server().
+///
+/// >>> import qbus
+/// >>> server = qbus.start_statsd_server("127.0.0.1:0")
+/// >>> len(server.addresses)
+/// 1
+/// >>> server.close()
 #[pyclass(frozen, module = "qbus")]
 pub(crate) struct StatsdServer {
     addresses: Vec<String>,

@@ -10,6 +10,13 @@ use crate::collector::MetricsCollector;
 use crate::{ending, error};
 
 /// A server of metrics and of the dashboard; see start_http_server().
+///
+/// >>> import qbus
+/// >>> with qbus.start_http_server(0) as server:
+/// ...     server.closed
+/// False
+/// >>> server.closed
+/// True
 #[pyclass(frozen, module = "qbus")]
 pub(crate) struct MetricsServer {
     url: String,

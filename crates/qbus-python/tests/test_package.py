@@ -13,6 +13,7 @@ import pytest
 from processes_scene import aggregator, qbus_command
 
 import qbus
+from qbus import prometheus_client
 
 FOLDER = Path(__file__).parent.parent
 
@@ -21,12 +22,25 @@ FOLDER = Path(__file__).parent.parent
     ("module", "at_least"),
     [
         # The native classes among them.
-        ("qbus", 25),
+        ("qbus", 45),
         ("qbus._collector", 9),
         ("qbus._info", 3),
         ("qbus._types", 1),
+        ("qbus._doors", 2),
         ("centralized_metrics_collector", 4),
+        ("qbus.prometheus_client", 4),
+        ("qbus.prometheus_client.asgi", 1),
+        ("qbus.prometheus_client.exposition", 18),
+        ("qbus.prometheus_client.gc_collector", 2),
+        ("qbus.prometheus_client.metrics", 30),
+        ("qbus.prometheus_client.metrics_core", 3),
+        ("qbus.prometheus_client.openmetrics.exposition", 1),
         ("qbus.prometheus_client.parser", 2),
+        ("qbus.prometheus_client.platform_collector", 1),
+        ("qbus.prometheus_client.process_collector", 2),
+        ("qbus.prometheus_client.registry", 4),
+        ("qbus.prometheus_client.samples", 1),
+        ("qbus.prometheus_client.utils", 2),
     ],
 )
 def test_examples_run(module: str, at_least: int) -> None:
@@ -94,9 +108,18 @@ def test_everything_public_is_documented() -> None:
     for name in qbus.__all__:
         found = getattr(qbus, name)
         assert getattr(found, "__doc__", None), name
+        has_example = any(mark in found.__doc__ for mark in (">>> ", "For example"))
+        assert isinstance(found, str) or has_example, name
         for member, value in vars(found).items() if isinstance(found, type) else ():
             if not member.startswith("_") and callable(value) and found.__module__ == "qbus":
                 assert value.__doc__, f"{name}.{member}"
+
+
+def test_everything_public_of_prometheus_client_has_an_example() -> None:
+    for name in prometheus_client.__all__:
+        found = getattr(prometheus_client, name)
+        if isinstance(found, type) or callable(found):
+            assert ">>> " in (found.__doc__ or ""), name
 
 
 def command(*typed: str) -> subprocess.CompletedProcess[str]:

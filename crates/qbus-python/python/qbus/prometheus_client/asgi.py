@@ -10,7 +10,10 @@ from .registry import REGISTRY, Collector
 def make_asgi_app(
     registry: Collector = REGISTRY, disable_compression: bool = False
 ) -> Callable[..., Any]:
-    """An ASGI application that serves the page of a registry."""
+    """An ASGI application that serves the page of a registry.
+
+    >>> app = make_asgi_app()  # for app.mount("/metrics", app) of a web framework, say
+    """
     from .exposition import _bake_output
 
     async def prometheus_app(

@@ -194,7 +194,14 @@ def _bake_output(
 def make_wsgi_app(
     registry: Collector = REGISTRY, disable_compression: bool = False
 ) -> Callable[..., Any]:
-    """A WSGI application that serves the page of a registry."""
+    """A WSGI application that serves the page of a registry.
+
+    >>> from wsgiref.util import setup_testing_defaults
+    >>> request = {}
+    >>> setup_testing_defaults(request)
+    >>> page = make_wsgi_app()(request, lambda status, headers: print(status))
+    200 OK
+    """
 
     def prometheus_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         method = environ["REQUEST_METHOD"]
@@ -285,7 +292,11 @@ def start_wsgi_server(
     tls_min_version: Optional[ssl.TLSVersion] = None,
     tls_max_version: Optional[ssl.TLSVersion] = None,
 ) -> tuple[WSGIServer, threading.Thread]:
-    """Serves the page of a registry from a daemon thread."""
+    """Serves the page of a registry from a daemon thread.
+
+    >>> server, thread = start_wsgi_server(0, "127.0.0.1")
+    >>> server.shutdown(); server.server_close(); thread.join()
+    """
 
     class Server(ThreadingWSGIServer):
         pass
@@ -314,7 +325,13 @@ start_http_server = start_wsgi_server
 
 
 class MetricsHandler(BaseHTTPRequestHandler):
-    """A handler of http.server that serves the page of a registry."""
+    """A handler of http.server that serves the page of a registry.
+
+    >>> from http.server import HTTPServer
+    >>> with HTTPServer(("127.0.0.1", 0), MetricsHandler) as server:
+    ...     server.server_port > 0
+    True
+    """
 
     registry: Any = REGISTRY
 
@@ -350,7 +367,18 @@ def write_to_textfile(
 ) -> None:
     """Writes the page to a file, whole or not at all. ``tmpdir`` is on the same file system.
 
-    Links are followed, and what is no regular file (a device, a pipe) is written to."""
+    Links are followed, and what is no regular file (a device, a pipe) is written to.
+
+    >>> import pathlib, tempfile
+    >>> from qbus.prometheus_client import CollectorRegistry, Gauge
+    >>> registry = CollectorRegistry()
+    >>> Gauge("backup_size_bytes", "Its size.", registry=registry).set(7)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "backup.prom")
+    ...     write_to_textfile(str(path), registry)
+    ...     path.read_text().splitlines()[-1]
+    'backup_size_bytes 7.0'
+    """
     page = generate_latest(registry, escaping)
     path = os.path.realpath(path)
     is_there = os.path.exists(path)
@@ -480,7 +508,14 @@ def push_to_gateway(
     handler: _Handler = default_handler,
     compression: Optional[str] = None,
 ) -> None:
-    """Replaces all metrics of a job and grouping key at a push gateway (PUT)."""
+    """Replaces all metrics of a job and grouping key at a push gateway (PUT).
+
+    >>> from qbus.prometheus_client import CollectorRegistry
+    >>> def handler(url, method, timeout, headers, data):
+    ...     return lambda: print(method, url)
+    >>> push_to_gateway("localhost:9091", "backup", CollectorRegistry(), handler=handler)
+    PUT http://localhost:9091/metrics/job/backup
+    """
     _use_gateway("PUT", gateway, job, registry, grouping_key, timeout, handler, compression)
 
 
@@ -493,7 +528,14 @@ def pushadd_to_gateway(
     handler: _Handler = default_handler,
     compression: Optional[str] = None,
 ) -> None:
-    """Replaces the metrics of the same names, job and grouping key at a push gateway (POST)."""
+    """Replaces the metrics of the same names, job and grouping key at a push gateway (POST).
+
+    >>> from qbus.prometheus_client import CollectorRegistry
+    >>> def handler(url, method, timeout, headers, data):
+    ...     return lambda: print(method, url)
+    >>> pushadd_to_gateway("localhost:9091", "backup", CollectorRegistry(), handler=handler)
+    POST http://localhost:9091/metrics/job/backup
+    """
     _use_gateway("POST", gateway, job, registry, grouping_key, timeout, handler, compression)
 
 
@@ -504,7 +546,13 @@ def delete_from_gateway(
     timeout: Optional[float] = 30,
     handler: _Handler = default_handler,
 ) -> None:
-    """Deletes the metrics of a job and grouping key at a push gateway (DELETE)."""
+    """Deletes the metrics of a job and grouping key at a push gateway (DELETE).
+
+    >>> def handler(url, method, timeout, headers, data):
+    ...     return lambda: print(method, url)
+    >>> delete_from_gateway("localhost:9091", "backup", handler=handler)
+    DELETE http://localhost:9091/metrics/job/backup
+    """
     _use_gateway("DELETE", gateway, job, None, grouping_key, timeout, handler)
 
 
@@ -562,7 +610,11 @@ def _escape_grouping_key(k: str, v: str) -> tuple[str, str]:
 
 
 def instance_ip_grouping_key() -> dict[str, Any]:
-    """A grouping key with the address of this host as the instance."""
+    """A grouping key with the address of this host as the instance.
+
+    >>> list(instance_ip_grouping_key())
+    ['instance']
+    """
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
         probe.connect(("localhost", 0))
         return {"instance": probe.getsockname()[0]}

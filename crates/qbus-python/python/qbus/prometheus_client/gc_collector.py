@@ -16,7 +16,12 @@ _COUNTS = (
 
 
 class GCCollector(Collector):
-    """Objects collected, by generation."""
+    """Objects collected, by generation.
+
+    >>> from qbus.prometheus_client import CollectorRegistry
+    >>> [metric.name for metric in GCCollector(CollectorRegistry()).collect()][0]
+    'python_gc_objects_collected'
+    """
 
     def __init__(self, registry: Any = REGISTRY) -> None:
         if hasattr(gc, "get_stats") and platform.python_implementation() == "CPython":

@@ -29,13 +29,20 @@ _use_created = _get_use_created()
 
 
 def disable_created_metrics() -> None:
-    """Leaves out since when things are counted."""
+    """Leaves out since when things are counted.
+
+    >>> disable_created_metrics()
+    >>> enable_created_metrics()
+    """
     global _use_created
     _use_created = False
 
 
 def enable_created_metrics() -> None:
-    """Says since when things are counted."""
+    """Says since when things are counted, as it is from the start.
+
+    >>> enable_created_metrics()
+    """
     global _use_created
     _use_created = True
 
@@ -328,9 +335,9 @@ class Gauge(MetricWrapperBase):
     >>> from qbus.prometheus_client import CollectorRegistry, Gauge
     >>> registry = CollectorRegistry()
     >>> mode = "livesum"
-    >>> depth = Gauge("depth", "Requests that wait.", registry=registry, multiprocess_mode=mode)
+    >>> depth = Gauge("waiting", "Requests that wait.", registry=registry, multiprocess_mode=mode)
     >>> depth.set(4); depth.dec()
-    >>> registry.get_sample_value("depth")
+    >>> registry.get_sample_value("waiting")
     3.0
     """
 

@@ -21,7 +21,13 @@ _Bucket = Union[tuple[str, float], tuple[str, float, Exemplar]]
 
 
 class Metric:
-    """A name with its type, help, unit and samples."""
+    """A name with its type, help, unit and samples.
+
+    >>> metric = Metric("disk_free", "Free space.", "gauge", "bytes")
+    >>> metric.add_sample("disk_free_bytes", {"disk": "sda"}, 512)
+    >>> metric.name, metric.samples[0].value
+    ('disk_free_bytes', 512)
+    """
 
     def __init__(self, name: str, documentation: str, typ: str, unit: str = "") -> None:
         if unit and not name.endswith(f"_{unit}"):

@@ -9,7 +9,11 @@ from .registry import REGISTRY, Collector
 
 
 class PlatformCollector(Collector):
-    """The interpreter's version, as labels."""
+    """The interpreter's version, as labels.
+
+    >>> [metric.name for metric in PlatformCollector(registry=None).collect()]
+    ['python_info']
+    """
 
     def __init__(self, registry: Optional[Any] = REGISTRY, platform: Optional[Any] = None) -> None:
         self._platform = pf if platform is None else platform

@@ -11,7 +11,12 @@ _PAGESIZE = os.sysconf("SC_PAGE_SIZE")
 
 
 class ProcessCollector(Collector):
-    """CPU time, memory and open files of a process, from /proc."""
+    """CPU time, memory and open files of a process, from /proc.
+
+    >>> names = [metric.name for metric in ProcessCollector(registry=None).collect()]
+    >>> "process_resident_memory_bytes" in names
+    True
+    """
 
     def __init__(
         self,

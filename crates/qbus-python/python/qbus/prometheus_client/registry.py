@@ -38,7 +38,14 @@ class DuplicateTimeseries(ValueError):
 
 
 class CollectorRegistry(Collector):
-    """Collectors, whose metrics together are a page."""
+    """Collectors, whose metrics together are a page.
+
+    >>> from qbus.prometheus_client import Counter
+    >>> registry = CollectorRegistry(target_info={"service": "search"})
+    >>> Counter("searches", "Searches.", registry=registry).inc()
+    >>> [metric.name for metric in registry.collect()]
+    ['target', 'searches']
+    """
 
     def __init__(
         self,

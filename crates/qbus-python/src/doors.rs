@@ -14,10 +14,8 @@ use crate::{ending, error};
 
 /// Sends metrics on until it is closed; see start_pushing().
 ///
-/// >>> import qbus
-/// >>> pusher = qbus.start_pushing("http://127.0.0.1:9/api/v1/write")
-/// >>> pusher.close()  # nobody took them
-/// False
+/// For example `with qbus.start_pushing("http://prometheus:9090/api/v1/write"): train()`, after
+/// which all that was counted has been sent.
 #[pyclass(frozen, module = "qbus")]
 pub(crate) struct MetricsPusher {
     pusher: Mutex<Option<Pusher>>,

@@ -63,7 +63,7 @@ impl fmt::Display for MetricError {
             MetricError::Full { metric } => {
                 write!(
                     f,
-                    "metric {metric}: no room for more series; known series go on"
+                    "metric {metric}: the registry was full a moment ago; known series go on"
                 )
             }
             MetricError::Share {

@@ -332,6 +332,18 @@ fn refusals(bus: &Bus, before: &Look, now: &Look) -> Option<Finding> {
     };
     let times = counted(refused, "registration was", "registrations were");
     let so_far = if is_going_on { ", and more are" } else { "" };
+    let names = now.geometry.families;
+    if now.counts.families >= names {
+        let found = format!(
+            "{times} refused{so_far}: the registry has room for {} metric names",
+            grouped(names)
+        );
+        let meaning = "what is emitted under a name that has no place never becomes a record; known \
+                       names go on. Names that are made of values are nearly always the cause";
+        let mend = anew(&now.address, "--max-families", names);
+        let mend = format!("make labels of what varies in names; or {mend}");
+        return Some(Finding::new(severity, found, meaning, mend));
+    }
     let largest = largest_family(bus).map(|(name, series)| {
         let label = format!("; the family {name} has {} of them", grouped(series));
         (label, name)

@@ -183,6 +183,20 @@ fn what_fills_up_is_said_before_it_is_full_and_after() {
 }
 
 #[test]
+fn names_that_have_no_room_are_told_from_series() {
+    let bus = TestBus::small(Place::Named);
+    let opened = bus.open();
+    let names = opened.geometry().families;
+    let register = |n: u64| opened.gauge(&format!("level_of_{n}")).register();
+    (0..names).for_each(|n| drop(register(n).expect("room")));
+    register(names).expect_err("none");
+    let (report, _) = doctor(&bus);
+    let room = format!("the registry has room for {names} metric names");
+    let gist = ["1 registration was refused", &room, "--max-families"];
+    assert!(has(&report, "look", &gist), "{report}");
+}
+
+#[test]
 fn a_stopped_aggregator_is_found() {
     let bus = TestBus::create(Place::Named, TestBus::ring_geometry());
     let aggregating = aggregator(&bus, "");

@@ -170,7 +170,7 @@ fn lock_error() -> io::Error {
         Some(libc::EINVAL | libc::ENOLCK | libc::EOPNOTSUPP) => io::Error::new(
             io::ErrorKind::Unsupported,
             format!(
-                "open file description locks are not to be had here ({error}): use a local file \
+                "open file description locks are not available here ({error}): use a local file \
                 system, and a Linux kernel of its own"
             ),
         ),

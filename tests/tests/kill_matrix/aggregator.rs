@@ -86,7 +86,7 @@ fn check(point: &'static str) -> u64 {
     }
     // They wait for room until there is an aggregator.
     let begin = |load: &Load| load.begin(PRODUCER, test.address());
-    let mut producers: Vec<Process> = loads.iter().map(begin).collect();
+    let producers: Vec<Process> = loads.iter().map(begin).collect();
     if let Before::Aggregator(points) = before(point) {
         kill(points);
     }

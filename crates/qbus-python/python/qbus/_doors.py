@@ -47,7 +47,7 @@ def start_http_server(
     It runs on a native thread until close(), or until the process ends; a forked child has none.
     The port 0 is any free one. An address that other machines can reach has no password: it warns.
 
-    Raises BusError (an OSError) if the address is taken or not to be had.
+    Raises BusError (an OSError) if the address is taken or cannot be bound.
 
     >>> with start_http_server(0) as server:
     ...     server.url.startswith("http://127.0.0.1:")

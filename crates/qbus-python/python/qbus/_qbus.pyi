@@ -1,4 +1,4 @@
-"""The native module: collector, handles and what they give back."""
+"""The native module: collector, handles and what they return."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime as _datetime

@@ -1,6 +1,6 @@
 //! The file itself: YAML, as the exporter toolkit documents it.
 //!
-//! What is not known there is refused, and so is what is known there and not to be had here: a door
+//! What is not known there is refused, and so is what is known there and not supported here: a door
 //! that is less closed than its owner thinks is worse than none.
 
 use std::fs;
@@ -182,7 +182,7 @@ fn tls(section: &Section<'_>, folder: &Path) -> Result<Option<Tls>, String> {
                 if value.as_sequence().is_some_and(|list| list.is_empty()) => {}
             _ => {
                 return Err(format!(
-                    "{key} is not to be had here; take it out of tls_server_config"
+                    "{key} is not supported here; take it out of tls_server_config"
                 ));
             }
         }
@@ -340,7 +340,10 @@ mod tests {
                 "tls_server_config: {cert_file: a, cert: b, key: c}",
                 "both given",
             ),
-            ("tls_server_config: {cipher_suites: [X]}", "not to be had"),
+            (
+                "tls_server_config: {cipher_suites: [X]}",
+                "not supported here",
+            ),
             (
                 "tls_server_config: {cert: a, key: b, client_auth_type: RequireAnyClientCert}",
                 "RequireAny",

@@ -52,8 +52,8 @@ def collector() -> MetricsCollector:
 
 def is_shared() -> bool:
     """Whether this process's own page shows what all processes of its bus have counted. It does on
-    a bus that has a name, unless the environment's QBUS_PAGE is ``own``: for who scrapes each
-    process."""
+    a bus that has a name, unless the environment's QBUS_PAGE is ``own``, where each process is
+    scraped by itself."""
     return bool(os.environ.get("QBUS")) and os.environ.get("QBUS_PAGE") != "own"
 
 

@@ -146,7 +146,7 @@ def _get_escaping(accept_header: list[str]) -> str:
 
 
 def choose_encoder(accept_header: Optional[str]) -> tuple[Callable[[Any], bytes], str]:
-    """How to write a page for who accepts that, and its content type."""
+    """How to write a page for that Accept header, and its content type."""
     for accepted in (accept_header or "").split(","):
         tokens = accepted.split(";")
         kind, version, escaping = tokens[0].strip(), _get_version(tokens), _get_escaping(tokens)

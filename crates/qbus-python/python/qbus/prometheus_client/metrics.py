@@ -218,7 +218,7 @@ class MetricWrapperBase(Collector):
                 children = list(self._metrics.values())
             for child in children:
                 child._forget()
-        # A class of values of somebody's own knows no bus.
+        # A class of values from elsewhere knows no bus.
         forget = getattr(self._on_bus, "forget", None)
         if forget is not None:
             forget()
@@ -443,8 +443,7 @@ class Gauge(MetricWrapperBase):
 
 
 class _Part:
-    """The sum, or the count of a bucket, of native observations: for who reads and writes them
-    apart."""
+    """The sum, or the count of a bucket, of native observations, read and written apart."""
 
     __slots__ = ("_observations", "_bucket", "_exemplar")
 

@@ -128,7 +128,7 @@ fn of_orphans(orphans: &[(PathBuf, &Metadata)]) -> Option<Finding> {
         Finding::new(
             Severity::Note,
             format!("{files} of buses that are gone: {size}"),
-            "the last page of an earlier bus, kept for who wants to read it (qbus dump --snapshot)",
+            "the last page of an earlier bus, kept to be read (qbus dump --snapshot)",
             format!("rm {}", names[..names.len().min(SHOWN)].join(" ")),
         )
     })

@@ -8,6 +8,7 @@ websocket-client. Whatever the page's console complains of, or a key does not do
 """
 
 import base64
+import itertools
 import json
 import os
 import shutil
@@ -15,10 +16,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import websocket
 
@@ -82,7 +85,7 @@ class Page:
                 self.complaints.append(said["params"]["entry"]["text"])
 
     def value(self, expression: str) -> object:
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, (expression, found)
         return found["result"].get("value")
 
@@ -118,6 +121,34 @@ class Page:
         self.process.wait(LIMIT)
 
 
+# What the page has of a family in the seconds that it knows.
+RATES = """import("/dashboard/store.js").then(({ families, state, KEPT }) => {
+  const family = [...families.values()].find((family) => family.name === "steady_total");
+  const rates = [];
+  for (let s = Math.max(state.first, state.second - 20); family?.ring && s < state.second; s++) {
+    rates.push(family.ring[s % KEPT]);
+  }
+  return rates.filter((rate) => !Number.isNaN(rate));
+})"""
+
+
+def emit_steadily(out: TextIO) -> None:
+    """Counts 2 each second in one series, and 6 each third in another."""
+    for second in itertools.count():
+        # Well within a second, so that none has two or none.
+        time.sleep((1.3 - time.time()) % 1)
+        try:
+            for at, often, more in (("a", 1, 2), ("b", 3, 6)):
+                if second % often == 0:
+                    labels = {"at": at}
+                    line = {"name": "steady_total", "type": "counter", "value": more, "labels": labels}
+                    out.write(json.dumps(line) + "\n")
+            out.flush()
+        except (BrokenPipeError, ValueError):
+            return
+        time.sleep(0.1)
+
+
 def drive(
     page: Page, url: str, folder: Path, seconds: float, end_aggregator: Callable[[], None]
 ) -> None:
@@ -125,6 +156,10 @@ def drive(
     page.ground("light")
     page.call("Page.navigate", url=url)
     page.until(f"{cards}.includes('demo_request_seconds')")
+    # What was before it was opened is drawn as it was: a step there would be nobody's.
+    page.until(f"{RATES}.then((rates) => rates.filter((rate) => rate > 0).length >= 5)")
+    rates = page.value(f"{RATES}.then((rates) => rates.slice(-6))")
+    assert isinstance(rates, list) and 3 <= sum(rates) / len(rates) <= 5, rates
     time.sleep(seconds)
     page.key("w")
     page.until("location.hash.includes('span=900')")
@@ -211,6 +246,11 @@ def main() -> None:
         assert server.stderr is not None
         said = next(line for line in server.stderr if "http://" in line)
         url = "http://" + said.split("http://")[1].strip()
+        steady = subprocess.Popen(
+            [str(program), "emit", "--stdin", "--bus", bus], stdin=subprocess.PIPE, text=True)
+        started.append(steady)
+        threading.Thread(target=emit_steadily, args=(steady.stdin,), daemon=True).start()
+        time.sleep(9)
         for worker in range(3):
             start("demo", "--worker", str(worker), "--seconds", "1000")
         page = Page(scratch / "chromium", 1280, 860)

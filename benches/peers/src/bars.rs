@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::report::{Section, figure, short};
-use crate::{aggregator, dump, emit, others, scrape, sustained, visible};
+use crate::{aggregator, dump, emit, others, pages, scrape, sustained, visible};
 
 /// A figure and what it should be.
 #[derive(Debug)]
@@ -155,6 +155,12 @@ pub fn bars(sections: &[Section]) -> Vec<Bar> {
             ),
             2.0,
             "×",
+        ),
+        most(
+            "memory of scrapes at its peak",
+            pages::most(sections),
+            2.0,
+            "pages",
         ),
         most("idle aggregator", footprint(aggregator::IDLE), 0.5, "%"),
         most(

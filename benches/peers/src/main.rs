@@ -5,6 +5,7 @@ mod bars;
 mod dump;
 mod emit;
 mod others;
+mod pages;
 mod plot;
 mod programs;
 mod report;
@@ -88,7 +89,7 @@ fn main() {
 type Measure = fn(&Args) -> Section;
 
 /// All sections, in the order of the page.
-fn all() -> [(&'static str, Measure); 11] {
+fn all() -> [(&'static str, Measure); 12] {
     [
         ("emit", |args| emit::section(args.quick)),
         ("single", |args| single::section(args.quick)),
@@ -97,6 +98,7 @@ fn all() -> [(&'static str, Measure); 11] {
         ("visible", |args| visible::section(args.quick)),
         ("dump", |args| dump::section(args.quick, &args.programs)),
         ("scrape", |args| scrape::section(args.quick, &args.programs)),
+        ("pages", |args| pages::section(&args.programs)),
         ("fold", |args| aggregator::fold(args.quick)),
         ("commit", |args| aggregator::commit(args.quick)),
         ("memory", |args| aggregator::memory(&args.programs)),

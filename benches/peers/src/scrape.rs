@@ -25,15 +25,31 @@ pub const METRICS: &str = "metrics-exporter-prometheus";
 const SCRAPERS: usize = 16;
 
 /// A server, and what makes its page another one.
-struct Server<'a> {
+pub struct Server<'a> {
     name: &'static str,
     /// The same, asked for a packed page; where it has one.
     packed: Option<&'static str>,
-    address: SocketAddr,
+    pub address: SocketAddr,
     process: Option<Ended>,
     renew: Box<dyn FnMut() + 'a>,
     /// A scrape takes seconds.
     is_slow: bool,
+}
+
+impl Server<'_> {
+    /// `qbus serve` on a bus of its own.
+    pub fn of_qbus<'a>(many: &'a ManySeries, program: &Path) -> Server<'a> {
+        qbus(many, program)
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.0.id())
+    }
+
+    /// Makes its page another one.
+    pub fn renew(&mut self) {
+        (self.renew)();
+    }
 }
 
 /// A process that ends with its guard.
@@ -117,8 +133,13 @@ pub fn section(quick: bool, programs: &Programs) -> Section {
 /// Asks for the page on a connection of its own: how long it took, and how many bytes came.
 fn scrape(address: SocketAddr, gzip: bool) -> (Duration, usize) {
     let encoding = if gzip { "gzip" } else { "identity" };
+    scrape_as(address, "text/plain;version=0.0.4", encoding)
+}
+
+/// The same, in a format and an encoding.
+pub fn scrape_as(address: SocketAddr, accept: &str, encoding: &str) -> (Duration, usize) {
     let request = format!(
-        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain;version=0.0.4\r\n\
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\
          Accept-Encoding: {encoding}\r\nConnection: close\r\n\r\n"
     );
     let start = Instant::now();
@@ -169,14 +190,15 @@ fn nth(mut took: Vec<Duration>, quantile: f64) -> f64 {
 }
 
 fn memory(server: &Server<'_>) -> f64 {
-    let pid = server.process.as_ref().map(|process| process.0.id());
-    pid.and_then(|pid| status_mib(pid, "RssAnon"))
+    server
+        .pid()
+        .and_then(|pid| status_mib(pid, "RssAnon"))
         .unwrap_or(f64::NAN)
 }
 
 /// What a server that nobody asks costs.
 fn idle(server: &Server<'_>, quick: bool) -> Option<String> {
-    let pid = server.process.as_ref()?.0.id();
+    let pid = server.pid()?;
     let time = Duration::from_secs(if quick { 1 } else { 5 });
     let before = run_ns(pid)?;
     thread::sleep(time);

@@ -1,6 +1,6 @@
 //! What a scrape takes of the server's memory: at most twice the page, in every format. The page
 //! itself lies in pieces beside the heap. (What the allocator keeps of the system is another
-//! matter: `benches/run --only scrape` asks the system.)
+//! matter: `benches/run --only pages` asks the system.)
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

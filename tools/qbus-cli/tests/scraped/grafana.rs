@@ -1,6 +1,7 @@
 //! What is shipped for Prometheus and Grafana: each rule and each expression is asked of a
 //! Prometheus that scraped a bus.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,33 @@ fn the_rules_do_as_their_cases_say() {
         let mut promtool = command(&format!("promtool {line}"));
         let done = run(promtool.current_dir(shipped("prometheus")), "");
         assert_eq!(done.code, Some(0), "{line}: {done:?}");
+    }
+}
+
+/// What only some machines have, or only after something happened.
+const SELDOM: [&str; 10] = [
+    "qbus_cgroup_cpu_periods_total",
+    "qbus_cgroup_cpu_throttled_periods_total",
+    "qbus_cgroup_memory_events_total",
+    "qbus_cgroup_memory_limit_bytes",
+    "qbus_cgroup_memory_working_set_bytes",
+    "qbus_gpu_row_remapping_failed",
+    "qbus_gpu_row_remapping_pending",
+    "qbus_gpu_throttle_seconds_total",
+    "qbus_gpu_xid_errors_total",
+    "qbus_overflow_records_total",
+];
+
+/// Asks for each metric that a rule names: the cases of the rules make their own series, and would
+/// not notice one that nobody has.
+pub(crate) fn every_metric_of_the_rules_is_there(prometheus: &Monitor) {
+    let text = fs::read_to_string(rules()).expect("it is shipped");
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let words = text.split(|c| !is_of_name(c));
+    let names: BTreeSet<&str> = words.filter(|word| word.starts_with("qbus_")).collect();
+    assert!(names.len() > 30, "{} metrics", names.len());
+    for name in names.into_iter().filter(|name| !SELDOM.contains(name)) {
+        until(name, || !prometheus.query(name).is_empty());
     }
 }
 

@@ -113,6 +113,7 @@ fn prometheus_and_victoria_metrics_take_all_of_it() {
     has_native_histograms(&native);
     victoria.await_value("rate(jobs_total[5s])", |rate| rate > 1.0);
     grafana::every_expression_has_values(&plain);
+    grafana::every_metric_of_the_rules_is_there(&plain);
     what_is_forgotten_is_stale_at_the_next_scrape(&test, &plain, jobs.len());
 
     // Whoever is killed and comes again, nothing looks reset.

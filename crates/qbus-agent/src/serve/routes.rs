@@ -101,7 +101,10 @@ impl Routes {
     }
 
     pub(super) async fn answer(&self, request: Request, locality: Locality) -> Response<Payload> {
-        let host = header(request.headers(), HOST.as_str());
+        let host = match host(&request) {
+            Ok(host) => host,
+            Err(reason) => return plain(StatusCode::BAD_REQUEST, format!("{reason}\n")),
+        };
         if !self.names.takes(host, locality) {
             return plain(
                 StatusCode::MISDIRECTED_REQUEST,
@@ -210,6 +213,24 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+/// By which name a request calls this host, if it says so. One that says two may have said another
+/// to whoever passed it on.
+fn host(request: &Request) -> Result<Option<&str>, &'static str> {
+    // Before the header counts what stands in the first line.
+    if let Some(authority) = request.uri().authority() {
+        return Ok(Some(authority.as_str()));
+    }
+    let mut said = request.headers().get_all(HOST).iter();
+    match (said.next(), said.next()) {
+        (None, _) => Ok(None),
+        (Some(host), None) => {
+            let text = host.to_str().map_err(|_| "the Host header is no text");
+            text.map(Some)
+        }
+        _ => Err("there are two Host headers; expected one"),
     }
 }
 

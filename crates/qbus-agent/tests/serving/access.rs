@@ -32,6 +32,32 @@ fn a_name_that_a_stranger_could_own_is_refused() {
         [by("evil.example"), by("localhost.evil.example:80")],
         [421; 2]
     );
+    let ask = |request: &[u8]| {
+        let mut stream = served.connect();
+        stream.write_all(request).expect("it is sent");
+        Answer::read(stream).status
+    };
+    // The first line counts before the header; two names are one too many; and one that cannot be
+    // read is none of ours.
+    for (request, status) in [
+        (
+            &b"GET http://evil.example/metrics HTTP/1.1\r\nHost: localhost\r\n"[..],
+            421,
+        ),
+        (
+            b"GET http://localhost/metrics HTTP/1.1\r\nHost: localhost\r\n",
+            200,
+        ),
+        (
+            b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n",
+            400,
+        ),
+        (b"GET /metrics HTTP/1.1\r\nHost: \xff\r\n", 400),
+        (b"GET /metrics HTTP/1.0\r\n", 200),
+    ] {
+        let found = ask(&[request, b"Connection: close\r\n\r\n"].concat());
+        assert_eq!(found, status, "{}", String::from_utf8_lossy(request));
+    }
 }
 
 #[test]

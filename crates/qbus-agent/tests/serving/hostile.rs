@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use qbus_agent::{Agent, AgentOptions};
 use qbus_tests::{LIMIT, Place, TestBus, until};
 
-use crate::client::{Served, connect, serve, served};
+use crate::client::{Answer, Served, connect, serve, served};
 
 fn is_served(served: &Served) -> bool {
     served
@@ -78,6 +78,71 @@ fn garbage_is_answered_or_cut_off() {
         );
         assert!(is_served(&served));
     }
+}
+
+#[test]
+fn a_request_in_another_is_answered_by_nobody() {
+    // What another server on the way would take for a body, or for the end of one, is neither read
+    // as a request nor left over for the next one.
+    let served = served(|_| ());
+    let inner = "GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    for (head, statuses) in [
+        (
+            "POST /metrics HTTP/1.1\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n",
+            405,
+        ),
+        (
+            "GET /metrics HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 40\r\n",
+            400,
+        ),
+        (
+            "GET /metrics HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n",
+            400,
+        ),
+        ("GET /metrics HTTP/1.1\r\nX: a\r\n b\r\n", 400),
+        ("GET /metrics HTTP/1.1\r\nX: a\0b\r\n", 400),
+    ] {
+        let mut stream = served.connect();
+        let request = format!("{head}Host: localhost\r\n\r\n0\r\n\r\n{inner}");
+        stream.write_all(request.as_bytes()).expect("it is sent");
+        let answer = Answer::read(stream);
+        assert_eq!(answer.status, statuses, "{head}");
+        let said = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(!said.contains("HTTP/1.1 200"), "{head}: {said}");
+    }
+    // Requests one behind the other are each answered.
+    let mut stream = served.connect();
+    let ahead = "GET /-/ready HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(20);
+    stream
+        .write_all((ahead + inner).as_bytes())
+        .expect("it is sent");
+    let mut said = String::new();
+    stream.read_to_string(&mut said).expect("text");
+    assert_eq!(said.matches("HTTP/1.1 200 OK").count(), 21);
+}
+
+#[test]
+fn no_path_leads_out_of_what_is_served() {
+    let served = served(|_| ());
+    for path in [
+        "/../../etc/passwd",
+        "/dashboard/../../../etc/passwd",
+        "/dashboard/%2e%2e/%2e%2e/etc/passwd",
+        "/dashboard/",
+        "/dashboard/main.js%00",
+        "/metrics%00",
+        "/%6detrics",
+        "//metrics",
+        "/metrics/",
+        "/api/v1/",
+    ] {
+        let answer = served.get(path, "");
+        assert_eq!(answer.status, 404, "{path}");
+        assert!(answer.text().contains("nothing is here"), "{path}");
+    }
+    // What a query says comes into no header.
+    let answer = served.get("/metrics?name[]=a%0d%0aX-Evil:1", "");
+    assert_eq!((answer.status, answer.header("x-evil")), (200, None));
 }
 
 #[test]

@@ -64,8 +64,7 @@ class Page:
         self.complaints: list[str] = []
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
-                  deviceScaleFactor=1, mobile=False)
+        self.size(width, height)
 
     def call(self, method: str, **parameters: object) -> dict:
         self.number += 1
@@ -104,6 +103,10 @@ class Page:
         )
         self.call("Input.dispatchKeyEvent", type="keyUp", key=name, windowsVirtualKeyCode=code)
 
+    def size(self, width: int, height: int) -> None:
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
+                  deviceScaleFactor=1, mobile=False)
+
     def ground(self, scheme: str) -> None:
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", features=[feature])
@@ -123,7 +126,7 @@ class Page:
 
 # What the page has of a family in the seconds that it knows.
 RATES = """import("/dashboard/store.js").then(({ families, state, KEPT }) => {
-  const family = [...families.values()].find((family) => family.name === "steady_total");
+  const family = [...families.values()].find((family) => family.name === "jobs_total");
   const rates = [];
   for (let s = Math.max(state.first, state.second - 20); family?.ring && s < state.second; s++) {
     rates.push(family.ring[s % KEPT]);
@@ -141,7 +144,8 @@ def emit_steadily(out: TextIO) -> None:
             for at, often, more in (("a", 1, 2), ("b", 3, 6)):
                 if second % often == 0:
                     labels = {"at": at}
-                    line = {"name": "steady_total", "type": "counter", "value": more, "labels": labels}
+                    line = {"name": "jobs_total", "type": "counter", "value": more, "labels": labels,
+                            "description": "Jobs done."}
                     out.write(json.dumps(line) + "\n")
             out.flush()
         except (BrokenPipeError, ValueError):
@@ -149,16 +153,18 @@ def emit_steadily(out: TextIO) -> None:
         time.sleep(0.1)
 
 
-def drive(
-    page: Page, url: str, folder: Path, seconds: float, end_aggregator: Callable[[], None]
-) -> None:
+# Starts the command on the bus.
+Start = Callable[..., subprocess.Popen]
+
+
+def drive(page: Page, url: str, folder: Path, seconds: float) -> None:
     cards = "[...document.querySelectorAll('.card .name')].map((name) => name.textContent)"
     page.ground("light")
     page.call("Page.navigate", url=url)
     page.until(f"{cards}.includes('demo_request_seconds')")
     # What was before it was opened is drawn as it was: a step there would be nobody's.
-    page.until(f"{RATES}.then((rates) => rates.filter((rate) => rate > 0).length >= 5)")
-    rates = page.value(f"{RATES}.then((rates) => rates.slice(-6))")
+    page.until(f"{RATES}.then((rates) => rates.filter((rate) => rate > 0).length >= 9)")
+    rates = page.value(f"{RATES}.then((rates) => rates.slice(-9))")
     assert isinstance(rates, list) and 3 <= sum(rates) / len(rates) <= 5, rates
     time.sleep(seconds)
     page.key("w")
@@ -207,11 +213,52 @@ def drive(
     page.key("p")
     page.until("document.getElementById('age').textContent.includes('(paused)')")
     page.key("p")
-    # What is old is said to be.
-    end_aggregator()
+    narrow(page, folder)
+
+
+def narrow(page: Page, folder: Path) -> None:
+    """On a telephone nothing lies beyond the edge."""
+    page.size(390, 844)
+    for view, title in (("2", "Attached"), ("3", "GPUs"), ("4", "Ledger"), ("1", "demo_tokens")):
+        page.key(view)
+        page.until(f"document.getElementById('main').textContent.includes('{title}')")
+        wide = page.value("document.documentElement.scrollWidth")
+        assert isinstance(wide, int) and wide <= 390, (view, wide)
+    page.picture(folder / "narrow.png")
+    page.size(1280, 860)
+
+
+def incident(page: Page, folder: Path, aggregator: subprocess.Popen, start: Start) -> None:
+    """The aggregator stops, records are lost, it goes on, and is gone: each is said."""
+    page.ground("dark")
+    aggregator.send_signal(signal.SIGSTOP)
+    load = start("load", "--producers", "2", "--records", "300000", "--kind", "summary",
+                 "--series", "1000", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    page.until("document.getElementById('age').className === 'old'")
+    load.wait(LIMIT)
+    aggregator.send_signal(signal.SIGCONT)
+    banner = "document.getElementById('banner')"
+    page.until(f"!{banner}.hidden && /[0-9,]+ records lost \\(full/.test({banner}.textContent)")
+    page.until("document.getElementById('age').className === ''")
+    page.picture(folder / "incident.png")
+    aggregator.kill()
     page.until("document.getElementById('age').textContent.includes('the aggregator is gone')")
     page.until("document.getElementById('rate').textContent === ''")
     assert not page.complaints, page.complaints
+
+
+def many(page: Page, folder: Path, start: Start) -> None:
+    """With ten thousand series."""
+    page.ground("light")
+    load = start("load", "--series", "10000", "--rate", "5000", "--records", "100000000",
+          stdout=subprocess.DEVNULL)
+    count = "Number(document.getElementById('count').textContent.replace(/[^0-9]/g, ''))"
+    page.until(f"{count} > 10000")
+    time.sleep(15)
+    page.picture(folder / "many.png")
+    load.terminate()
+    load.wait(LIMIT)
+    page.until(f"{count} < 5000")
 
 
 def main() -> None:
@@ -254,7 +301,10 @@ def main() -> None:
         for worker in range(3):
             start("demo", "--worker", str(worker), "--seconds", "1000")
         page = Page(scratch / "chromium", 1280, 860)
-        drive(page, url, folder, seconds, aggregator.kill)
+        drive(page, url, folder, seconds)
+        if "--quick" not in sys.argv:
+            many(page, folder, start)
+        incident(page, folder, aggregator, start)
         print(f"{len(list(folder.glob('*.png')))} pictures in {folder}; nothing to complain of")
     finally:
         if page is not None:

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use qbus_tests::{LIMIT, Place, Process, TestBus, until};
 
-use crate::support::{QBUS, aggregator, fails, stop, well};
+use crate::support::{QBUS, aggregate, aggregator, fails, stop, well};
 
 /// What a server says to a request; nothing where it closes the connection.
 fn asked(mut stream: impl Read + Write, path: &str) -> String {
@@ -107,6 +107,35 @@ fn it_listens_wherever_it_is_told_to_all_at_once() {
     stop(server);
     assert!(!socket.exists(), "it goes with the server");
     stop(running);
+}
+
+#[test]
+fn its_json_is_that_of_a_dump() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("log");
+    let bus = bus("3");
+    well(
+        &bus,
+        "emit wait_seconds 0.2 --type histogram --label queue=a",
+    );
+    well(&bus, "emit size_bytes 17 --type summary");
+    aggregate(&bus);
+    let args = ["--listen", "127.0.0.1:0", "--max-age", "off"];
+    let (server, urls) = serve(&bus, &log, &args, 1);
+    for (path, dump) in [
+        ("/api/v1/series", "dump -f json"),
+        ("/api/v1/series?history=1", "dump -f json --history"),
+        (
+            "/api/v1/series?collect[]=wait*",
+            "dump -f json --match wait*",
+        ),
+    ] {
+        let stream = TcpStream::connect(("localhost", port_of(&urls[0]))).expect("it listens");
+        let said = asked(stream, path);
+        let (_, body) = said.split_once("\r\n\r\n").expect("a body");
+        assert_eq!(body, well(&bus, dump), "{path}");
+    }
+    stop(server);
 }
 
 /// Starts `qbus` as a socket unit does: with a listening socket as descriptor 3.

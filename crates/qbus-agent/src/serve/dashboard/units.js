@@ -31,6 +31,9 @@ function scaled(value, steps, rest) {
   return digits(value) + rest;
 }
 
+/** Of small parts no more than hundredths are of interest. */
+const percent = (value) => (Math.abs(value) < 1 && value ? (Math.abs(value) < 0.005 ? "< 0.01" : value.toFixed(2)) : digits(value)) + " %";
+
 /** A value with its unit. */
 export function show(value, unit) {
   if (value === undefined || value === null || Number.isNaN(value)) return "–";
@@ -46,8 +49,8 @@ export function show(value, unit) {
       return digits(value / step) + " " + name;
     }
     case "bytes": return scaled(value, POWERS, " B");
-    case "ratio": return digits(value * 100) + " %";
-    case "percent": return digits(value) + " %";
+    case "ratio": return percent(value * 100);
+    case "percent": return percent(value);
     case "celsius": return digits(value) + " °C";
     case "watts": return scaled(value, THOUSANDS, " W").replace(/ ([TGMk])$/, " $1W");
     case "hertz": return scaled(value, THOUSANDS, " Hz").replace(/ ([TGMk])$/, " $1Hz");

@@ -263,6 +263,31 @@ fn what_changes_is_read_again_and_what_is_broken_changes_nothing() {
         std::thread::sleep(MOMENT);
         tls_certificate(&served, client.clone()) != before
     });
+    // One that is broken, or whose key is gone, leaves the last good one.
+    let before = tls_certificate(&served, client.clone());
+    let broken: [(&str, &dyn Fn()); 2] = [
+        ("certificate", &|| {
+            authority.write("server.crt", "-----BEGIN nothing")
+        }),
+        ("server.key", &|| {
+            fs::remove_file(authority.path("server.key")).expect("it was there")
+        }),
+    ];
+    for (gist, break_it) in broken {
+        authority.issue("server");
+        break_it();
+        for _ in 0..2 {
+            assert!(!tls_certificate(&served, client.clone()).is_empty());
+        }
+        let told = served.news.lock().expect("no panic").clone();
+        let is_told = |said: &String| said.contains(gist) && said.contains("going on with");
+        assert!(told.iter().any(is_told), "{gist}: {told:?}");
+    }
+    authority.issue("server");
+    until("a sound certificate", || {
+        std::thread::sleep(MOMENT);
+        tls_certificate(&served, client.clone()) != before
+    });
 }
 
 fn tls_certificate(served: &Served, config: Arc<ClientConfig>) -> Vec<u8> {

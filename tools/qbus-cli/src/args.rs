@@ -176,8 +176,8 @@ pub(crate) struct Run {
 #[derive(Debug, Parser)]
 #[command(after_help = "Example:\n  qbus create -b inference --lanes 128 --mode 0660")]
 pub(crate) struct Create {
-    /// Ring buffers: one for each producing thread, 256 KiB each with the default slots, and the
-    /// shared ones.
+    /// Ring buffers: one for each producing thread, 316 KiB each with the default slots and cells,
+    /// and the shared ones.
     #[arg(long, default_value_t = qbus::Geometry::default().lanes)]
     pub(crate) lanes: u64,
     /// Lanes, of those, that any number of producers share when the others are leased: 4, or a

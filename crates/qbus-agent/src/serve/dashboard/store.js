@@ -41,7 +41,7 @@ export function take(name, event) {
   }
   for (const [id, familyId, labels] of event.series) {
     const family = families.get(familyId), text = textOf(labels);
-    const one = before?.series.get(family.key + text) || { labels, value: null, changed: -Infinity, ring: null, buckets: null, activity: 0, now: NaN, text };
+    const one = before?.series.get(family.key + text) || { labels, value: null, changed: -Infinity, ring: null, buckets: null, marks: [], activity: 0, now: NaN, text };
     series.set(id, Object.assign(one, { id, family }));
     family.series.add(one);
   }
@@ -91,7 +91,7 @@ function advance(event) {
     const one = series.get(id);
     if (!one) continue;
     changed.add(one);
-    update(one, values, isContinued ? seconds : NaN, second);
+    update(one, values, isContinued ? seconds : NaN, event.unix_ms / 1000);
   }
   if (isNew) {
     for (const one of series.values()) if (!changed.has(one)) rest(one, second);
@@ -144,8 +144,8 @@ function put(one, second, value) {
   one.ring[second % KEPT] = value;
 }
 
-function update(one, values, seconds, second) {
-  const type = one.family.type;
+function update(one, values, seconds, time) {
+  const type = one.family.type, second = Math.floor(time);
   const value = values[0] === null ? NaN : values[0];
   const before = one.value;
   one.value = value;
@@ -156,12 +156,27 @@ function update(one, values, seconds, second) {
   // A counter that is read every few seconds did not stand still in between: what it grew by is spread over them.
   const since = second - one.changed;
   const isSpread = one.family.isSampled && since <= SELDOM && seconds > 0;
-  const rate = before === null || value < before ? NaN : (value - before) / (isSpread ? since : seconds);
+  const isRestart = before === null || value < before;
+  const sampled = isSpread && !isRestart ? sampledRate(one, time, value) : NaN;
+  if (one.family.isSampled && (!isSpread || isRestart)) one.marks = [[time, value]];
+  const rate = isRestart ? NaN : isSpread ? sampled : (value - before) / seconds;
   one.activity = one.activity * 0.9 + (rate || 0);
   one.changed = second;
   put(one, second, rate);
   for (let s = second - since + 1; isSpread && one.ring && s < second; s++) one.ring[s % KEPT] = rate;
   if (type === "histogram" || type === "summary") observe(one, values, second, before !== null && value >= before && seconds > 0);
+}
+
+/** Changes over which the rate of a counter is taken that is read at a rhythm of its own. */
+const MARKS = 3;
+
+/** Readings and events drift past each other: now an event has none, and then one has two. */
+function sampledRate(one, time, value) {
+  const [from, least] = one.marks[0];
+  one.marks.push([time, value]);
+  if (one.marks.length > MARKS) one.marks.shift();
+  // Events may come sooner than readings: when another page is opened.
+  return time - from < 0.5 ? one.now : (value - least) / (time - from);
 }
 
 /** A series that did not change: a gauge stays, a counter stands still. */

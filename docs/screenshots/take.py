@@ -84,7 +84,9 @@ class Page:
                 self.complaints.append(said["params"]["entry"]["text"])
 
     def value(self, expression: str) -> object:
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        found = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in found, (expression, found)
         return found["result"].get("value")
 
@@ -144,8 +146,13 @@ def emit_steadily(out: TextIO) -> None:
             for at, often, more in (("a", 1, 2), ("b", 3, 6)):
                 if second % often == 0:
                     labels = {"at": at}
-                    line = {"name": "jobs_total", "type": "counter", "value": more, "labels": labels,
-                            "description": "Jobs done."}
+                    line = {
+                        "name": "jobs_total",
+                        "type": "counter",
+                        "value": more,
+                        "labels": labels,
+                        "description": "Jobs done.",
+                    }
                     out.write(json.dumps(line) + "\n")
             out.flush()
         except (BrokenPipeError, ValueError):

@@ -1,5 +1,5 @@
-"""What people put into their web applications, over prometheus_client, as it is: each page is of all
-workers."""
+"""What people put into their web applications, over prometheus_client, as it is: each page is of
+all workers."""
 
 from pathlib import Path
 

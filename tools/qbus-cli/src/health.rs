@@ -338,8 +338,9 @@ fn refusals(bus: &Bus, before: &Look, now: &Look) -> Option<Finding> {
             "{times} refused{so_far}: the registry has room for {} metric names",
             grouped(names)
         );
-        let meaning = "what is emitted under a name that has no place never becomes a record; known \
-                       names go on. Names that are made of values are nearly always the cause";
+        let meaning = "what is emitted under a name that has no place never becomes a record; \
+                       known names go on. Names that are made of values are nearly always the \
+                       cause";
         let mend = anew(&now.address, "--max-families", names);
         let mend = format!("make labels of what varies in names; or {mend}");
         return Some(Finding::new(severity, found, meaning, mend));

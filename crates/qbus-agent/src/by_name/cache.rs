@@ -69,7 +69,8 @@ impl Cache {
         if self.entries.len() >= ENTRIES_MAX {
             self.entries.clear();
         }
-        // Each is looked at once in a while, so a thread that outlives its buses keeps nothing of them.
+        // Each is looked at once in a while, so a thread that outlives its buses keeps nothing of
+        // them.
         if self.entries.len() >= FEW.max(2 * self.looked_at) {
             self.entries
                 .retain(|entry| entry.emitter.strong_count() > 0);

@@ -213,15 +213,14 @@ impl MetricsCollector {
         bus: Option<&str>,
         sampler: Option<BTreeMap<String, Bound<'_, PyAny>>>,
     ) -> PyResult<MetricsCollector> {
+        let usual = CollectorOptions::default();
+        let buffer = ("max_metrics_buffer", usual.max_metrics_buffer);
+        let history = ("max_history_per_metric", usual.max_history_per_metric);
         let config = Configuration {
             collection_interval: options::interval(py, collection_interval)?,
-            max_metrics_buffer: size_or("max_metrics_buffer", max_metrics_buffer, 10_000)?,
+            max_metrics_buffer: size_or(buffer, max_metrics_buffer)?,
             enable_prometheus_export,
-            max_history_per_metric: size_or(
-                "max_history_per_metric",
-                max_history_per_metric,
-                1000,
-            )?,
+            max_history_per_metric: size_or(history, max_history_per_metric)?,
             validation_enabled,
         };
         let bus = options::address(py, bus)?;

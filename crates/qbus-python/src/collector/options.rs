@@ -28,11 +28,10 @@ pub(super) fn interval(py: Python<'_>, seconds: f64) -> PyResult<Duration> {
         })
 }
 
-/// A size, if one is given.
+/// A size by the name of its argument, or the default.
 pub(super) fn size_or(
-    argument: &str,
+    (argument, default): (&str, usize),
     given: Option<&Bound<'_, PyAny>>,
-    default: usize,
 ) -> PyResult<usize> {
     given.map_or(Ok(default), |given| size(argument, given))
 }

@@ -114,8 +114,8 @@ class Card {
       parts = [words(family, family.ring, second), ["k2", "p50 " + p(0.5)], ["k1", "p99 " + p(0.99)]];
       heatmap(canvas, family, span);
     } else if (family.type === "counter") {
-      // Of many, each alone would lie on the ground.
-      const few = some.length > 1 && some.length <= 6 ? some : [];
+      // Of many, each alone would lie on the ground; and there are six strokes, one of them the sum's.
+      const few = some.length > 1 && some.length <= 5 ? some : [];
       parts = [words(family, family.ring, second)];
       lines(canvas, [family.ring, ...few.map((one) => one.ring)], span, (value) => showRate(value, family.unit));
       if (some.length > 1) parts.push(`of ${some.length} series`);

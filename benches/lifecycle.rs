@@ -1,6 +1,6 @@
 //! What series cost that come and go: a registration after very many were freed, how long a round
-//! takes in which thousands are retired or freed, and for how long a reset of as many keeps the
-//! lanes waiting.
+//! takes in which thousands are met, retired or freed, and for how long a reset of as many keeps
+//! the lanes waiting.
 #![allow(clippy::print_stdout)]
 
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ fn run(bus: &Bus, freed: u32) {
         .series(first.series())
         .and_then(|found| bus.family(found.family));
     let family = family.expect("what was registered");
-    let mut rounds = Vec::new();
+    let (mut met, mut rounds) = (Vec::new(), Vec::new());
     let mut made = Vec::new();
     let mut known = Vec::new();
     for first in (0..freed).step_by(LIVING as usize) {
@@ -60,7 +60,7 @@ fn run(bus: &Bus, freed: u32) {
             made.clear();
         }
         handles.iter().for_each(Counter::inc);
-        settle(&mut aggregator, &mut Vec::new());
+        settle(&mut aggregator, &mut met);
         // All at once.
         handles.iter().for_each(Counter::forget);
         settle(&mut aggregator, &mut rounds);
@@ -81,6 +81,9 @@ fn run(bus: &Bus, freed: u32) {
         0.5,
         "bar 0.3",
     );
+    let coming = "a round in which 10,000 come, p99";
+    line(coming, &mut met, 0.99, "bar 1,000");
+    line("the same, the longest", &mut met, 1.0, "");
     line(
         "a round in which 10,000 leave, median",
         &mut rounds,

@@ -28,7 +28,7 @@ const FIRST_POINTS: usize = 4;
 /// So many rows are written in a fraction of a millisecond.
 const TOUCHED_MAX: usize = 2048;
 /// So many series are made in a fraction of a millisecond.
-const MADE_MAX: usize = 256;
+const MADE_MAX: usize = 128;
 /// The place of a series for which there was no room.
 const UNPLACED: u32 = u32::MAX;
 /// The place of a series that is met by what is emitted to it alone.

@@ -1,5 +1,6 @@
 //! All series at one commit.
 
+use std::collections::BTreeSet;
 use std::mem;
 
 use pyo3::prelude::*;
@@ -53,6 +54,23 @@ impl Snapshot {
         let start = all.partition_point(|series| *series.family.name < *name);
         let len = all[start..].partition_point(|series| *series.family.name == *name);
         &all[start..start + len]
+    }
+
+    /// A column for each label that any of the series has.
+    fn label_columns(&self, columns: &Bound<'_, PyDict>) -> PyResult<()> {
+        let (py, all) = (columns.py(), &self.snapshot.series);
+        let names: BTreeSet<&str> = ending::detach(py, || {
+            let labels = all.iter().flat_map(|one| &one.labels);
+            labels.map(|(name, _)| name.as_str()).collect()
+        });
+        for name in names {
+            let values = all.iter().map(|one| {
+                let label = one.labels.iter().find(|(label, _)| label == name);
+                Ok(label.map(|(_, value)| value))
+            });
+            columns.set_item(format!("label_{name}"), list(py, values)?)?;
+        }
+        Ok(())
     }
 
     fn export<'py>(
@@ -145,12 +163,18 @@ impl Snapshot {
     /// `timestamp` is in nanoseconds since the Unix epoch; `count`, `sum`, `min` and `max` are None
     /// for counters and gauges.
     ///
+    /// With `flat` there is a column `label_NAME` for each label, in place of the dicts: a table's
+    /// own, to filter by; and polars takes of dicts only the keys that it found in the first ones.
+    ///
     /// >>> import qbus
-    /// >>> qbus.Gauge("column_depth").set(2)
+    /// >>> qbus.Gauge("column_depth", labelnames=["queue"]).labels("mail").set(2)
     /// >>> columns = qbus.snapshot(match="column_*").to_columns()
     /// >>> columns["name"], columns["value"], columns["labels"]
-    /// (['column_depth'], [2.0], [{}])
-    fn to_columns<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    /// (['column_depth'], [2.0], [{'queue': 'mail'}])
+    /// >>> qbus.snapshot(match="column_*").to_columns(flat=True)["label_queue"]
+    /// ['mail']
+    #[pyo3(signature = (*, flat=false))]
+    fn to_columns<'py>(&self, py: Python<'py>, flat: bool) -> PyResult<Bound<'py, PyDict>> {
         let columns = PyDict::new(py);
         let all = &self.snapshot.series;
         let observed = |what: fn(Observations) -> f64| {
@@ -161,8 +185,12 @@ impl Snapshot {
         columns.set_item("name", list(py, names)?)?;
         let types = all.iter().map(|one| Ok(one.family.metric_type.as_str()));
         columns.set_item("type", list(py, types)?)?;
-        let labels = all.iter().map(|one| labels(py, one));
-        columns.set_item("labels", list(py, labels)?)?;
+        if flat {
+            self.label_columns(&columns)?;
+        } else {
+            let labels = all.iter().map(|one| labels(py, one));
+            columns.set_item("labels", list(py, labels)?)?;
+        }
         let values = all.iter().map(|one| Ok(value(one)));
         columns.set_item("value", list(py, values)?)?;
         let times = all.iter().map(|one| Ok(one.timestamp_ns));

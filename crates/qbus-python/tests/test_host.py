@@ -381,16 +381,30 @@ def test_a_snapshot_finds_names_that_begin_alike(collector: MetricsCollector) ->
 
 
 def test_columns_are_what_data_frames_take(collector: MetricsCollector) -> None:
-    Gauge("g", registry=collector, labelnames=["a"]).labels("x").set(2)
-    Histogram("h", registry=collector).observe(1)
-    columns = collector.snapshot().to_columns()
+    gauge = Gauge("g", registry=collector, labelnames=["a"])
+    for n in range(200):
+        gauge.labels(n).set(n)
+    Gauge("last", registry=collector, labelnames=["a", "b"]).labels("x", "y").set(2)
+    Histogram("other", registry=collector).observe(1)
+    snapshot = collector.snapshot()
+    columns, flat = snapshot.to_columns(), snapshot.to_columns(flat=True)
+    assert [*flat] == [
+        name
+        for known in columns
+        for name in (["label_a", "label_b"] if known == "labels" else [known])
+    ]
+    assert flat["label_a"][-3:] == ["99", "x", None] and flat["label_b"][-3:] == [None, "y", None]
     taken = 0
     for module, make in (("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "table")):
         try:
-            table = getattr(importlib.import_module(module), make)(columns)
+            make_table = getattr(importlib.import_module(module), make)
         except ImportError:
             continue
-        assert table.shape == (2, len(columns))
+        assert make_table(columns).shape == (202, len(columns))
+        table = make_table(flat)
+        assert table.shape == (202, len(flat))
+        # Those of Arrow are objects of their own.
+        assert str(table["label_b"][200]) == "y"
         taken += 1
     if not taken:
         pytest.skip("pandas, polars and pyarrow are not installed")

@@ -1,6 +1,8 @@
 //! Memory of a server at its peak, in pages: what a scrape costs whoever runs it.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 
 use crate::programs::{Programs, status_mib};
@@ -37,8 +39,8 @@ pub fn section(programs: &Programs) -> Section {
         section.row(name, figures);
     }
     section.notes.push(
-        "what qbus serve has of its own beyond what it began with, at the peak of four scrapes of \
-         another value each, to the page in plain"
+        "what qbus serve has of its own beyond what it has when it is ready, at the peak of four \
+         scrapes of another value each, to the page in plain"
             .to_owned(),
     );
     section
@@ -57,11 +59,17 @@ fn peak(many: &ManySeries, program: &Path, accept: &str, encoding: &str) -> f64 
     let Some(pid) = server.pid() else {
         return f64::NAN;
     };
-    // "This will reset the peak resident set size", proc(5).
+    // Its threads are there then.
+    let mut stream = TcpStream::connect(server.address).expect("it listens");
+    stream
+        .write_all(b"GET /-/ready HTTP/1.0\r\n\r\n")
+        .expect("it is sent");
+    stream.read_to_end(&mut Vec::new()).expect("it answers");
     let before = status_mib(pid, "RssAnon").unwrap_or(f64::NAN);
     let mut peak = f64::NAN;
     for _ in 0..4 {
         server.renew();
+        // "This will reset the peak resident set size", proc(5).
         if fs::write(format!("/proc/{pid}/clear_refs"), "5").is_err() {
             return f64::NAN;
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qbus::{Clock, Geometry, Kind, MetricType, Record, Summary};
+use qbus::{Access, Clock, Geometry, Kind, MappedFile, MetricType, Record, Summary};
 use qbus_aggregate::{Aggregator, AggregatorOptions, ReadOptions, Reader, Series, Snapshot, Value};
 use qbus_tests::{LIMIT, Lane, Load, Place, Process, TestBus, until};
 
@@ -279,4 +279,20 @@ fn what_left_a_window_is_not_seen_again_by_those_who_read_all_the_time() {
         assert!(began.elapsed() < LIMIT, "{found:?}");
     }
     aggregator.end_well();
+}
+
+#[test]
+fn what_is_stored_through_a_mapping_to_read_stays_in_this_process() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("words");
+    let written = MappedFile::create(&path, 4096, 0o600).expect("a file");
+    written.words().store(0, 1);
+    let map = || MappedFile::open(&path, Access::Read).expect("the file");
+    let (read, other) = (map(), map());
+    read.words().store(0, 2);
+    let found = [&written, &read, &other].map(|file| file.words().load(0));
+    assert_eq!(found, [1, 2, 1]);
+    // A page to which nothing was stored shows what the file has.
+    written.words().store(511, 3);
+    assert_eq!(other.words().load(511), 3);
 }

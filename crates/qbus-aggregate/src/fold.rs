@@ -121,6 +121,9 @@ impl Fold {
             lifecycle: Lifecycle::default(),
             windows: Windows::default(),
         };
+        // Addresses alone, until series come: to copy ten thousand to a longer run would take some
+        // milliseconds of a round.
+        let _ = fold.series.try_reserve_exact(shape.series_places);
         let mut room = writer.words().len();
         for place in 0..shape.series_places {
             if let Some((row, Some(version))) = writer.read_series(place)

@@ -37,9 +37,10 @@ const SERIES_A_ROUND: usize = 4096;
 const PERIOD_NS: u64 = 20_000_000;
 /// So many rounds, some milliseconds each, a walk is put off at most.
 const PUT_OFF_MAX: u32 = 64;
-/// So many series are retired in a fraction of a millisecond, and so many freed.
+/// So many series are retired in a fraction of a millisecond, and so many freed, also in a round
+/// that makes as many as one may.
 const RETIRED_A_ROUND: usize = 512;
-const FREED_A_ROUND: usize = 256;
+const FREED_A_ROUND: usize = 96;
 /// How long what may come back is kept, by the aggregator's clock.
 const KEPT_NS: u64 = 60_000_000_000;
 
@@ -71,7 +72,8 @@ pub(super) struct Lifecycle {
     kept: VecDeque<(SeriesId, u64)>,
     /// Series that were freed a moment ago, the first one first, and what they were.
     departed: VecDeque<(SeriesId, u64)>,
-    definitions: HashMap<SeriesId, Definition>,
+    /// In boxes: thousands are moved where the table grows.
+    definitions: HashMap<SeriesId, Box<Definition>>,
     /// Rounds since the walk went on.
     put_off: u32,
     /// Series that are bound to an owner, as of the last whole walk, and those that this one found.
@@ -97,12 +99,12 @@ struct Walk {
 impl Lifecycle {
     /// What a series was that was freed a moment ago.
     pub(super) fn departed(&self, id: SeriesId) -> Option<&Definition> {
-        self.definitions.get(&id)
+        self.definitions.get(&id).map(Box::as_ref)
     }
 
     fn remember(&mut self, id: SeriesId, definition: Definition, now_ns: u64) {
         self.departed.push_back((id, now_ns));
-        self.definitions.insert(id, definition);
+        self.definitions.insert(id, Box::new(definition));
         self.let_go(now_ns);
     }
 

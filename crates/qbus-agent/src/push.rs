@@ -142,7 +142,7 @@ pub struct Left {
 ///     labels: vec![("instance".to_owned(), "gpu-7".to_owned())],
 ///     ..PushOptions::default()
 /// };
-/// let say = |news: &_| eprintln!("{news}");
+/// let say = |news| eprintln!("{news}");
 /// let pusher = Pusher::start(&bus, bus.address().snapshot(), options, say)?;
 /// // …
 /// pusher.stop();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qbus::{Address, Bus, Clock, Kind, OpenOrCreateError, Record, SeriesId};
+use qbus::{Address, Bus, Clock, EmitError, JoinError, Kind, OpenOrCreateError, Record, SeriesId};
 use qbus_agent::{Emitter, Metric, MetricError, SamplingOptions};
 use qbus_aggregate::AggregatorOptions;
 use qbus_sampler::{Names, SamplerOptions};
@@ -19,6 +19,9 @@ use crate::validation::Rules;
 
 /// How long `add_metric` waits for a lane that is full.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long it waits for a bus that is made anew: longer than handles wait before they look for it
+/// again.
+const RETURN: Duration = Duration::from_millis(1500);
 
 /// What a collector is to be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +107,8 @@ impl Collector {
             Some(address) if address.is_private() => {
                 let opened = Bus::open(&address).map_err(OpenOrCreateError::Open);
                 let bus = opened.map_err(StartError::Bus)?;
+                // From now on it is in use, and stays when those who aggregate it are killed.
+                let _ = bus.shared_producer();
                 (bus.clone(), Some(Embedded::join(bus, config, &counts)))
             }
             Some(address) => {
@@ -155,7 +160,45 @@ impl Collector {
         if self.bus.is_removed() {
             self.revive();
         }
-        self.add(metric, |metric| self.emitter.emit_or_wait(metric, PATIENCE))
+        self.add(metric, |metric| {
+            match self.emitter.emit_or_wait(metric, PATIENCE) {
+                Err(error) if self.is_bereft(&error) => self.emit_anew(metric, error),
+                emitted => emitted,
+            }
+        })
+    }
+
+    /// Whether a metric was refused because the bus is taken away, or was, and this process makes
+    /// another one.
+    #[cold]
+    fn is_bereft(&self, error: &MetricError) -> bool {
+        let MetricError::Emit { source, .. } = error else {
+            return false;
+        };
+        let is_lost = match source {
+            EmitError::Removed => true,
+            EmitError::NotJoined => {
+                let joined = self.bus.shared_producer();
+                matches!(joined, Err(JoinError::Busy | JoinError::Removed))
+            }
+            _ => false,
+        };
+        is_lost && self.embedded.as_ref().is_some_and(Embedded::is_heir)
+    }
+
+    /// Adds a metric once the bus is there again.
+    #[cold]
+    fn emit_anew(&self, metric: &Metric<'_>, mut error: MetricError) -> Result<(), MetricError> {
+        let start = Instant::now();
+        while start.elapsed() < RETURN {
+            self.revive();
+            match self.emitter.emit_or_wait(metric, PATIENCE) {
+                Err(again) if self.is_bereft(&again) => error = again,
+                emitted => return emitted,
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Err(error)
     }
 
     /// Queues a metric for the aggregator: never waits. For high frequency.

@@ -113,8 +113,8 @@ impl Embedded {
     /// Aggregates the bus from now on if nobody does.
     pub(crate) fn revive(&self) {
         let is_alive = |agent: qbus::AggregatorView| agent.alive;
-        let is_removed = self.bus.is_removed();
-        if self.agent().is_some() || !is_removed && self.bus.aggregator().is_none_or(is_alive) {
+        let is_removed = || self.bus.is_removed();
+        if self.agent().is_some() || !is_removed() && self.bus.aggregator().is_none_or(is_alive) {
             return;
         }
         let Some(mut state) = lock(&self.state) else {
@@ -125,39 +125,59 @@ impl Embedded {
         if state.is_closed || state.agent.as_ref().is_some_and(is_ours) {
             return;
         }
-        let bus = if !is_removed {
-            self.bus.clone()
-        } else if state.agent.is_none() {
-            // Only joined: it was another's to remove, and stays so.
-            return;
-        } else {
-            match self.made_anew(&mut state) {
-                Ok(bus) if bus.aggregator().is_some_and(is_alive) => return,
-                Ok(bus) => bus,
+        let mut attempts = 0..ATTEMPTS;
+        loop {
+            let bus = if !is_removed() {
+                self.bus.clone()
+            } else if state.agent.is_none() {
+                // Only joined: it was another's to remove, and stays so.
+                return;
+            } else {
+                match self.made_anew(&mut state) {
+                    Ok(bus) if bus.aggregator().is_some_and(is_alive) => return,
+                    Ok(bus) => bus,
+                    Err(error) => {
+                        self.counts
+                            .note(format!("the bus was removed, and: {error}"));
+                        return;
+                    }
+                }
+            };
+            match self.start_agent(&bus) {
+                Ok(agent) => {
+                    // The parent's, whose threads are not this process's to join or let go of.
+                    mem::forget(state.agent.take());
+                    if state.is_sampling {
+                        self.sample_with(&agent);
+                    }
+                    state.agent = Some(Arc::new(agent));
+                    return;
+                }
+                // Nobody used it, and another process swept it.
+                Err(_) if bus.is_removed() && attempts.next().is_some() => {}
+                // Another one was faster, or sweeps it right now.
+                Err(qbus_agent::StartError::Aggregate(AggregateError::Consume(
+                    ConsumeError::Taken { .. },
+                ))) => return,
                 Err(error) => {
                     self.counts
-                        .note(format!("the bus was removed, and: {error}"));
+                        .note(format!("nobody aggregates the bus: {error}"));
                     return;
                 }
             }
-        };
-        match self.start_agent(&bus) {
-            Ok(agent) => {
-                // The parent's, whose threads are not this process's to join or let go of.
-                mem::forget(state.agent.take());
-                if state.is_sampling {
-                    self.sample_with(&agent);
-                }
-                state.agent = Some(Arc::new(agent));
-            }
-            // Another one was faster.
-            Err(qbus_agent::StartError::Aggregate(AggregateError::Consume(
-                ConsumeError::Taken { .. },
-            ))) => {}
-            Err(error) => self
-                .counts
-                .note(format!("nobody aggregates the bus: {error}")),
         }
+    }
+
+    /// Whether this process makes a bus anew that is taken away from it: it was forked by the one
+    /// that aggregated it.
+    pub(crate) fn is_heir(&self) -> bool {
+        lock(&self.state).is_some_and(|state| {
+            let is_inherited = state
+                .agent
+                .as_ref()
+                .is_some_and(|agent| agent.is_inherited());
+            !state.is_closed && (is_inherited || state.anew.is_some())
+        })
     }
 
     /// The bus that took the place of the removed one; made now, unless a sibling was faster.
@@ -283,25 +303,9 @@ fn sweep() {
             && address.is_private()
             && address.file() == entry.path()
         {
-            remove_if_dead(&address);
+            // In use, another user's, or gone by now: not ours to remove.
+            let _ = Bus::remove(&address, Removal::Unused);
         }
-    }
-}
-
-/// Removes a private bus unless a process that lives uses it. Whoever makes one aggregates it at
-/// once: the one who holds the aggregator's lock here can neither take a bus away from its maker,
-/// nor make one of two makers wait.
-fn remove_if_dead(address: &Address) {
-    // In use, another user's, or gone by now: not ours to remove.
-    let Ok(bus) = Bus::open(address) else {
-        return;
-    };
-    let Ok(_aggregating) = bus.consumer() else {
-        return;
-    };
-    let is_used = |owners: Vec<qbus::OwnerView>| owners.iter().any(|owner| owner.alive);
-    if bus.owners().is_ok_and(|owners| !is_used(owners)) {
-        remove(address);
     }
 }
 

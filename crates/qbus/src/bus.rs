@@ -98,7 +98,7 @@ impl Drop for Bus {
 /// Whether a bus that is in use may be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// Only if nobody is attached.
+    /// Only if nobody is attached. Who joins meanwhile keeps the bus, or finds it removed.
     Unused,
     /// In any case, also half-made ones: attached processes learn it with their next emit.
     Forced,
@@ -295,8 +295,21 @@ impl Bus {
         if !locks.try_lock(CREATE_BYTE).map_err(RemoveError::Io)? && removal == Removal::Unused {
             return Err(RemoveError::Busy);
         }
+        // What was found above may have changed; from here on nobody joins.
+        if removal == Removal::Unused
+            && !locks
+                .try_lock_from(AGGREGATOR_BYTE)
+                .map_err(RemoveError::Io)?
+        {
+            return Err(RemoveError::Busy);
+        }
+        // Who removed it after it was opened above had the bytes until then.
+        if locks.names() == Some(0) {
+            return Err(RemoveError::Replaced);
+        }
         match Self::open_now(address) {
-            Ok(bus) => bus.mapped.declare_removed(),
+            Ok(bus) if bus.mapped.region.id() == region.id() => bus.mapped.declare_removed(),
+            Ok(_) => return Err(RemoveError::Replaced),
             // Half-made, or of another layout.
             Err(_) => region.header().removed.store(1, Ordering::Release),
         }

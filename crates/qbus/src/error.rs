@@ -27,7 +27,8 @@ pub enum JoinError {
     },
     /// The bus was removed; a new one of the same name can be opened.
     Removed,
-    /// Another thread is joining, or the one that this signal handler interrupted.
+    /// Another thread is joining, or the one that this signal handler interrupted; or a process
+    /// removes the bus right now, which nobody used.
     Busy,
     /// The system refused.
     Io(io::Error),

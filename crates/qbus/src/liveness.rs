@@ -104,7 +104,18 @@ impl Locks {
 
     /// Takes a byte; false when another open holds it.
     pub(crate) fn try_lock(&self, byte: u64) -> io::Result<bool> {
-        match self.set(libc::F_WRLCK, byte, 1) {
+        self.try_set(byte, 1)
+    }
+
+    /// Takes all bytes from `byte` on; false when another open holds one of them: until they are
+    /// given back nobody can join, or aggregate.
+    pub(crate) fn try_lock_from(&self, byte: u64) -> io::Result<bool> {
+        // A length of 0 is all that follow.
+        self.try_set(byte, 0)
+    }
+
+    fn try_set(&self, byte: u64, count: u64) -> io::Result<bool> {
+        match self.set(libc::F_WRLCK, byte, count) {
             Ok(()) => Ok(true),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
                 Ok(false)

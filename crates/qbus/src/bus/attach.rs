@@ -13,7 +13,7 @@ use crate::clock;
 use crate::error::JoinError;
 use crate::fork::{self, Generation};
 use crate::lane::count;
-use crate::liveness::owner_byte;
+use crate::liveness::{CREATE_BYTE, owner_byte};
 use crate::owner::{Identity, OwnerId, OwnerPhase};
 use crate::sync::Ordering;
 use crate::testpoint;
@@ -146,7 +146,14 @@ impl MappedBus {
             self.is_replaced.store(1, Ordering::Relaxed);
             return Err(JoinError::Removed);
         }
-        let joined = self.occupy(generation);
+        let joined = self.occupy(generation).and_then(|attachment| {
+            // Who removed it may have had the byte until now.
+            if self.is_removed() {
+                self.entry(attachment.owner).vacate();
+                return Err(JoinError::Removed);
+            }
+            Ok(attachment)
+        });
         match joined {
             Ok(attachment) => self.attachment.store(attachment.word(), Ordering::Release),
             Err(_) => self.locks.close(),
@@ -184,6 +191,10 @@ impl MappedBus {
             count(&self.header().joined, 1);
             testpoint!("joined");
             return Ok(Attachment { owner, generation });
+        }
+        // Who removes a bus that nobody uses holds all bytes, and before them this one.
+        if self.locks.is_held(CREATE_BYTE).map_err(JoinError::Io)? {
+            return Err(JoinError::Busy);
         }
         Err(JoinError::OwnersFull {
             owners: entries.len() as u64,

@@ -9,8 +9,8 @@ mod windows;
 use std::collections::HashMap;
 
 use qbus::{
-    Bus, CellChange, CreateError, Drained, FamilyDefinition, FamilyId, MetricType, OwnerCounts,
-    OwnerId, Placed, Record, SeriesDefinition, SeriesId,
+    Bus, CellChange, Clock, CreateError, Drained, FamilyDefinition, FamilyId, MetricType,
+    OwnerCounts, OwnerId, Placed, Record, SeriesDefinition, SeriesId,
 };
 
 use crate::snapshot::ring::{self, Points, Ring, encode_recent};
@@ -20,7 +20,7 @@ use crate::snapshot::versioned::Row;
 use crate::snapshot::writer::Writer;
 use lifecycle::Lifecycle;
 use place::{NoPlace, PlacedFamily};
-use state::{Exemplars, Folded, SeriesState};
+use state::{Exemplars, Folded, RoundTimes, SeriesState, is_ahead};
 use windows::Windows;
 
 /// Points of a ring when its series is new; four times as many whenever they do not suffice.
@@ -58,8 +58,11 @@ pub(crate) struct Fold {
     longest: usize,
     /// What [`longest`](Self::longest) is when there is room.
     history: usize,
-    /// When the round began; on a clock that is never set back.
+    /// When the round began; or later, where it takes so long that what comes to it seems to lie
+    /// ahead of that.
     now_ns: u64,
+    began_ns: u64,
+    /// When the round began, on a clock that is never set back.
     monotonic_ns: u64,
     /// Series and rings that were made since the round began.
     made: usize,
@@ -111,6 +114,7 @@ impl Fold {
             longest: history,
             history,
             now_ns: 0,
+            began_ns: 0,
             // What is loaded lives from now on.
             monotonic_ns,
             made: 0,
@@ -255,6 +259,7 @@ impl Fold {
     /// may be room for what there was none for.
     pub(crate) fn begin(&mut self, now_ns: u64, monotonic_ns: u64, has_room: bool) {
         (self.now_ns, self.monotonic_ns) = (now_ns, monotonic_ns);
+        self.began_ns = now_ns;
         self.made = 0;
         if has_room {
             self.longest = self.history;
@@ -336,13 +341,18 @@ impl Fold {
                 },
             }
         }
-        let now_ns = self.now_ns;
+        if let CellChange::Level(_, stamp_ns) = change
+            && is_ahead(stamp_ns, self.now_ns)
+        {
+            self.look_at_clock();
+        }
+        let (now_ns, began_ns) = (self.now_ns, self.began_ns);
         if self.series[place].needs_room(now_ns, self.longest) {
             self.grow_history(writer, place);
         }
         let words = writer.words();
         let series = &mut self.series[place];
-        let recent = match series.add_change(words, change, now_ns) {
+        let recent = match series.add_change(words, change, RoundTimes { now_ns, began_ns }) {
             Folded::Yes(recent) => recent,
             Folded::Later => return Placed::NotNow,
             Folded::Refused => {
@@ -462,6 +472,9 @@ impl Fold {
                 None => return,
             }
         }
+        if is_ahead(record.timestamp_ns, self.now_ns) {
+            self.look_at_clock();
+        }
         let mut series = &mut self.series[place];
         if series.needs_room(record.timestamp_ns, self.longest) {
             self.grow_history(writer, place);
@@ -491,6 +504,13 @@ impl Fold {
         if record.trace_id != 0 {
             self.keep_exemplar(writer, place, record);
         }
+    }
+
+    /// The process may have been stopped since the round began: what is emitted since is not ahead
+    /// of the clock.
+    #[cold]
+    fn look_at_clock(&mut self) {
+        self.now_ns = Clock::Precise.now_ns();
     }
 
     /// Keeps a record with a trace as an exemplar, where there is room for any.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use qbus::{Geometry, Kind, Record};
+use qbus::{Clock, Geometry, Kind, Record};
 use qbus_aggregate::{AggregatorOptions, Reader, Value};
 
 use crate::{aggregated, only, read};
@@ -32,6 +32,46 @@ fn a_counters_history_goes_back_neither_in_time_nor_in_value() {
     assert!(points.is_sorted_by(|a, b| a.value <= b.value));
     assert_eq!(points.last().map(|point| point.value), Some(600.0));
     assert!(points.len() >= 20, "{} points", points.len());
+}
+
+/// As where the aggregator is stopped for a second in the middle of a round: what a full lane did
+/// not take by then is later than what it holds for the next round.
+#[test]
+fn what_is_kept_during_a_long_round_does_not_look_like_a_clock_that_was_set_back() {
+    let geometry = Geometry {
+        slots: 256,
+        ..Geometry::default()
+    };
+    let (before_ns, long_ns) = (200_000_000, 900_000_000);
+    loop {
+        let (_test, bus, mut aggregator) = aggregated(geometry, &AggregatorOptions::default());
+        let gauge = bus.gauge("x").register().expect("room");
+        let now_ns = Clock::Precise.now_ns();
+        for n in 0..300 {
+            let (timestamp_ns, value) = if n < geometry.slots {
+                (now_ns, 1.0)
+            } else {
+                (now_ns + long_ns, 2.0)
+            };
+            gauge.try_set_at(timestamp_ns, value).expect("it is kept");
+        }
+        aggregator.round();
+        if Clock::Precise.now_ns() >= now_ns + long_ns {
+            // This machine took as long.
+            continue;
+        }
+        let timestamp_ns = now_ns - before_ns;
+        gauge.try_set_at(timestamp_ns, 3.0).expect("room");
+        aggregator.round();
+        let series = only(&aggregator);
+        assert_eq!(series.value, Value::Gauge(2.0), "the latest one");
+        let points = &series.history;
+        assert!(points.is_sorted_by_key(|point| point.timestamp_ns));
+        assert_eq!(points.len(), 258);
+        assert_eq!(points.first().map(|point| point.value), Some(3.0));
+        assert_eq!(points.last().map(|point| point.value), Some(2.0));
+        return;
+    }
 }
 
 #[test]

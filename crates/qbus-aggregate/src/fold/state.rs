@@ -18,6 +18,14 @@ const AHEAD_NS: u64 = 1_000_000_000;
 /// A gauge is not set for a time that lies ahead by more than this: five minutes.
 const REFUSED_NS: u64 = 300_000_000_000;
 
+/// Times of a round.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RoundTimes {
+    /// The clock, as far as it was looked at.
+    pub(super) now_ns: u64,
+    pub(super) began_ns: u64,
+}
+
 /// What became of a change of a cell.
 pub(super) enum Folded {
     /// It counts; the kind and the value of the record that stands for it among the recent ones, if
@@ -248,11 +256,17 @@ impl SeriesState {
     /// Folds a record into a gauge; whether it takes it.
     #[inline(always)]
     pub(super) fn add_level(&mut self, words: Words<'_>, record: &Record, now_ns: u64) -> bool {
-        let is_far_ahead =
-            record.kind == Kind::Set && record.timestamp_ns > now_ns.saturating_add(REFUSED_NS);
-        if !takes(MetricType::Gauge, record) || is_far_ahead {
+        if !takes_level(record, now_ns) {
             return false;
         }
+        let (timestamp_ns, point) = self.take_level(record, now_ns);
+        self.add_point(words, timestamp_ns, point);
+        true
+    }
+
+    /// Has a gauge take a record that it can; the time and the value of the point.
+    #[inline(always)]
+    fn take_level(&mut self, record: &Record, now_ns: u64) -> (u64, f64) {
         let is_newest = self.is_newest(record.timestamp_ns, now_ns);
         let timestamp_ns = self.note(record.timestamp_ns, now_ns);
         let mut point = record.value;
@@ -262,8 +276,7 @@ impl SeriesState {
         } else if is_newest {
             self.plain.value = Sum::from(point);
         }
-        self.add_point(words, timestamp_ns, point);
-        true
+        (timestamp_ns, point)
     }
 
     /// Folds a record into a histogram or a summary; whether it takes it.
@@ -289,19 +302,41 @@ impl SeriesState {
         true
     }
 
-    /// Folds what came to a writer's cells by a round that began at `now_ns`.
+    /// Folds what came to a writer's cells by a round.
     pub(super) fn add_change(
         &mut self,
         words: Words<'_>,
         change: CellChange,
-        now_ns: u64,
+        times: RoundTimes,
     ) -> Folded {
         match self.metric_type {
-            MetricType::Counter => self.add_to_counter(words, change, now_ns),
-            MetricType::Gauge | MetricType::Untyped => self.add_to_gauge(words, change, now_ns),
+            MetricType::Counter => self.add_to_counter(words, change, times.now_ns),
+            MetricType::Gauge | MetricType::Untyped => self.add_to_gauge(words, change, times),
             MetricType::Histogram | MetricType::Summary => {
-                self.add_to_observations(words, change, now_ns)
+                self.add_to_observations(words, change, times)
             }
+        }
+    }
+
+    /// Adds a point for what came to cells. What their writer emitted before the change, but after
+    /// the round began, may not be drained yet: the point is no later than that, however long the
+    /// round takes. Readers sort what is less than a step back of the clock apart; what is older
+    /// than that has no point.
+    fn add_cell_point(
+        &mut self,
+        words: Words<'_>,
+        stamp_ns: Option<u64>,
+        value: f64,
+        times: RoundTimes,
+    ) {
+        let RoundTimes { now_ns, began_ns } = times;
+        let latest_ns = self.point_ns.max(began_ns);
+        let stamp_ns = stamp_ns.unwrap_or(latest_ns);
+        if is_ahead(self.point_ns, now_ns) || is_ahead(stamp_ns, now_ns) {
+            // Of another clock than this one.
+            self.add_point(words, stamp_ns, value);
+        } else if !is_ahead(self.point_ns, stamp_ns) {
+            self.add_point(words, stamp_ns.min(latest_ns), value);
         }
     }
 
@@ -339,29 +374,37 @@ impl SeriesState {
         Folded::Yes((!is_residue).then_some((Kind::Increment, by)))
     }
 
-    fn add_to_gauge(&mut self, words: Words<'_>, change: CellChange, now_ns: u64) -> Folded {
-        let (time_ns, kind, value) = match change {
-            CellChange::Sum(by, residue) => (now_ns, Kind::Adjust, by + residue),
-            CellChange::Residue(by) => (now_ns, Kind::Adjust, by),
-            CellChange::Level(value, stamp_ns) => (stamp_ns, Kind::Set, value),
+    fn add_to_gauge(&mut self, words: Words<'_>, change: CellChange, times: RoundTimes) -> Folded {
+        let now_ns = times.now_ns;
+        let (stamp_ns, kind, value) = match change {
+            CellChange::Sum(by, residue) => (None, Kind::Adjust, by + residue),
+            CellChange::Residue(by) => (None, Kind::Adjust, by),
+            CellChange::Level(value, stamp_ns) => (Some(stamp_ns), Kind::Set, value),
             _ => return Folded::Refused,
         };
-        let record = Record::new(time_ns, self.id, kind, value);
-        if self.add_level(words, &record, now_ns) {
-            Folded::Yes(Some((kind, value)))
-        } else {
-            Folded::Refused
+        let record = Record::new(stamp_ns.unwrap_or(now_ns), self.id, kind, value);
+        if !takes_level(&record, now_ns) {
+            return Folded::Refused;
         }
+        let (timestamp_ns, point) = self.take_level(&record, now_ns);
+        self.add_cell_point(words, stamp_ns.map(|_| timestamp_ns), point, times);
+        Folded::Yes(Some((kind, value)))
     }
 
-    fn add_to_observations(&mut self, words: Words<'_>, change: CellChange, now_ns: u64) -> Folded {
+    fn add_to_observations(
+        &mut self,
+        words: Words<'_>,
+        change: CellChange,
+        times: RoundTimes,
+    ) -> Folded {
+        let now_ns = times.now_ns;
         if let CellChange::Level(value, stamp_ns) = change {
             // A summary's last observation: those in the ring may be later.
             if self.is_newest(stamp_ns, now_ns) {
                 self.plain.value = Sum::from(value);
             }
             let timestamp_ns = self.note_time(stamp_ns, now_ns);
-            self.add_point(words, timestamp_ns, value);
+            self.add_cell_point(words, Some(timestamp_ns), value, times);
             return Folded::Yes(Some((Kind::Observe, value)));
         }
         let Some(observed) = &mut self.observed else {
@@ -379,8 +422,8 @@ impl SeriesState {
                 if self.is_newest(now_ns, now_ns) {
                     self.plain.value = Sum::from(value);
                 }
-                let timestamp_ns = self.note_time(now_ns, now_ns);
-                self.add_point(words, timestamp_ns, value);
+                self.note_time(now_ns, now_ns);
+                self.add_cell_point(words, None, value, times);
                 Folded::Yes(Some((Kind::Observe, value)))
             }
             _ => Folded::Yes(None),
@@ -499,8 +542,9 @@ impl SeriesState {
     }
 }
 
+/// Whether a time lies ahead of the clock: by more than [`AHEAD_NS`].
 #[inline(always)]
-fn is_ahead(time_ns: u64, now_ns: u64) -> bool {
+pub(super) fn is_ahead(time_ns: u64, now_ns: u64) -> bool {
     time_ns > now_ns.saturating_add(AHEAD_NS)
 }
 
@@ -509,4 +553,12 @@ fn is_ahead(time_ns: u64, now_ns: u64) -> bool {
 #[inline(always)]
 fn takes(metric_type: MetricType, record: &Record) -> bool {
     record.kind.fits(metric_type) && record.kind.takes(record.value)
+}
+
+/// Whether a record is one for a gauge, and not set for a time that is far ahead.
+#[inline(always)]
+fn takes_level(record: &Record, now_ns: u64) -> bool {
+    let is_far_ahead =
+        record.kind == Kind::Set && record.timestamp_ns > now_ns.saturating_add(REFUSED_NS);
+    takes(MetricType::Gauge, record) && !is_far_ahead
 }

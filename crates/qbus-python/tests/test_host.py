@@ -271,6 +271,8 @@ def test_waits_are_bounded_together(bus: str) -> None:
 
 def test_an_interrupt_ends_a_wait(bus: str) -> None:
     """The aggregator is stopped, so the lane stays full."""
+    # What a shell starts in the background ignores it, and so would all of this.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     aggregator = subprocess.Popen(
         [sys.executable, "-m", "qbus._command", "agg", "-b", bus, "--no-host", "--no-gpu"]
     )
@@ -290,6 +292,7 @@ def test_an_interrupt_ends_a_wait(bus: str) -> None:
     finally:
         aggregator.kill()
         aggregator.wait()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_handles_and_readings_pickle(collector: MetricsCollector) -> None:

@@ -54,7 +54,10 @@ def test_workers_of_multiprocessing(either: Scene, kind: str, method: str) -> No
     assert shown["totals"] == dict.fromkeys(["module", "argument", "queued"], expected)
     # The parent itself emitted nothing. A worker is one owner, however many handles it was sent.
     found = either.settled(shown["bus"], alive=set(), delivered=3 * expected)
-    assert len(found["owners"]) == shown["emitters"]
+    owners = len(found["owners"])
+    # On a private bus so is a worker that waits for a task: it keeps the bus in use.
+    waiting = shown["workers"] if kind in ("pool", "executor") else 0
+    assert 0 <= owners - shown["emitters"] <= waiting
     end(either, actor)
 
 

@@ -114,6 +114,7 @@ def main() -> None:
         bus=collector.bus,
         expected=expected,
         emitters=emitters,
+        workers=WORKERS,
         totals={means: total and total.value for means, total in totals.items()},
     )
     stage.pause()

@@ -182,8 +182,12 @@ pub(crate) fn attach<R>(run: impl FnOnce(Python<'_>) -> R) -> Option<R> {
     Some(Python::attach(run))
 }
 
-/// Frees what takes long to free, or waits for threads, without the interpreter.
+/// Frees what takes long to free, or waits for threads, without the interpreter. Once that ends it
+/// is kept: daemon threads that wait for it have no state any more to wake up with.
 pub(crate) fn free<T: Send>(used: T) {
+    if ENDING.load(Ordering::SeqCst) {
+        return drop(used);
+    }
     let mut used = Some(used);
     attach(|py| detach(py, || drop(used.take())));
 }

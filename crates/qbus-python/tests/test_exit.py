@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,11 +63,28 @@ def can_import(python: str) -> bool:
         return False
 
 
+def work(python: str, use: str) -> None:
+    """Python 3.10 may crash by itself where a daemon thread waits for the interpreter until that
+    is gone (CPython's issue 110052): on a busy machine one exit in forty of a program that imports
+    nothing but `threading`. Such an exit says nothing of this package, and is tried again. Four in a
+    row are not such.
+    """
+    for _ in range(4):
+        ended = run(python, str(WORKER), use)
+        if ended.returncode != -signal.SIGSEGV or not crashes_by_itself(python):
+            break
+    assert (ended.returncode, ended.stderr) == (7, ""), (python, use)
+
+
+def crashes_by_itself(python: str) -> bool:
+    asked = run(python, "-c", "import sys; print(sys.version_info < (3, 11))")
+    return asked.stdout == "True\n"
+
+
 @pytest.mark.parametrize("use", USES)
 def test_daemon_threads_do_not_change_it(use: str) -> None:
     for _ in range(RUNS):
-        ended = run(sys.executable, str(WORKER), use)
-        assert (ended.returncode, ended.stderr) == (7, "")
+        work(sys.executable, use)
 
 
 def test_nor_on_other_interpreters() -> None:
@@ -75,8 +93,7 @@ def test_nor_on_other_interpreters() -> None:
         pytest.skip("there is no other Python that the wheel is for")
     for python in others:
         for use in ("timers", "labels", "ruled", "read"):
-            ended = run(python, str(WORKER), use)
-            assert (ended.returncode, ended.stderr) == (7, ""), (python, use)
+            work(python, use)
 
 
 def test_a_sub_interpreter_says_no_and_the_program_ends() -> None:

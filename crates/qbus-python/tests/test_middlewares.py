@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from processes_scene import until
-from test_servers import free_port, get, gunicorn, has, is_up, running, uvicorn, value
+from test_servers import ask, free_port, gunicorn, has, is_up, running, uvicorn, value
 
 FASTAPI = """
 from fastapi import FastAPI
@@ -147,16 +147,10 @@ def test_a_middleware(
     port = free_port()
     with running(bus, tmp_path, server(port)) as process:
         until("it is up", lambda: is_up(process, port))
-        done = 0
-        while done < TIMES:
-            try:
-                get(port, f"/item/{done}")
-                done += 1
-            except OSError:
-                # A worker that has had its last request.
-                pass
+        for number in range(TIMES):
+            ask(port, f"/item/{number}")
         # An answer may be out before its time is observed.
         for one in series:
-            until(f"all are in {one}", lambda: value(get(port, "/metrics"), one) == TIMES)
-        pages = [get(port, "/metrics") for _ in range(5)]
+            until(f"all are in {one}", lambda: value(ask(port, "/metrics"), one) == TIMES)
+        pages = [ask(port, "/metrics") for _ in range(5)]
         assert [value(page, one) for page in pages for one in series] == [TIMES] * len(series) * 5

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -144,6 +145,17 @@ def get(port: int, path: str) -> str:
         return str(answer.read().decode())
 
 
+def ask(port: int, path: str) -> str:
+    """As `get`, of the next worker where one has had its last request."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return get(port, path)
+        except (OSError, HTTPException):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
 def is_up(server: "subprocess.Popen[bytes]", port: int) -> bool:
     assert server.poll() is None
     try:
@@ -207,15 +219,9 @@ def test_a_web_server(
     port = free_port()
     with running(bus, tmp_path, server(port)) as process:
         until("it is up", lambda: is_up(process, port))
-        done = 0
-        while done < 150:
-            try:
-                get(port, "/")
-                done += 1
-            except (OSError, HTTPException):
-                # A worker that has had its last request.
-                pass
-        for page in [get(port, "/metrics") for _ in range(5)]:
+        for _ in range(150):
+            ask(port, "/")
+        for page in [ask(port, "/metrics") for _ in range(5)]:
             assert value(page, 'requests_total{path="/"}') >= 150, page
             assert value(page, "request_seconds_count") >= 150, page
             assert value(page, "running") == 0, page

@@ -66,8 +66,8 @@ def can_import(python: str) -> bool:
 def work(python: str, use: str) -> None:
     """Python 3.10 may crash by itself where a daemon thread waits for the interpreter until that
     is gone (CPython's issue 110052): on a busy machine one exit in forty of a program that imports
-    nothing but `threading`. Such an exit says nothing of this package, and is tried again. Four in a
-    row are not such.
+    nothing but `threading`. Such an exit says nothing of this package, and is tried again. Four in
+    a row are not such.
     """
     for _ in range(4):
         ended = run(python, str(WORKER), use)

@@ -4,14 +4,19 @@
  *
  *     cc -O2 -shared -fPIC -o holds.so holds.c && LD_PRELOAD=$PWD/holds.so python3 ...
  *
- * Such points are where it gives the interpreter up, and where it calls a function of Python,
- * which changes threads where it begins. Processor time does not know how busy the machine is.
+ * Such points are where it gives the interpreter up, where a function of Python begins, whoever
+ * calls it, and where Python code comes back from a function of C.
+ * Processor time does not know how busy the machine is, but the machine's interrupts are in it.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <time.h>
 
-static __thread long long since_ns, longest_ns, points;
+/* The spans between such points, of the thread that measures. */
+#define MOST (1 << 20)
+static long long spans_ns[MOST];
+static __thread long long since_ns, points;
+static __thread int measures;
 
 static long long used_ns(void) {
     struct timespec used;
@@ -20,30 +25,47 @@ static long long used_ns(void) {
 }
 
 static void cut(void) {
-    long long now = used_ns();
-    if (since_ns && now - since_ns > longest_ns)
-        longest_ns = now - since_ns;
+    if (since_ns && points < MOST)
+        spans_ns[points++] = used_ns() - since_ns;
     since_ns = 0;
-    points++;
 }
 
-static void begin(void) { since_ns = used_ns(); }
+static void begin(void) {
+    if (measures)
+        since_ns = used_ns();
+}
+
+/* See PyEval_SetProfile: of its events these are a call of a function of Python, and a return from
+ * one of C, with or without an exception. */
+enum { CALL = 0, C_EXCEPTION = 5, C_RETURN = 6 };
+extern void PyEval_SetProfile(int (*)(void *, void *, int, void *), void *);
+
+static int event(void *object, void *frame, int what, void *argument) {
+    if (what == CALL || what == C_EXCEPTION || what == C_RETURN) {
+        cut();
+        begin();
+    }
+    return 0;
+}
 
 /* For who measures a call, by ctypes.PyDLL. */
 void holds_begin(void) {
-    longest_ns = points = 0;
+    measures = 1;
+    points = 0;
+    PyEval_SetProfile(event, 0);
     begin();
 }
 
+/* How many spans the call had. Where it is 1 of a call that gives the interpreter up, the
+ * interpreter is no shared library: its functions are found before those of this file. */
 long long holds_end(void) {
     cut();
-    return longest_ns;
+    PyEval_SetProfile(0, 0);
+    measures = 0;
+    return points;
 }
 
-/* How many such points the call had, with its end. Where it is 1 of a call that gives the
- * interpreter up, the interpreter is no shared library: its functions are found before those of
- * this file. */
-long long holds_points(void) { return points; }
+const long long *holds_spans(void) { return spans_ns; }
 
 void *PyEval_SaveThread(void) {
     static void *(*real)(void);
@@ -59,14 +81,4 @@ void PyEval_RestoreThread(void *state) {
         real = dlsym(RTLD_NEXT, "PyEval_RestoreThread");
     real(state);
     begin();
-}
-
-void *PyObject_CallNoArgs(void *function) {
-    static void *(*real)(void *);
-    if (!real)
-        real = dlsym(RTLD_NEXT, "PyObject_CallNoArgs");
-    cut();
-    void *given = real(function);
-    begin();
-    return given;
 }

@@ -213,9 +213,9 @@ impl MetricsCollector {
         bus: Option<&str>,
         sampler: Option<BTreeMap<String, Bound<'_, PyAny>>>,
     ) -> PyResult<MetricsCollector> {
-        let usual = CollectorOptions::default();
-        let buffer = ("max_metrics_buffer", usual.max_metrics_buffer);
-        let history = ("max_history_per_metric", usual.max_history_per_metric);
+        let given = ending::detach(py, CollectorOptions::default);
+        let buffer = ("max_metrics_buffer", given.max_metrics_buffer);
+        let history = ("max_history_per_metric", given.max_history_per_metric);
         let config = Configuration {
             collection_interval: options::interval(py, collection_interval)?,
             max_metrics_buffer: size_or(buffer, max_metrics_buffer)?,
@@ -224,7 +224,7 @@ impl MetricsCollector {
             validation_enabled,
         };
         let bus = options::address(py, bus)?;
-        let sampler = options::sampling(py, sampler.unwrap_or_default())?;
+        let sampler = options::sampling(py, given.sampler, sampler.unwrap_or_default())?;
         let made = ending::detach(py, move || {
             Collector::new(&CollectorOptions {
                 bus,

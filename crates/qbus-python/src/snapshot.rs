@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::mem;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyIterator, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString, PyTuple};
 use qbus::Address;
 use qbus_aggregate::export::{Format, Options, export, seconds};
 use qbus_aggregate::{ReadOptions, Reader};
@@ -12,7 +12,7 @@ use qbus_aggregate::{ReadOptions, Reader};
 use crate::convert::{list, with_labels};
 use crate::long::Text;
 use crate::metric::{Metric, Observations, buckets, exemplars, labels, observations, value};
-use crate::{ending, error};
+use crate::{ending, error, long};
 
 /// As many series are freed within microseconds.
 const FEW: usize = 32;
@@ -285,12 +285,21 @@ impl Snapshot {
         self.metrics(py)?.try_iter()
     }
 
-    /// Another process makes the same of these.
+    /// Another process makes the same of these. The metrics are pickled one by one: who pickles many
+    /// objects at once keeps them to the end, and frees them in one go.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let snapshot = &self.snapshot;
+        let dumps = py.import("pickle")?.getattr("dumps")?;
+        let mut pickled = Vec::with_capacity(snapshot.series.len());
+        for series in &snapshot.series {
+            let metric = Metric::from(series.clone());
+            let one = ending::python(py, || dumps.call1((metric,)))?;
+            pickled.push(one.extract::<Vec<u8>>()?);
+        }
         let rebuild = py.import("qbus._qbus")?.getattr("rebuild_snapshot")?;
-        let (epoch, unix_ns, consistent) = (snapshot.epoch, snapshot.unix_ns, snapshot.consistent);
-        (rebuild, (epoch, unix_ns, consistent, self.metrics(py)?)).into_pyobject(py)
+        let of = (snapshot.epoch, snapshot.unix_ns, snapshot.consistent);
+        let arguments = (of, pickled.len(), long::bytes(py, pickled)?);
+        (rebuild, arguments).into_pyobject(py)
     }
 
     fn __repr__(&self) -> String {
@@ -302,18 +311,22 @@ impl Snapshot {
     }
 }
 
-/// What a pickled snapshot becomes.
+/// What a pickled snapshot becomes: of its epoch, its time, whether it is consistent, and so many
+/// pickled metrics.
 #[pyfunction]
 pub(crate) fn rebuild_snapshot(
-    epoch: u64,
-    unix_ns: u64,
-    consistent: bool,
-    metrics: &Bound<'_, PyList>,
+    of: (u64, u64, bool),
+    count: usize,
+    pickled: &Bound<'_, PyBytes>,
 ) -> PyResult<Snapshot> {
-    let mut series = Vec::with_capacity(metrics.len());
-    for (at, metric) in metrics.iter().enumerate() {
+    let py = pickled.py();
+    let (epoch, unix_ns, consistent) = of;
+    let load = py.import("pickle")?.getattr("load")?;
+    let stream = py.import("io")?.getattr("BytesIO")?.call1((pickled,))?;
+    let mut series = Vec::new();
+    for _ in 0..count {
+        let metric = ending::python(py, || load.call1((&stream,)))?;
         series.push(metric.cast::<Metric>()?.get().series.clone());
-        ending::share(metrics.py(), at)?;
     }
     let snapshot = qbus_aggregate::Snapshot {
         epoch,

@@ -53,20 +53,19 @@ def test_loops_that_make_objects_pause_every_few(full: MetricsCollector) -> None
         "metrics": lambda: snapshot.metrics,
         "rows": snapshot._rows,
         "iteration": lambda: list(snapshot),
-        "a pickle": snapshot.__reduce__,
         "current": full.get_all_current_metrics,
         "buffer": full.get_all_metrics_buffer,
         "history": lambda: full.get_metrics_history("a_total"),
     }
     for name, call in counts.items():
         pauses, given = pauses_in(call)
-        made = len(given[1][3] if name == "a pickle" else given)
-        assert made >= 500 and pauses >= made // 4, name
+        assert len(given) >= 500 and pauses >= len(given) // 4, name
     pauses, columns = pauses_in(snapshot.to_columns)
     assert pauses >= len(columns) * (len(SERIES) // 4)
-    function, arguments = snapshot.__reduce__()
-    pauses, _ = pauses_in(lambda: function(*arguments))
-    assert pauses >= len(SERIES) // 4
+    pauses, (function, arguments) = pauses_in(snapshot.__reduce__)
+    assert pauses >= len(SERIES)
+    pauses, same = pauses_in(lambda: function(*arguments))
+    assert pauses >= len(SERIES) and same.metrics == snapshot.metrics
 
 
 def test_a_page_of_prometheus_client_pauses_every_few() -> None:
@@ -107,10 +106,11 @@ def test_texts_are_whole_however_long_and_wide(collector: MetricsCollector, wide
 HOLDS = Path(__file__).parents[3] / "benches" / "python" / "holds.c"
 
 MEASURED = """
-import ctypes, gc, os, sys, time
+import ctypes, gc, os, statistics, sys, time
 import qbus
 holds = ctypes.PyDLL(os.environ["LD_PRELOAD"])
 holds.holds_end.restype = ctypes.c_longlong
+holds.holds_spans.restype = ctypes.POINTER(ctypes.c_longlong)
 collector = qbus.get_metrics_collector()
 for name in "abcd":
     counter = qbus.Counter(name, "A long help. " * 20, labelnames=["n"])
@@ -126,16 +126,16 @@ def held(call):
     start = time.thread_time_ns()
     holds.holds_begin()
     given = call()
-    longest = holds.holds_end()
-    return longest, time.thread_time_ns() - start, given
+    count = holds.holds_end()
+    return holds.holds_spans()[:count], time.thread_time_ns() - start, given
 
 def copied(text):
     start = time.thread_time_ns()
     same = str(text, "ascii") if isinstance(text, bytes) else text.encode()
     return time.thread_time_ns() - start
 
-held(collector.snapshot)
-if holds.holds_points() == 1:
+# The call itself, and what comes after it.
+if len(held(collector._page)[0]) <= 2:
     sys.exit("the interpreter is no shared library")
 calls = {
     "text": snapshot.to_prometheus,
@@ -148,9 +148,16 @@ calls = {
     "buffer": collector.get_all_metrics_buffer,
 }
 for name, call in calls.items():
-    longest, took, given = min((held(call) for _ in range(20)), key=lambda found: found[0])
-    # What allocates may have to tidy up what was freed before.
-    limit = took / 10
+    calls_spans, calls_took = [], []
+    for _ in range(20):
+        spans, took, given = held(call)
+        calls_spans.append(spans)
+        calls_took.append(took)
+    # Of each span the usual time: in one or the other the machine dealt with an interrupt.
+    usual = statistics.mode(map(len, calls_spans))
+    alike = zip(*(spans for spans in calls_spans if len(spans) == usual))
+    longest, took = max(map(statistics.median, alike)), statistics.median(calls_took)
+    limit = took / 20
     if isinstance(given, (str, bytes)):
         assert len(given) > 1_000_000
         limit = min(copied(given) for _ in range(20)) / 2

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use qbus::Address;
-use qbus_collector::{CollectorOptions, SamplerOptions};
+use qbus_collector::SamplerOptions;
 
 use crate::convert::text;
 use crate::{ending, error};
@@ -54,9 +54,10 @@ pub(super) fn size(argument: &str, given: &Bound<'_, PyAny>) -> PyResult<usize> 
     })
 }
 
-/// What is sampled, by arguments with strings or truths.
+/// What is sampled: the usual, but for arguments with strings or truths.
 pub(super) fn sampling(
     py: Python<'_>,
+    usual: SamplerOptions,
     arguments: BTreeMap<String, Bound<'_, PyAny>>,
 ) -> PyResult<SamplerOptions> {
     let mut texts = Vec::with_capacity(arguments.len());
@@ -68,8 +69,8 @@ pub(super) fn sampling(
         texts.push((name, text));
     }
     // Its filters are compiled.
-    let options = ending::detach(py, || {
-        let mut options = CollectorOptions::default().sampler;
+    let options = ending::detach(py, move || {
+        let mut options = usual;
         let mut all = texts.iter();
         let set = all.try_for_each(|(name, text)| options.set_argument(name, text));
         set.map(|()| options)

@@ -124,7 +124,8 @@ def _write_metric(metric: Any, escaping: str, page: _qbus.Page) -> None:
     for name, apart in sorted(names_apart.items()):
         if apart:
             head(name, "gauge")
-            page.write("".join(apart))
+            for line in apart:
+                page.write(line)
 
 
 def _parameter(tokens: Iterable[str], wanted: str) -> str:

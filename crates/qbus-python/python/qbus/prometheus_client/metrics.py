@@ -136,8 +136,8 @@ class MetricWrapperBase(Collector):
 
     def _multi_samples(self) -> Iterable[Sample]:
         with self._lock:
-            children = list(self._metrics.items())
-        for labelvalues, child in children:
+            children = self._metrics.copy()
+        for labelvalues, child in children.items():
             labels = dict(zip(self._labelnames, labelvalues))
             for suffix, more, *rest in child._samples():
                 yield Sample(suffix, {**labels, **more}, *rest)

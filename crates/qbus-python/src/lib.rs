@@ -66,7 +66,7 @@ mod _qbus {
     #[pymodule_export]
     use super::timing::{ExceptionCounter, InprogressTracker, Timer};
     #[pymodule_export]
-    use super::values::{Observations, Value};
+    use super::values::{Observations, Value, known_child};
     #[pymodule_export]
     use super::{prepare, run_command};
 }

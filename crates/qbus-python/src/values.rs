@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pyo3::call::PyCallArgs;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyFloat, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 use qbus::{Clock, Kind};
 
@@ -17,6 +18,22 @@ use crate::convert::{Amount, number, trace_id};
 use crate::ending;
 use crate::handle::Handle;
 use crate::metrics::{Counter, Gauge, Histogram, Summary};
+
+/// The child of these label values, if it is known, and they are strings and nothing else: a member
+/// of an enum is equal to a string that it is not shown as.
+#[pyfunction]
+pub(crate) fn known_child<'py>(
+    children: &Bound<'py, PyDict>,
+    values: &Bound<'py, PyTuple>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    if values
+        .iter()
+        .all(|value| value.is_exact_instance_of::<PyString>())
+    {
+        return children.get_item(values);
+    }
+    Ok(None)
+}
 
 /// A float that any thread adds to.
 struct Float(AtomicU64);
@@ -30,8 +47,20 @@ impl Float {
         f64::from_bits(self.0.load(Ordering::Relaxed))
     }
 
-    fn set(&self, value: f64) {
-        self.0.store(value.to_bits(), Ordering::Relaxed);
+    /// Gives what was there before.
+    fn set(&self, value: f64) -> f64 {
+        f64::from_bits(self.0.swap(value.to_bits(), Ordering::Relaxed))
+    }
+
+    /// Sets a sum that only grows, and says by how much it did: what is less than before began
+    /// anew.
+    fn advance_to(&self, value: f64) -> f64 {
+        let before = self.set(value);
+        if value < before {
+            value
+        } else {
+            value - before
+        }
     }
 
     #[inline]
@@ -58,6 +87,15 @@ fn handle_of(given: &Bound<'_, PyAny>) -> PyResult<Option<Arc<Handle>>> {
         return Ok(Some(summary.get().handle().clone()));
     }
     Ok(Some(given.cast::<Histogram>()?.get().handle().clone()))
+}
+
+/// A number, or a text that is one.
+#[inline]
+fn number_or_text(argument: &str, found: &Bound<'_, PyAny>) -> PyResult<f64> {
+    if found.is_instance_of::<PyString>() {
+        return found.py().get_type::<PyFloat>().call1((found,))?.extract();
+    }
+    number(argument, found)
 }
 
 /// Calls what keeps exemplars, if one is given.
@@ -136,7 +174,8 @@ impl Value {
         self.add(py, -amount.number()?, 0)
     }
 
-    /// Sets the value. A counter's is set here alone: on the bus it goes on.
+    /// Sets the value: a number, or a text of one. On the bus, a counter adds what is more than
+    /// before.
     #[pyo3(signature = (value, timestamp=None))]
     fn set(
         &self,
@@ -145,13 +184,20 @@ impl Value {
         timestamp: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let _ = timestamp;
-        let value = number("value", value)?;
+        let value = number_or_text("value", value)?;
+        if self.is_counter {
+            let amount = self.value.advance_to(value);
+            return match &self.handle {
+                Some(handle) if amount > 0.0 => {
+                    handle.emit(py, Clock::Coarse, Kind::Increment, amount, 0)
+                }
+                _ => Ok(()),
+            };
+        }
         self.value.set(value);
         match &self.handle {
-            Some(handle) if !self.is_counter => {
-                handle.emit(py, Clock::Precise, Kind::Set, value, 0)
-            }
-            _ => Ok(()),
+            Some(handle) => handle.emit(py, Clock::Precise, Kind::Set, value, 0),
+            None => Ok(()),
         }
     }
 
@@ -267,23 +313,20 @@ impl Observations {
             return Ok(());
         };
         known.add(count);
-        let (Some(handle), true) = (&self.handle, count >= 1.0) else {
+        self.place(py, bucket, count)
+    }
+
+    /// Sets the sum alone; what is more than before waits for the bucket that it belongs to.
+    fn set_sum(&self, value: f64) {
+        self.unplaced.add(self.sum.advance_to(value));
+    }
+
+    /// Sets the count of one bucket alone.
+    fn set_count(&self, py: Python<'_>, bucket: usize, count: f64) -> PyResult<()> {
+        let Some(known) = self.counts.get(bucket) else {
             return Ok(());
         };
-        let total = self.unplaced.get();
-        self.unplaced.set(0.0);
-        let mean = total / count;
-        // What does not lie in its bucket came by another way: the count is what must be right.
-        let value = if self.bucket(mean) == bucket {
-            mean
-        } else if self.bounds[bucket].is_finite() {
-            self.bounds[bucket]
-        } else {
-            bucket
-                .checked_sub(1)
-                .map_or(0.0, |last| self.bounds[last] * 2.0)
-        };
-        handle.emit_many(py, Kind::Observe, value, count as u64)
+        self.place(py, bucket, known.advance_to(count))
     }
 
     /// How many observations this process made in each bucket.
@@ -323,6 +366,26 @@ impl Observations {
 }
 
 impl Observations {
+    /// Emits observations of a bucket, with what was added to the sum before.
+    fn place(&self, py: Python<'_>, bucket: usize, count: f64) -> PyResult<()> {
+        let (Some(handle), true) = (&self.handle, count >= 1.0) else {
+            return Ok(());
+        };
+        let total = self.unplaced.set(0.0);
+        let mean = total / count;
+        // What does not lie in its bucket came by another way: the count is what must be right.
+        let value = if self.bucket(mean) == bucket {
+            mean
+        } else if self.bounds[bucket].is_finite() {
+            self.bounds[bucket]
+        } else {
+            bucket
+                .checked_sub(1)
+                .map_or(0.0, |last| self.bounds[last] * 2.0)
+        };
+        handle.emit_many(py, Kind::Observe, value, count as u64)
+    }
+
     /// The first bucket whose bound is not below the amount; NaN has none.
     #[inline]
     fn bucket(&self, amount: f64) -> usize {

@@ -2,6 +2,9 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -20,6 +23,8 @@ use crate::log::warn;
 
 /// Overrides what the interpreter says belongs on PYTHONPATH.
 const FOLDER: &str = "QBUS_SHIM";
+/// Bytes of a script that say what runs it.
+const FIRST_LINES: u64 = 4_096;
 
 pub(crate) fn run(address: &Address, run: &Run) -> Result<(), Error> {
     // Before the program is there to be orphaned.
@@ -83,26 +88,62 @@ fn shim(program: &OsStr) -> Result<PathBuf, Error> {
     if let Some(folder) = env::var_os(FOLDER) {
         return Ok(folder.into());
     }
-    let is_python = PathBuf::from(program)
-        .file_name()
-        .is_some_and(|name| name.to_string_lossy().starts_with("python"));
-    let python = if is_python {
-        program
-    } else {
-        OsStr::new("python3")
-    };
-    let asked = Command::new(python)
-        .args(["-c", "import qbus.shim; print(qbus.shim.FOLDER)"])
-        .output()
-        .doing(format_args!("run {}", python.display()))?;
-    if !asked.status.success() {
-        return Err(Error::failed(format_args!(
-            "{} has no package qbus, which the program's metrics need: pip install qbus there",
-            python.display()
-        )));
+    // A package that another interpreter has serves as well: the folder says where it is.
+    let mut asked = interpreter(program).into_iter().collect::<Vec<_>>();
+    asked.push("python3".into());
+    for python in &asked {
+        let answer = Command::new(python)
+            .args(["-c", "import qbus.shim; print(qbus.shim.FOLDER)"])
+            .output();
+        if let Some(answer) = answer.ok().filter(|answer| answer.status.success()) {
+            let folder = String::from_utf8_lossy(&answer.stdout);
+            return Ok(PathBuf::from(folder.trim_end_matches('\n')));
+        }
     }
-    let folder = String::from_utf8_lossy(&asked.stdout);
-    Ok(PathBuf::from(folder.trim_end_matches('\n')))
+    Err(Error::failed(format_args!(
+        "{} has no package qbus, which the program's metrics need: pip install qbus there",
+        asked[0].display()
+    )))
+}
+
+/// The interpreter that a program is, or that the first line of a script names: an environment's
+/// commands run in that environment, whatever else is first on PATH.
+fn interpreter(program: &OsStr) -> Option<OsString> {
+    let is_python = |path: &OsStr| {
+        let name = Path::new(path).file_name();
+        name.is_some_and(|name| name.as_bytes().starts_with(b"python"))
+    };
+    if is_python(program) {
+        return Some(program.into());
+    }
+    let places = env::var_os("PATH").unwrap_or_default();
+    let script = if program.as_bytes().contains(&b'/') {
+        program.into()
+    } else {
+        env::split_paths(&places)
+            .map(|place| place.join(program))
+            .find(|path| path.is_file())?
+    };
+    let mut start = Vec::new();
+    let file = File::open(script).ok()?;
+    file.take(FIRST_LINES).read_to_end(&mut start).ok()?;
+    let text = String::from_utf8_lossy(start.strip_prefix(b"#!")?);
+    let mut lines = text.lines();
+    // #!/usr/bin/env python3, #!/path/python -s
+    if let Some(word) = lines
+        .next()?
+        .split_whitespace()
+        .find(|word| is_python(OsStr::new(word)))
+    {
+        return Some(word.into());
+    }
+    // A path with a space, or too long for the kernel, is started by a shell in the second line:
+    // exec "/path/python" "$0" "$@", between quotes that hide it from Python.
+    let found = lines
+        .next()?
+        .split('"')
+        .find(|word| is_python(OsStr::new(word)))?;
+    Some(found.into())
 }
 
 fn python_path(folder: &Path) -> OsString {

@@ -8,6 +8,7 @@ bus's own to know, unless the processes are told apart by other means than their
 import os
 import time
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -23,6 +24,9 @@ from .validation import _validate_exemplar
 FAMILIES = "qbus_client_family"
 #: Names those that a process has in its default registry: they are on the pages of all.
 REGISTERED = "qbus_client_registered"
+#: Names those that some process has in one registry after another, as who answers each request
+#: with a registry of its own: there each page shows what was counted for it.
+ANEW = "qbus_client_anew"
 #: Says which processes were marked as dead.
 DEAD = "qbus_client_dead"
 #: In the folder of PROMETHEUS_MULTIPROC_DIR: names the private bus of the processes that share it.
@@ -160,6 +164,7 @@ class Series:
             if identity is not None and self._mode.startswith("live"):
                 _revive(registry, identity)
             handle = family.labels(*values) if values else family
+            _gone.get(registry.bus, set()).discard(self._key())
         except (ValueError, OSError) as error:
             _tell(f"metric {self._name}", error)
             return None
@@ -173,52 +178,80 @@ class Series:
             _fresh.setdefault(registry.bus, set()).add(self._name)
         return handle
 
+    def forgotten(self) -> None:
+        """Has the next page wait until it is off, for as long as that takes as a rule."""
+        _gone.setdefault(collector().bus, set()).add(self._key())
+
+    def _key(self) -> tuple[str, frozenset[tuple[str, str]]]:
+        full = f"{self._name}_total" if self._typ == "counter" else self._name
+        return full, frozenset(zip(self._labelnames, self._labelvalues))
+
     def _name_family(self, registry: MetricsCollector, mode: str) -> None:
         known = _named.setdefault(registry.bus, set())
         if self._name not in known:
             known.add(self._name)
             labels = {"family": self._name, "type": self._typ, "mode": mode}
-            _modes[self._name] = self._mode
             registry.queue_metric(
                 FAMILIES, 1, "gauge", labels, "Families of prometheus_client programs."
             )
 
 
-def register(name: str) -> None:
-    """Says on the bus that a metric is in a default registry, where pages are of all processes."""
-    if is_shared():
-        registry = collector()
-        labels = {"family": escape(name, ":")}
+def register(name: str, registry: Optional[object]) -> None:
+    """Says on the bus that a metric is in a registry, or in the default one, if that is None. The
+    pages of default registries are of all processes."""
+    if not is_shared():
+        return
+    labels = {"family": escape(name, ":")}
+    if registry is None:
         text = "Families in the default registries of prometheus_client programs."
-        registry.queue_metric(REGISTERED, 1, "gauge", labels, text)
+        collector().queue_metric(REGISTERED, 1, "gauge", labels, text)
+    elif _first_registries.setdefault(name, weakref.ref(registry))() is not registry:
+        text = "Families that prometheus_client programs have in one registry after another."
+        collector().queue_metric(ANEW, 1, "gauge", labels, text)
 
 
 #: Histograms and summaries that were registered since this process made a page last, by bus.
 _fresh: dict[str, set[str]] = {}
+#: Series that were taken off the page since then.
+_gone: dict[str, set[tuple[str, frozenset[tuple[str, str]]]]] = {}
 #: Far longer than a round of the aggregator takes, and waited for once after a registration at
 #: most.
 _PATIENCE_SECONDS = 1.0
+#: Somewhat longer than it takes to forget a series. Another process may use it on.
+_GONE_SECONDS = 0.1
 
 
 def rows(registry: MetricsCollector) -> list[Any]:
-    """All series of a bus, those as well that this process registered a moment ago."""
-    fresh = _fresh.pop(registry.bus, set())
-    end = time.monotonic() + _PATIENCE_SECONDS
+    """All series of a bus as they are after what this process did a moment ago: with those that it
+    registered, and without those that it forgot."""
+    fresh, gone = _fresh.pop(registry.bus, set()), _gone.pop(registry.bus, set())
+    start = time.monotonic()
     while True:
         found = registry.snapshot()._rows()
-        if fresh.issubset(row[0] for row in found) or time.monotonic() > end:
+        waited = time.monotonic() - start
+        is_whole = fresh.issubset(row[0] for row in found) or waited > _PATIENCE_SECONDS
+        is_left = waited < _GONE_SECONDS and any(
+            (row[0], frozenset(row[3].items())) in gone for row in found if gone
+        )
+        if is_whole and not is_left:
             return found
         time.sleep(0.001)
 
 
 _named: dict[str, set[str]] = {}
-_modes: dict[str, str] = {}
+_own: set[str] = set()
+_first_registries: "dict[str, weakref.ref[object]]" = {}
 _revived: set[tuple[str, str, int]] = set()
 
 
-def own_modes() -> dict[str, str]:
-    """How gauges of this process are merged, by name."""
-    return dict(_modes)
+def keep_own(name: str, is_own: bool) -> None:
+    """Has each process's page show its own of a metric, or what all have."""
+    (_own.add if is_own else _own.discard)(escape(name, ":"))
+
+
+def own() -> frozenset[str]:
+    """The metrics of which a page shows what its process has."""
+    return frozenset(_own)
 
 
 def mark_dead(registry: MetricsCollector, identity: str) -> None:

@@ -5,19 +5,23 @@ import time
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
-from typing import Any, Optional, TypeVar, Union
+from typing import Any, Optional, Union
 
 from qbus import _qbus
 
 from . import _bus, values
+from ._base import MetricWrapperBase, has_native
+from ._base import _build_full_name as _build_full_name
 from .context_managers import ExceptionCounter, InprogressTracker, Timer
-from .metrics_core import Metric
-from .registry import REGISTRY, Collector, CollectorRegistry
+from .metrics_core import Metric as Metric
+from .registry import REGISTRY, CollectorRegistry
+from .registry import Collector as Collector
 from .samples import Exemplar, Sample
 from .utils import INF, floatToGoString
-from .validation import _validate_exemplar, _validate_labelnames, _validate_metric_name
+from .validation import _validate_exemplar
 
-T = TypeVar("T", bound="MetricWrapperBase")
+# It is called as prometheus_client calls it, by whoever prints it.
+MetricWrapperBase.__module__ = __name__
 
 
 def _get_use_created() -> bool:
@@ -47,223 +51,6 @@ def enable_created_metrics() -> None:
     _use_created = True
 
 
-def _build_full_name(
-    metric_type: Optional[str], name: str, namespace: str, subsystem: str, unit: str
-) -> str:
-    if not name:
-        raise ValueError("Metric name should not be empty")
-    full = "_".join(part for part in (namespace, subsystem, name) if part)
-    if metric_type == "counter":
-        full = full.removesuffix("_total")
-    if unit and metric_type in ("info", "stateset"):
-        raise ValueError(f"metric {full}: a metric of type {metric_type} has no unit")
-    if unit and not full.endswith(f"_{unit}"):
-        full = f"{full}_{unit}"
-    return full
-
-
-class MetricWrapperBase(Collector):
-    """A metric, or with labels: the family of its series."""
-
-    _type: Optional[str] = None
-    _reserved_labelnames: Sequence[str] = ()
-    #: What of it is on the bus.
-    _on_bus: Any = None
-
-    def __init__(
-        self,
-        name: str,
-        documentation: str,
-        labelnames: Iterable[str] = (),
-        namespace: str = "",
-        subsystem: str = "",
-        unit: str = "",
-        registry: Optional[CollectorRegistry] = REGISTRY,
-        _labelvalues: Optional[Sequence[str]] = None,
-    ) -> None:
-        self._original_name = name
-        self._namespace = namespace
-        self._subsystem = subsystem
-        self._name = _build_full_name(self._type, name, namespace, subsystem, unit)
-        self._labelnames = _validate_labelnames(self, labelnames)
-        self._labelvalues = tuple(_labelvalues or ())
-        self._kwargs: dict[str, Any] = {}
-        self._documentation = documentation
-        self._unit = unit
-        _validate_metric_name(self._name)
-        if self._is_parent():
-            self._lock = Lock()
-            self._metrics: dict[tuple[str, ...], Any] = {}
-        else:
-            self._metric_init()
-        if registry and not self._labelvalues:
-            registry.register(self)
-
-    def _is_parent(self) -> bool:
-        return bool(self._labelnames) and not self._labelvalues
-
-    def _is_observable(self) -> bool:
-        return not self._is_parent()
-
-    def _raise_if_not_observable(self) -> None:
-        if self._is_parent():
-            raise ValueError(
-                f"{self._type} metric {self._name} is missing label values: call labels() first"
-            )
-
-    def _metric_init(self) -> None:
-        raise NotImplementedError(f"_metric_init() of {self!r}")
-
-    def _child_samples(self) -> Iterable[Sample]:
-        raise NotImplementedError(f"_child_samples() of {self!r}")
-
-    def _get_metric(self) -> Metric:
-        return Metric(self._name, self._documentation, self._type or "unknown", self._unit)
-
-    def describe(self) -> Iterable[Metric]:
-        """The metric without samples."""
-        return [self._get_metric()]
-
-    def collect(self) -> Iterable[Metric]:
-        """The metric with its samples."""
-        metric = self._get_metric()
-        for sample in self._samples():
-            metric.add_sample(self._name + sample.name, *sample[1:])
-        return [metric]
-
-    def _samples(self) -> Iterable[Sample]:
-        return self._multi_samples() if self._is_parent() else self._child_samples()
-
-    def _multi_samples(self) -> Iterable[Sample]:
-        with self._lock:
-            children = self._metrics.copy()
-        for labelvalues, child in children.items():
-            labels = dict(zip(self._labelnames, labelvalues))
-            for suffix, more, *rest in child._samples():
-                yield Sample(suffix, {**labels, **more}, *rest)
-
-    def __str__(self) -> str:
-        return f"{self._type}:{self._name}"
-
-    def __repr__(self) -> str:
-        return f"{type(self).__module__}.{type(self).__name__}({self._name})"
-
-    def labels(self: T, *labelvalues: object, **labelkwargs: object) -> T:
-        """The series of these label values, in the order of the names or by name.
-
-        >>> from qbus.prometheus_client import CollectorRegistry, Counter
-        >>> registry = CollectorRegistry()
-        >>> requests = Counter("requests", "Requests.", ["method"], registry=registry)
-        >>> requests.labels("get") is requests.labels(method="get")
-        True
-        """
-        if not labelkwargs:
-            # A tuple of strings that is known needs no lock.
-            try:
-                return self._metrics[labelvalues]  # type: ignore[index, no-any-return]
-            except (KeyError, TypeError, AttributeError):
-                pass
-        return self._labels(labelvalues, labelkwargs)
-
-    def _labels(self: T, given: tuple[object, ...], named: Mapping[str, object]) -> T:
-        if not self._labelnames:
-            raise ValueError(f"No label names were set when constructing {self}")
-        if self._labelvalues:
-            own = dict(zip(self._labelnames, self._labelvalues))
-            raise ValueError(
-                f"{self} already has labels set ({own}); can not chain calls to .labels()"
-            )
-        if given and named:
-            raise ValueError(
-                "Can't pass both *args and **kwargs: label values are given by position or by name"
-            )
-        if named:
-            if sorted(named) != sorted(self._labelnames):
-                raise ValueError("Incorrect label names")
-            given = tuple(named[name] for name in self._labelnames)
-        if len(given) != len(self._labelnames):
-            raise ValueError("Incorrect label count")
-        texts = tuple(str(value) for value in given)
-        with self._lock:
-            child = self._metrics.get(texts)
-            if child is None:
-                child = self._metrics[texts] = self._make_child(texts)
-            return child
-
-    def _make_child(self: T, labelvalues: tuple[str, ...]) -> T:
-        own: dict[str, Any] = {
-            "namespace": self._namespace,
-            "subsystem": self._subsystem,
-            "unit": self._unit,
-        }
-        more = {name: value for name, value in self._kwargs.items() if name not in own}
-        return self.__class__(
-            self._original_name,
-            documentation=self._documentation,
-            labelnames=self._labelnames,
-            _labelvalues=labelvalues,
-            **own,
-            **more,
-        )
-
-    def _announce(self) -> None:
-        """Has it be on the pages of all processes of a bus with a name."""
-        if self._type in ("counter", "gauge", "histogram", "summary"):
-            _bus.register(self._name)
-
-    def _forget(self) -> None:
-        """Takes it off the page of all processes: what uses it again brings it back."""
-        if self._is_parent():
-            with self._lock:
-                children = list(self._metrics.values())
-            for child in children:
-                child._forget()
-        # A class of values from elsewhere knows no bus.
-        forget = getattr(self._on_bus, "forget", None)
-        if forget is not None:
-            forget()
-
-    def _remove(self, is_meant: Callable[[tuple[str, ...]], bool]) -> None:
-        with self._lock:
-            removed = [self._metrics.pop(known) for known in list(self._metrics) if is_meant(known)]
-        for child in removed:
-            child._forget()
-
-    def remove(self, *labelvalues: Any) -> None:
-        """Takes the series of these label values off the page, of all processes too."""
-        if not self._labelnames:
-            raise ValueError(f"No label names were set when constructing {self}")
-        if len(labelvalues) != len(self._labelnames):
-            raise ValueError(
-                f"Incorrect label count (expected {len(self._labelnames)}, got {labelvalues})"
-            )
-        wanted = tuple(str(value) for value in labelvalues)
-        self._remove(lambda known: known == wanted)
-
-    def remove_by_labels(self, labels: dict[str, str]) -> None:
-        """Takes all series off the page that have these labels, and others perhaps."""
-        if not self._labelnames:
-            raise ValueError(f"No label names were set when constructing {self}")
-        if not isinstance(labels, dict):
-            raise TypeError("labels are a dict of names and values")
-        unknown = [name for name in labels if name not in self._labelnames]
-        if unknown:
-            raise ValueError(f"Unknown label names: {unknown}; expected {self._labelnames}")
-        wanted = {self._labelnames.index(name): str(value) for name, value in labels.items()}
-        if wanted:
-            self._remove(lambda known: all(known[at] == value for at, value in wanted.items()))
-
-    def clear(self) -> None:
-        """Takes all series off the page that this process has used."""
-        if self._labelnames:
-            self._remove(lambda known: True)
-
-    def _shorten(self, name: str, native: Callable[..., None], base: type) -> None:
-        """Has a method be the native one, unless a subclass made it its own."""
-        if getattr(type(self), name) is getattr(base, name):
-            setattr(self, name, native)
-
-
 class Counter(MetricWrapperBase):
     """A sum that only grows.
 
@@ -289,8 +76,9 @@ class Counter(MetricWrapperBase):
         self._on_bus = self._value
         self._created = time.time()
         if _is_plain(self._value):
-            self._shorten("inc", self._value._native.inc, Counter)
+            self._use_native({"inc": self._value._native.inc})
 
+    @has_native
     def inc(self, amount: float = 1, exemplar: Optional[Mapping[str, str]] = None) -> None:
         """Adds an amount, not negative."""
         self._raise_if_not_observable()
@@ -387,30 +175,35 @@ class Gauge(MetricWrapperBase):
         )
         self._on_bus = self._value
         if _is_plain(self._value) and not self._is_most_recent:
-            for method in ("inc", "dec", "set"):
-                self._shorten(method, getattr(self._value._native, method), Gauge)
+            native = self._value._native
+            self._use_native({"inc": native.inc, "dec": native.dec, "set": native.set})
 
-    def _announce(self) -> None:
+    def _announce(self, registry: Optional[CollectorRegistry]) -> None:
         # Of each process its own is shown.
-        if not self._multiprocess_mode.endswith("all"):
-            super()._announce()
+        is_own = self._multiprocess_mode.endswith("all")
+        _bus.keep_own(self._name, is_own)
+        if not is_own:
+            super()._announce(registry)
 
-    def _raise_if_most_recent(self) -> None:
+    def _raise_if_most_recent(self, method: str) -> None:
         if self._is_most_recent:
-            raise RuntimeError("a gauge of which the most recent value counts can only be set")
+            raise RuntimeError(f"{method} must not be used with the mostrecent mode: only set")
 
+    @has_native
     def inc(self, amount: float = 1) -> None:
         """Adds an amount."""
-        self._raise_if_most_recent()
+        self._raise_if_most_recent("inc")
         self._raise_if_not_observable()
         self._value.inc(amount)
 
+    @has_native
     def dec(self, amount: float = 1) -> None:
         """Subtracts an amount."""
-        self._raise_if_most_recent()
+        self._raise_if_most_recent("dec")
         self._raise_if_not_observable()
         self._value.inc(-amount)
 
+    @has_native
     def set(self, value: float) -> None:
         """Sets the value."""
         self._raise_if_not_observable()
@@ -436,42 +229,11 @@ class Gauge(MetricWrapperBase):
         def samples(_: Gauge) -> Iterable[Sample]:
             return (Sample("", {}, float(f())),)
 
+        _bus.keep_own(self._name, True)
         self._child_samples = types.MethodType(samples, self)  # type: ignore[method-assign]
 
     def _child_samples(self) -> Iterable[Sample]:
         return (Sample("", {}, self._value.get()),)
-
-
-class _Part:
-    """The sum, or the count of a bucket, of native observations, read and written apart."""
-
-    __slots__ = ("_observations", "_bucket", "_exemplar")
-
-    def __init__(self, observations: Any, bucket: Optional[int] = None) -> None:
-        self._observations = observations
-        self._bucket = bucket
-        self._exemplar: Optional[Exemplar] = None
-
-    def inc(self, amount: float) -> None:
-        """Adds to this part alone. Many observations at once are a sum, and then a count."""
-        if self._bucket is None:
-            self._observations.add_sum(amount)
-        else:
-            self._observations.add_count(self._bucket, amount)
-
-    def get(self) -> float:
-        """What this process has."""
-        if self._bucket is None:
-            return float(self._observations.sum())
-        return float(self._observations.counts()[self._bucket])
-
-    def set_exemplar(self, exemplar: Optional[Exemplar]) -> None:
-        """Keeps the last exemplar."""
-        self._exemplar = exemplar
-
-    def get_exemplar(self) -> Optional[Exemplar]:
-        """The last exemplar."""
-        return self._exemplar
 
 
 class Summary(MetricWrapperBase):
@@ -498,17 +260,21 @@ class Summary(MetricWrapperBase):
             self._count = of(self._type, self._name, f"{self._name}_count", *common)
             self._sum = of(self._type, self._name, f"{self._name}_sum", *common)
             return
-        series = _bus.Series(self._type, self._name, *common)
-        observations = _qbus.Observations(series.handle(), [INF], lambda *_: None)
+        self._series = _bus.Series(self._type, self._name, *common)
+        observations = _qbus.Observations(self._series.handle(), [INF], lambda *_: None)
         self._on_bus = observations
-        self._count, self._sum = _Part(observations, 0), _Part(observations)
-        self._observe = observations.observe
+        self._count = values.ObservedValue(observations, 0)
+        self._sum = values.ObservedValue(observations)
         # Only a histogram's takes an exemplar.
-        self._shorten("observe", observations.observe, Summary)
+        self._use_native({"observe": observations.observe})
 
+    @has_native
     def observe(self, amount: float) -> None:
         """Adds an observation."""
         self._raise_if_not_observable()
+        if self._on_bus is not None:
+            self._on_bus.observe(amount)
+            return
         self._count.inc(1)
         self._sum.inc(amount)
 
@@ -553,7 +319,7 @@ class Histogram(MetricWrapperBase):
         _labelvalues: Optional[Sequence[str]] = None,
         buckets: Iterable[Union[float, str]] = DEFAULT_BUCKETS,
     ) -> None:
-        buckets = tuple(buckets)
+        buckets = buckets if isinstance(buckets, Sequence) else tuple(buckets)
         self._prepare_buckets(buckets)
         super().__init__(
             name,
@@ -595,24 +361,30 @@ class Histogram(MetricWrapperBase):
                 for bound in self._upper_bounds
             ]
             return
-        series = _bus.Series(
+        self._series = _bus.Series(
             self._type, self._name, *common, bounds=self._upper_bounds[:-1]
         )
         observations = _qbus.Observations(
-            series.handle(), self._upper_bounds, self._keep_exemplar
+            self._series.handle(), self._upper_bounds, self._keep_exemplar
         )
         self._on_bus = observations
-        self._sum = _Part(observations)
-        self._buckets = [_Part(observations, at) for at in range(len(self._upper_bounds))]
-        self._shorten("observe", observations.observe, Histogram)
+        self._sum = values.ObservedValue(observations)
+        self._buckets = [
+            values.ObservedValue(observations, at) for at in range(len(self._upper_bounds))
+        ]
+        self._use_native({"observe": observations.observe})
 
     def _keep_exemplar(self, exemplar: Mapping[str, str], amount: float, bucket: int) -> None:
         if exemplar and bucket < len(self._buckets):
             self._buckets[bucket].set_exemplar(_bus.exemplar(exemplar, amount))
 
+    @has_native
     def observe(self, amount: float, exemplar: Optional[Mapping[str, str]] = None) -> None:
         """Adds an observation."""
         self._raise_if_not_observable()
+        if self._on_bus is not None:
+            self._on_bus.observe(amount, exemplar)
+            return
         self._sum.inc(amount)
         for bucket, bound in enumerate(self._upper_bounds):
             if amount <= bound:
@@ -651,19 +423,24 @@ class Info(MetricWrapperBase):
     _type = "info"
 
     def _metric_init(self) -> None:
-        self._facts: dict[str, str] = {}
+        self._labelname_set = set(self._labelnames)
+        self._lock = Lock()
+        self._value: dict[str, str] = {}
 
     def info(self, val: Mapping[str, str]) -> None:
         """States the facts."""
-        both = set(self._labelnames).intersection(val)
+        both = self._labelname_set.intersection(val)
         if both:
-            raise ValueError(f"metric {self._name}: {sorted(both)} are labels already")
+            raise ValueError(
+                f"Overlapping labels for Info metric, metric: {self._name}: {sorted(both)}"
+            )
         if any(value is None for value in val.values()):
-            raise ValueError(f"metric {self._name}: a fact is None, expected a string")
-        self._facts = dict(val)
+            raise ValueError(f"Label value cannot be None: a fact of metric {self._name}")
+        with self._lock:
+            self._value = dict(val)
 
     def _child_samples(self) -> Iterable[Sample]:
-        return (Sample("_info", self._facts, 1.0),)
+        return (Sample("_info", self._value, 1.0),)
 
 
 class Enum(MetricWrapperBase):
@@ -692,9 +469,9 @@ class Enum(MetricWrapperBase):
         states: Optional[Sequence[str]] = None,
     ) -> None:
         if name in labelnames:
-            raise ValueError(f"metric {name}: its own name is no label")
+            raise ValueError(f"Overlapping labels for Enum metric: {name}")
         if not states:
-            raise ValueError(f"metric {name}: an Enum has states")
+            raise ValueError(f"No states provided for Enum metric: {name}")
         self._states = states
         super().__init__(
             name,
@@ -709,12 +486,14 @@ class Enum(MetricWrapperBase):
         self._kwargs["states"] = states
 
     def _metric_init(self) -> None:
+        self._lock = Lock()
         self._value = 0
 
     def state(self, state: str) -> None:
         """States which one holds."""
         self._raise_if_not_observable()
-        self._value = self._states.index(state)
+        with self._lock:
+            self._value = self._states.index(state)
 
     def _child_samples(self) -> Iterable[Sample]:
         return [

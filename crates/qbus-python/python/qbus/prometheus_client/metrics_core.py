@@ -35,7 +35,7 @@ class Metric:
         _validate_metric_name(name)
         typ = "unknown" if typ == "untyped" else typ
         if typ not in METRIC_TYPES:
-            raise ValueError(f"{typ!r} is no metric type")
+            raise ValueError(f"Invalid metric type: {typ}")
         self.name = name
         self.documentation = documentation
         self.unit = unit
@@ -78,6 +78,8 @@ class _Family(Metric):
     """What the families of custom collectors share."""
 
     _of_type = ""
+    #: What is given in place of labels.
+    _given = "value"
 
     def _begin(
         self,
@@ -89,7 +91,7 @@ class _Family(Metric):
     ) -> None:
         Metric.__init__(self, name, documentation, self._of_type, unit)
         if labels is not None and has_value:
-            raise ValueError("a family has either a value or labels")
+            raise ValueError(f"Can only specify at most one of {self._given} and labels.")
         self._labelnames = tuple(labels or ())
 
     def _add(
@@ -186,7 +188,7 @@ class SummaryMetricFamily(_Family):
         unit: str = "",
     ) -> None:
         if (count_value is None) != (sum_value is None):
-            raise ValueError("a summary has both a count and a sum, or neither")
+            raise ValueError("count_value and sum_value must be provided together.")
         self._begin(name, documentation, labels, count_value is not None, unit)
         if count_value is not None and sum_value is not None:
             self.add_metric([], count_value, sum_value)
@@ -203,6 +205,7 @@ class HistogramMetricFamily(_Family):
     """Observations counted in buckets."""
 
     _of_type = "histogram"
+    _given = "buckets"
 
     def __init__(
         self,
@@ -214,7 +217,7 @@ class HistogramMetricFamily(_Family):
         unit: str = "",
     ) -> None:
         if sum_value is not None and buckets is None:
-            raise ValueError("a histogram with a sum has buckets")
+            raise ValueError("sum value cannot be provided without buckets.")
         self._begin(name, documentation, labels, buckets is not None, unit)
         if buckets is not None:
             self.add_metric([], buckets, sum_value)
@@ -240,6 +243,7 @@ class GaugeHistogramMetricFamily(_Family):
     """Counts in buckets that go up and down."""
 
     _of_type = "gaugehistogram"
+    _given = "buckets"
 
     def __init__(
         self,

@@ -48,17 +48,37 @@ class MultiProcessCollector(Collector):
         return []
 
 
-def shared_families() -> tuple[dict[str, Metric], set[str]]:
-    """What the processes of a bus with a name have counted together, by name, and which of these
-    names some process has in its default registry. Gauges of which each process shows its own
-    (``all``) are left out. Empty when a page is a process's own."""
-    if not _bus.is_shared():
-        return {}, set()
-    rows = _bus.rows(_bus.collector())
-    registered = {labels["family"] for name, _, _, labels, *_ in rows if name == _bus.REGISTERED}
-    families = _merged(rows, True)
-    own = {name for name, modes in _bus.own_modes().items() if modes.endswith("all")}
-    return {family.name: family for family in families if family.name not in own}, registered
+class Shared:
+    """What the processes of a bus with a name have counted together. Nothing, when a page is a
+    process's own."""
+
+    def __init__(self) -> None:
+        rows = _bus.rows(_bus.collector()) if _bus.is_shared() else []
+
+        def named(by: str) -> set[str]:
+            return {labels["family"] for name, _, _, labels, *_ in rows if name == by}
+
+        #: Those of these names that some process has in its default registry.
+        self.registered = named(_bus.REGISTERED)
+        #: Those that are made anew for each registry.
+        self.anew = named(_bus.ANEW)
+        own = _bus.own()
+        found = _merged(rows, True, is_sum_first=False)
+        self.families = {family.name: family for family in found if family.name not in own}
+
+    def of(self, metric: Metric, is_computed: bool) -> Metric:
+        """A metric of this process as it is with what all others have of it. What a collector has
+        ``computed`` is left as it is if it is no longer what was counted."""
+        shared = self.families.get(metric.name)
+        if shared is None:
+            return metric
+        if is_computed:
+            known = {(sample.name, *sorted(sample.labels.items())) for sample in shared.samples}
+            for sample in metric.samples:
+                is_created = sample.name.endswith("_created")
+                if not is_created and (sample.name, *sorted(sample.labels.items())) not in known:
+                    return metric
+        return shared
 
 
 def _of(path: Optional[str]) -> MetricsCollector:
@@ -71,7 +91,9 @@ def _collect(collector: MetricsCollector, accumulate: bool) -> list[Metric]:
     return _merged(_bus.rows(collector), accumulate)
 
 
-def _merged(rows: list[Any], accumulate: bool) -> list[Metric]:
+def _merged(rows: list[Any], accumulate: bool, is_sum_first: bool = True) -> list[Metric]:
+    """The metrics that rows are of. A collector of many processes gives a histogram's sum first, a
+    page of one process last, and readers of pages may rely on either."""
     modes = {
         labels["family"]: (labels["type"], labels.get("mode", ""))
         for name, _, _, labels, *_ in rows
@@ -101,8 +123,12 @@ def _merged(rows: list[Any], accumulate: bool) -> list[Metric]:
         elif kind == "gauge":
             _merge(gauges[name], labels, value, time, known[1], dead)
         elif kind == "histogram":
-            family.samples.append(Sample(f"{name}_sum", labels, total or 0.0))
+            of_sum = Sample(f"{name}_sum", labels, total or 0.0)
+            if is_sum_first:
+                family.samples.append(of_sum)
             _buckets(family, labels, buckets or [], list(map(_exemplar, traced)), accumulate)
+            if not is_sum_first:
+                family.samples.append(of_sum)
         else:
             family.samples.append(Sample(f"{name}_count", labels, float(count or 0)))
             family.samples.append(Sample(f"{name}_sum", labels, total or 0.0))

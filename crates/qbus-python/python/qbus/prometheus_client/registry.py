@@ -33,7 +33,8 @@ class DuplicateTimeseries(ValueError):
     """Two collectors would give the same names."""
 
     def __init__(self, duplicates: set[str]) -> None:
-        super().__init__(f"Duplicated timeseries in CollectorRegistry: {sorted(duplicates)}")
+        names = ", ".join(repr(name) for name in sorted(duplicates))
+        super().__init__(f"Duplicated timeseries in CollectorRegistry: {{{names}}}")
         self.duplicates = duplicates
 
 
@@ -74,8 +75,8 @@ class CollectorRegistry(Collector):
             if not names and self._support_collectors_without_names:
                 self._collectors_without_names.append(collector)
         announce = getattr(collector, "_announce", None)
-        if announce is not None and self is REGISTRY:
-            announce()
+        if announce is not None:
+            announce(None if self is REGISTRY else self)
 
     def unregister(self, collector: Any) -> None:
         """Takes a collector out again; a metric leaves the page of all processes as well."""
@@ -107,19 +108,31 @@ class CollectorRegistry(Collector):
             target = self._target_info_metric() if self._target_info else None
         if target is not None:
             yield target
+        yield from self._collect_of(collectors)
+
+    def _collect_of(self, collectors: Iterable[Any]) -> Iterable[Metric]:
+        """The metrics of some collectors, with what the other processes of the bus have of them.
+        The default registry has also what another worker made when it was first asked for, and
+        this one never was."""
         from . import _bus, multiprocess
 
-        is_any = any(hasattr(collector, "_labelnames") for collector in collectors)
-        shared, elsewhere = {}, set()  # type: tuple[dict[str, Metric], set[str]]
-        if is_any or self is REGISTRY:
-            shared, elsewhere = multiprocess.shared_families()
+        collectors = list(collectors)
+        if self is not REGISTRY and not any(hasattr(one, "_labelnames") for one in collectors):
+            for collector in collectors:
+                yield from collector.collect()
+            return
+        shared = multiprocess.Shared()
+        elsewhere = shared.registered if self is REGISTRY else set()
         for collector in collectors:
+            is_computed = not hasattr(collector, "_labelnames")
             for metric in collector.collect():
-                elsewhere.discard(_bus.escape(metric.name, ":"))
-                yield shared.get(metric.name, metric)
-        if self is REGISTRY:
-            # What another worker made when it was first asked for, and this one never was.
-            yield from (shared[name] for name in sorted(elsewhere) if name in shared)
+                name = _bus.escape(metric.name, ":")
+                elsewhere.discard(name)
+                if self is not REGISTRY and name in shared.anew:
+                    yield metric
+                else:
+                    yield shared.of(metric, is_computed)
+        yield from (shared.families[name] for name in sorted(elsewhere & shared.families.keys()))
 
     def restricted_registry(self, names: Iterable[str]) -> "RestrictedRegistry":
         """A view of this registry: only samples of these names."""
@@ -177,11 +190,10 @@ class RestrictedRegistry(Collector):
                     collectors[registry._names_to_collectors[name]] = None
         if target is not None:
             yield target
-        for collector in collectors:
-            for metric in collector.collect():
-                restricted = metric._restricted_metric(self._name_set)
-                if restricted is not None:
-                    yield restricted
+        for metric in registry._collect_of(collectors):
+            restricted = metric._restricted_metric(self._name_set)
+            if restricted is not None:
+                yield restricted
 
 
 REGISTRY = CollectorRegistry(auto_describe=True)

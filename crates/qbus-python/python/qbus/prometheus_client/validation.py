@@ -54,23 +54,23 @@ def _is_valid_legacy_labelname(l: str) -> bool:
 
 def _validate_metric_name(name: str) -> None:
     if not name:
-        raise ValueError("a metric needs a name")
+        raise ValueError("metric name cannot be empty")
     if not _is_utf8(name) or (_legacy_validation and not _is_valid_legacy_metric_name(name)):
-        raise ValueError(f"invalid metric name {name!r}")
+        raise ValueError(f"invalid metric name {name}")
 
 
 def _validate_metric_label_name_token(tok: str) -> None:
     is_quoted = len(tok) > 1 and tok[0] == tok[-1] == '"'
     is_free = is_quoted and not _legacy_validation
     if not (_is_utf8(tok) if is_free else METRIC_LABEL_NAME_RE.match(tok)):
-        raise ValueError(f"{tok!r} is no label name")
+        raise ValueError(f"invalid label name token {tok}")
 
 
 def _validate_labelname(l: str) -> None:
     if not _is_utf8(l) or (_legacy_validation and not METRIC_LABEL_NAME_RE.match(l)):
-        raise ValueError(f"Invalid label metric name: {l!r}")
+        raise ValueError(f"Invalid label metric name: {l}")
     if l.startswith("__"):
-        raise ValueError(f"Reserved label metric name: {l!r}")
+        raise ValueError(f"Reserved label metric name: {l}")
 
 
 def _validate_labelnames(cls: Any, labelnames: Iterable[str]) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ def _validate_labelnames(cls: Any, labelnames: Iterable[str]) -> tuple[str, ...]
     for name in names:
         _validate_labelname(name)
         if name in cls._reserved_labelnames:
-            raise ValueError(f"Reserved label metric name: {name!r} of a {cls._type}")
+            raise ValueError(f"Reserved label metric name: {name} of a {cls._type}")
     return names
 
 
@@ -88,5 +88,6 @@ def _validate_exemplar(exemplar: Mapping[str, str]) -> None:
     length = sum(len(name) + len(value) for name, value in exemplar.items())
     if length > _EXEMPLAR_MAX:
         raise ValueError(
-            f"the labels of an exemplar have {length} characters, at most {_EXEMPLAR_MAX} can be"
+            f"Exemplar labels have {length} UTF-8 characters, exceeding the limit of "
+            f"{_EXEMPLAR_MAX}"
         )

@@ -8,6 +8,7 @@ the name of its process. Any other class with the methods of ``MutexValue`` can 
 import os
 import weakref
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any, Optional
 
 from qbus import _qbus
@@ -22,7 +23,74 @@ def close_all_multiprocess_files() -> None:
     """Nothing to do: there are no files."""
 
 
-class MutexValue:
+class _Read:
+    """What programs reach for beside the methods: the number, its lock, its exemplar."""
+
+    _exemplar: Optional[Exemplar] = None
+
+    def get(self) -> float:
+        """What this process has."""
+        raise NotImplementedError
+
+    def set(self, value: float, timestamp: Optional[float] = None) -> None:
+        """Sets it."""
+        raise NotImplementedError
+
+    @property
+    def _value(self) -> float:
+        return self.get()
+
+    @_value.setter
+    def _value(self, value: float) -> None:
+        self.set(value)
+
+    @property
+    def _lock(self) -> Any:
+        # Nothing here needs it: it is made for who asks.
+        made: Any = self.__dict__.setdefault("_made_lock", Lock())
+        return made
+
+    def set_exemplar(self, exemplar: Optional[Exemplar]) -> None:
+        """Keeps the last exemplar."""
+        self._exemplar = exemplar
+
+    def get_exemplar(self) -> Optional[Exemplar]:
+        """The last exemplar."""
+        return self._exemplar
+
+
+class ObservedValue(_Read):
+    """The sum, or the count of a bucket, of observations, read and written apart."""
+
+    _multiprocess = False
+
+    def __init__(self, observations: Any, bucket: Optional[int] = None) -> None:
+        self._observations = observations
+        self._bucket = bucket
+
+    def inc(self, amount: float) -> None:
+        """Adds to this part alone. Many observations at once are a sum, and then a count."""
+        if self._bucket is None:
+            self._observations.add_sum(amount)
+        else:
+            self._observations.add_count(self._bucket, amount)
+
+    def set(self, value: float, timestamp: Optional[float] = None) -> None:
+        """Sets this part alone. On the bus, what is more than before is added, and what is less
+        begins anew."""
+        if self._bucket is None:
+            self._observations.set_sum(value)
+        else:
+            self._observations.set_count(self._bucket, value)
+
+    def get(self) -> float:
+        """What this process has."""
+        if self._bucket is None:
+            return float(self._observations.sum())
+        return float(self._observations.counts()[self._bucket])
+
+
+class MutexValue(_Read):
     """A value of this process."""
 
     _multiprocess = False
@@ -45,7 +113,6 @@ class MutexValue:
             typ, metric_name, labelnames, labelvalues, help_text, multiprocess_mode
         )
         self._identity = self._identify()
-        self._exemplar: Optional[Exemplar] = None
         self._native = _qbus.Value(self._handle(), typ == "counter", self._keep_exemplar)
         if self._multiprocess or typ == "gauge":
             _children.add(self)
@@ -78,7 +145,8 @@ class MutexValue:
         self._native.inc(amount)
 
     def set(self, value: float, timestamp: Optional[float] = None) -> None:
-        """Sets the value."""
+        """Sets the value. On the bus, a counter adds what is more than before, and what is less
+        begins anew."""
         self._look_who_it_is()
         self._native.set(value, timestamp)
 
@@ -90,14 +158,7 @@ class MutexValue:
     def forget(self) -> None:
         """Takes it off the page of all processes; the next change brings it back."""
         self._native.forget()
-
-    def set_exemplar(self, exemplar: Optional[Exemplar]) -> None:
-        """Keeps the last exemplar."""
-        self._exemplar = exemplar
-
-    def get_exemplar(self) -> Optional[Exemplar]:
-        """The last exemplar."""
-        return self._exemplar
+        self._series.forgotten()
 
 
 def MultiProcessValue(process_identifier: Callable[[], object] = os.getpid) -> type[MutexValue]:

@@ -12,7 +12,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Optional
 
 #: What is to stand on PYTHONPATH.
@@ -35,15 +35,15 @@ class _Loader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__ = self._spec
-        _name_classes()
+        _name_members()
 
 
-def _name_classes() -> None:
-    """Has the classes say that they are theirs, as a program's logs and pickles have it."""
+def _name_members() -> None:
+    """Has classes and functions say that they are theirs, as logs and pickles have it."""
     for name, module in list(sys.modules.items()):
         if name == _OURS or name.startswith(f"{_OURS}."):
             for found in list(vars(module).values()):
-                if isinstance(found, type) and found.__module__ == name:
+                if isinstance(found, (type, FunctionType)) and found.__module__ == name:
                     found.__module__ = _THEIRS + name[len(_OURS) :]
 
 

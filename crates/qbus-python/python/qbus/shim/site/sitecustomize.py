@@ -8,20 +8,36 @@ def _run() -> None:
     import sys
 
     here = os.path.dirname(os.path.abspath(__file__))
+
+    def load(name: str, path: str) -> None:
+        # What is in the folder beside it is not for the program to find.
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is not None and spec.loader is not None:
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module
+            try:
+                spec.loader.exec_module(module)
+            except BaseException:
+                del sys.modules[name]
+                raise
+
     try:
+        if importlib.util.find_spec("qbus") is None:
+            # Another environment than the one that qbus is installed in: it needs nothing else.
+            load("qbus", os.path.join(os.path.dirname(os.path.dirname(here)), "__init__.py"))
         from qbus.shim import install
 
         install()
-    except ImportError as error:
-        # Of another interpreter, that qbus is not installed for: the program runs without.
+    except (ImportError, SyntaxError) as error:
+        # Of an interpreter that qbus is not built for: the program runs without.
         if os.environ.get("QBUS_SHIM_VERBOSE"):
             print(f"qbus: no shim in {sys.executable}: {error}", file=sys.stderr)
-    others = [place for place in sys.path if os.path.abspath(place or ".") != here]
-    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", others)
-    if spec is not None and spec.loader is not None:
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["sitecustomize"] = module
-        spec.loader.exec_module(module)
+    # Another's that comes before runs this one: only those after it are left.
+    places = [os.path.abspath(place or ".") for place in sys.path]
+    later = sys.path[places.index(here) + 1 :] if here in places else sys.path
+    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", later)
+    if spec is not None and spec.origin is not None:
+        load("sitecustomize", spec.origin)
 
 
 _run()

@@ -101,6 +101,11 @@ page = generate_latest(REGISTRY.restricted_registry(["loaded_total", "loaded_sec
 print(sorted(lines(page)))
 module.counter.clear()
 print([line for line in lines(generate_latest()) if line.startswith("loaded_total")])
+empty = Histogram("empty", "Labels without a value.", ["b", "a"], buckets=[1])
+empty.labels("", "x").observe(1)
+empty.labels("", "").observe(1)
+print(REGISTRY.get_sample_value("empty_sum", {"a": "x", "b": ""}))
+print(sorted(line for line in lines(generate_latest()) if line.startswith("empty_sum")))
 # A total that comes from elsewhere, and begins anew there.
 outside = Counter("outside", "Counted elsewhere.")
 outside._value.set(5)

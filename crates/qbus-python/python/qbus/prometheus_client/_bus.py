@@ -191,6 +191,8 @@ class Series:
         if self._name not in known:
             known.add(self._name)
             labels = {"family": self._name, "type": self._typ, "mode": mode}
+            # A label without a value is none to the bus: a page has it all the same.
+            labels["labels"] = ",".join(self._labelnames)
             registry.queue_metric(
                 FAMILIES, 1, "gauge", labels, "Families of prometheus_client programs."
             )

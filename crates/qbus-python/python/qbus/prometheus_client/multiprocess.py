@@ -95,7 +95,7 @@ def _merged(rows: list[Any], accumulate: bool, is_sum_first: bool = True) -> lis
     """The metrics that rows are of. A collector of many processes gives a histogram's sum first, a
     page of one process last, and readers of pages may rely on either."""
     modes = {
-        labels["family"]: (labels["type"], labels.get("mode", ""))
+        labels["family"]: (labels["type"], labels.get("mode", ""), _names(labels))
         for name, _, _, labels, *_ in rows
         if name == _bus.FAMILIES
     }
@@ -111,6 +111,9 @@ def _merged(rows: list[Any], accumulate: bool, is_sum_first: bool = True) -> lis
         known = modes.get(name)
         if known is None or known[0] != kind:
             continue
+        if any(label not in labels for label in known[2]):
+            # A label without a value is none to the bus.
+            labels = {**dict.fromkeys(known[2], ""), **labels}
         family = families.get(name)
         if family is None:
             family = families[name] = Metric(name, text, kind)
@@ -136,6 +139,11 @@ def _merged(rows: list[Any], accumulate: bool, is_sum_first: bool = True) -> lis
         for pairs, one in merged.items():
             families[name].samples.append(Sample(name, dict(pairs), one.value))
     return list(families.values())
+
+
+def _names(labels: dict[str, str]) -> list[str]:
+    names = labels.get("labels")
+    return names.split(",") if names else []
 
 
 def _exemplar(traced: dict[str, Any]) -> Exemplar:

@@ -123,3 +123,27 @@ def test_a_command_runs_with_the_interpreter_of_its_first_line(
         PATH=str(tmp_path),
     )
     assert shown == "qbus.prometheus_client\n"
+
+
+def test_workers_that_come_one_after_another_count_on(tmp_path: Path) -> None:
+    """Their parent has imported the package and no more, as a pool's, or a server's for its
+    hooks."""
+    program = """
+import os, subprocess, sys
+from prometheus_client import CollectorRegistry, multiprocess
+count = "from prometheus_client import Counter; Counter('c', 'A counter.').inc()"
+for _ in range(2):
+    subprocess.run([sys.executable, "-c", count], check=True)
+    if os.fork() == 0:
+        exec(count)
+        os._exit(0)
+    assert os.wait()[1] == 0
+registry = CollectorRegistry()
+multiprocess.MultiProcessCollector(registry)
+assert registry.get_sample_value("c_total") == 4, registry.get_sample_value("c_total")
+"""
+    printed(
+        [sys.executable, "-c", program],
+        PYTHONPATH=shim.FOLDER,
+        PROMETHEUS_MULTIPROC_DIR=str(tmp_path),
+    )

@@ -98,6 +98,16 @@ def of_directory(path: str) -> MetricsCollector:
     return found
 
 
+def keep() -> None:
+    """Holds on to the bus of the shared folder from now on: who only starts others, one after
+    another, keeps what they counted."""
+    if not os.environ.get("QBUS"):
+        try:
+            collector()
+        except (ValueError, OSError) as error:
+            _tell("the page of all processes", error)
+
+
 def exemplar(labels: Mapping[str, str], value: float) -> Exemplar:
     """An exemplar of now."""
     _validate_exemplar(labels)

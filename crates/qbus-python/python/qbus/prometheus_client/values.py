@@ -190,3 +190,5 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 ValueClass = get_value_class()
+if ValueClass._multiprocess:
+    _bus.keep()

@@ -4,8 +4,7 @@
 //! object has the same text, since strings do not change, and who is kept here stays alive. So a
 //! series is found without a look at the text, which costs more than the emit.
 
-use std::mem;
-use std::sync::Mutex;
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::prelude::*;
@@ -94,6 +93,8 @@ fn address(object: &Bound<'_, PyAny>) -> usize {
 }
 
 struct Entry {
+    /// See [`Known::forgotten`].
+    forgotten: usize,
     objects: Vec<Py<PyAny>>,
     series: SeriesId,
     kind: Kind,
@@ -107,12 +108,15 @@ impl Entry {
     }
 }
 
-/// The series that are known. Its lock is held by who has the interpreter, so nobody waits for it,
-/// and no fork finds it held.
+/// The series that are known. Nobody waits for the lock: who does not get it goes the long way.
+/// Where the interpreter has a lock of its own, who holds this one has that one too, so no fork
+/// finds it held; elsewhere a child of a fork that does goes the long way each time.
 #[derive(Default)]
 pub(crate) struct Known {
-    entries: Mutex<Vec<Option<Entry>>>,
+    entries: RwLock<Vec<Option<Entry>>>,
     missed: AtomicUsize,
+    /// How many times all of them were forgotten: what is older is not known any more.
+    forgotten: AtomicUsize,
 }
 
 impl Known {
@@ -126,22 +130,36 @@ impl Known {
     /// The series of these objects, and what a value does to it.
     #[inline]
     pub(crate) fn find(&self, objects: &Objects<'_, '_>) -> Option<(SeriesId, Kind)> {
-        let entries = self.entries.try_lock().ok()?;
+        let entries = self.entries.try_read().ok()?;
         let entry = entries.get(objects.place)?.as_ref()?;
-        entry.is_of(objects).then_some((entry.series, entry.kind))
+        let is_known = entry.forgotten == self.forgotten();
+        (is_known && entry.is_of(objects)).then_some((entry.series, entry.kind))
     }
 
-    /// Keeps a series, in the place of another one perhaps.
-    pub(crate) fn keep(&self, objects: &Objects<'_, '_>, series: Option<SeriesId>, kind: Kind) {
+    /// How many times all of them were forgotten so far.
+    pub(crate) fn forgotten(&self) -> usize {
+        self.forgotten.load(Ordering::Relaxed)
+    }
+
+    /// Keeps a series, in the place of another one perhaps, if nothing was forgotten since so many
+    /// times.
+    pub(crate) fn keep(
+        &self,
+        objects: &Objects<'_, '_>,
+        series: Option<SeriesId>,
+        kind: Kind,
+        forgotten: usize,
+    ) {
         let (Some(series), Some(held)) = (series, objects.hold()) else {
             return;
         };
         let entry = Entry {
+            forgotten,
             objects: held,
             series,
             kind,
         };
-        let replaced = self.entries.try_lock().ok().and_then(|mut entries| {
+        let replaced = self.entries.try_write().ok().and_then(|mut entries| {
             entries.resize_with(PLACES, || None);
             entries[objects.place].replace(entry)
         });
@@ -149,10 +167,8 @@ impl Known {
         drop(replaced);
     }
 
-    /// Keeps nothing of what it knew.
+    /// Knows nothing any more.
     pub(crate) fn forget(&self) {
-        let known = self.entries.try_lock();
-        let forgotten = known.map(|mut entries| mem::take(&mut *entries));
-        drop(forgotten);
+        self.forgotten.fetch_add(1, Ordering::Relaxed);
     }
 }

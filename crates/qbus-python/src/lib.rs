@@ -44,8 +44,9 @@ fn prepare(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-// Where the interpreter can do without its lock, this module asks for it: see `known` and `ending`.
-#[pymodule(gil_used = true)]
+// Builds of the interpreter without a lock are not made to take one: what threads share here is
+// atomic, or has a lock of its own.
+#[pymodule(gil_used = false)]
 mod _qbus {
     #[pymodule_export]
     use super::collector::{MetricsCollector, bus_exists, without_bus};

@@ -206,18 +206,23 @@ class Scene:
         return Actor(self, [sys.executable, str(WORKERS / script), *typed])
 
     def settled(
-        self, bus: str, alive: set[int], delivered: Optional[int] = None, may_drop: bool = False
+        self,
+        bus: str,
+        alive: set[int],
+        delivered: Optional[int] = None,
+        may_drop: bool = False,
+        maybe: Optional[int] = None,
     ) -> Any:
-        """Waits until those processes alone are owners and hold lanes; the bus then. Nothing was
-        lost."""
+        """Waits until those processes alone are owners and hold lanes, or one more that may be;
+        the bus then. Nothing was lost."""
 
         def is_so() -> Any:
             found = stat(bus)
             living = {owner["id"]: owner["pid"] for owner in found["owners"] if owner["alive"]}
             lessees = {lane["owner"] for lane in found["lanes"]} - {None}
             unread = any(lane["fill"] for lane in found["lanes"])
-            so = set(living.values()) == alive and lessees <= set(living) and not unread
-            return found if so and len(living) == len(alive) else None
+            so = set(living.values()) - {maybe} == alive and lessees <= set(living) and not unread
+            return found if so and len(living) == len(set(living.values())) else None
 
         found = until(f"the owners of {bus} are {alive}", is_so)
         ledger = found["ledger"]

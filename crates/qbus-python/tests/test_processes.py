@@ -53,8 +53,11 @@ def test_workers_of_multiprocessing(either: Scene, kind: str, method: str) -> No
     expected = shown["expected"]
     assert shown["totals"] == dict.fromkeys(["module", "argument", "queued"], expected)
     # The parent itself emitted nothing. A worker is one owner, however many handles it was sent.
-    found = either.settled(shown["bus"], alive=set(), delivered=3 * expected)
-    owners = len(found["owners"])
+    # Python 3.12.9 and 3.13.2 have the fork server really import what is to be preloaded: it is a
+    # process of the private bus then.
+    server = shown["server"]
+    found = either.settled(shown["bus"], alive=set(), delivered=3 * expected, maybe=server)
+    owners = len([owner for owner in found["owners"] if owner["pid"] != server])
     # On a private bus so is a worker that waits for a task: it keeps the bus in use.
     waiting = shown["workers"] if kind in ("pool", "executor") else 0
     assert 0 <= owners - shown["emitters"] <= waiting

@@ -54,12 +54,13 @@ impl MetricsCollector {
             return Ok(false);
         };
         waiting::get_ready(name.py(), collector.bus());
+        let forgotten = self.known.forgotten();
         let added = with_labels(labels, |labels| {
             let metric = qbus_collector::Metric { labels, ..metric };
             let added = collector.queue_metric(&metric);
             if let (Some(objects), Ok(()), true) = (&objects, &added, self.known.is_due()) {
                 let series = collector.series_of(&metric);
-                self.known.keep(objects, series, metric.kind());
+                self.known.keep(objects, series, metric.kind(), forgotten);
             }
             added
         })?;

@@ -110,8 +110,14 @@ def main() -> None:
         "argument": collector.get_metric("given_total"),
         "queued": collector.get_metric("queued_total", {"kind": kind}),
     }
+    server = None
+    if method == "forkserver":
+        from multiprocessing import forkserver
+
+        server = forkserver._forkserver._forkserver_pid
     stage.show(
         bus=collector.bus,
+        server=server,
         expected=expected,
         emitters=emitters,
         workers=WORKERS,

@@ -56,6 +56,9 @@ __all__ = (
     "write_to_textfile",
 )
 
+# It is called as prometheus_client calls it, by whoever pickles it.
+generate_latest.__module__ = __name__
+
 CONTENT_TYPE_PLAIN_0_0_4 = "text/plain; version=0.0.4; charset=utf-8"
 CONTENT_TYPE_PLAIN_1_0_0 = "text/plain; version=1.0.0; charset=utf-8"
 CONTENT_TYPE_LATEST = CONTENT_TYPE_PLAIN_1_0_0

@@ -39,9 +39,11 @@ class _Loader(importlib.abc.Loader):
 
 
 def _name_members() -> None:
-    """Has classes and functions say that they are theirs, as logs and pickles have it."""
+    """Has classes and functions say that they are theirs, as logs and pickles have it; and that is
+    where they are found, for who looks without importing (cloudpickle)."""
     for name, module in list(sys.modules.items()):
         if name == _OURS or name.startswith(f"{_OURS}."):
+            sys.modules.setdefault(_THEIRS + name[len(_OURS) :], module)
             for found in list(vars(module).values()):
                 if isinstance(found, (type, FunctionType)) and found.__module__ == name:
                     found.__module__ = _THEIRS + name[len(_OURS) :]

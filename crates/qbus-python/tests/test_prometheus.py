@@ -105,6 +105,10 @@ from prometheus_client import REGISTRY, Counter, Histogram, values
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 import prometheus_client.exposition, prometheus_client.parser
+# Where earlier versions have them: the parser of OpenMetrics that is installed may be of one.
+from prometheus_client.exposition import CollectorRegistry
+from prometheus_client.metrics import _validate_labelname, _validate_labelnames
+from prometheus_client.metrics_core import METRIC_LABEL_NAME_RE, METRIC_NAME_RE
 counter = Counter("c", "A counter.", ["a"])
 counter.labels(**{"a": "x"}).inc(2)
 assert counter.labels("x")._value.get() == 2

@@ -28,6 +28,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from ._text import generate_latest
 from .openmetrics import exposition as openmetrics
 from .registry import REGISTRY, Collector
+from .registry import CollectorRegistry as CollectorRegistry
 from .utils import floatToGoString as floatToGoString
 from .utils import parse_version
 

@@ -19,6 +19,9 @@ from .registry import Collector as Collector
 from .samples import Exemplar, Sample
 from .utils import INF, floatToGoString
 from .validation import _validate_exemplar
+from .validation import _validate_labelname as _validate_labelname
+from .validation import _validate_labelnames as _validate_labelnames
+from .validation import _validate_metric_name as _validate_metric_name
 
 # It is called as prometheus_client calls it, by whoever prints it.
 MetricWrapperBase.__module__ = __name__

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional, Union
 
 from .samples import Exemplar, NativeHistogram, Sample, Timestamp
+from .validation import METRIC_LABEL_NAME_RE as METRIC_LABEL_NAME_RE
+from .validation import METRIC_NAME_RE as METRIC_NAME_RE
+from .validation import RESERVED_METRIC_LABEL_NAME_RE as RESERVED_METRIC_LABEL_NAME_RE
 from .validation import _validate_metric_name
 
 METRIC_TYPES = (

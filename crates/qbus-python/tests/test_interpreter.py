@@ -13,7 +13,10 @@ import pytest
 from processes_scene import until
 
 import qbus
-from qbus import Gauge, MetricsCollector
+from qbus import Gauge, MetricsCollector, prometheus_client
+from qbus.prometheus_client.core import GaugeMetricFamily, Sample
+from qbus.prometheus_client.openmetrics import exposition as openmetrics
+from qbus.prometheus_client.utils import free
 
 #: Of one name alone there is a limit.
 SERIES = [(name, n) for name in "abcd" for n in range(500)]
@@ -181,3 +184,39 @@ def test_nothing_long_is_done_with_the_interpreter(tmp_path: Path) -> None:
     if "is no shared library" in ended.stderr:
         pytest.skip("the interpreter is no shared library")
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_samples_of_a_page_are_freed_one_by_one_if_nobody_has_them() -> None:
+    lists: list[Any] = []
+    lists_left = []
+
+    class Element:
+        def __del__(self) -> None:
+            lists_left.append(len(lists))
+
+    kept = [Element(), Element()]
+    lists += [[Element(), Element(), Element()], kept]
+    free(lists)
+    # The list itself was still there when each of its elements went.
+    assert lists_left == [1, 1, 1] and lists == [] and len(kept) == 2
+
+
+@pytest.mark.parametrize("write", [prometheus_client.generate_latest, openmetrics.generate_latest])
+def test_a_page_leaves_the_samples_of_a_programs_own_collectors(write: Any) -> None:
+    class Keeps:
+        """Gives the same metric, and the same list in another metric, each time."""
+
+        metric = GaugeMetricFamily("metric", "Kept.", value=1)
+        samples = [Sample("listed", {}, 2)]
+
+        def collect(self) -> Any:
+            yield self.metric
+            listed = prometheus_client.Metric("listed", "Kept.", "gauge")
+            listed.samples = self.samples
+            yield listed
+
+    registry = prometheus_client.CollectorRegistry()
+    registry.register(Keeps())
+    first = write(registry)
+    assert b"\nmetric 1.0\n" in first and b"\nlisted 2.0\n" in first
+    assert write(registry) == first

@@ -6,7 +6,7 @@ from qbus import _qbus
 
 from .openmetrics import exposition as openmetrics
 from .registry import REGISTRY, Collector
-from .utils import floatToGoString
+from .utils import floatToGoString, free
 
 #: Types that the text format has under another name, and what is added to the metric's.
 _TYPES = {
@@ -34,12 +34,18 @@ def generate_latest(
     depth 2.0
     """
     page = _qbus.Page()
+    used: list[Any] = []
+    metric: Any = None
     for metric in registry.collect():
+        free(used)
         try:
             _write_metric(metric, escaping, page)
         except Exception as error:
             error.args = (*(error.args or ("",)), metric)
             raise
+        used.append(metric.samples)
+    del metric
+    free(used)
     return page.take()
 
 

@@ -78,7 +78,8 @@ class Shared:
                 is_created = sample.name.endswith("_created")
                 if not is_created and (sample.name, *sorted(sample.labels.items())) not in known:
                     return metric
-        return shared
+        # Once written it can be freed.
+        return self.families.pop(metric.name)
 
 
 def _of(path: Optional[str]) -> MetricsCollector:

@@ -132,7 +132,7 @@ class CollectorRegistry(Collector):
                     yield metric
                 else:
                     yield shared.of(metric, is_computed)
-        yield from (shared.families[name] for name in sorted(elsewhere & shared.families.keys()))
+        yield from map(shared.families.pop, sorted(elsewhere & shared.families.keys()))
 
     def restricted_registry(self, names: Iterable[str]) -> "RestrictedRegistry":
         """A view of this registry: only samples of these names."""

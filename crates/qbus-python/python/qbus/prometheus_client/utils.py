@@ -1,7 +1,8 @@
 """Numbers as Prometheus writes them."""
 
 import math
-from typing import SupportsFloat, Union
+import sys
+from typing import Any, SupportsFloat, Union
 
 INF = float("inf")
 MINUS_INF = float("-inf")
@@ -35,3 +36,17 @@ def parse_version(version_str: str) -> tuple[Union[int, str], ...]:
     (1, 0, 'x')
     """
     return tuple(int(part) if part.isdecimal() else part for part in version_str.split("."))
+
+
+def free(used: list[Any]) -> None:
+    """Frees lists of samples one sample after the other, those that nobody else has: Python itself
+    frees a list in one go, and lets no other thread have the interpreter meanwhile, a millisecond
+    for 8,000 samples.
+    """
+    while used:
+        # The references are that of `used` and that of this very call.
+        is_own = type(used[-1]) is list and sys.getrefcount(used[-1]) == 2
+        samples = used[-1] if is_own else None
+        while samples:
+            samples.pop()
+        used.pop()

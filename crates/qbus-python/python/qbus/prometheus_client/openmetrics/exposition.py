@@ -6,7 +6,7 @@ from typing import Any
 from qbus import _qbus
 
 from ..samples import NativeHistogram
-from ..utils import floatToGoString, parse_version
+from ..utils import floatToGoString, free, parse_version
 from ..validation import _is_valid_legacy_labelname, _is_valid_legacy_metric_name
 
 CONTENT_TYPE_LATEST = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -153,7 +153,10 @@ def generate_latest(registry: Any, escaping: str = UNDERSCORES, version: str = "
     """The page of a registry."""
     has_native = parse_version(version) >= (2, 0, 0)
     page = _qbus.Page()
+    used: list[Any] = []
+    metric: Any = None
     for metric in registry.collect():
+        free(used)
         try:
             name = escape_metric_name(metric.name, escaping)
             page.write(
@@ -167,5 +170,8 @@ def generate_latest(registry: Any, escaping: str = UNDERSCORES, version: str = "
         except Exception as error:
             error.args = (*(error.args or ("",)), metric)
             raise
+        used.append(metric.samples)
+    del metric
+    free(used)
     page.write("# EOF\n")
     return page.take()

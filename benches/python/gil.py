@@ -35,6 +35,8 @@ from typing import Any, Optional
 
 import qbus
 from qbus import prometheus_client
+from qbus.prometheus_client.multiprocess import MultiProcessCollector
+from qbus.prometheus_client.openmetrics import exposition as openmetrics
 
 
 #: See prctl(2).
@@ -196,6 +198,9 @@ def main() -> None:
         histogram.labels(n).observe(1)
         theirs.labels(n).inc()
     snapshot = collector.snapshot()
+    cleared = qbus.Counter("cleared", "Cleared.", ["n"])
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.gettempdir()
+    multi = MultiProcessCollector(prometheus_client.CollectorRegistry())
     numbers = iter(range(10**9))
     gauge = qbus.Gauge("depth")
     summary = qbus.Summary("size")
@@ -223,19 +228,34 @@ def main() -> None:
         "add_metric()": lambda: collector.add_metric("added", 1, "gauge", {"a": "b"}),
         "labels() of a new series": lambda: counter.labels(next(numbers) % 900),
         "the first inc() of a thread": counter.labels("thread").inc,
+        "labels() of 1,000 series, clear()": lambda: (
+            [cleared.labels(n) for n in range(1000)],
+            cleared.clear(),
+        ),
+        "Histogram(…) of 200 buckets": lambda: qbus.Histogram("fine", buckets=range(200)),
+        "register_validation_rule()": lambda: collector.register_validation_rule("no", abs),
         "get_metric()": lambda: collector.get_metric("calls_total", {"n": "7"}),
         "get_statistics()": collector.get_statistics,
         "snapshot()": collector.snapshot,
+        "snapshot(match=…)": lambda: collector.snapshot("calls*"),
         "Snapshot.get()": lambda: snapshot.get("calls_total", {"n": "7"}),
         "Snapshot.metrics": lambda: snapshot.metrics,
         "Snapshot.to_columns()": snapshot.to_columns,
+        "Snapshot.to_columns(flat=True)": lambda: snapshot.to_columns(flat=True),
+        "get_metrics_history()": lambda: collector.get_metrics_history("calls_total"),
         "get_all_current_metrics()": collector.get_all_current_metrics,
         "get_all_metrics_buffer()": collector.get_all_metrics_buffer,
         "generate_latest()": qbus.generate_latest,
         "export_to_json()": collector.export_to_json,
         "export_to_csv()": collector.export_to_csv,
         "Snapshot.to_json()": snapshot.to_json,
+        "export_to_openmetrics()": collector.export_to_openmetrics,
         "prometheus_client.generate_latest()": prometheus_client.generate_latest,
+        "… its OpenMetrics": lambda: openmetrics.generate_latest(prometheus_client.REGISTRY),
+        "MultiProcessCollector.collect()": multi.collect,
+        "write_to_textfile()": lambda: prometheus_client.write_to_textfile(
+            os.devnull, prometheus_client.REGISTRY
+        ),
         "a pickled handle": lambda: pickle.loads(pickle.dumps(counter)),
         "a pickled snapshot": lambda: pickle.dumps(snapshot),
         "a collector of the same bus": lambda: qbus.MetricsCollector(bus=collector.bus).close(),

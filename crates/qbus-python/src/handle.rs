@@ -309,10 +309,14 @@ impl Handle {
         };
         let values = ending::python(py, || self.values(given, None))?;
         let _ = children.bind(py).del_item(&values);
+        self.remove_all(&values)
+    }
+
+    fn remove_all(&self, values: &Bound<'_, PyTuple>) -> PyResult<()> {
         let names = self.shared.label_names.iter().cloned();
-        let labels = names.zip(texts(&values)?).collect::<Vec<_>>();
+        let labels = names.zip(texts(values)?).collect::<Vec<_>>();
         if let Some(bus) = &self.bus {
-            ending::detach(py, || self.forget_all(bus, &labels));
+            ending::detach(values.py(), || self.forget_all(bus, &labels));
         }
         Ok(())
     }
@@ -344,8 +348,13 @@ impl Handle {
         let Some(children) = &self.children else {
             return Ok(());
         };
-        for (at, values) in children.bind(py).keys().iter().enumerate() {
-            self.remove(values.cast::<PyTuple>()?)?;
+        let children = children.bind(py);
+        // One by one: what all of them were would be freed in one go. Another thread may be faster.
+        for at in 0..children.len() {
+            let Ok(pair) = children.call_method0("popitem") else {
+                break;
+            };
+            self.remove_all(pair.get_item(0)?.cast::<PyTuple>()?)?;
             ending::share(py, at)?;
         }
         Ok(())

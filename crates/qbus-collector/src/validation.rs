@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -38,6 +39,13 @@ impl Rules {
     /// Whether there is any.
     pub(crate) fn is_any(&self) -> bool {
         self.is_any.load(Ordering::Acquire)
+    }
+
+    /// Forgets all, with what they hold.
+    pub(crate) fn clear(&self) {
+        let forgotten = lock(&self.by_name).map(|mut by_name| mem::take(&mut *by_name));
+        // Outside of the lock: what they hold may add metrics when it goes.
+        drop(forgotten);
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -6,7 +6,6 @@ mod options;
 mod statistics;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -20,11 +19,11 @@ use qbus_collector::{Collector, CollectorOptions, Format, Reading};
 use self::adding::Arguments;
 use self::exporting::nothing;
 use self::options::{size, size_or};
-use crate::convert::{list, number, text, with_labels};
+use crate::convert::{FilePath, list, number, text, with_labels};
 use crate::known::Known;
 use crate::metric::{Metric, series_name};
 use crate::snapshot::{Snapshot, keep, pattern};
-use crate::{ending, error, waiting};
+use crate::{calls, ending, error, waiting};
 
 /// Collects the metrics of this process, of its forks and workers, and of all who name the same
 /// bus.
@@ -361,7 +360,7 @@ impl MetricsCollector {
     fn export_to_json<'py>(
         &self,
         py: Python<'py>,
-        output_path: Option<PathBuf>,
+        output_path: Option<FilePath>,
         include_history: bool,
     ) -> PyResult<Bound<'py, PyString>> {
         let options = Options {
@@ -376,7 +375,7 @@ impl MetricsCollector {
     fn export_to_csv<'py>(
         &self,
         py: Python<'py>,
-        output_path: Option<PathBuf>,
+        output_path: Option<FilePath>,
         include_history: bool,
     ) -> PyResult<Bound<'py, PyString>> {
         let options = Options {
@@ -392,7 +391,7 @@ impl MetricsCollector {
     fn export_to_prometheus<'py>(
         &self,
         py: Python<'py>,
-        output_path: Option<PathBuf>,
+        output_path: Option<FilePath>,
         timestamps: bool,
     ) -> PyResult<Bound<'py, PyString>> {
         let options = Options {
@@ -407,7 +406,7 @@ impl MetricsCollector {
     fn export_to_openmetrics<'py>(
         &self,
         py: Python<'py>,
-        output_path: Option<PathBuf>,
+        output_path: Option<FilePath>,
         timestamps: bool,
     ) -> PyResult<Bound<'py, PyString>> {
         let options = Options {
@@ -434,7 +433,7 @@ impl MetricsCollector {
     fn export<'py>(
         slf: &Bound<'py, Self>,
         format_type: &Bound<'py, PyAny>,
-        output_path: Option<PathBuf>,
+        output_path: Option<Bound<'py, PyAny>>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
@@ -542,8 +541,8 @@ impl MetricsCollector {
         let rule = rule.unbind();
         collector.register_validation_rule(found, move |value| {
             let accepted = ending::attach(|py| {
-                let accepted = rule.bind(py).call1((value,));
-                let accepted = accepted.and_then(|accepted| accepted.is_truthy());
+                let accepted = calls::call(rule.bind(py), (value,));
+                let accepted = accepted.and_then(|accepted| calls::is_true(&accepted));
                 // A rule that fails takes nothing, and says why.
                 accepted.unwrap_or_else(|error| {
                     error.write_unraisable(py, Some(rule.bind(py)));
@@ -585,8 +584,8 @@ impl MetricsCollector {
         Ok(snapshot.into())
     }
 
-    /// Stops what runs in the background; a private bus is removed. What is added afterwards is
-    /// refused.
+    /// Stops what runs in the background, and forgets the rules; a private bus is removed, and what
+    /// is added to it afterwards is refused.
     fn close(&self, py: Python<'_>) {
         self.ask(py, Collector::close);
     }

@@ -1,21 +1,29 @@
 //! From Python's values to Rust's. An error names the argument, what it is and what was expected.
 
-use pyo3::exceptions::PyTypeError;
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use pyo3::exceptions::{PyException, PyTypeError};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyMapping, PyString};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, PyTuple};
 use qbus::MetricType;
 
-use crate::ending;
-use crate::error;
+use crate::{calls, ending, error};
 
 /// As many labels are looked at without an allocation.
 const FEW: usize = 8;
 
 fn wrong(argument: &str, found: &Bound<'_, PyAny>, expected: &str) -> PyErr {
-    let shown = found.repr().map_or_else(
-        |_| "?".to_owned(),
-        |shown| shown.to_string_lossy().chars().take(60).collect(),
-    );
+    let shown = match calls::repr(found) {
+        Ok(shown) => shown.to_string_lossy().chars().take(60).collect(),
+        Err(error) if error.is_instance_of::<PyException>(found.py()) => "?".to_owned(),
+        // An interrupt is the program's.
+        Err(error) => return error,
+    };
     let class = found
         .get_type()
         .name()
@@ -40,8 +48,7 @@ pub(crate) fn number(argument: &str, found: &Bound<'_, PyAny>) -> PyResult<f64> 
             Err(_) => found.extract::<f64>(),
         };
     }
-    let extracted = ending::python(found.py(), || found.extract::<f64>());
-    extracted.map_err(|error| not_a(argument, found, "a number", error))
+    calls::float(found).map_err(|error| not_a(argument, found, "a number", error))
 }
 
 /// A TypeError becomes one that names the argument; whatever else `__float__` raises is the
@@ -49,12 +56,15 @@ pub(crate) fn number(argument: &str, found: &Bound<'_, PyAny>) -> PyResult<f64> 
 #[cold]
 fn not_a(argument: &str, found: &Bound<'_, PyAny>, expected: &str, cause: PyErr) -> PyErr {
     let py = found.py();
-    if !cause.is_instance_of::<PyTypeError>(py) {
-        return cause;
-    }
-    let error = wrong(argument, found, expected);
-    error.set_cause(py, Some(cause));
-    error
+    // What looks into an exception may give the interpreter up.
+    ending::python(py, || {
+        if !cause.is_instance_of::<PyTypeError>(py) {
+            return cause;
+        }
+        let error = wrong(argument, found, expected);
+        error.set_cause(py, Some(cause));
+        error
+    })
 }
 
 /// How much to add: a number, or 1 when none was given. `None` is no number.
@@ -83,20 +93,28 @@ impl Amount<'_> {
 
 #[inline]
 pub(crate) fn text<'a>(argument: &str, found: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
-    match found.cast::<PyString>() {
-        Ok(text) => text.to_str(),
-        Err(_) => Err(wrong(argument, found, "a string")),
-    }
+    let Ok(text) = found.cast::<PyString>() else {
+        return Err(wrong(argument, found, "a string"));
+    };
+    text.to_str().map_err(|_| {
+        let found = text.to_string_lossy();
+        let found = format_args!("argument {argument:?} is {found:?}, with characters replaced");
+        error::metric(
+            text.py(),
+            format_args!("{found}, expected what is a text in UTF-8"),
+        )
+    })
 }
 
-/// A text that may be left out.
-pub(crate) fn optional_text<'a>(
-    argument: &str,
-    found: Option<&'a Bound<'_, PyAny>>,
-) -> PyResult<&'a str> {
-    found
-        .filter(|found| !found.is_none())
-        .map_or(Ok(""), |found| text(argument, found))
+/// What describes something, if it is given. What is no text in it is replaced.
+pub(crate) fn description<'a>(found: Option<&'a Bound<'_, PyAny>>) -> PyResult<Cow<'a, str>> {
+    let Some(found) = found.filter(|found| !found.is_none()) else {
+        return Ok(Cow::Borrowed(""));
+    };
+    match found.cast::<PyString>() {
+        Ok(text) => Ok(text.to_string_lossy()),
+        Err(_) => Err(wrong("description", found, "a string")),
+    }
 }
 
 /// A member of the enum `MetricType`, which is a string, or its value.
@@ -107,10 +125,8 @@ pub(crate) fn metric_type(found: &Bound<'_, PyAny>) -> PyResult<MetricType> {
         .cast::<PyString>()
         .map_err(|_| wrong("metric_type", found, expected))?;
     MetricType::from_name(name.to_str()?).ok_or_else(|| {
-        let found = found
-            .repr()
-            .map(|shown| shown.to_string())
-            .unwrap_or_default();
+        let shown = calls::repr(found).map(|shown| shown.to_string());
+        let found = shown.unwrap_or_default();
         error::metric(
             name.py(),
             format_args!("argument \"metric_type\" is {found}, expected {expected}"),
@@ -124,20 +140,17 @@ pub(crate) fn timestamp(found: Option<&Bound<'_, PyAny>>) -> PyResult<Option<f64
         return Ok(None);
     };
     let expected = "seconds since 1970 or a datetime";
-    ending::python(found.py(), || {
-        if let Ok(seconds) = found.extract::<f64>() {
-            return Ok(Some(seconds));
-        }
-        let Some(timestamp) = found.getattr_opt("timestamp")? else {
-            return Err(wrong("timestamp", found, expected));
-        };
-        let seconds = timestamp
-            .call0()
-            .and_then(|seconds| seconds.extract::<f64>());
-        seconds
-            .map(Some)
-            .map_err(|error| not_a("timestamp", found, expected, error))
-    })
+    let not_one = |error| not_a("timestamp", found, expected, error);
+    let name = intern!(found.py(), "timestamp");
+    let no_number = match calls::float(found) {
+        Ok(seconds) => return Ok(Some(seconds)),
+        Err(error) => error,
+    };
+    let Ok(timestamp) = calls::attribute(found, name) else {
+        return Err(not_one(no_number));
+    };
+    let seconds = calls::call_without(&timestamp).and_then(|seconds| calls::float(&seconds));
+    seconds.map(Some).map_err(not_one)
 }
 
 /// The trace of an exemplar: its `trace_id`, 32 hexadecimal digits; 0 without one.
@@ -146,14 +159,14 @@ pub(crate) fn trace_id(exemplar: Option<&Bound<'_, PyAny>>) -> PyResult<u128> {
         return Ok(0);
     };
     let expected = "a dict with trace_id, up to 32 hexadecimal digits";
-    let id = ending::python(exemplar.py(), || {
-        exemplar
-            .get_item("trace_id")
-            .or_else(|_| exemplar.get_item("TraceID"))
-    });
-    let id = id.map_err(|_| wrong("exemplar", exemplar, expected))?;
-    u128::from_str_radix(text("exemplar", &id)?, 16)
-        .map_err(|_| wrong("exemplar", exemplar, expected))
+    let wrong = || wrong("exemplar", exemplar, expected);
+    let exemplar = dict(exemplar).map_err(|_| wrong())?;
+    let id = |name| exemplar.get_item(name).ok().flatten();
+    let id = id("trace_id").or_else(|| id("TraceID")).ok_or_else(wrong)?;
+    let digits = text("exemplar", &id)?;
+    let is_hexadecimal = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let parsed = u128::from_str_radix(digits, 16).ok();
+    parsed.filter(|_| is_hexadecimal).ok_or_else(wrong)
 }
 
 /// Hands the labels of a dict, or of nothing, to `use_labels`. Values that are no strings become
@@ -166,16 +179,13 @@ pub(crate) fn with_labels<R>(
     let Some(found) = found.filter(|found| !found.is_none()) else {
         return Ok(use_labels(&[]));
     };
-    let copied;
     let labels = match found.cast::<PyDict>() {
         Ok(labels) => labels,
         Err(_) => {
-            copied = PyDict::new(found.py());
-            let mapping = found
+            found
                 .cast::<PyMapping>()
                 .map_err(|_| wrong("labels", found, "a dict of strings, or None"))?;
-            ending::python(found.py(), || copied.update(mapping))?;
-            &copied
+            &dict(found)?
         }
     };
     if labels.len() > FEW {
@@ -216,13 +226,62 @@ pub(crate) fn label_value<'py>(value: Bound<'py, PyAny>) -> PyResult<Bound<'py, 
         Ok(value) => value,
         Err(error) => {
             let value = error.into_inner();
-            ending::python(value.py(), || value.str())?
+            calls::str(&value)?
         }
     };
-    if value.to_str().is_ok() {
+    // The hash of a class of one's own is Python code, which would be asked for it.
+    if value.is_exact_instance_of::<PyString>() && value.to_str().is_ok() {
         return Ok(value);
     }
     Ok(PyString::new(value.py(), &value.to_string_lossy()))
+}
+
+/// Whether it is what an exception can be one of: a class, or a tuple of classes.
+pub(crate) fn check_classes(argument: &str, found: &Bound<'_, PyAny>) -> PyResult<()> {
+    let asked = calls::is_instance(found, found);
+    asked.map(drop).map_err(|error| {
+        not_a(
+            argument,
+            found,
+            "an exception class, or a tuple of them",
+            error,
+        )
+    })
+}
+
+/// All that something gives that can be iterated.
+pub(crate) fn tuple<'py>(found: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    let class = found.py().get_type::<PyTuple>().into_any();
+    Ok(calls::call(&class, (found,))?.cast_into()?)
+}
+
+/// A path: a string, bytes, or what has one.
+pub(crate) struct FilePath(pub(crate) PathBuf);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for FilePath {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'a, 'py, PyAny>) -> PyResult<FilePath> {
+        static FSPATH: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let fspath = FSPATH.import(given.py(), "os", "fspath")?;
+        let path = calls::call(fspath, (given,))?;
+        let path = match path.cast::<PyBytes>() {
+            Ok(bytes) => PathBuf::from(OsStr::from_bytes(bytes.as_bytes())),
+            Err(_) => path.extract()?,
+        };
+        Ok(FilePath(path))
+    }
+}
+
+/// A mapping as a dict.
+fn dict<'py>(found: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+    match found.cast_exact::<PyDict>() {
+        Ok(dict) => Ok(dict.clone()),
+        Err(_) => {
+            let class = found.py().get_type::<PyDict>().into_any();
+            Ok(calls::call(&class, (found,))?.cast_into()?)
+        }
+    }
 }
 
 /// A list of many objects, in the making of which other threads have their turns.

@@ -1,6 +1,5 @@
 //! What a collector sends on, and what it takes of StatsD clients.
 
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use pyo3::types::PyAny;
 use qbus_collector::{Destination, ListenOptions, Listeners, Protocol, PushOptions, Pusher};
 
 use crate::collector::MetricsCollector;
+use crate::convert::FilePath;
 use crate::serving::{is_closed, taken};
 use crate::{ending, error};
 
@@ -30,7 +30,7 @@ pub(crate) fn push(
     otlp: Vec<String>,
     interval: f64,
     labels: Vec<(String, String)>,
-    queue: Option<PathBuf>,
+    queue: Option<FilePath>,
 ) -> PyResult<MetricsPusher> {
     let interval = Duration::try_from_secs_f64(interval).ok();
     let interval = interval.filter(|interval| !interval.is_zero());
@@ -48,7 +48,7 @@ pub(crate) fn push(
         destinations: destinations.map_err(|error| error::metric(py, error))?,
         interval,
         labels,
-        queue_folder: queue,
+        queue_folder: queue.map(|FilePath(queue)| queue),
         ..PushOptions::default()
     };
     let collector = collector.opened(py)?;
@@ -119,13 +119,13 @@ pub(crate) fn listen(
     py: Python<'_>,
     collector: &MetricsCollector,
     addresses: Vec<String>,
-    mapping: Option<PathBuf>,
+    mapping: Option<FilePath>,
     gauge_deltas: bool,
 ) -> PyResult<StatsdServer> {
     let parsed: Result<Vec<_>, _> = addresses.iter().map(|text| text.parse()).collect();
     let options = ListenOptions {
         statsd: parsed.map_err(|error| error::metric(py, error))?,
-        mapping,
+        mapping: mapping.map(|FilePath(mapping)| mapping),
         gauge_deltas,
     };
     let collector = collector.opened(py)?;

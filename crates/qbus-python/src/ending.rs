@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
+use crate::calls;
+
 /// How long the end waits for those inside: long enough for a read or an emit that waits, short
 /// enough for a process that is asked to end.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -60,6 +62,11 @@ fn is_ender() -> bool {
     ENDER.load(Ordering::SeqCst) == this_thread()
 }
 
+/// Whether the process is on its way to its end: there is nobody to tell anything any more.
+pub(crate) fn has_begun() -> bool {
+    ENDING.load(Ordering::SeqCst)
+}
+
 /// Whether the interpreter is about to end, as a thread that is not the one to end it sees it.
 pub(crate) fn is_ending() -> bool {
     ENDING.load(Ordering::SeqCst) && !is_ender()
@@ -88,7 +95,7 @@ fn leave(count: &AtomicUsize) {
     });
 }
 
-fn sleep_for_ever() -> ! {
+pub(crate) fn sleep_for_ever() -> ! {
     loop {
         thread::sleep(Duration::from_secs(3600));
     }
@@ -158,10 +165,8 @@ pub(crate) fn share(py: Python<'_>, at: usize) -> PyResult<()> {
 /// See [`share`].
 pub(crate) fn pause(py: Python<'_>) -> PyResult<()> {
     static PAUSE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    python(py, || {
-        let pause = PAUSE.import(py, "qbus._interpreter", "pause")?;
-        pause.call0().map(drop)
-    })
+    let pause = PAUSE.import(py, "qbus._interpreter", "pause")?;
+    calls::call_without(pause).map(drop)
 }
 
 /// Counts the forks that led to this process, so that threads know what they have to do anew.

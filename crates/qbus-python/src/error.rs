@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pyo3::exceptions::PyKeyError;
+use pyo3::exceptions::{PyException, PyKeyError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -14,7 +14,7 @@ use qbus::{Bus, EmitError};
 use qbus_aggregate::ReadError;
 use qbus_collector::{AddError, ExportError, MetricError, ResetError, StartError};
 
-use crate::ending;
+use crate::{calls, ending};
 
 macro_rules! classes {
     ($($(#[$docs:meta])* $function:ident = $class:literal;)*) => {
@@ -39,6 +39,7 @@ macro_rules! classes {
         /// be too late.
         pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
             $(class(py, $class)?;)*
+            warning(py)?;
             Ok(())
         }
     };
@@ -174,14 +175,37 @@ fn warn_once(py: Python<'_>, told: &AtomicBool, what: impl Display) -> PyResult<
 }
 
 fn warn(py: Python<'_>, told: &AtomicBool, message: String) -> PyResult<()> {
-    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    // Warnings are Python code; when the interpreter ends there is nobody to read them.
-    if told.swap(true, Ordering::Relaxed) || ending::is_ending() {
+    if told.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
-    let message = CString::new(message).unwrap_or_default();
-    ending::python(py, || {
-        let class = CLASS.import(py, "qbus._errors", "RefusedWarning")?;
-        PyErr::warn(py, class, &message, 1)
+    tell(py, &message, 1)
+}
+
+/// Warns of something that is lost, as of the caller at that level. Where warnings are made
+/// exceptions it is one that Python shows and goes on: no loss ends a program.
+///
+/// # Errors
+///
+/// An interrupt that came meanwhile.
+#[pyfunction]
+pub(crate) fn tell(py: Python<'_>, message: &str, level: isize) -> PyResult<()> {
+    // When the process ends there is nobody to read it.
+    if ending::has_begun() {
+        return Ok(());
+    }
+    let message = CString::new(message.replace('\0', "?")).unwrap_or_default();
+    let told = warning(py).and_then(|class| calls::warn(class, &message, level));
+    ending::python(py, || match told {
+        Err(error) if error.is_instance_of::<PyException>(py) => {
+            error.write_unraisable(py, None);
+            Ok(())
+        }
+        told => told,
     })
+}
+
+/// The class of all warnings.
+fn warning(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    CLASS.import(py, "qbus._errors", "RefusedWarning")
 }

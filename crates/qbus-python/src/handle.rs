@@ -12,6 +12,7 @@ use qbus::{
     RegisterError, SeriesId,
 };
 
+use crate::calls;
 use crate::collector::MetricsCollector;
 use crate::convert::label_value;
 use crate::ending;
@@ -548,9 +549,8 @@ fn texts(values: &Bound<'_, PyTuple>) -> PyResult<Vec<String>> {
 
 fn default_collector(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     static DEFAULT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    ending::python(py, || {
-        DEFAULT
-            .import(py, "qbus._collector", "get_metrics_collector")?
-            .call0()
-    })
+    let collector = ending::python(py, || {
+        DEFAULT.import(py, "qbus._collector", "get_metrics_collector")
+    });
+    calls::call_without(collector?)
 }

@@ -8,6 +8,7 @@
     reason = "no atomic of this crate lies in shared memory"
 )]
 
+mod calls;
 mod collector;
 mod convert;
 mod doors;
@@ -55,6 +56,8 @@ mod _qbus {
     #[pymodule_export]
     use super::ending::{end, forked};
     #[pymodule_export]
+    use super::error::tell;
+    #[pymodule_export]
     use super::metric::{Metric, rebuild_metric};
     #[pymodule_export]
     use super::metrics::{Counter, Gauge, Histogram, Summary};
@@ -70,4 +73,8 @@ mod _qbus {
     use super::values::{Observations, Value, known_child};
     #[pymodule_export]
     use super::{prepare, run_command};
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals, reason = "as Python has it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
 }

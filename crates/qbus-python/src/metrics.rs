@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use qbus::{Clock, DEFAULT_BUCKETS, FamilyDefinition, Kind, Merge, MetricType, Window};
 
-use crate::convert::{Amount, number, trace_id};
+use crate::convert::{self, Amount, number, trace_id};
 use crate::error;
 use crate::handle::{Child, Handle};
 use crate::timing::{ExceptionCounter, InprogressTracker, Timer};
@@ -89,21 +89,21 @@ fn label_names(found: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<String>> {
     if found.is_instance_of::<PyString>() {
         return Err(wrong());
     }
-    found
-        .try_iter()
-        .and_then(|names| names.map(|name| name?.extract::<String>()).collect())
-        .map_err(|_| wrong())
+    let names = convert::tuple(found).map_err(|_| wrong())?;
+    let names = names.iter().map(|name| name.extract::<String>());
+    names.collect::<PyResult<_>>().map_err(|_| wrong())
 }
 
 /// The bounds of a histogram's buckets: numbers from anything that can be iterated.
 fn bounds(given: &Bound<'_, PyAny>) -> PyResult<Vec<f64>> {
-    let numbers = given.try_iter().map_err(|_| {
+    let numbers = convert::tuple(given).map_err(|_| {
         error::argument(
             given.py(),
             "argument \"buckets\" is no sequence of numbers, expected [0.1, 0.5, 1], say",
         )
     })?;
-    numbers.map(|bound| number("buckets", &bound?)).collect()
+    let bounds = numbers.iter().map(|bound| number("buckets", &bound));
+    bounds.collect()
 }
 
 macro_rules! handle {
@@ -251,8 +251,10 @@ handle! {
             let py = slf.py();
             let handle = &slf.get().handle;
             handle.check_is_series(py)?;
+            let exception = exception.filter(|exception| !exception.is_none());
             let exception = exception
                 .unwrap_or_else(|| py.get_type::<pyo3::exceptions::PyException>().into_any());
+            convert::check_classes("exception", &exception)?;
             let owner = slf.clone().into_any().unbind();
             Ok(ExceptionCounter::new(handle, owner, exception.unbind()))
         }

@@ -12,7 +12,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 use qbus::{Clock, Kind};
 
-use crate::ending;
+use crate::calls::{self, Arguments};
 use crate::handle::Handle;
 
 /// Nanoseconds since this process, or its parent, asked first; never 0.
@@ -27,11 +27,19 @@ fn decorate<'py>(
     function: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     static DECORATE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    ending::python(around.py(), || {
-        DECORATE
-            .import(around.py(), "qbus._timing", "decorate")?
-            .call1((around, function))
-    })
+    let decorate = DECORATE.import(around.py(), "qbus._timing", "decorate")?;
+    calls::call(decorate, (around, function))
+}
+
+/// What `async with` asks for: a function of `qbus._timing` with the context manager, and with what
+/// was raised.
+fn later<'py>(
+    py: Python<'py>,
+    function: &str,
+    arguments: impl Arguments<'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let function = py.import("qbus._timing")?.getattr(function)?;
+    calls::call(&function, arguments)
 }
 
 /// Another process makes it anew, from the same handle.
@@ -90,18 +98,23 @@ fn unchain<'py>(
     chain: &Bound<'py, PyAny>,
     timer: &Bound<'py, PyAny>,
 ) -> PyResult<Option<(u64, Bound<'py, PyAny>)>> {
-    let Ok(entry) = chain.cast::<PyTuple>() else {
-        return Ok(None);
+    let mut passed = Vec::new();
+    let mut at = chain.clone();
+    let (found, mut rest) = loop {
+        let Ok(entry) = at.cast_into::<PyTuple>() else {
+            return Ok(None);
+        };
+        let (of, start, rest) = (entry.get_item(0)?, entry.get_item(1)?, entry.get_item(2)?);
+        if of.is(timer) {
+            break (start.extract()?, rest);
+        }
+        passed.push((of, start));
+        at = rest;
     };
-    let (of, start, rest) = (entry.get_item(0)?, entry.get_item(1)?, entry.get_item(2)?);
-    if of.is(timer) {
-        return Ok(Some((start.extract()?, rest)));
+    while let Some((of, start)) = passed.pop() {
+        rest = PyTuple::new(chain.py(), [of, start, rest])?.into_any();
     }
-    let Some((found, shorter)) = unchain(&rest, timer)? else {
-        return Ok(None);
-    };
-    let kept = PyTuple::new(chain.py(), [of, start, shorter])?;
-    Ok(Some((found, kept.into_any())))
+    Ok(Some((found, rest)))
 }
 
 #[pymethods]
@@ -139,6 +152,19 @@ impl Timer {
             0 => Ok(()),
             start => timer.take(py, start),
         }
+    }
+
+    fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        later(slf.py(), "enter", (slf,))
+    }
+
+    fn __aexit__<'py>(
+        slf: &Bound<'py, Self>,
+        class: &Bound<'py, PyAny>,
+        error: &Bound<'py, PyAny>,
+        trace: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        later(slf.py(), "leave", (slf, class, error, trace))
     }
 
     fn __call__<'py>(
@@ -207,6 +233,19 @@ impl InprogressTracker {
         self.add(py, -1.0)
     }
 
+    fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        later(slf.py(), "enter", (slf,))
+    }
+
+    fn __aexit__<'py>(
+        slf: &Bound<'py, Self>,
+        class: &Bound<'py, PyAny>,
+        error: &Bound<'py, PyAny>,
+        trace: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        later(slf.py(), "leave", (slf, class, error, trace))
+    }
+
     fn __call__<'py>(
         slf: &Bound<'py, Self>,
         function: &Bound<'py, PyAny>,
@@ -261,13 +300,24 @@ impl ExceptionCounter {
         _trace: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         // A metaclass may answer in Python.
-        let is_one =
-            !error.is_none() && ending::python(py, || error.is_instance(self.exception.bind(py)))?;
-        if is_one {
+        if !error.is_none() && calls::is_instance(error, self.exception.bind(py))? {
             self.handle
                 .emit(py, Clock::Coarse, Kind::Increment, 1.0, 0)?;
         }
         Ok(())
+    }
+
+    fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        later(slf.py(), "enter", (slf,))
+    }
+
+    fn __aexit__<'py>(
+        slf: &Bound<'py, Self>,
+        class: &Bound<'py, PyAny>,
+        error: &Bound<'py, PyAny>,
+        trace: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        later(slf.py(), "leave", (slf, class, error, trace))
     }
 
     fn __call__<'py>(

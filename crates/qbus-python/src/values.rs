@@ -7,15 +7,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pyo3::call::PyCallArgs;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 use qbus::{Clock, Kind};
 
+use crate::calls::{self, Arguments};
 use crate::convert::{Amount, number, trace_id};
-use crate::ending;
 use crate::handle::Handle;
 use crate::metrics::{Counter, Gauge, Histogram, Summary};
 
@@ -103,7 +102,7 @@ fn number_or_text(argument: &str, found: &Bound<'_, PyAny>) -> PyResult<f64> {
 fn keep<'py>(
     keep_exemplar: &Option<Py<PyAny>>,
     exemplar: Option<&Bound<'py, PyAny>>,
-    arguments: impl PyCallArgs<'py>,
+    arguments: impl Arguments<'py>,
 ) -> PyResult<()> {
     let (Some(keep_exemplar), Some(exemplar)) = (keep_exemplar, exemplar) else {
         return Ok(());
@@ -112,7 +111,7 @@ fn keep<'py>(
         return Ok(());
     }
     let py = exemplar.py();
-    ending::python(py, || keep_exemplar.call1(py, arguments).map(drop))
+    calls::call(keep_exemplar.bind(py), arguments).map(drop)
 }
 
 /// The trace of an exemplar: other labels of it stay in the process.

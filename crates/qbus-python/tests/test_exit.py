@@ -12,7 +12,8 @@ import pytest
 
 import qbus
 
-WORKER = Path(__file__).parent / "workers" / "exiting.py"
+WORKERS = Path(__file__).parent / "workers"
+WORKER = WORKERS / "exiting.py"
 USES = [
     "timers",
     "labels",
@@ -94,6 +95,36 @@ def test_nor_on_other_interpreters() -> None:
     for python in others:
         for use in ("timers", "labels", "ruled", "read"):
             work(python, use)
+
+
+def test_nor_do_values_that_sleep() -> None:
+    """All kinds of Python code that runs within a call, on each interpreter."""
+    for python in interpreters():
+        ended = run(python, str(WORKERS / "asleep.py"))
+        assert (ended.returncode, ended.stderr) == (7, ""), python
+
+
+def test_what_is_emitted_at_the_end_is_no_news() -> None:
+    """By then the bus of the process is gone, which it is not told of."""
+    program = """
+import sys, gc, weakref
+import qbus
+counter, histogram = qbus.Counter("c", "A counter.", ["label"]), qbus.Histogram("h")
+class Last:
+    def __del__(self):
+        with histogram.time():
+            counter.labels("x").inc()
+        qbus.get_metrics_collector().queue_metric("q", 1, "gauge")
+        counter.labels("x").inc(float("nan"))
+gc.callbacks.append(lambda *_: counter.labels("gc").inc())
+sys.last, last = Last(), Last()
+sys.setprofile(lambda *_: counter.labels("profile").inc())
+weakref.finalize(last, counter.labels("finalizer").inc)
+sys.exit(7)
+"""
+    for python in interpreters():
+        ended = run(python, "-c", program)
+        assert (ended.returncode, ended.stderr) == (7, ""), python
 
 
 def test_a_sub_interpreter_says_no_and_the_program_ends() -> None:

@@ -97,6 +97,76 @@ def test_what_a_value_raises_is_passed_on(collector: MetricsCollector) -> None:
     assert found is not None and found.value == 1.5
 
 
+def test_a_warning_that_is_made_an_error_ends_no_loop() -> None:
+    """It is shown, once, and the call goes on."""
+    text = """
+import math
+import qbus
+counter = qbus.Counter("c", "A counter.", ["n"])
+counter.set_max_series(2)
+for n in range(100):
+    counter.labels(n).inc()
+    counter.labels(0).inc(math.nan)
+collector = qbus.get_metrics_collector()
+print(collector.add_metric("c_total", math.nan, "counter", {"n": "0"}))
+print(qbus.snapshot().get("c_total", {"n": "0"}))
+"""
+    emit = [sys.executable, "-W", "error", "-c", text]
+    for environment in ({}, {"QBUS": "/proc/no/such/bus"}):
+        ended = subprocess.run(
+            emit, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
+        )
+        assert ended.returncode == 0, ended.stderr
+        shown, told = ended.stdout.splitlines(), ended.stderr
+        if environment:
+            assert shown == ["False", "None"] and told.count("RefusedWarning: no bus") == 1, told
+        else:
+            assert shown[0] == "False" and "c_total" in shown[1]
+            assert told.count("RefusedWarning: metric c_total has 2 series") == 1, told
+            assert told.count("RefusedWarning: metric c_total: counter increment") == 1, told
+
+
+class Hashed(str):
+    """Says who it is in code of its own, which fails."""
+
+    def __hash__(self) -> int:
+        raise RuntimeError("asked for its hash")
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("asked whether it is equal")
+
+
+def test_texts_of_classes_of_ones_own_are_texts(collector: MetricsCollector) -> None:
+    counter = Counter("c", labelnames=["a"], registry=collector)
+    for _ in range(2):
+        counter.labels(Hashed("x")).inc()
+        counter.labels(a=Hashed("x")).inc()
+        assert collector.queue_metric("q", 1, "counter", {"a": Hashed("x")})
+    counter.labels("x").inc()
+    for name, expected in (("c_total", 5), ("q", 2)):
+        until("it is there", lambda: collector.get_metric(name, {"a": "x"}) is not None)
+        found = collector.get_metric(name, {"a": Hashed("x")})
+        assert found is not None and found.value == expected
+    counter.remove(Hashed("x"))
+
+
+def test_texts_that_are_none_are_told_by_argument(collector: MetricsCollector) -> None:
+    with pytest.raises(qbus.MetricError, match='argument "name" is'):
+        collector.queue_metric("\udcff", 1, "gauge")
+    # A description is not worth a failure.
+    assert collector.add_metric("g", 1, "gauge", None, "of /tmp/\udcff")
+    assert "# HELP g of /tmp/\ufffd" in collector.export_to_prometheus()
+
+
+def test_an_interrupt_that_comes_with_a_mistake_is_passed_on(collector: MetricsCollector) -> None:
+    class Shown:
+        def __repr__(self) -> str:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Gauge("g", registry=collector).set(Shown())  # type: ignore[arg-type]
+
+
 def test_as_an_engineer_expects(collector: MetricsCollector) -> None:
     counter = Counter("c", labelnames=(name for name in ["kind"]), registry=collector)
     counter.labels([1]).inc()

@@ -1,15 +1,19 @@
 """Timers, trackers and counters around blocks and functions of every kind."""
 
 import asyncio
+import contextlib
 import functools
 import pickle
 import sys
 import time
+import types
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import cloudpickle
 import pytest
+from processes_scene import until
 
 import qbus
 from qbus import Counter, Gauge, Histogram, MetricsCollector
@@ -255,6 +259,159 @@ def test_overlapping_uses_of_one_timer_have_times_of_their_own(
     assert found.min is not None and found.max is not None
     assert LONG * 0.9 <= found.min < 5 * LONG * 0.9 <= found.max
     assert timer.duration is not None
+
+
+def test_classes_without_init_are_made_as_before(
+    collector: MetricsCollector, seconds: Histogram
+) -> None:
+    @seconds.time()
+    class Point(NamedTuple):
+        x: int
+
+    @seconds.time()
+    class Made:
+        def __new__(cls, x: int) -> "Made":
+            time.sleep(LONG)
+            made = object.__new__(cls)
+            made.x = x  # type: ignore[attr-defined]
+            return made
+
+    @seconds.time()
+    class Text(str):
+        pass
+
+    @dataclass
+    @seconds.time()
+    class Late:
+        x: int
+
+    @seconds.time()
+    class Plain:
+        pass
+
+    class Derived(Plain):
+        def __init__(self, x: int) -> None:
+            self.x = x
+
+    assert (Point(1).x, Made(2).x, Text("3"), Late(4).x) == (1, 2, "3", 4)  # type: ignore[attr-defined]
+    assert Derived(5).x == 5 and isinstance(Plain(), Plain)
+    count, total = taken(collector)
+    assert count == 6 and total >= LONG
+    with pytest.raises(TypeError, match=r"Plain\(\) takes no arguments"):
+        Plain(1)  # type: ignore[call-arg]
+
+
+def test_what_stands_for_a_function_in_a_class(
+    collector: MetricsCollector, seconds: Histogram
+) -> None:
+    around: Callable[[Any], Any] = seconds.time()
+
+    class Methods:
+        @around
+        @property
+        def read(self) -> str:
+            time.sleep(LONG)
+            return "property"
+
+        @around
+        @functools.cached_property
+        def once(self) -> str:
+            time.sleep(LONG)
+            return "cached"
+
+        def add(self, to: str) -> str:
+            time.sleep(LONG)
+            return to
+
+        part = around(functools.partialmethod(add, "part"))
+
+        @around
+        @contextlib.contextmanager
+        def block(self) -> Iterator[str]:
+            yield "block"
+
+    made = Methods()
+    for call, expected in [
+        (lambda: made.read, "property"),
+        (lambda: made.once, "cached"),
+        (lambda: made.part(), "part"),
+    ]:
+        before = taken(collector)
+        assert call() == expected
+        count, total = taken(collector)
+        assert count == before[0] + 1 and total - before[1] >= LONG, expected
+    assert made.once == "cached" and taken(collector)[0] == 3
+    with made.block() as given:
+        assert given == "block"
+    for no_function in (5, None, "text", []):
+        with pytest.raises(TypeError, match="cannot be called"):
+            around(no_function)
+
+
+def test_a_coroutine_of_the_old_kind_can_be_awaited(
+    collector: MetricsCollector, seconds: Histogram
+) -> None:
+    @types.coroutine
+    def pause() -> Any:
+        yield from asyncio.sleep(LONG).__await__()
+        return "done"
+
+    async def use(function: Any) -> Any:
+        return await function()
+
+    around: Callable[[Any], Any] = seconds.time()
+    for function in (around(pause), around(lambda: pause())):
+        before = taken(collector)
+        assert asyncio.run(use(function)) == "done"
+        count, total = taken(collector)
+        assert count == before[0] + 1 and total - before[1] >= LONG * 0.9
+
+
+def test_async_with(collector: MetricsCollector, seconds: Histogram) -> None:
+    running = Gauge("running", registry=collector)
+    failed = Counter("failed", registry=collector)
+
+    async def use() -> None:
+        async with running.track_inprogress(), failed.count_exceptions(), seconds.time() as timer:
+            found = collector.get_metric("running")
+            assert found is not None and found.value == 1
+            await asyncio.sleep(LONG)
+        assert timer.duration is not None and timer.duration >= LONG * 0.9
+        async with seconds.time(), failed.count_exceptions(KeyError):
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        asyncio.run(use())
+    count, total = taken(collector)
+    assert count == 2 and total >= LONG * 0.9
+    for name, expected in (("running", 0), ("failed_total", 1)):
+        found = collector.get_metric(name)
+        assert found is not None and found.value == expected
+
+
+def test_any_number_of_blocks_can_be_open(collector: MetricsCollector, seconds: Histogram) -> None:
+    """Of one timer, and of another one between them that nobody leaves."""
+    timer, other = seconds.time(), seconds.time()
+    with timer, timer:
+        for _ in range(200_000):
+            other.__enter__()
+    assert taken(collector)[0] == 2
+
+
+def test_what_exceptions_cannot_be_is_told_at_once(collector: MetricsCollector) -> None:
+    failed = Counter("failed", registry=collector)
+    for wrong in (5, "ValueError", ValueError(), [ValueError]):
+        with pytest.raises(TypeError, match='argument "exception" is'):
+            failed.count_exceptions(wrong)  # type: ignore[arg-type]
+    nested: Any = (ValueError, (KeyError, (GeneratorExit,)))
+    until("it is shown", lambda: collector.get_metric("failed_total") is not None)
+    for raised, counts in ((KeyError(), 1), (GeneratorExit(), 1), (TypeError(), 0)):
+        before = collector.get_metric("failed_total")
+        assert before is not None
+        with pytest.raises(type(raised)), failed.count_exceptions(nested):
+            raise raised
+        after = collector.get_metric("failed_total")
+        assert after is not None and after.value - before.value == counts
 
 
 default_seconds = qbus.Histogram("default_took_seconds", "Of the process's own collector.")

@@ -43,6 +43,7 @@ from qbus._qbus import (
     StatsdServer,
     Summary,
 )
+from qbus._qbus import __version__ as __version__
 from qbus._types import CONTENT_TYPE_LATEST, MetricType
 
 _interpreter.prepare()
@@ -78,12 +79,3 @@ __all__ = [
     "start_pushing",
     "start_statsd_server",
 ]
-
-
-def __getattr__(name: str) -> str:
-    # The metadata is read from files: only who asks pays for that.
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("qbus")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

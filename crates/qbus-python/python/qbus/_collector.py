@@ -4,13 +4,12 @@ import atexit
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Mapping
 from typing import Any, Optional
 from weakref import WeakValueDictionary
 
 from qbus import _qbus
-from qbus._errors import BusError, MetricError, RefusedWarning
+from qbus._errors import BusError, MetricError
 from qbus._qbus import MetricsCollector, Snapshot
 from qbus._types import MetricType
 
@@ -64,11 +63,10 @@ def _new() -> MetricsCollector:
     try:
         return MetricsCollector()
     except (BusError, MetricError) as error:
-        warnings.warn(
+        _qbus.tell(
             f"no bus for the metrics of this process, which goes on without: {error}. What it "
             "emits is counted as refused (get_statistics())",
-            RefusedWarning,
-            stacklevel=4,
+            4,
         )
         return _qbus.without_bus(str(error))
 
@@ -77,12 +75,11 @@ def _warn_of_other_workers() -> None:
     """Says so when a server's worker is about to keep its metrics to itself."""
     server = _prefork_server()
     if server is not None:
-        warnings.warn(
+        _qbus.tell(
             f"this worker of {server} has a collector of its own: each worker's page shows its own "
             "metrics alone, and they end with it. Import qbus before the workers are forked "
             "(gunicorn --preload, say), or name a bus for all (environment QBUS, and `qbus agg`)",
-            RefusedWarning,
-            stacklevel=5,
+            5,
         )
 
 
@@ -150,12 +147,11 @@ def _is_worker() -> bool:
 
 
 def _warn_alone(why: str) -> None:
-    warnings.warn(
+    _qbus.tell(
         f"this worker has a collector of its own, whose metrics end with it: {why}. Make the "
         "collector before the first worker, or name a bus for all (environment QBUS, and "
         "`qbus agg`)",
-        RefusedWarning,
-        stacklevel=4,
+        4,
     )
 
 

@@ -1,6 +1,6 @@
 """The native module: collector, handles and what they return."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime as _datetime
 from os import PathLike
 from types import TracebackType
@@ -27,6 +27,7 @@ __all__ = [
     "Summary",
     "Timer",
     "Value",
+    "__version__",
     "bus_exists",
     "end",
     "forked",
@@ -39,8 +40,11 @@ __all__ = [
     "rebuild_snapshot",
     "run_command",
     "serve",
+    "tell",
     "without_bus",
 ]
+
+__version__: str
 
 _Number = Union[float, SupportsFloat, SupportsIndex]
 _Path = Union[str, PathLike[str]]
@@ -320,6 +324,14 @@ class Timer:
     @property
     def duration(self) -> Optional[float]: ...
     def __call__(self, function: _Function, /) -> _Function: ...
+    def __aenter__(self) -> Coroutine[Any, Any, Self]: ...
+    def __aexit__(
+        self,
+        _class: Optional[type[BaseException]],
+        _error: Optional[BaseException],
+        _trace: Optional[TracebackType],
+        /,
+    ) -> Coroutine[Any, Any, None]: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self,
@@ -333,6 +345,14 @@ class Timer:
 @final
 class InprogressTracker:
     def __call__(self, function: _Function, /) -> _Function: ...
+    def __aenter__(self) -> Coroutine[Any, Any, None]: ...
+    def __aexit__(
+        self,
+        _class: Optional[type[BaseException]],
+        _error: Optional[BaseException],
+        _trace: Optional[TracebackType],
+        /,
+    ) -> Coroutine[Any, Any, None]: ...
     def __enter__(self) -> None: ...
     def __exit__(
         self,
@@ -346,6 +366,14 @@ class InprogressTracker:
 @final
 class ExceptionCounter:
     def __call__(self, function: _Function, /) -> _Function: ...
+    def __aenter__(self) -> Coroutine[Any, Any, None]: ...
+    def __aexit__(
+        self,
+        _class: Optional[type[BaseException]],
+        _error: Optional[BaseException],
+        _trace: Optional[TracebackType],
+        /,
+    ) -> Coroutine[Any, Any, None]: ...
     def __enter__(self) -> None: ...
     def __exit__(
         self,
@@ -447,6 +475,7 @@ def bus_exists(bus: str) -> bool: ...
 def end() -> None: ...
 def forked() -> None: ...
 def prepare() -> None: ...
+def tell(message: str, level: int) -> None: ...
 def without_bus(why: str) -> MetricsCollector: ...
 def rebuild_metric(
     definition: tuple[str, str, str, str, list[float], tuple[float, int]],

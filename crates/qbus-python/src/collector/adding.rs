@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use qbus::{Kind, Record, SeriesId};
 
 use super::MetricsCollector;
-use crate::convert::{metric_type, number, optional_text, text, timestamp, with_labels};
+use crate::convert::{self, metric_type, number, text, timestamp, with_labels};
 use crate::known::Objects;
 use crate::{error, waiting};
 
@@ -33,7 +33,7 @@ impl MetricsCollector {
         } = arguments;
         let (py, called) = (name.py(), text("name", name)?);
         let value = number("value", value)?;
-        let description = optional_text("description", description)?;
+        let description = convert::description(description)?;
         let objects = Objects::new(name, of_type, labels);
         if at.is_none()
             && let (Some(collector), Some(objects)) = (&self.collector, &objects)
@@ -47,7 +47,7 @@ impl MetricsCollector {
             };
         }
         let mut metric = qbus_collector::Metric::new(called, value, metric_type(of_type)?);
-        metric.description = description;
+        metric.description = &description;
         metric.timestamp = timestamp(at)?;
         let Some(collector) = &self.collector else {
             self.count_lost();

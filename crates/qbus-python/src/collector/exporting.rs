@@ -9,6 +9,7 @@ use qbus_aggregate::export::Options;
 use qbus_collector::{ExportError, Format};
 
 use super::MetricsCollector;
+use crate::convert::FilePath;
 use crate::long::{self, Text};
 use crate::snapshot::export_text;
 use crate::{ending, error};
@@ -46,8 +47,9 @@ impl MetricsCollector {
         py: Python<'py>,
         format: Format,
         options: &Options,
-        path: Option<PathBuf>,
+        path: Option<FilePath>,
     ) -> PyResult<Bound<'py, PyString>> {
+        let path = path.map(|FilePath(path)| path);
         let exported = ending::detach(py, || self.exported(format, options, path).map(Text::from));
         let text = exported.map_err(|error| error::export(py, &error))?;
         text.into_python(py)

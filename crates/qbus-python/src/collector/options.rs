@@ -9,7 +9,7 @@ use qbus::Address;
 use qbus_collector::SamplerOptions;
 
 use crate::convert::text;
-use crate::{ending, error};
+use crate::{calls, ending, error};
 
 /// A bus by its name or path.
 pub(super) fn address(py: Python<'_>, bus: Option<&str>) -> PyResult<Option<Address>> {
@@ -40,9 +40,7 @@ pub(super) fn size_or(
 pub(super) fn size(argument: &str, given: &Bound<'_, PyAny>) -> PyResult<usize> {
     given.extract::<usize>().map_err(|cause| {
         let py = given.py();
-        let shown = given
-            .repr()
-            .map_or_else(|_| "?".to_owned(), |shown| shown.to_string());
+        let shown = calls::repr(given).map_or_else(|_| "?".to_owned(), |shown| shown.to_string());
         let message = format!("argument {argument:?} is {shown}, expected an int from 0 to 2**63");
         let error = if cause.is_instance_of::<PyTypeError>(py) {
             error::argument(py, message)

@@ -342,8 +342,8 @@ impl Collector {
     }
 
     /// Stops what runs in the background of this process; a private bus that nobody else uses is
-    /// removed, and what is added from then on is refused. Its rules are forgotten. Dropping does the
-    /// same.
+    /// removed, and what is added from then on is refused. Its rules are forgotten. Dropping does
+    /// the same.
     pub fn close(&self) {
         self.is_collecting.store(false, Ordering::Relaxed);
         if let Some(embedded) = &self.embedded {

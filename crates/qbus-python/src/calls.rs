@@ -15,8 +15,8 @@ use pyo3::types::{PyString, PyTuple, PyType};
 
 use crate::ending;
 
-/// A function of Python's API as one through which a stack may be unwound: `pyo3::ffi` declares that
-/// this never happens, and what the compiler concludes from that has to be kept from here.
+/// A function of Python's API as one through which a stack may be unwound: `pyo3::ffi` declares
+/// that this never happens, and what the compiler concludes from that has to be kept from here.
 macro_rules! unwinding {
     ($function:ident($($argument:ty),*) -> $given:ty) => {{
         type Declared = unsafe extern "C" fn($($argument),*) -> $given;

@@ -1,5 +1,6 @@
 //! `qbus run`
 
+use std::borrow::Cow;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -34,6 +35,13 @@ pub(crate) fn run(address: &Address, run: &Run) -> Result<(), Error> {
         .split_first()
         .ok_or_else(|| Error::failed("there is no program to run: qbus run -- python app.py"))?;
     let folder = shim(program)?;
+    if let Some(option) = without_shim(program, arguments) {
+        warn(format_args!(
+            "{} {option} reads no PYTHONPATH or runs no sitecustomize: what it counts is not on \
+             the bus, leave the option out",
+            program.display()
+        ));
+    }
     let bus = Bus::open_or_create(address, &qbus::BusOptions::default()).map_err(Error::failed)?;
     // Whoever aggregates it already goes on.
     let agent = match Agent::start(&bus, AgentOptions::default(), warn) {
@@ -106,13 +114,43 @@ fn shim(program: &OsStr) -> Result<PathBuf, Error> {
     )))
 }
 
+/// The option with which an interpreter does not do what the folder is put on PYTHONPATH for: -I,
+/// -E or -S, also among others (`-sE`), before the program that it runs.
+fn without_shim<'a>(program: &OsStr, arguments: &'a [OsString]) -> Option<Cow<'a, str>> {
+    if !is_python(program) {
+        return None;
+    }
+    let mut arguments = arguments.iter().map(|argument| argument.to_string_lossy());
+    while let Some(argument) = arguments.next() {
+        let letters = argument
+            .strip_prefix('-')
+            .filter(|rest| !rest.is_empty() && !rest.starts_with('-'))?;
+        for (at, letter) in letters.char_indices() {
+            match letter {
+                'I' | 'E' | 'S' => return Some(argument.clone()),
+                'c' | 'm' => return None,
+                // Its value is the rest, or what comes next.
+                'W' | 'X' => {
+                    if at + 1 == letters.len() {
+                        arguments.next();
+                    }
+                    break;
+                }
+                _ => {}
+            }
+        }
+    }
+    None
+}
+
+fn is_python(program: &OsStr) -> bool {
+    let name = Path::new(program).file_name();
+    name.is_some_and(|name| name.as_bytes().starts_with(b"python"))
+}
+
 /// The interpreter that a program is, or that the first line of a script names: an environment's
 /// commands run in that environment, whatever else is first on PATH.
 fn interpreter(program: &OsStr) -> Option<OsString> {
-    let is_python = |path: &OsStr| {
-        let name = Path::new(path).file_name();
-        name.is_some_and(|name| name.as_bytes().starts_with(b"python"))
-    };
     if is_python(program) {
         return Some(program.into());
     }
@@ -153,4 +191,31 @@ fn python_path(folder: &Path) -> OsString {
         path.push(others);
     }
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_that_leaves_the_shim_out_is_found_before_the_program() {
+        let found = |typed: &str| {
+            let words = typed.split(' ').map(OsString::from).collect::<Vec<_>>();
+            let found = without_shim(&words[0], &words[1..]);
+            found.map(Cow::into_owned)
+        };
+        for (typed, option) in [
+            ("python -I app.py", Some("-I")),
+            ("/usr/bin/python3.11 -u -sE app.py", Some("-sE")),
+            ("python3 -X dev -S -m app", Some("-S")),
+            ("python3 -W error::Warning app.py -I", None),
+            ("python3 -m app -E", None),
+            ("python3 -c -I", None),
+            ("python3 - -I", None),
+            ("python3", None),
+            ("gunicorn -I", None),
+        ] {
+            assert_eq!(found(typed).as_deref(), option, "{typed}");
+        }
+    }
 }

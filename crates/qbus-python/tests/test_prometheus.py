@@ -260,6 +260,7 @@ page = generate_latest().decode()
 assert page.count('requests_total{path="/"} 5.0') == 1, page
 assert page.count("# TYPE requests_total ") == 1, page
 assert page.count("# TYPE a_b_total ") == 1, page
+assert page.count("\\na_b_total 2.0\\n") == 1, page
 # Another registry shows what is in it.
 assert b"requests" not in generate_latest(CollectorRegistry())
 os.environ["QBUS_PAGE"] = "own"

@@ -106,6 +106,16 @@ empty.labels("", "x").observe(1)
 empty.labels("", "").observe(1)
 print(REGISTRY.get_sample_value("empty_sum", {"a": "x", "b": ""}))
 print(sorted(line for line in lines(generate_latest()) if line.startswith("empty_sum")))
+# Names that only UTF-8 has, and a unit.
+dotted = Histogram("http.duration", "Dots.", ["http.method", "b"], unit="seconds", buckets=[1])
+dotted.labels("GET", "").observe(0.5)
+dotted.labels("GET", "x").observe(2)
+labels = {"http.method": "GET", "b": ""}
+print(REGISTRY.get_sample_value("http.duration_seconds_sum", labels))
+for metric in REGISTRY.collect():
+    if metric.name == "http.duration_seconds":
+        print(metric.unit, metric.documentation, metric.type, len(metric.samples) > 6)
+        print([(sample.name, sorted(sample.labels)) for sample in metric.samples][:2])
 # A total that comes from elsewhere, and begins anew there.
 outside = Counter("outside", "Counted elsewhere.")
 outside._value.set(5)

@@ -22,6 +22,8 @@ from .validation import _validate_exemplar
 
 #: Names the families of this package on a bus.
 FAMILIES = "qbus_client_family"
+#: Between the label names of a family.
+SEPARATOR = ","
 #: Names those that a process has in its default registry: they are on the pages of all.
 REGISTERED = "qbus_client_registered"
 #: Names those that some process has in one registry after another, as who answers each request
@@ -144,6 +146,7 @@ class Series:
         bounds: Optional[Sequence[float]] = None,
     ) -> None:
         self._typ = typ
+        self._given = (metric_name, labelnames)
         self._name = escape(metric_name, ":")
         self._labelnames = [escape(name) for name in labelnames]
         self._labelvalues = labelvalues
@@ -194,15 +197,19 @@ class Series:
 
     def _key(self) -> tuple[str, frozenset[tuple[str, str]]]:
         full = f"{self._name}_total" if self._typ == "counter" else self._name
-        return full, frozenset(zip(self._labelnames, self._labelvalues))
+        pairs = zip(self._labelnames, self._labelvalues)
+        return full, frozenset(pair for pair in pairs if pair[1])
 
     def _name_family(self, registry: MetricsCollector, mode: str) -> None:
         known = _named.setdefault(registry.bus, set())
         if self._name not in known:
             known.add(self._name)
+            name, labelnames = self._given
             labels = {"family": self._name, "type": self._typ, "mode": mode}
-            # A label without a value is none to the bus: a page has it all the same.
-            labels["labels"] = ",".join(self._labelnames)
+            # Pages have names as they were given, and labels without a value, which are none to
+            # the bus.
+            labels["name"] = name
+            labels["labels"] = SEPARATOR.join(labelnames)
             registry.queue_metric(
                 FAMILIES, 1, "gauge", labels, "Families of prometheus_client programs."
             )
@@ -213,7 +220,7 @@ def register(name: str, registry: Optional[object]) -> None:
     pages of default registries are of all processes."""
     if not is_shared():
         return
-    labels = {"family": escape(name, ":")}
+    labels = {"family": name}
     if registry is None:
         text = "Families in the default registries of prometheus_client programs."
         collector().queue_metric(REGISTERED, 1, "gauge", labels, text)
@@ -258,7 +265,7 @@ _revived: set[tuple[str, str, int]] = set()
 
 def keep_own(name: str, is_own: bool) -> None:
     """Has each process's page show its own of a metric, or what all have."""
-    (_own.add if is_own else _own.discard)(escape(name, ":"))
+    (_own.add if is_own else _own.discard)(name)
 
 
 def own() -> frozenset[str]:

@@ -72,6 +72,8 @@ class Shared:
         shared = self.families.get(metric.name)
         if shared is None:
             return metric
+        # What the bus does not know of it, or by another's words.
+        shared.documentation, shared.unit = metric.documentation, metric.unit
         if is_computed:
             known = {(sample.name, *sorted(sample.labels.items())) for sample in shared.samples}
             for sample in metric.samples:
@@ -95,10 +97,8 @@ def _collect(collector: MetricsCollector, accumulate: bool) -> list[Metric]:
 def _merged(rows: list[Any], accumulate: bool, is_sum_first: bool = True) -> list[Metric]:
     """The metrics that rows are of. A collector of many processes gives a histogram's sum first, a
     page of one process last, and readers of pages may rely on either."""
-    modes = {
-        labels["family"]: (labels["type"], labels.get("mode", ""), _names(labels))
-        for name, _, _, labels, *_ in rows
-        if name == _bus.FAMILIES
+    known_families = {
+        labels["family"]: _Family(labels) for name, _, _, labels, *_ in rows if name == _bus.FAMILIES
     }
     dead = {labels["pid"] for name, _, _, labels, value, *_ in rows if name == _bus.DEAD and value}
     families: dict[str, Metric] = {}
@@ -108,24 +108,21 @@ def _merged(rows: list[Any], accumulate: bool, is_sum_first: bool = True) -> lis
         # Each is freed by itself: all of them at once would keep the interpreter from other
         # threads.
         full, kind, text, labels, value, time, count, total, buckets, traced = rows.pop()
-        name = full.removesuffix("_total") if kind == "counter" else full
-        known = modes.get(name)
-        if known is None or known[0] != kind:
+        known = known_families.get(full.removesuffix("_total") if kind == "counter" else full)
+        if known is None or known.type != kind:
             continue
-        if any(label not in labels for label in known[2]):
-            # A label without a value is none to the bus.
-            labels = {**dict.fromkeys(known[2], ""), **labels}
+        name, labels = known.name, known.labels_of(labels)
         family = families.get(name)
         if family is None:
             family = families[name] = Metric(name, text, kind)
         if kind == "counter":
             last = max(traced, key=lambda one: float(one["timestamp"]), default=None)
             exemplar = _exemplar(last) if last is not None else None
-            family.samples.append(Sample(full, labels, value, None, exemplar))
-        elif kind == "gauge" and not known[1]:
+            family.samples.append(Sample(f"{name}_total", labels, value, None, exemplar))
+        elif kind == "gauge" and not known.mode:
             family.samples.append(Sample(name, labels, value))
         elif kind == "gauge":
-            _merge(gauges[name], labels, value, time, known[1], dead)
+            _merge(gauges[name], labels, value, time, known.mode, dead)
         elif kind == "histogram":
             of_sum = Sample(f"{name}_sum", labels, total or 0.0)
             if is_sum_first:
@@ -142,9 +139,25 @@ def _merged(rows: list[Any], accumulate: bool, is_sum_first: bool = True) -> lis
     return list(families.values())
 
 
-def _names(labels: dict[str, str]) -> list[str]:
-    names = labels.get("labels")
-    return names.split(",") if names else []
+class _Family:
+    """A family as it was made: its type, how its gauges are merged, and its names, some of which
+    the bus writes otherwise."""
+
+    def __init__(self, labels: dict[str, str]) -> None:
+        self.type = labels["type"]
+        self.mode = labels.get("mode", "")
+        self.name = labels.get("name", labels["family"])
+        names = labels.get("labels", "").split(_bus.SEPARATOR)
+        self._labels = {_bus.escape(name): name for name in names if name}
+        self._is_renamed = any(escaped != name for escaped, name in self._labels.items())
+
+    def labels_of(self, labels: dict[str, str]) -> dict[str, str]:
+        """The labels of a row under their own names, with those that have no value."""
+        if self._is_renamed:
+            labels = {self._labels.get(escaped, escaped): labels[escaped] for escaped in labels}
+        if any(name not in labels for name in self._labels.values()):
+            labels = {**dict.fromkeys(self._labels.values(), ""), **labels}
+        return labels
 
 
 def _exemplar(traced: dict[str, Any]) -> Exemplar:

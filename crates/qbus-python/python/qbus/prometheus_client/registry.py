@@ -114,7 +114,7 @@ class CollectorRegistry(Collector):
         """The metrics of some collectors, with what the other processes of the bus have of them.
         The default registry has also what another worker made when it was first asked for, and
         this one never was."""
-        from . import _bus, multiprocess
+        from . import multiprocess
 
         collectors = list(collectors)
         if self is not REGISTRY and not any(hasattr(one, "_labelnames") for one in collectors):
@@ -126,9 +126,8 @@ class CollectorRegistry(Collector):
         for collector in collectors:
             is_computed = not hasattr(collector, "_labelnames")
             for metric in collector.collect():
-                name = _bus.escape(metric.name, ":")
-                elsewhere.discard(name)
-                if self is not REGISTRY and name in shared.anew:
+                elsewhere.discard(metric.name)
+                if self is not REGISTRY and metric.name in shared.anew:
                     yield metric
                 else:
                     yield shared.of(metric, is_computed)

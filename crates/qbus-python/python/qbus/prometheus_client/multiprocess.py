@@ -98,7 +98,9 @@ def _merged(rows: list[Any], accumulate: bool, is_sum_first: bool = True) -> lis
     """The metrics that rows are of. A collector of many processes gives a histogram's sum first, a
     page of one process last, and readers of pages may rely on either."""
     known_families = {
-        labels["family"]: _Family(labels) for name, _, _, labels, *_ in rows if name == _bus.FAMILIES
+        labels["family"]: _Family(labels)
+        for name, _, _, labels, *_ in rows
+        if name == _bus.FAMILIES
     }
     dead = {labels["pid"] for name, _, _, labels, value, *_ in rows if name == _bus.DEAD and value}
     families: dict[str, Metric] = {}

@@ -146,4 +146,6 @@ assert registry.get_sample_value("c_total") == 4, registry.get_sample_value("c_t
         [sys.executable, "-c", program],
         PYTHONPATH=shim.FOLDER,
         PROMETHEUS_MULTIPROC_DIR=str(tmp_path),
+        # The threads that aggregate a private bus count as well.
+        PYTHONWARNINGS="ignore:This process:DeprecationWarning",
     )

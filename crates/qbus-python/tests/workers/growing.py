@@ -299,6 +299,13 @@ def their_calls() -> Calls:
     }
 
 
+def left_by(call: Callable[[], Any], times: int) -> tuple[int, ...]:
+    before = in_use()
+    for _ in range(times):
+        call()
+    return tuple(then - now for then, now in zip(in_use(), before))
+
+
 def main() -> None:
     wanted = int(sys.argv[1])
     found = {}
@@ -307,10 +314,12 @@ def main() -> None:
         times = max(wanted // cost, 5)
         for _ in range(max(times // 10, 5)):
             call()
-        before = in_use()
-        for _ in range(times):
-            call()
-        found[name] = (times, *(then - now for then, now in zip(in_use(), before)))
+        left = left_by(call, times)
+        if any(left):
+            # What fills a cache does so once (Python 3.10 has one for each function, made in its
+            # 1,024th call).
+            left = tuple(map(min, left, left_by(call, times)))
+        found[name] = (times, *left)
     json.dump(found, sys.stdout)
 
 

@@ -90,8 +90,7 @@ pub(crate) fn call<'py>(
     owned(py, given)
 }
 
-/// Calls something that takes no arguments: by another function than [`call`], in which
-/// `benches/python/holds.c` looks.
+/// Calls something that takes no arguments, for which no tuple is made.
 pub(crate) fn call_without<'py>(called: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let (py, of) = (called.py(), called.as_ptr());
     let call = unwinding!(PyObject_CallNoArgs(Object) -> Object);

@@ -112,3 +112,31 @@ class Verb(str):
 counter.labels("get").inc()
 counter.labels(Verb("get")).inc(5)
 show("shown as", lambda: sorted((*key, one._value.get()) for key, one in counter._metrics.items()))
+
+
+class Counting(values.MutexValue):
+    """A class of values of the program's own."""
+
+    calls = []
+
+    def inc(self, amount):
+        self.calls.append(amount)
+        super().inc(amount)
+
+
+plain = Counter("plain", "A counter.", registry=registry)
+plain.inc(3)
+plain._metric_init()
+plain.inc()
+show("made anew", lambda: plain._value.get())
+values.ValueClass = Counting
+own = Counter("own", "A counter.", registry=registry)
+own_histogram = Histogram("own_seconds", "A histogram.", registry=registry, buckets=[1])
+own.inc(2)
+own_histogram.observe(0.5)
+show("own values", lambda: (Counting.calls, own._value.get(), samples(own_histogram)))
+gauge._value = Counting("gauge", "g", "g", (), (), "A gauge.")
+gauge.inc(5)
+histogram._sum = Counting("histogram", "h", "h_sum", (), (), "A histogram.")
+histogram.observe(1.5)
+show("replaced", lambda: (Counting.calls, gauge._value.get(), samples(histogram)))

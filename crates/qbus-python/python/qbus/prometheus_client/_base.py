@@ -26,6 +26,20 @@ def has_native(method: F) -> F:
     return method
 
 
+class Replaceable:
+    """A value of a metric, kept among its attributes. When a program puts another in its place, the
+    metric's own methods use that one."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    # Without __get__ it is read as any attribute is.
+    def __set__(self, metric: "MetricWrapperBase", value: Any) -> None:
+        metric.__dict__[self._name] = value
+        metric._on_bus = None
+        metric._use_native({})
+
+
 class _MetricType(type(Collector)):  # type: ignore[misc]
     """Notices that a program replaces a method of a class, as tests do with a mock: metrics that
     were made before call what it put there, and the native method again when it is taken back."""
@@ -270,6 +284,9 @@ class MetricWrapperBase(Collector, metaclass=_MetricType):
             self._remove(lambda known: True)
 
     def _use_native(self, methods: Mapping[str, Callable[..., None]]) -> None:
+        for name, native in self._native_methods.items():
+            if self.__dict__.get(name) is native:
+                del self.__dict__[name]
         self._native_methods = methods
         for name in methods:
             self._choose_method(name)

@@ -170,7 +170,7 @@ class Series:
                 names = [*names, "pid"]
                 values.append(identity)
             elif self._typ == "gauge":
-                options["multiprocess_mode"] = self._mode
+                options["multiprocess_mode"] = self._mode or "all"
             kind = getattr(qbus, self._typ.capitalize())
             family = kind(self._name, self._help, names, **options)
             self._name_family(registry, "" if identity is None else self._mode)

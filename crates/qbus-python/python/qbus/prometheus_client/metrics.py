@@ -10,7 +10,7 @@ from typing import Any, Optional, Union
 from qbus import _qbus
 
 from . import _bus, values
-from ._base import MetricWrapperBase, has_native
+from ._base import MetricWrapperBase, Replaceable, has_native
 from ._base import _build_full_name as _build_full_name
 from .context_managers import ExceptionCounter, InprogressTracker, Timer
 from .metrics_core import Metric as Metric
@@ -66,6 +66,7 @@ class Counter(MetricWrapperBase):
     """
 
     _type = "counter"
+    _value: Any = Replaceable()
 
     def _metric_init(self) -> None:
         self._value = values.ValueClass(
@@ -114,7 +115,7 @@ def _is_plain(value: Any) -> bool:
     """Whether a value's native half can be called directly: a fork is noticed by other means
     then."""
     identify = getattr(value, "_identify", None)
-    return isinstance(value, values.MutexValue) and identify is os.getpid
+    return values.is_own(type(value)) and identify is os.getpid
 
 
 class Gauge(MetricWrapperBase):
@@ -133,6 +134,7 @@ class Gauge(MetricWrapperBase):
     """
 
     _type = "gauge"
+    _value: Any = Replaceable()
     _MULTIPROC_MODES = frozenset(
         live + mode for live in ("", "live") for mode in ("all", "min", "max", "sum", "mostrecent")
     )
@@ -251,23 +253,23 @@ class Summary(MetricWrapperBase):
     """
 
     _type = "summary"
-    _count: Any
-    _sum: Any
+    _count: Any = Replaceable()
+    _sum: Any = Replaceable()
     _reserved_labelnames = ("quantile",)
 
     def _metric_init(self) -> None:
         self._created = time.time()
         common = (self._labelnames, self._labelvalues, self._documentation)
-        if not issubclass(values.ValueClass, values.MutexValue):
+        if not values.is_own(values.ValueClass):
             of = values.ValueClass
             self._count = of(self._type, self._name, f"{self._name}_count", *common)
             self._sum = of(self._type, self._name, f"{self._name}_sum", *common)
             return
         self._series = _bus.Series(self._type, self._name, *common)
         observations = _qbus.Observations(self._series.handle(), [INF], lambda *_: None)
-        self._on_bus = observations
         self._count = values.ObservedValue(observations, 0)
         self._sum = values.ObservedValue(observations)
+        self._on_bus = observations
         # Only a histogram's takes an exemplar.
         self._use_native({"observe": observations.observe})
 
@@ -304,7 +306,8 @@ class Histogram(MetricWrapperBase):
     """
 
     _type = "histogram"
-    _sum: Any
+    _sum: Any = Replaceable()
+    _buckets: Any = Replaceable()
     _reserved_labelnames = ("le",)
     DEFAULT_BUCKETS = (
         0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, INF,
@@ -349,10 +352,10 @@ class Histogram(MetricWrapperBase):
     def _metric_init(self) -> None:
         self._created = time.time()
         common = (self._labelnames, self._labelvalues, self._documentation)
-        if not issubclass(values.ValueClass, values.MutexValue):
+        if not values.is_own(values.ValueClass):
             of = values.ValueClass
             self._sum = of(self._type, self._name, f"{self._name}_sum", *common)
-            self._buckets: list[Any] = [
+            self._buckets = [
                 of(
                     self._type,
                     self._name,
@@ -370,11 +373,11 @@ class Histogram(MetricWrapperBase):
         observations = _qbus.Observations(
             self._series.handle(), self._upper_bounds, self._keep_exemplar
         )
-        self._on_bus = observations
         self._sum = values.ObservedValue(observations)
         self._buckets = [
             values.ObservedValue(observations, at) for at in range(len(self._upper_bounds))
         ]
+        self._on_bus = observations
         self._use_native({"observe": observations.observe})
 
     def _keep_exemplar(self, exemplar: Mapping[str, str], amount: float, bucket: int) -> None:

@@ -166,6 +166,7 @@ def MultiProcessValue(process_identifier: Callable[[], object] = os.getpid) -> t
 
     class MmapedValue(MutexValue):
         _multiprocess = True
+        _is_of_many = True
         _identify = staticmethod(process_identifier)
 
         @classmethod
@@ -173,6 +174,12 @@ def MultiProcessValue(process_identifier: Callable[[], object] = os.getpid) -> t
             """Nothing to do: there are no files."""
 
     return MmapedValue
+
+
+def is_own(of: type) -> bool:
+    """Whether a class of values is this package's: a program's own, also one that is derived from
+    these, is called for each change."""
+    return of is MutexValue or of.__dict__.get("_is_of_many", False)
 
 
 def get_value_class() -> type[MutexValue]:

@@ -98,6 +98,11 @@ impl MetricsPusher {
     ) {
         self.close(py);
     }
+
+    fn __repr__(&self) -> String {
+        let state = if self.closed() { "closed" } else { "open" };
+        format!("MetricsPusher({state})")
+    }
 }
 
 /// Takes metrics of StatsD clients until it is closed; see start_statsd_server().

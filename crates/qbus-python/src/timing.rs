@@ -154,6 +154,10 @@ impl Timer {
         }
     }
 
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!("{}.time()", calls::repr(self.owner.bind(py))?))
+    }
+
     fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         later(slf.py(), "enter", (slf,))
     }
@@ -233,6 +237,11 @@ impl InprogressTracker {
         self.add(py, -1.0)
     }
 
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let owner = calls::repr(self.owner.bind(py))?;
+        Ok(format!("{owner}.track_inprogress()"))
+    }
+
     fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         later(slf.py(), "enter", (slf,))
     }
@@ -305,6 +314,12 @@ impl ExceptionCounter {
                 .emit(py, Clock::Coarse, Kind::Increment, 1.0, 0)?;
         }
         Ok(())
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let owner = calls::repr(self.owner.bind(py))?;
+        let exception = calls::repr(self.exception.bind(py))?;
+        Ok(format!("{owner}.count_exceptions({exception})"))
     }
 
     fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {

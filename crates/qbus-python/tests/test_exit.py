@@ -104,6 +104,30 @@ def test_nor_do_values_that_sleep() -> None:
         assert (ended.returncode, ended.stderr) == (7, ""), python
 
 
+@pytest.mark.parametrize("before", ["import multiprocessing.util", "import threading"])
+@pytest.mark.parametrize("after", ["import multiprocessing.util", "import threading"])
+def test_what_runs_at_exit_can_use_metrics(before: str, after: str) -> None:
+    """Also what was registered before there was a collector."""
+    program = f"""
+import atexit, sys
+{before}
+import qbus
+def report():
+    counter.inc()
+    print(qbus.generate_latest().decode(), qbus.get_metrics_collector().bus)
+atexit.register(report)
+counter = qbus.Counter("c")
+{after}
+counter.inc()
+sys.exit(7)
+"""
+    ended = run(sys.executable, "-c", program)
+    assert (ended.returncode, ended.stderr) == (7, "")
+    assert "\nc_total 2\n" in ended.stdout
+    bus = ended.stdout.split()[-1]
+    assert not Path(f"/dev/shm/qbus.{bus}").exists()
+
+
 def test_what_is_emitted_at_the_end_is_no_news() -> None:
     """By then the bus of the process is gone, which it is not told of."""
     program = """

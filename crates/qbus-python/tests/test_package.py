@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,26 @@ def test_everything_public_is_documented() -> None:
         for member, value in vars(found).items() if isinstance(found, type) else ():
             if not member.startswith("_") and callable(value) and found.__module__ == "qbus":
                 assert value.__doc__, f"{name}.{member}"
+
+
+def test_what_is_shown_of_objects(collector: qbus.MetricsCollector) -> None:
+    counter = qbus.Counter("c", labelnames=["a"], registry=collector)
+    gauge = qbus.Gauge("g", registry=collector)
+    pusher = qbus.start_pushing("http://127.0.0.1:9/write", registry=collector)
+    info = qbus.Info("i", labelnames=["a"], registry=collector)
+    shown = {
+        repr(counter.labels("x").count_exceptions(KeyError)):
+        "Counter(c_total{a=\"x\"}).count_exceptions(<class 'KeyError'>)",
+        repr(gauge.time()): "Gauge(g).time()",
+        repr(gauge.track_inprogress()): "Gauge(g).track_inprogress()",
+        repr(info.labels("x")): 'Info(i_info{a="x"})',
+        repr(info): "Info(i_info)",
+        repr(pusher): "MetricsPusher(open)",
+    }
+    assert [*shown] == [*shown.values()]
+    pusher.close()
+    assert repr(pusher) == "MetricsPusher(closed)"
+    assert qbus.__version__ == version("qbus")
 
 
 def test_everything_public_of_prometheus_client_has_an_example() -> None:

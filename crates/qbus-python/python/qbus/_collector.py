@@ -50,7 +50,7 @@ def _make() -> MetricsCollector:
         if collector.is_embedded:
             os.environ[_EMBEDDED] = collector.bus
             _warn_of_other_workers()
-        _close_in_the_end(collector)
+        _close_with_multiprocessing()
         _collector = collector
     return _collector
 
@@ -100,22 +100,32 @@ def _prefork_server() -> Optional[str]:
     return None
 
 
-def _close_in_the_end(collector: MetricsCollector) -> None:
+#: What was imported before this package ends after what it registered with atexit.
+_MULTIPROCESSING_ENDS_LATER = "multiprocessing.util" in sys.modules
+
+
+def _close() -> None:
     """Removes a private bus with its process; a forked child leaves it to its parent."""
+    # Daemon threads would find their bus gone, and say so.
+    _qbus.end()
+    if _collector is not None:
+        _collector.close()
 
-    def close() -> None:
-        # Daemon threads would find their bus gone, and say so.
-        _qbus.end()
-        collector.close()
 
+def close_in_the_end() -> None:
+    """Has the process close its collector as late as can be: to be called when the package is
+    imported. What a program registers from then on runs earlier, and can use metrics still."""
+    if not _MULTIPROCESSING_ENDS_LATER:
+        atexit.register(_close)
+
+
+def _close_with_multiprocessing() -> None:
+    """The same, where multiprocessing ends the process later than what is registered here."""
     util = sys.modules.get("multiprocessing.util")
-    if util is None:
-        # What is imported later ends earlier.
-        atexit.register(close)
-    else:
+    if util is not None and (_MULTIPROCESSING_ENDS_LATER or _is_worker()):
         # Below 0 is after the workers have been waited for: they emit until then. And the workers
         # themselves skip atexit, not this.
-        util.Finalize(None, close, exitpriority=-1)
+        util.Finalize(None, _close, exitpriority=-1)
 
 
 def _of_parent() -> Optional[MetricsCollector]:

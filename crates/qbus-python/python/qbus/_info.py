@@ -69,6 +69,10 @@ class Info:
         self._emit(1, labels)
         self._shown = labels
 
+    def __repr__(self) -> str:
+        labels = ",".join(f'{name}="{value}"' for name, value in self._labels.items())
+        return f"Info({self._name}{{{labels}}})" if labels else f"Info({self._name})"
+
     def _emit(self, value: float, labels: Mapping[str, str]) -> None:
         self._registry.queue_metric(
             self._name, value, MetricType.GAUGE, labels, self._documentation

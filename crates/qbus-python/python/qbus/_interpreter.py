@@ -32,8 +32,10 @@ def pause() -> None:
 def prepare() -> None:
     """Gets ready for the end: to be called when all of the package is imported."""
     from qbus import _qbus
+    from qbus._collector import close_in_the_end
 
     _qbus.prepare()
     # What is registered first runs last: whatever else runs at exit can use metrics still.
     atexit.register(_qbus.end)
+    close_in_the_end()
     os.register_at_fork(after_in_child=_qbus.forked)

@@ -249,8 +249,8 @@ def rows(registry: MetricsCollector) -> list[Any]:
         found = registry.snapshot()._rows()
         waited = time.monotonic() - start
         is_whole = fresh.issubset(row[0] for row in found) or waited > _PATIENCE_SECONDS
-        is_left = waited < _GONE_SECONDS and any(
-            (row[0], frozenset(row[3].items())) in gone for row in found if gone
+        is_left = gone and waited < _GONE_SECONDS and any(
+            (row[0], frozenset(row[3].items())) in gone for row in found
         )
         if is_whole and not is_left:
             return found

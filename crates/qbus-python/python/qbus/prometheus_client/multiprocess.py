@@ -151,13 +151,14 @@ class _Family:
         self.name = labels.get("name", labels["family"])
         names = labels.get("labels", "").split(_bus.SEPARATOR)
         self._labels = {_bus.escape(name): name for name in names if name}
+        self._names = frozenset(self._labels.values())
         self._is_renamed = any(escaped != name for escaped, name in self._labels.items())
 
     def labels_of(self, labels: dict[str, str]) -> dict[str, str]:
         """The labels of a row under their own names, with those that have no value."""
         if self._is_renamed:
             labels = {self._labels.get(escaped, escaped): labels[escaped] for escaped in labels}
-        if any(name not in labels for name in self._labels.values()):
+        if not labels.keys() >= self._names:
             labels = {**dict.fromkeys(self._labels.values(), ""), **labels}
         return labels
 

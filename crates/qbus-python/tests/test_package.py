@@ -72,10 +72,11 @@ def test_stubs_are_those_of_the_module() -> None:
     assert result.returncode == 0, result.stdout
 
 
-def test_package_and_tests_are_typed() -> None:
-    result = mypy(
-        "mypy", "--cache-dir=/dev/null", "-p", "qbus", "-p", "centralized_metrics_collector"
-    )
+@pytest.mark.parametrize("version", ["3.10", "3.13"])
+def test_package_and_tests_are_typed(version: str) -> None:
+    """What is asked of the interpreter differs by version."""
+    packages = ["-p", "qbus", "-p", "centralized_metrics_collector"]
+    result = mypy("mypy", "--cache-dir=/dev/null", "--python-version", version, *packages)
     assert result.returncode == 0, result.stdout
 
 

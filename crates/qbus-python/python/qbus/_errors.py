@@ -54,8 +54,9 @@ class TrackerError(QbusError, ValueError, KeyError):
     no performance tracker "load" is running: it was not started, or ended already
     """
 
-    # A KeyError would show the message in quotes.
-    __str__ = Exception.__str__
+    def __str__(self) -> str:
+        # A KeyError would show the message in quotes.
+        return Exception.__str__(self)
 
 
 class RefusedWarning(RuntimeWarning):

@@ -59,12 +59,13 @@ class Shared:
             return {labels["family"] for name, _, _, labels, *_ in rows if name == by}
 
         #: Those of these names that some process has in its default registry.
-        self.registered = named(_bus.REGISTERED)
+        self.registered: set[str] = named(_bus.REGISTERED)
         #: Those that are made anew for each registry.
-        self.anew = named(_bus.ANEW)
+        self.anew: set[str] = named(_bus.ANEW)
         own = _bus.own()
         found = _merged(rows, True, is_sum_first=False)
-        self.families = {family.name: family for family in found if family.name not in own}
+        unknown = (family for family in found if family.name not in own)
+        self.families: dict[str, Metric] = {family.name: family for family in unknown}
 
     def of(self, metric: Metric, is_computed: bool) -> Metric:
         """A metric of this process as it is with what all others have of it. What a collector has

@@ -14,8 +14,8 @@ class Timestamp:
     def __init__(self, sec: float, nsec: float) -> None:
         if not 0 <= nsec < 1e9:
             raise ValueError(f"nanoseconds are {nsec}, expected 0 to 999,999,999")
-        self.sec = int(sec)
-        self.nsec = int(-nsec if sec < 0 else nsec)
+        self.sec: int = int(sec)
+        self.nsec: int = int(-nsec if sec < 0 else nsec)
 
     def __str__(self) -> str:
         return f"{self.sec}.{self.nsec:09d}"

@@ -6,7 +6,7 @@ from typing import Any, SupportsFloat, Union
 
 INF = float("inf")
 MINUS_INF = float("-inf")
-NaN = float("NaN")
+NaN: float = float("NaN")
 
 
 def floatToGoString(d: Union[SupportsFloat, str]) -> str:

@@ -196,6 +196,6 @@ def _after_fork() -> None:
 
 os.register_at_fork(after_in_child=_after_fork)
 
-ValueClass = get_value_class()
+ValueClass: type[MutexValue] = get_value_class()
 if ValueClass._multiprocess:
     _bus.keep()

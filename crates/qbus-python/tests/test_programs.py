@@ -149,3 +149,28 @@ assert registry.get_sample_value("c_total") == 4, registry.get_sample_value("c_t
         # The threads that aggregate a private bus count as well.
         PYTHONWARNINGS="ignore:This process:DeprecationWarning",
     )
+
+
+def test_what_the_bus_cannot_have_stays_in_the_process(bus: str) -> None:
+    """No warning is an error to who only counts, and each says where the program made it."""
+    program = """
+from prometheus_client import Counter, Histogram, generate_latest
+twice = Counter("twice", "A label that is given twice.", ["a", "a"])
+twice.labels("1", "2").inc()
+equal = Histogram("equal", "Bounds that are equal.", buckets=[1, 1])
+equal.observe(1)
+page = generate_latest().decode()
+assert 'twice_total{a="2"} 1.0' in page and "equal_count 1.0" in page, page
+"""
+    for options in ([], ["-W", "error"]):
+        ended = subprocess.run(
+            qbus_command("run", "-b", bus, "--", sys.executable, *options, "-c", program),
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stderr.count("RefusedWarning: metric twice stays in this process") == 1
+        assert ended.stderr.count("RefusedWarning: metric equal stays in this process") == 1
+        assert options or ended.stderr.count("<string>:") == 2, ended.stderr

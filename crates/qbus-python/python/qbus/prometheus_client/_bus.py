@@ -6,6 +6,7 @@ bus's own to know, unless the processes are told apart by other means than their
 """
 
 import os
+import sys
 import time
 import warnings
 import weakref
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import qbus
-from qbus import MetricsCollector, RefusedWarning
+from qbus import MetricsCollector, _qbus
 from qbus._collector import get_metrics_collector
 
 from .samples import Exemplar
@@ -74,7 +75,7 @@ def of_directory(path: str) -> MetricsCollector:
             name = file.read_text()
         except OSError:
             name = ""
-        if name and qbus._qbus.bus_exists(name):
+        if name and _qbus.bus_exists(name):
             found = MetricsCollector(bus=name)
             break
         made = MetricsCollector()
@@ -119,11 +120,11 @@ def exemplar(labels: Mapping[str, str], value: float) -> Exemplar:
 def _tell(what: str, error: Exception) -> None:
     if what not in _told:
         _told.add(what)
-        warnings.warn(
-            f"{what} stays in this process: {error}. This is said once",
-            RefusedWarning,
-            stacklevel=8,
-        )
+        # Where the program called this package.
+        level, frame = 2, sys._getframe(1)
+        while frame.f_back and frame.f_globals.get("__name__", "").startswith("qbus."):
+            level, frame = level + 1, frame.f_back
+        _qbus.tell(f"{what} stays in this process: {error}. This is said once", level)
 
 
 def escape(name: str, also: str = "") -> str:

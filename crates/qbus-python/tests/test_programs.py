@@ -174,3 +174,28 @@ assert 'twice_total{a="2"} 1.0' in page and "equal_count 1.0" in page, page
         assert ended.stderr.count("RefusedWarning: metric twice stays in this process") == 1
         assert ended.stderr.count("RefusedWarning: metric equal stays in this process") == 1
         assert options or ended.stderr.count("<string>:") == 2, ended.stderr
+
+
+def test_a_page_of_a_bus_that_nobody_aggregates(bus: str) -> None:
+    """It is the process's own, and a warning says what to start."""
+    program = """
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+counter = Counter("c", "A counter.")
+Histogram("h", "A histogram.", buckets=[1]).observe(0.5)
+for count in (1, 2):
+    counter.inc()
+    page = generate_latest().decode()
+    assert f"c_total {count}.0" in page and "h_count 1.0" in page, page
+registry = CollectorRegistry()
+multiprocess.MultiProcessCollector(registry)
+assert generate_latest(registry) == b""
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(QBUS=bus, PYTHONPATH=shim.FOLDER),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count(f"start one: qbus agg -b {bus}") == 1, ended.stderr

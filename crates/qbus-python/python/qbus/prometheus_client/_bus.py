@@ -108,7 +108,7 @@ def keep() -> None:
         try:
             collector()
         except (ValueError, OSError) as error:
-            _tell("the page of all processes", error)
+            _tell("there is no page of all processes", error)
 
 
 def exemplar(labels: Mapping[str, str], value: float) -> Exemplar:
@@ -117,14 +117,14 @@ def exemplar(labels: Mapping[str, str], value: float) -> Exemplar:
     return Exemplar(labels, value, time.time())
 
 
-def _tell(what: str, error: Exception) -> None:
+def _tell(what: str, why: object) -> None:
     if what not in _told:
         _told.add(what)
         # Where the program called this package.
         level, frame = 2, sys._getframe(1)
         while frame.f_back and frame.f_globals.get("__name__", "").startswith("qbus."):
             level, frame = level + 1, frame.f_back
-        _qbus.tell(f"{what} stays in this process: {error}. This is said once", level)
+        _qbus.tell(f"{what}: {why}. This is said once", level)
 
 
 def escape(name: str, also: str = "") -> str:
@@ -180,7 +180,7 @@ class Series:
             handle = family.labels(*values) if values else family
             _gone.get(registry.bus, set()).discard(self._key())
         except (ValueError, OSError) as error:
-            _tell(f"metric {self._name}", error)
+            _tell(f"metric {self._name} stays in this process", error)
             return None
         # What is registered is on the page a moment later: to say 0 has it there at once.
         if self._typ == "gauge":
@@ -245,9 +245,19 @@ def rows(registry: MetricsCollector) -> list[Any]:
     """All series of a bus as they are after what this process did a moment ago: with those that it
     registered, and without those that it forgot."""
     fresh, gone = _fresh.pop(registry.bus, set()), _gone.pop(registry.bus, set())
+    # It looks for who aggregates a private bus by itself.
+    if os.environ.get("QBUS") and not registry.get_statistics()["has_aggregator"]:
+        name = registry.bus
+        why = f"nobody aggregates bus {name}, start one: qbus agg -b {name}"
+        _tell("pages do not show what all processes have now", why)
+        fresh, gone = set(), set()
     start = time.monotonic()
     while True:
-        found = registry.snapshot()._rows()
+        try:
+            found = registry.snapshot()._rows()
+        except qbus.BusError:
+            # Nobody has aggregated it yet: each process has its own page.
+            return []
         waited = time.monotonic() - start
         is_whole = fresh.issubset(row[0] for row in found) or waited > _PATIENCE_SECONDS
         is_left = gone and waited < _GONE_SECONDS and any(

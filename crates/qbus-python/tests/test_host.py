@@ -426,6 +426,21 @@ worker.Worker().load_wsgi()
     assert program(text % 1).stderr == ""
 
 
+def test_workers_of_gunicorn_itself_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("gunicorn")
+    (tmp_path / "application.py").write_text("import qbus\nqbus.Counter('c').inc()\napp = print\n")
+    serve = [sys.executable, "-m", "gunicorn", "-w", "2", "-b", "127.0.0.1:0", "application:app"]
+    log = tmp_path / "log"
+    with log.open("w") as errors:
+        server = subprocess.Popen(serve, cwd=tmp_path, stderr=errors)
+    told = "this worker of gunicorn has a collector of its own"
+    try:
+        until("both are told", lambda: log.read_text().count(told) == 2)
+    finally:
+        server.terminate()
+        assert server.wait(60) == 0
+
+
 def test_columns_are_of_one_length(collector: MetricsCollector) -> None:
     Gauge("g", registry=collector, labelnames=["a"]).labels("x").set(2)
     Histogram("h", registry=collector).observe(1)

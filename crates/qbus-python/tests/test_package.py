@@ -60,6 +60,20 @@ def test_readme_runs() -> None:
     assert result.stderr == ""
 
 
+GUIDE = FOLDER.parents[1] / "docs" / "python.md"
+
+
+@pytest.mark.skipif(not GUIDE.exists(), reason="the guide lies beside the sources")
+def test_the_guide_runs() -> None:
+    programs = [text.split("```")[0] for text in GUIDE.read_text().split("```python\n")[1:]]
+    assert len(programs) >= 2
+    for program in programs:
+        ran = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+        )
+        assert (ran.returncode, ran.stderr) == (0, ""), program
+
+
 def mypy(*arguments: str) -> subprocess.CompletedProcess[str]:
     pytest.importorskip("mypy")
     return subprocess.run(

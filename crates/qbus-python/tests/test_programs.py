@@ -190,12 +190,14 @@ registry = CollectorRegistry()
 multiprocess.MultiProcessCollector(registry)
 assert generate_latest(registry) == b""
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment(QBUS=bus, PYTHONPATH=shim.FOLDER),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count(f"start one: qbus agg -b {bus}") == 1, ended.stderr
+    for name, told in ((bus, f"start one: qbus agg -b {bus}"), ("/proc/no/bus", "no bus for")):
+        ended = subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment(QBUS=name, PYTHONPATH=shim.FOLDER),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stderr.count(told) == 1, ended.stderr
+        assert ended.stderr.count("RefusedWarning") == 1, ended.stderr

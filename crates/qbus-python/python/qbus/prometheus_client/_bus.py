@@ -245,9 +245,9 @@ def rows(registry: MetricsCollector) -> list[Any]:
     """All series of a bus as they are after what this process did a moment ago: with those that it
     registered, and without those that it forgot."""
     fresh, gone = _fresh.pop(registry.bus, set()), _gone.pop(registry.bus, set())
-    # It looks for who aggregates a private bus by itself.
-    if os.environ.get("QBUS") and not registry.get_statistics()["has_aggregator"]:
-        name = registry.bus
+    # A private bus finds who aggregates it, and that there is none at all was told.
+    name = registry.bus
+    if name and os.environ.get("QBUS") and not registry.get_statistics()["has_aggregator"]:
         why = f"nobody aggregates bus {name}, start one: qbus agg -b {name}"
         _tell("pages do not show what all processes have now", why)
         fresh, gone = set(), set()

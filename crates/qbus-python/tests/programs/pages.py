@@ -29,7 +29,7 @@ from prometheus_client.samples import Sample
 
 registry = CollectorRegistry()
 Gauge("g", "A gauge.", registry=registry, unit="seconds").set(1e21)
-Histogram("h", "", registry=registry, buckets=[0.1, 1e7]).observe(3)
+Histogram("h", "", registry=registry, buckets=[0.1, 1e7]).observe(3, {"trace_id": "ab", "u": "v"})
 Info("i", "Facts.", registry=registry).info({"b": "c"})
 Enum("e", "A state.", states=["a", "b"], registry=registry).state("b")
 for name, value in (("neg", -0.0), ("inf", float("-inf")), ("nan", float("nan"))):
@@ -52,7 +52,9 @@ def get(path="/metrics", **headers):
     for family in sorted(page.decode().split("# HELP ")):
         for line in family.splitlines():
             if "created" not in line:
-                print(line.split(" # ")[0])
+                # Without the time of an exemplar.
+                sample, *exemplar = line.split(" # ")
+                print(sample, *(part.rsplit(" ", 1)[0] for part in exemplar))
 
 
 get()

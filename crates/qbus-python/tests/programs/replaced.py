@@ -93,3 +93,22 @@ print(type(loud.labels("1")).__name__)
 for metric in registry.collect():
     if "d" in metric.name:
         print([sample[:3] for sample in metric.samples if not sample.name.endswith("_created")])
+
+
+class Single(type):
+    """The one instance of a class."""
+
+    def __call__(cls, *args, **kwargs):
+        if "made" not in cls.__dict__:
+            cls.made = super().__call__(*args, **kwargs)
+        return cls.made
+
+
+class Only(CollectorRegistry, metaclass=Single):
+    def collect(self):
+        yield from super().collect()
+
+
+Counter("only", "In the one registry.", registry=Only()).inc(2)
+print(Only() is Only(), isinstance(Only(), CollectorRegistry))
+print(Only().get_sample_value("only_total"))

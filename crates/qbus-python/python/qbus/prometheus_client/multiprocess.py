@@ -10,7 +10,6 @@ from qbus import MetricsCollector
 from . import _bus
 from .metrics import Gauge
 from .metrics_core import Metric
-from .registry import Collector
 from .samples import Exemplar, Sample
 from .utils import INF, floatToGoString
 
@@ -19,7 +18,7 @@ _LIVE_GAUGE_MULTIPROCESS_MODES = {
 }
 
 
-class MultiProcessCollector(Collector):
+class MultiProcessCollector:
     """All metrics that the processes of a bus have made with this package.
 
     The bus is the one that QBUS names, else the one of the folder that the environment's
@@ -81,8 +80,26 @@ class Shared:
                 is_created = sample.name.endswith("_created")
                 if not is_created and (sample.name, *sorted(sample.labels.items())) not in known:
                     return metric
+        _keep_exemplars(metric, shared)
         # Once written it can be freed.
         return self.families.pop(metric.name)
+
+
+def _keep_exemplars(own: Metric, shared: Metric) -> None:
+    """Exemplars of this process are shown with all of their labels: the bus has the trace alone."""
+    exemplars = {
+        (sample.name, *sorted(sample.labels.items())): sample.exemplar
+        for sample in own.samples
+        if sample.exemplar is not None
+    }
+    if not exemplars:
+        return
+    for at, sample in enumerate(shared.samples):
+        exemplar = exemplars.get((sample.name, *sorted(sample.labels.items())))
+        if exemplar is not None:
+            known = sample.exemplar
+            if known is None or float(exemplar.timestamp or 0) >= float(known.timestamp or 0):
+                shared.samples[at] = sample._replace(exemplar=exemplar)
 
 
 def _of(path: Optional[str]) -> MetricsCollector:

@@ -38,7 +38,7 @@ class DuplicateTimeseries(ValueError):
         self.duplicates = duplicates
 
 
-class CollectorRegistry(Collector):
+class CollectorRegistry:
     """Collectors, whose metrics together are a page.
 
     >>> from qbus.prometheus_client import Counter
@@ -170,7 +170,7 @@ class CollectorRegistry(Collector):
         return None
 
 
-class RestrictedRegistry(Collector):
+class RestrictedRegistry:
     """Only the samples of some names of a registry."""
 
     def __init__(self, names: Iterable[str], registry: CollectorRegistry) -> None:

@@ -12,7 +12,7 @@ use qbus_aggregate::{Exemplar, Family, HistogramValue, Point, Series, SummaryVal
 use qbus_collector::Reading;
 
 use crate::convert::list;
-use crate::{ending, error};
+use crate::{calls, ending, error};
 
 /// A value with its name, type, labels and time.
 ///
@@ -144,7 +144,7 @@ impl Metric {
     fn metric_type<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let class = CLASS.import(py, "qbus._types", "MetricType")?;
-        class.call1((self.series.family.metric_type.as_str(),))
+        calls::call(class, (self.series.family.metric_type.as_str(),))
     }
 
     /// The same as metric_type.

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-use crate::{ending, long};
+use crate::{calls, ending, long};
 
 /// As many bytes are kept in a row: who makes room for more copies no more than these.
 const PART: usize = 16 * 1024;
@@ -147,10 +147,10 @@ fn write_value(value: &Bound<'_, PyAny>, page: &mut String) -> PyResult<bool> {
         return Ok(true);
     }
     let py = value.py();
-    let text = py
+    let write = py
         .import("qbus.prometheus_client.utils")?
-        .getattr("floatToGoString")?
-        .call1((number,))?;
+        .getattr("floatToGoString")?;
+    let text = calls::call(&write, (number,))?;
     page.push_str(text.cast::<PyString>()?.to_str()?);
     Ok(true)
 }

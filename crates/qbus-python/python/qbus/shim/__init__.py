@@ -24,10 +24,19 @@ _THEIRS = "prometheus_client"
 class _Loader(importlib.abc.Loader):
     """Gives a module of this package under the name of theirs."""
 
+    #: Whether it has given the package.
+    _has_given = False
+
     def __init__(self, name: str) -> None:
         self._name = name
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        if self._name == _OURS:
+            # Who has taken it out of sys.modules, as tests do, wants it as it is at first.
+            if _Loader._has_given and f"{_THEIRS}.registry" not in sys.modules:
+                for name in [name for name in sys.modules if _is_ours(name)]:
+                    del sys.modules[name]
+            _Loader._has_given = True
         module = importlib.import_module(self._name)
         # It keeps the spec under which it was loaded first.
         self._spec = module.__spec__
@@ -38,11 +47,15 @@ class _Loader(importlib.abc.Loader):
         _name_members()
 
 
+def _is_ours(name: str) -> bool:
+    return name == _OURS or name.startswith(f"{_OURS}.")
+
+
 def _name_members() -> None:
     """Has classes and functions say that they are theirs, as logs and pickles have it; and that is
     where they are found, for who looks without importing (cloudpickle)."""
     for name, module in list(sys.modules.items()):
-        if name == _OURS or name.startswith(f"{_OURS}."):
+        if _is_ours(name):
             sys.modules.setdefault(_THEIRS + name[len(_OURS) :], module)
             for found in list(vars(module).values()):
                 if isinstance(found, (type, FunctionType)) and found.__module__ == name:

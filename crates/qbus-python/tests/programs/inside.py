@@ -113,6 +113,13 @@ counter.labels("get").inc()
 counter.labels(Verb("get")).inc(5)
 show("shown as", lambda: sorted((*key, one._value.get()) for key, one in counter._metrics.items()))
 
+of_process = Gauge("memory", "Memory of other processes.", ["pid"], registry=registry)
+of_process.labels("77").set(3)
+most = Gauge("most", "The most of others.", ["pid"], registry=registry, multiprocess_mode="max")
+most.labels("78").set(4)
+show("pid", lambda: registry.get_sample_value("memory", {"pid": "77"}))
+show("pid of most", lambda: registry.get_sample_value("most", {"pid": "78"}))
+
 
 class Counting(values.MutexValue):
     """A class of values of the program's own."""

@@ -171,7 +171,9 @@ class Series:
                 names = [*names, "pid"]
                 values.append(identity)
             elif self._typ == "gauge":
-                options["multiprocess_mode"] = self._mode or "all"
+                # Who tells processes apart by a label of its own has one value of each.
+                is_told = "pid" in names
+                options["multiprocess_mode"] = "last" if is_told else self._mode or "all"
             kind = getattr(qbus, self._typ.capitalize())
             family = kind(self._name, self._help, names, **options)
             self._name_family(registry, "" if identity is None else self._mode)
@@ -184,7 +186,9 @@ class Series:
             return None
         # What is registered is on the page a moment later: to say 0 has it there at once.
         if self._typ == "gauge":
-            if "mostrecent" not in self._mode:
+            if "pid" in self._labelnames:
+                handle.inc(0)
+            elif "mostrecent" not in self._mode:
                 handle.set(0)
         elif self._typ == "counter":
             handle.inc(0)

@@ -181,20 +181,30 @@ fn warn(py: Python<'_>, told: &AtomicBool, message: String) -> PyResult<()> {
     tell(py, &message, 1)
 }
 
-/// Warns of something that is lost, as of the caller at that level. Where warnings are made
-/// exceptions it is one that Python shows and goes on: no loss ends a program.
+/// Warns of something that is lost, as of the caller at that level.
+///
+/// # Errors
+///
+/// See [`tell_as`].
+#[pyfunction]
+pub(crate) fn tell(py: Python<'_>, message: &str, level: isize) -> PyResult<()> {
+    tell_as(warning(py)?, message, level)
+}
+
+/// Warns with a class of warnings. Where warnings are made exceptions it is one that Python shows
+/// and goes on: none ends a program.
 ///
 /// # Errors
 ///
 /// An interrupt that came meanwhile.
-#[pyfunction]
-pub(crate) fn tell(py: Python<'_>, message: &str, level: isize) -> PyResult<()> {
+pub(crate) fn tell_as(class: &Bound<'_, PyType>, message: &str, level: isize) -> PyResult<()> {
+    let py = class.py();
     // When the process ends there is nobody to read it.
     if ending::has_begun() {
         return Ok(());
     }
     let message = CString::new(message.replace('\0', "?")).unwrap_or_default();
-    let told = warning(py).and_then(|class| calls::warn(class, &message, level));
+    let told = calls::warn(class, &message, level);
     ending::python(py, || match told {
         Err(error) if error.is_instance_of::<PyException>(py) => {
             error.write_unraisable(py, None);

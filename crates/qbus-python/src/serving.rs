@@ -44,8 +44,7 @@ pub(crate) fn serve(
     let server = ending::detach(py, || collector.serve(listen, report));
     let server = server.map_err(|error| error::bus(py, &error))?;
     for said in std::mem::take(&mut *news.lock().unwrap_or_else(PoisonError::into_inner)) {
-        let text = std::ffi::CString::new(said).unwrap_or_default();
-        PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 2)?;
+        error::tell_as(&py.get_type::<PyRuntimeWarning>(), &said, 2)?;
     }
     Ok(MetricsServer {
         url: server.urls()[0].clone(),

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,9 +100,10 @@ def test_nor_on_other_interpreters() -> None:
 
 def test_nor_do_values_that_sleep() -> None:
     """All kinds of Python code that runs within a call, on each interpreter."""
-    for python in interpreters():
-        ended = run(python, str(WORKERS / "asleep.py"))
-        assert (ended.returncode, ended.stderr) == (7, ""), python
+    pythons = list(interpreters())
+    with ThreadPoolExecutor(len(pythons)) as pool:
+        for ended in pool.map(lambda python: run(python, str(WORKERS / "asleep.py")), pythons):
+            assert (ended.returncode, ended.stderr) == (7, ""), ended.args
 
 
 @pytest.mark.parametrize("before", ["import multiprocessing.util", "import threading"])

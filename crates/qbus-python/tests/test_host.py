@@ -110,6 +110,9 @@ for n in range(100):
 collector = qbus.get_metrics_collector()
 print(collector.add_metric("c_total", math.nan, "counter", {"n": "0"}))
 print(qbus.snapshot().get("c_total", {"n": "0"}))
+if collector.bus:
+    with qbus.start_http_server(0, "0.0.0.0") as server:
+        print(server.closed)
 """
     emit = [sys.executable, "-W", "error", "-c", text]
     for environment in ({}, {"QBUS": "/proc/no/such/bus"}):
@@ -124,6 +127,7 @@ print(qbus.snapshot().get("c_total", {"n": "0"}))
             assert shown[0] == "False" and "c_total" in shown[1]
             assert told.count("RefusedWarning: metric c_total has 2 series") == 1, told
             assert told.count("RefusedWarning: metric c_total: counter increment") == 1, told
+            assert shown[2] == "False" and told.count("RuntimeWarning: http://0.0.0.0") == 1, told
 
 
 class Hashed(str):

@@ -120,6 +120,9 @@ most.labels("78").set(4)
 show("pid", lambda: registry.get_sample_value("memory", {"pid": "77"}))
 show("pid of most", lambda: registry.get_sample_value("most", {"pid": "78"}))
 
+Counter("long", 700 * "help é", registry=registry).inc(2)
+show("long help", lambda: registry.get_sample_value("long_total"))
+
 
 class Counting(values.MutexValue):
     """A class of values of the program's own."""

@@ -23,6 +23,8 @@ from .validation import _validate_exemplar
 
 #: Names the families of this package on a bus.
 FAMILIES = "qbus_client_family"
+#: Bytes of a help text that a bus takes.
+_HELP_MAX = 2048
 #: Between the label names of a family.
 SEPARATOR = ","
 #: Names those that a process has in its default registry: they are on the pages of all.
@@ -151,7 +153,9 @@ class Series:
         self._name = escape(metric_name, ":")
         self._labelnames = [escape(name) for name in labelnames]
         self._labelvalues = labelvalues
-        self._help = help_text
+        # A page of this process has all of it.
+        given = str(help_text or "").encode(errors="ignore")
+        self._help = given[:_HELP_MAX].decode(errors="ignore")
         self._mode = mode
         self._bounds = bounds
 

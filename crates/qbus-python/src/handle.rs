@@ -22,6 +22,10 @@ use crate::waiting;
 /// For how long a full registry is asked only whether it knows a series.
 const FULL_FOR: Duration = Duration::from_secs(1);
 
+/// As many series are kept whatever they are; beyond, those alone that are not counted in another
+/// one: a label whose values never end is not to end the memory.
+const KEPT: usize = 1024;
+
 /// What all series of a family share.
 struct Shared {
     definition: FamilyDefinition,
@@ -280,19 +284,30 @@ impl Handle {
         Ok(Child::New(Arc::new(child), values))
     }
 
-    /// Keeps a series that `labels()` made, unless there was no room for it: another time there may
-    /// be. Gives the one that another thread made meanwhile, if one did.
+    /// Keeps a series that `labels()` made, unless there was no room for it, or it is one of very
+    /// many that are counted in another one: another time there may be room. Gives the one that
+    /// another thread made meanwhile, if one did.
     pub(crate) fn keep<'py>(
         &self,
         values: &Bound<'py, PyTuple>,
         made: &Handle,
         child: Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (Target::Series(..), Some(children)) = (&made.target, &self.children) else {
+        let (Target::Series(series, _), Some(children)) = (&made.target, &self.children) else {
             return Ok(child);
         };
         let children = children.bind(values.py());
+        if children.len() >= KEPT && self.is_overflow(series.series()) {
+            return Ok(child);
+        }
         children.call_method1("setdefault", (values, child))
+    }
+
+    /// Whether a series stands for those beyond the metric's limit.
+    fn is_overflow(&self, series: SeriesId) -> bool {
+        let found = self.bus.as_ref().and_then(|bus| bus.series(series));
+        let labels = found.map_or(Vec::new(), |found| found.labels);
+        labels.iter().any(|(_, value)| value == OVERFLOW)
     }
 
     /// Takes the series off the page of all processes; the next emit brings it back.

@@ -8,6 +8,7 @@ descriptors, threads, and files of buses.
 import asyncio
 import ctypes
 import gc
+import itertools
 import json
 import os
 import pickle
@@ -61,6 +62,9 @@ def calls() -> Calls:
     collector = qbus.get_metrics_collector()
     counter = qbus.Counter("grow", "A counter.", ["a"])
     child = counter.labels("x")
+    unending = qbus.Counter("grow_unending", "A counter.", ["a"])
+    unending.set_max_series(10)
+    numbers = itertools.count()
     histogram = qbus.Histogram("grow_seconds")
     summary = qbus.Summary("grow_size")
     gauge = qbus.Gauge("grow_depth")
@@ -162,6 +166,7 @@ def calls() -> Calls:
         "inc of a number": (lambda: child.inc(0.25), 1),
         "labels": (lambda: counter.labels("x").inc(), 1),
         "labels by name": (lambda: counter.labels(a="x").inc(), 1),
+        "labels without end": (lambda: unending.labels(next(numbers)).inc(), 1),
         "labels of ints": (lambda: counter.labels(7).inc(), 1),
         "observe": (lambda: histogram.observe(0.25), 1),
         "observe a summary": (lambda: summary.observe(2), 1),

@@ -2,8 +2,8 @@
 //!
 //! Forked children, their threads and workers emit to it as to any bus. Who finds that nobody
 //! aggregates it any more (its process became a daemon, or was killed) does so from then on. It is
-//! removed by the last that closes it; what killed processes leave is swept by the next one that
-//! starts. A forked child whose parent has removed it, and ended, makes it anew.
+//! removed by the last that closes it, or ends; what killed processes leave is swept by the next one
+//! that starts. A forked child whose parent has removed it, and ended, makes it anew.
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -236,20 +236,32 @@ impl Embedded {
     /// Ends the agent if it is this process's, and removes the bus unless others use it: one of
     /// them goes on with it.
     pub(crate) fn stop(&self) {
-        let mut bus = self.bus.clone();
-        if let Some(mut state) = lock(&self.state) {
+        let bus = self.closed();
+        if let Some(agent) = self.agent() {
+            agent.stop();
+            remove_if_last(&bus);
+        }
+    }
+
+    /// The same when the process ends: whoever made the bus, it goes with the last process that has
+    /// it. Others' collectors in this process are of no use any more.
+    pub(crate) fn end(&self) {
+        let bus = self.closed();
+        if let Some(agent) = self.agent() {
+            agent.stop();
+        }
+        if bus.aggregator().is_some_and(|aggregator| !aggregator.alive) {
+            remove_if_last(&bus);
+        }
+    }
+
+    /// Starts nothing any more. Gives the bus, or what took its place.
+    fn closed(&self) -> Bus {
+        let anew = lock(&self.state).and_then(|mut state| {
             state.is_closed = true;
-            bus = state.anew.take().unwrap_or(bus);
-        }
-        let Some(agent) = self.agent() else {
-            return;
-        };
-        agent.stop();
-        let own = u64::from(process::id());
-        let owners = bus.owners().unwrap_or_default();
-        if !owners.iter().any(|owner| owner.alive && owner.pid != own) {
-            remove(bus.address());
-        }
+            state.anew.clone()
+        });
+        anew.unwrap_or_else(|| self.bus.clone())
     }
 }
 
@@ -306,6 +318,18 @@ fn sweep() {
             // In use, another user's, or gone by now: not ours to remove.
             let _ = Bus::remove(&address, Removal::Unused);
         }
+    }
+}
+
+/// Removes the bus if no other process lives that has it. Of two that end at the same moment each
+/// may still see the other: then it is left to be swept.
+fn remove_if_last(bus: &Bus) {
+    let own = u64::from(process::id());
+    let owners = bus.owners().unwrap_or_default();
+    let is_last = !owners.iter().any(|owner| owner.alive && owner.pid != own);
+    // By its name: another one may have that by now.
+    if is_last && !bus.is_removed() {
+        remove(bus.address());
     }
 }
 

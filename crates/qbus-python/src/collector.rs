@@ -590,6 +590,11 @@ impl MetricsCollector {
         self.ask(py, Collector::close);
     }
 
+    /// The same when the process ends: a private bus is removed by the last process that has it.
+    fn _end(&self, py: Python<'_>) {
+        self.ask(py, Collector::end);
+    }
+
     /// The name of the bus; empty when it could not be had.
     #[getter(bus)]
     fn bus_name(&self) -> String {

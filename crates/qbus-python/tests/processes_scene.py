@@ -140,7 +140,8 @@ class Actor:
 
     def check_end(self, errors: str = "") -> None:
         until("its processes have ended", lambda: not living_processes(self.pid))
-        assert self.errors.read_text() == errors
+        text = self.errors.read_text()
+        assert text == errors, text
 
     def clear(self) -> None:
         """Ends what a failed test left."""

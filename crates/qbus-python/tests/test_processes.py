@@ -39,9 +39,12 @@ def either(request: pytest.FixtureRequest, scene: Scene) -> Scene:
     return scene
 
 
-def end(scene: Scene, actor: Actor) -> None:
-    """The program ends without a word, and takes its private bus with it."""
+def end(scene: Scene, actor: Actor, server: Optional[int] = None) -> None:
+    """The program ends without a word, and takes its private bus with it; or the fork server does,
+    which notices somewhat later that the program is gone."""
     actor.end()
+    if server is not None:
+        until("nothing is left behind", lambda: scene.left_behind() == [])
     assert scene.left_behind() == []
 
 
@@ -61,7 +64,7 @@ def test_workers_of_multiprocessing(either: Scene, kind: str, method: str) -> No
     # On a private bus so is a worker that waits for a task: it keeps the bus in use.
     waiting = shown["workers"] if kind in ("pool", "executor") else 0
     assert 0 <= owners - shown["emitters"] <= waiting
-    end(either, actor)
+    end(either, actor, server)
 
 
 @pytest.mark.parametrize(
@@ -258,17 +261,33 @@ def test_what_finds_no_room_is_counted(either: Scene, method: str) -> None:
     end(either, actor)
 
 
-def test_a_killed_parent_leaves_a_bus_that_is_swept(scene: Scene) -> None:
+def test_the_last_process_takes_the_private_bus_with_it(scene: Scene) -> None:
+    """Whoever made it, and also if it did nothing since that ended."""
+    actor = scene.run("heir.py")
+    bus = actor.hear()["bus"]
+    assert (SHM / f"qbus.{bus}").exists()
+    actor.end()
+    assert scene.left_behind() == []
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_what_a_killed_parent_leaves_goes_with_its_child_or_is_swept(
+    scene: Scene, is_killed: bool
+) -> None:
     actor = scene.run("orphan.py")
     shown = actor.hear()
     files = [SHM / f"qbus.{shown['bus']}", SHM / f"qbus.{shown['bus']}.snapshot"]
     actor.kill()
     sweep_later(scene, files)
     assert [file.exists() for file in files] == [True, True], "its child has it open"
-    actor.go_on()
-    assert actor.hear() == {"added": True}
-    actor.check_end()
-    sweep_later(scene, files)
+    if is_killed:
+        os.kill(shown["pid"], signal.SIGKILL)
+        actor.check_end()
+        sweep_later(scene, files)
+    else:
+        actor.go_on()
+        assert actor.hear() == {"added": True}
+        actor.check_end()
     assert [file.exists() for file in files] == [False, False]
 
 

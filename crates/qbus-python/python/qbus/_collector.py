@@ -105,11 +105,13 @@ _MULTIPROCESSING_ENDS_LATER = "multiprocessing.util" in sys.modules
 
 
 def _close() -> None:
-    """Removes a private bus with its process; a forked child leaves it to its parent."""
+    """Removes a private bus with the last process that has it: a forked child leaves it to its
+    parent, if that lives."""
     # Daemon threads would find their bus gone, and say so.
     _qbus.end()
-    if _collector is not None:
-        _collector.close()
+    for collector in (_collector, *_attached.values()):
+        if collector is not None:
+            collector._end()
 
 
 def close_in_the_end() -> None:

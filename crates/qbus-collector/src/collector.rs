@@ -353,9 +353,9 @@ impl Collector {
         self.rules.clear();
     }
 
-    /// Closes it because the process ends: a private bus is removed by the last process that has it,
-    /// whichever made it. Other collectors of this process may be of the same bus, and are of no use
-    /// afterwards.
+    /// Closes it because the process ends: a private bus is removed by the last process that has
+    /// it, whichever made it. Other collectors of this process may be of the same bus, and are of
+    /// no use afterwards.
     pub fn end(&self) {
         self.close();
         if let Some(embedded) = &self.embedded {

@@ -1,4 +1,4 @@
-"""A process that ends before its forked child, which does nothing from then on, and ends as well."""
+"""A process that ends before its forked child, which does nothing from then on and ends too."""
 
 import os
 import time

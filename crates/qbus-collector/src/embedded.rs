@@ -2,8 +2,8 @@
 //!
 //! Forked children, their threads and workers emit to it as to any bus. Who finds that nobody
 //! aggregates it any more (its process became a daemon, or was killed) does so from then on. It is
-//! removed by the last that closes it, or ends; what killed processes leave is swept by the next one
-//! that starts. A forked child whose parent has removed it, and ended, makes it anew.
+//! removed by the last that closes it, or ends; what killed processes leave is swept by the next
+//! one that starts. A forked child whose parent has removed it, and ended, makes it anew.
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};

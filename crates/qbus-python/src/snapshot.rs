@@ -1,10 +1,14 @@
 //! All series at one commit.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
 use std::mem;
 
+use flate2::Compression;
+use flate2::read::ZlibDecoder;
+use flate2::write::ZlibEncoder;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyIterator, PyList, PyString, PyTuple};
 use qbus::Address;
 use qbus_aggregate::export::{Format, Options, export, seconds};
 use qbus_aggregate::{ReadOptions, Reader};
@@ -12,7 +16,7 @@ use qbus_aggregate::{ReadOptions, Reader};
 use crate::convert::{list, with_labels};
 use crate::long::Text;
 use crate::metric::{Metric, Observations, buckets, exemplars, labels, observations, value};
-use crate::{ending, error, long};
+use crate::{calls, ending, error, long};
 
 /// As many series are freed within microseconds.
 const FEW: usize = 32;
@@ -285,21 +289,26 @@ impl Snapshot {
         self.metrics(py)?.try_iter()
     }
 
-    /// Another process makes the same of these. The metrics are pickled one by one: who pickles
-    /// many objects at once keeps them to the end, and frees them in one go.
+    /// Another process makes the same of these. The metrics are pickled one by one: who pickles many
+    /// objects at once keeps them to the end, and frees them in one go. And they are packed, since
+    /// what becomes of them is copied once more, with the interpreter held.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let snapshot = &self.snapshot;
         let dumps = py.import("pickle")?.getattr("dumps")?;
         let mut pickled = Vec::with_capacity(snapshot.series.len());
         for series in &snapshot.series {
-            let metric = Metric::from(series.clone());
-            let one = ending::python(py, || dumps.call1((metric,)))?;
+            let one = calls::call(&dumps, (Metric::from(series.clone()),))?;
             pickled.push(one.extract::<Vec<u8>>()?);
         }
+        let count = pickled.len();
+        let packed = ending::detach(py, move || {
+            let mut packer = ZlibEncoder::new(Vec::new(), Compression::fast());
+            pickled.iter().try_for_each(|one| packer.write_all(one))?;
+            packer.finish()
+        })?;
         let rebuild = py.import("qbus._qbus")?.getattr("rebuild_snapshot")?;
         let of = (snapshot.epoch, snapshot.unix_ns, snapshot.consistent);
-        let arguments = (of, pickled.len(), long::bytes(py, pickled)?);
-        (rebuild, arguments).into_pyobject(py)
+        (rebuild, (of, count, long::bytes(py, vec![packed])?)).into_pyobject(py)
     }
 
     fn __repr__(&self) -> String {
@@ -315,17 +324,24 @@ impl Snapshot {
 /// pickled metrics.
 #[pyfunction]
 pub(crate) fn rebuild_snapshot(
+    py: Python<'_>,
     of: (u64, u64, bool),
     count: usize,
-    pickled: &Bound<'_, PyBytes>,
+    packed: &[u8],
 ) -> PyResult<Snapshot> {
-    let py = pickled.py();
     let (epoch, unix_ns, consistent) = of;
+    let pickled = ending::detach(py, || {
+        let mut pickled = Vec::new();
+        ZlibDecoder::new(packed)
+            .read_to_end(&mut pickled)
+            .map(|_| pickled)
+    })?;
     let load = py.import("pickle")?.getattr("load")?;
+    let pickled = long::bytes(py, vec![pickled])?;
     let stream = py.import("io")?.getattr("BytesIO")?.call1((pickled,))?;
     let mut series = Vec::new();
     for _ in 0..count {
-        let metric = ending::python(py, || load.call1((&stream,)))?;
+        let metric = calls::call(&load, (&stream,))?;
         series.push(metric.cast::<Metric>()?.get().series.clone());
     }
     let snapshot = qbus_aggregate::Snapshot {

@@ -349,3 +349,37 @@ def test_another_definition_says_how_to_retire_the_old_one(collector: MetricsCol
         Histogram("took_seconds", "Time.", registry=collector, buckets=[1, 2, 3])
     # Both definitions.
     assert "[1.0, 2.0]" in str(raised.value) and "[1.0, 2.0, 3.0]" in str(raised.value)
+
+
+def test_observations_of_the_same_value_are_observations_all_the_same(
+    collector: qbus.MetricsCollector,
+) -> None:
+    histogram = qbus.Histogram("size", registry=collector)
+    times = []
+
+    def is_counted(times: int) -> bool:
+        found = collector.snapshot().get("size")
+        return found is not None and found.count == times
+
+    for n in range(1, 4):
+        histogram.observe(7)
+        until("it is counted", lambda: is_counted(n))
+        found = collector.snapshot().get("size")
+        times.append(found.timestamp)
+    assert times[0] < times[1] < times[2]
+    history = collector.snapshot(history=True).get("size").history
+    assert [value for _, value in history] == [7, 7, 7]
+
+
+def test_each_of_very_many_histograms_has_its_own_extremes_and_time(
+    collector: qbus.MetricsCollector,
+) -> None:
+    """More than a thread has cells for: they pass from one to the next."""
+    histogram = qbus.Histogram("wait", labelnames=["queue"], registry=collector)
+    start = time.time()
+    for queue in range(600):
+        histogram.labels(queue).observe(0.5)
+    until("all are counted", lambda: len(collector.snapshot("wait")) == 600)
+    metrics = collector.snapshot("wait").metrics
+    assert {(one.count, one.min, one.max, one.value) for one in metrics} == {(1, 0.5, 0.5, 0.5)}
+    assert min(one.timestamp for one in metrics) >= start - 1

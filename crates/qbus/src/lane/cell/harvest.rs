@@ -8,6 +8,8 @@ use crate::record::SeriesId;
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::testpoint;
 
+/// No series has it.
+const NO_SERIES: SeriesId = SeriesId(u32::MAX);
 /// How often hand-overs are read again when one comes meanwhile.
 const TRIES: usize = 4;
 
@@ -72,6 +74,9 @@ pub(crate) struct Harvest<'a> {
     waiting: [u64; CELL_GROUPS],
     /// Groups to be read whatever their pulse says.
     due: [bool; CELL_GROUPS],
+    /// Of each cell with which a unit begins the series whose smallest and largest observation were
+    /// taken: another one's may be the same words.
+    extremes_of: Vec<SeriesId>,
     /// Cells whose `last` is not in `seen` yet.
     changed: Vec<u32>,
     /// Groups of which something is not committed yet.
@@ -92,6 +97,7 @@ impl<'a> Harvest<'a> {
             known: std::array::from_fn(|group| load(&bank.seen_pulses[group])),
             waiting: std::array::from_fn(|group| load(&bank.waiting_pulses[group])),
             due: [!bank.cells.is_empty(); CELL_GROUPS],
+            extremes_of: vec![NO_SERIES; bank.cells.len()],
             changed: Vec::new(),
             touched: [false; CELL_GROUPS],
             was_skipped: false,
@@ -209,6 +215,8 @@ impl<'a> Harvest<'a> {
         let start = group * self.bank.group_len();
         let end = (start + self.bank.group_len()).min(self.bank.used());
         let mut placed = Placed::Yes;
+        // The unit whose last observation was taken.
+        let mut unit_of_last = usize::MAX;
         for at in start..end {
             let cell = &self.bank.cells[at];
             let key = cell.key.load(Ordering::Acquire);
@@ -225,7 +233,7 @@ impl<'a> Harvest<'a> {
             let Some((series, kind)) = CellKey::decode(key) else {
                 // A cell that lost its key had nothing that was not seen; one that never had any:
                 // garbage.
-                visit(SeriesId(u32::MAX), CellChange::Violation);
+                visit(NO_SERIES, CellChange::Violation);
                 self.advance(group, at, value);
                 continue;
             };
@@ -242,8 +250,75 @@ impl<'a> Harvest<'a> {
                 }
             };
             placed = placed.max(was_placed);
+            if let CellKind::Sum | CellKind::Last | CellKind::Bucket(_) = kind {
+                let unit = at.wrapping_sub(kind.offset());
+                // The same value as the one before it is another observation all the same.
+                if matches!(kind, CellKind::Bucket(_)) && unit != unit_of_last {
+                    let taken = self.take_state(group, unit, series, CellKind::Last, visit);
+                    placed = placed.max(taken);
+                }
+                if kind != CellKind::Sum {
+                    unit_of_last = unit;
+                }
+                placed = placed.max(self.take_extremes(group, unit, series, visit));
+            }
         }
         Some(placed)
+    }
+
+    /// Hands the smallest and the largest observation of a unit on, if they were taken for another
+    /// series so far.
+    fn take_extremes(
+        &mut self,
+        group: usize,
+        unit: usize,
+        series: SeriesId,
+        visit: &mut impl FnMut(SeriesId, CellChange) -> Placed,
+    ) -> Placed {
+        // A wild key may say that its unit begins anywhere.
+        if self.extremes_of.get(unit).is_none_or(|&of| of == series) {
+            return Placed::Yes;
+        }
+        let mut take = |kind| self.take_state(group, unit, series, kind, visit);
+        let taken = take(CellKind::Min).max(take(CellKind::Max));
+        if taken == Placed::Yes {
+            self.extremes_of[unit] = series;
+        }
+        taken
+    }
+
+    /// Hands a state of a unit on whether it changed or not, if the unit has one of that kind.
+    fn take_state(
+        &mut self,
+        group: usize,
+        unit: usize,
+        series: SeriesId,
+        kind: CellKind,
+        visit: &mut impl FnMut(SeriesId, CellChange) -> Placed,
+    ) -> Placed {
+        let at = unit.wrapping_add(kind.offset());
+        let Some(cell) = self.bank.cells.get(at) else {
+            return Placed::Yes;
+        };
+        let key = cell.key.load(Ordering::Acquire);
+        let value = cell.value.load(Ordering::Relaxed);
+        // C2 (acquire), as in `read`.
+        fence(Ordering::Acquire);
+        let is_whole = cell.key.load(Ordering::Relaxed) == key;
+        if !is_whole || CellKey::decode(key) != Some((series, kind)) {
+            return Placed::Yes;
+        }
+        let placed = match change(kind, 0, value) {
+            // Its writer has not come to it yet: what it will write may be the word that was here.
+            None => Placed::Yes,
+            // As garbage it comes by itself.
+            Some(CellChange::Violation) => return Placed::Yes,
+            Some(change) => visit(series, change),
+        };
+        if placed == Placed::Yes && value != self.last[at] {
+            self.advance(group, at, value);
+        }
+        placed
     }
 
     /// Hands a gauge's value on, as of its time. Not while they change: the writer's pulse will

@@ -117,6 +117,73 @@ fn a_histogram_comes_whole() {
 }
 
 #[test]
+fn an_observation_of_the_same_value_is_another_one() {
+    let memory = HeapCells::new(64);
+    let (writer, mut taken) = (write_as(&memory, 1), begin(&memory));
+    let unit = Unit::histogram(SeriesId(5), 3);
+    for value in [0.0, 0.0, 2.5, 2.5] {
+        assert!(apply(&writer, &unit, CellOp::Observe(1, value)));
+        let (changes, _) = harvest(&mut taken);
+        let last = (5, CellChange::Last(value));
+        let count = |found| changes.iter().filter(|change| **change == found).count();
+        assert_eq!(count(last), 1, "{changes:?}");
+        assert_eq!(count((5, CellChange::Bucket(1, 1))), 1, "{changes:?}");
+    }
+}
+
+#[test]
+fn a_series_in_the_cells_of_another_one_has_states_of_its_own() {
+    let memory = HeapCells::new(64);
+    let (writer, mut taken) = (write_as(&memory, 1), begin(&memory));
+    // There is room for four.
+    for series in 1..20 {
+        let value = if series < 10 { 2.5 } else { 0.0 };
+        let unit = Unit::histogram(SeriesId(series), 6);
+        assert!(apply(&writer, &unit, CellOp::Observe(1, value)), "{series}");
+        let (changes, _) = harvest(&mut taken);
+        for state in [
+            CellChange::Min(value),
+            CellChange::Max(value),
+            CellChange::Last(value),
+        ] {
+            assert!(changes.contains(&(series, state)), "{changes:?}");
+        }
+        taken.committed();
+    }
+}
+
+#[test]
+fn a_state_that_is_written_after_a_look_is_not_taken_for_the_word_before() {
+    let memory = HeapCells::new(64);
+    let (writer, mut taken) = (write_as(&memory, 1), begin(&memory));
+    for series in 1..=4 {
+        let unit = Unit::histogram(SeriesId(series), 6);
+        assert!(apply(&writer, &unit, CellOp::Observe(1, 2.5)));
+    }
+    harvest(&mut taken);
+    taken.committed();
+    let at = writer.find(&Unit::histogram(SeriesId(5), 6)).unwrap();
+    let cell = |kind: CellKind| &memory.cells[at + kind.offset()].value;
+    // It has come to the sum and the bucket so far.
+    let sum = f64::from_bits(cell(CellKind::Sum).load(Ordering::Relaxed)) + 2.5;
+    cell(CellKind::Sum).store(sum.to_bits(), Ordering::Relaxed);
+    cell(CellKind::Bucket(1)).fetch_add(1, Ordering::Relaxed);
+    memory.head.pulses[at / 16].fetch_add(1, Ordering::Release);
+    let (changes, _) = harvest(&mut taken);
+    assert_eq!(changes[1..], [(5, CellChange::Bucket(1, 1))]);
+    for kind in [CellKind::Min, CellKind::Max, CellKind::Last] {
+        cell(kind).store(encode_state(2.5), Ordering::Relaxed);
+    }
+    memory.head.pulses[at / 16].fetch_add(1, Ordering::Release);
+    let states = [
+        CellChange::Min(2.5),
+        CellChange::Max(2.5),
+        CellChange::Last(2.5),
+    ];
+    assert_eq!(harvest(&mut taken).0, states.map(|change| (5, change)));
+}
+
+#[test]
 fn a_sum_that_would_overflow_is_left_as_it_was() {
     let memory = HeapCells::new(64);
     let writer = write_as(&memory, 1);

@@ -289,9 +289,9 @@ impl Snapshot {
         self.metrics(py)?.try_iter()
     }
 
-    /// Another process makes the same of these. The metrics are pickled one by one: who pickles many
-    /// objects at once keeps them to the end, and frees them in one go. And they are packed, since
-    /// what becomes of them is copied once more, with the interpreter held.
+    /// Another process makes the same of these. The metrics are pickled one by one: who pickles
+    /// many objects at once keeps them to the end, and frees them in one go. And they are packed,
+    /// since what becomes of them is copied once more, with the interpreter held.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let snapshot = &self.snapshot;
         let dumps = py.import("pickle")?.getattr("dumps")?;

@@ -126,11 +126,11 @@ fn history_and_recent_records_go_on_after_a_kill() {
         assert_eq!(recent.len(), 10);
         let set = recent.iter().filter(|record| record.kind == Kind::Set);
         let set: Vec<f64> = set.map(|record| record.value).collect();
-        assert_eq!(
-            set,
-            [8, 9, 10, 11, 12, 13, 14, 15].map(f64::from),
-            "{recent:?}"
-        );
+        // An aggregator that begins looks at all cells at once: it may find the increment of its
+        // time before the last records of the gauge.
+        assert!((8..=9).contains(&set.len()), "{recent:?}");
+        let last = emitted[emitted.len() - set.len()..].iter();
+        assert_eq!(set, last.map(|&n| n as f64).collect::<Vec<_>>());
     }
 }
 

@@ -92,11 +92,16 @@ fn a_copy_of_the_descriptor_does_not_keep_who_left_alive() {
 fn a_fork_beside_a_join_does_not_keep_who_left_alive() {
     let test = TestBus::small(Place::Named);
     let bus = test.open();
-    let mut stray = stray(&test, "forks", 300);
-    stray.tell("go");
-    assert!(said(&stray, "joined") > 0);
-    assert_eq!(alive(&bus), 0, "a lock that an idle child keeps");
-    stray.end_well();
+    // Whether any fork of a process meets a join is up to the scheduler.
+    let has_met = (0..20).any(|_| {
+        let mut stray = stray(&test, "forks", 300);
+        stray.tell("go");
+        let joined = said(&stray, "joined");
+        assert_eq!(alive(&bus), 0, "a lock that an idle child keeps");
+        stray.end_well();
+        joined > 0
+    });
+    assert!(has_met);
 }
 
 #[test]

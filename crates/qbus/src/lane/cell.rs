@@ -11,6 +11,10 @@
 //! stores; a [`shared`] lane's have any number, which use atomic additions and never give a cell
 //! another key.
 //!
+//! A state (the smallest, the largest and the last observation) has no difference: the same word
+//! may be another observation, or another series'. So the last one is handed on with a bucket that
+//! grew, and the extremes with the first change under another key.
+//!
 //! Edges:
 //!
 //! * **C1 pulse** a writer stores the `pulse` of the group (Release) → `Harvest::look` loads it

@@ -250,7 +250,10 @@ impl<'a> Harvest<'a> {
                 }
             };
             placed = placed.max(was_placed);
-            if let CellKind::Sum | CellKind::Last | CellKind::Bucket(_) = kind {
+            // What has no place yet is told with its states when it has one.
+            if let CellKind::Sum | CellKind::Last | CellKind::Bucket(_) = kind
+                && was_placed == Placed::Yes
+            {
                 let unit = at.wrapping_sub(kind.offset());
                 // The same value as the one before it is another observation all the same.
                 if matches!(kind, CellKind::Bucket(_)) && unit != unit_of_last {
